@@ -1,0 +1,1 @@
+"""Each evaluation is a function: (model, data) -> Report."""

@@ -1,0 +1,1 @@
+"""What is true before torch is imported: settings, shapes, metrics, hardware. Each fact once."""

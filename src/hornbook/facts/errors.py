@@ -1,0 +1,26 @@
+"""The two kinds of failure that a person sees, and how a sentence names the nearest valid word."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """What a person gave is wrong. The message is one sentence; the command line prints it and exits with 2."""
+
+
+class WorldError(RuntimeError):
+    """The world failed (disk full, out of memory). The message is one sentence; the command line exits with 1."""
+
+
+def suggestion(word: str, allowed: Iterable[str]) -> str:
+    """Return ' (did you mean "x"?)' for the nearest allowed word, or '' when none is near.
+
+    >>> suggestion("--leraning-rate", ["--learning-rate", "--layers"])
+    ' (did you mean "--learning-rate"?)'
+    >>> suggestion("zzz", ["layers"])
+    ''
+    """
+    near = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f' (did you mean "{near[0]}"?)' if near else ""

@@ -1,0 +1,1 @@
+"""One decoder whose families are data, its cache, its generation, its weights."""

@@ -1,0 +1,1 @@
+"""From records to pictures and pages. Torch-free."""

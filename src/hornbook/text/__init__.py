@@ -1,0 +1,1 @@
+"""From files to documents, to sides of a split, to token ids. Torch-free."""
