@@ -1,0 +1,174 @@
+"""Logits -> nats -> loss, perplexity, bits per byte. The heart: every number Hornbook prints comes through here.
+
+The six steps, each visible: logits -> softmax probabilities -> probability of the target -> its log -> the mean ->
+the negative mean, which is the cross-entropy. Summed over tokens, the negative logs are nats; `Surprise` keeps the
+sum and the counts apart, so that what is merged is exact and means exist only where they are printed.
+
+Shape letters: B sequences, T tokens, N = B*T positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hornbook.data.packing import IGNORE
+
+LOGITS_BYTES = 64 * 2**20  # the logits of one chunk stay below this
+
+
+def token_nats(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Nats -ln p(target) of each position, (N,); 0 where the target is IGNORE.
+
+    Half-precision logits are raised to float32 first; float64 logits give float64 nats.
+
+    >>> uniform = torch.zeros(2, 50)  # a model that knows nothing is as surprised as its vocabulary is large
+    >>> token_nats(uniform, torch.tensor([3, IGNORE])).exp()
+    tensor([50.,  1.])
+    """
+    logits_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
+    return F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORE, reduction="none")
+
+
+def chunk_rows(vocabulary: int, *, bytes_per_logit: int = 4) -> int:
+    """How many positions' logits fit into LOGITS_BYTES: a multiple of 64, so that the matrix products stay efficient."""
+    return max(64, LOGITS_BYTES // (vocabulary * bytes_per_logit) // 64 * 64)
+
+
+def head_nats(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, targets_N: Tensor, vocabulary: int) -> Tensor:
+    """Nats of each position in float64, (N,), calling `head` in chunks so that the logits never exist at once.
+
+    For evaluation (no gradient). The head always sees the same number of rows, the last chunk padded with zeros:
+    the bits of a matrix product depend on its number of rows, and so the grouping of the input cannot show.
+    """
+    rows = chunk_rows(vocabulary, bytes_per_logit=8)
+    nats = []
+    for start in range(0, len(targets_N), rows):
+        targets = targets_N[start : start + rows]
+        hidden = hidden_ND[start : start + rows]
+        if len(hidden) < rows:
+            hidden = F.pad(hidden, (0, 0, 0, rows - len(hidden)))
+        nats.append(token_nats(head(hidden)[: len(targets)].double(), targets))
+    return torch.cat(nats)
+
+
+class _ChunkedHead(torch.autograd.Function):
+    """Sum of nats, whose gradients are made chunk by chunk during the forward pass.
+
+    The sum is linear in the chunks, so each chunk can be differentiated as soon as its logits exist and the logits
+    be dropped: peak memory is one chunk instead of (N, V), and nothing is computed twice.
+    """
+
+    @staticmethod
+    def forward(ctx, head, hidden_ND, targets_N, rows, *parameters):  # type: ignore[no-untyped-def]
+        total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
+        hidden_grad = torch.empty_like(hidden_ND)
+        parameter_grads = [torch.zeros_like(p) for p in parameters]
+        for start in range(0, len(targets_N), rows):
+            with torch.enable_grad():
+                hidden = hidden_ND[start : start + rows].detach().requires_grad_()
+                nats = token_nats(head(hidden), targets_N[start : start + rows]).sum()
+                grads = torch.autograd.grad(nats, [hidden, *parameters])
+            hidden_grad[start : start + rows] = grads[0]
+            for total_grad, grad in zip(parameter_grads, grads[1:], strict=True):
+                total_grad += grad
+            total += nats.detach()
+        ctx.save_for_backward(hidden_grad, *parameter_grads)
+        return total
+
+    @staticmethod
+    def backward(ctx, scale):  # type: ignore[no-untyped-def]
+        hidden_grad, *parameter_grads = ctx.saved_tensors
+        return None, hidden_grad.mul_(scale), None, None, *(grad.mul_(scale) for grad in parameter_grads)
+
+
+def sum_nats(head: torch.nn.Module, hidden_ND: Tensor, targets_N: Tensor, vocabulary: int) -> Tensor:
+    """Sum of nats over the positions whose target is not IGNORE, a float32 scalar to be differentiated.
+
+    When the logits of all positions would exceed LOGITS_BYTES, they are made and differentiated in chunks. The
+    gradient can be taken once.
+    """
+    rows = chunk_rows(vocabulary)
+    if len(targets_N) <= rows:
+        return token_nats(head(hidden_ND), targets_N).sum()
+    parameters = [p for p in head.parameters() if p.requires_grad]
+    total: Tensor = _ChunkedHead.apply(head, hidden_ND, targets_N, rows, *parameters)
+    return total
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """Total nats over `num_tokens` scored tokens that spell `num_bytes` bytes of text. Adds exactly.
+
+    >>> a = Surprise(math.log(8) * 2, 2, 6) + Surprise(math.log(8), 1, 3)
+    >>> round(a.perplexity, 9), round(a.bits_per_byte, 9)
+    (8.0, 1.0)
+    """
+
+    nats: float
+    num_tokens: int
+    num_bytes: int
+
+    def __add__(self, other: Surprise) -> Surprise:
+        return Surprise(
+            math.fsum((self.nats, other.nats)), self.num_tokens + other.num_tokens, self.num_bytes + other.num_bytes
+        )
+
+    @property
+    def loss(self) -> float:
+        """Mean nats per scored token: the cross-entropy, the negative average log-probability."""
+        return self.nats / self.num_tokens
+
+    @property
+    def perplexity(self) -> float:
+        """The effective number of tokens the model hesitates between: exp(loss)."""
+        return perplexity(self.loss)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """nats / (ln 2 x bytes): the only one of the three that is comparable across tokenizers."""
+        return self.nats / (math.log(2) * self.num_bytes)
+
+
+def perplexity(loss_nats_per_token: float) -> float:
+    """exp(loss); infinite where a float cannot hold it.
+
+    >>> round(perplexity(10.7940), 1)
+    48728.0
+    """
+    return math.exp(loss_nats_per_token) if loss_nats_per_token < 709.0 else math.inf
+
+
+def six_steps(logits_NV: Tensor, targets_N: Tensor) -> dict[str, Tensor]:
+    """The six steps from logits to loss, each as a tensor in float64, written out rather than fused.
+
+    `logits` (N, V) -> `probabilities` (N, V) -> `target_probabilities` (N,) -> `log_probabilities` (N,) ->
+    `mean_log_probability` () -> `cross_entropy` ().
+
+    The book's two sequences of three tokens, from their target probabilities:
+
+    >>> p = torch.tensor([7.4541e-05, 3.1061e-05, 1.1563e-05, 1.0337e-05, 5.6776e-05, 4.7559e-06], dtype=torch.float64)
+    >>> logits = torch.stack([p, 1 - p], 1).log()  # any logits whose softmax gives p to the target
+    >>> steps = six_steps(logits, torch.zeros(6, dtype=torch.int64))
+    >>> f"{steps['mean_log_probability'].item():.4f} {steps['cross_entropy'].exp().item():,.0f}"
+    '-10.7940 48,726'
+    """
+    logits = logits_NV.double()
+    probabilities = logits.softmax(-1)
+    target_probabilities = probabilities.gather(-1, targets_N[:, None])[:, 0]
+    # log p from the logits, not from p: a probability too small for a float still has a logarithm.
+    log_probabilities = logits.gather(-1, targets_N[:, None])[:, 0] - logits.logsumexp(-1)
+    mean = log_probabilities.mean()
+    return {
+        "logits": logits,
+        "probabilities": probabilities,
+        "target_probabilities": target_probabilities,
+        "log_probabilities": log_probabilities,
+        "mean_log_probability": mean,
+        "cross_entropy": -mean,
+    }

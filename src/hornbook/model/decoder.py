@@ -1,0 +1,219 @@
+"""The decoder, one for all families: tokens -> hidden states -> logits. It never computes a loss.
+
+Shape letters: B sequences, T new tokens, S tokens attended to (cached and new), D width, H heads, K key/value heads,
+W width of a head, V vocabulary. Weights are plain: `model.parameters()`, `block.mlp.down.weight`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hornbook.facts.shape import GPTShape, RotaryScaling
+from hornbook.model.cache import Cache
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight (Zhang and Sennrich 2019). Computed in float32 whatever the input."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight, self.epsilon)
+
+
+def make_norm(shape: GPTShape, width: int) -> nn.Module:
+    if shape.kind.norm == "layer":
+        return nn.LayerNorm(width, eps=shape.norm_epsilon)
+    return RMSNorm(width, shape.norm_epsilon)
+
+
+def rotary_frequencies(width: int, base: float, scaling: RotaryScaling | None) -> Tensor:
+    """Radians per position of each pair of features, (W/2,) float32 (Su et al. 2021, equation 15).
+
+    `llama3` keeps the fast frequencies, divides the slow ones by the factor and blends between (Llama 3.1).
+    """
+    frequencies = 1.0 / base ** (torch.arange(0, width, 2, dtype=torch.float32) / width)
+    if scaling is None:
+        return frequencies
+    if scaling.kind == "linear":
+        return frequencies / scaling.factor
+    wavelengths = 2 * math.pi / frequencies
+    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+    blend = ((scaling.original_context / wavelengths - low) / (high - low)).clamp(0, 1)
+    return (1 - blend) * frequencies / scaling.factor + blend * frequencies
+
+
+def rotary_table(positions_T: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin of each position and pair, both (T, W): computed when needed, never stored with the weights."""
+    angles = positions_T.float()[:, None] * frequencies.to(positions_T.device)
+    return torch.cat([angles.cos()] * 2, -1), torch.cat([-angles.sin(), angles.sin()], -1)
+
+
+def rotate(x_BHTW: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    cos_TW, sin_TW = rotary
+    low, high = x_BHTW.chunk(2, -1)
+    return torch.addcmul(x_BHTW * cos_TW, torch.cat([high, low], -1), sin_TW)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with grouped queries."""
+
+    def __init__(self, shape: GPTShape, dropout: float) -> None:
+        super().__init__()
+        kind, width = shape.kind, shape.width
+        self.heads, self.kv_heads, self.head_width, self.dropout = (
+            shape.heads, shape.kv_heads, shape.head_width, dropout,
+        )  # fmt: skip
+        self.query = nn.Linear(width, shape.heads * shape.head_width, bias=kind.qkv_bias)
+        self.key = nn.Linear(width, shape.kv_heads * shape.head_width, bias=kind.qkv_bias)
+        self.value = nn.Linear(width, shape.kv_heads * shape.head_width, bias=kind.qkv_bias)
+        self.output = nn.Linear(shape.heads * shape.head_width, width, bias=kind.bias)
+        self.query_norm = RMSNorm(shape.head_width, shape.norm_epsilon) if kind.qk_norm else nn.Identity()
+        self.key_norm = RMSNorm(shape.head_width, shape.norm_epsilon) if kind.qk_norm else nn.Identity()
+
+    def forward(
+        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: Cache | None, layer: int
+    ) -> Tensor:
+        B, T, _ = x_BTD.shape
+        q = self.query_norm(self.query(x_BTD).view(B, T, self.heads, self.head_width)).transpose(1, 2)
+        k = self.key_norm(self.key(x_BTD).view(B, T, self.kv_heads, self.head_width)).transpose(1, 2)
+        v = self.value(x_BTD).view(B, T, self.kv_heads, self.head_width).transpose(1, 2)
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        if self.kv_heads != self.heads:
+            k = k.repeat_interleave(self.heads // self.kv_heads, 1)
+            v = v.repeat_interleave(self.heads // self.kv_heads, 1)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0, is_causal=mask is None and T > 1
+        )
+        mixed: Tensor = self.output(y.transpose(1, 2).reshape(B, T, -1))
+        return mixed
+
+
+class MLP(nn.Module):
+    """Two linear layers around an activation; a gate multiplies it in the gated families (Shazeer 2020)."""
+
+    def __init__(self, shape: GPTShape) -> None:
+        super().__init__()
+        bias = shape.kind.bias
+        self.up = nn.Linear(shape.width, shape.hidden, bias=bias)
+        self.gate = nn.Linear(shape.width, shape.hidden, bias=bias) if shape.kind.gated_mlp else None
+        self.down = nn.Linear(shape.hidden, shape.width, bias=bias)
+        self.activation = shape.activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.up(x) if self.gate is None else self.gate(x)
+        if self.activation == "silu":
+            inner = F.silu(inner)
+        else:
+            inner = F.gelu(inner, approximate="tanh" if self.activation == "gelu_tanh" else "none")
+        out: Tensor = self.down(inner if self.gate is None else inner * self.up(x))
+        return out
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)): pre-norm, as GPT-2 and all after it."""
+
+    def __init__(self, shape: GPTShape, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = make_norm(shape, shape.width)
+        self.attention = Attention(shape, dropout)
+        self.mlp_norm = make_norm(shape, shape.width)
+        self.mlp = MLP(shape)
+        self.dropout = dropout
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: Cache | None, layer: int
+    ) -> Tensor:
+        x = x + self._drop(self.attention(self.attention_norm(x), rotary, mask, cache, layer))
+        return x + self._drop(self.mlp(self.mlp_norm(x)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+class Head(nn.Module):
+    """Hidden states -> logits: the last norm and the projection onto the vocabulary."""
+
+    def __init__(self, shape: GPTShape) -> None:
+        super().__init__()
+        self.norm = make_norm(shape, shape.width)
+        self.projection = nn.Linear(shape.width, shape.vocabulary, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.projection(self.norm(hidden))
+        return logits
+
+
+class Decoder(nn.Module):
+    """tokens (B, T) int64 -> logits (B, T, V), in two named halves: `hidden` and `head`.
+
+    The weights are whatever memory holds until `model.initialise` or a file fills them.
+    """
+
+    def __init__(self, shape: GPTShape, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
+        self.positions = nn.Embedding(shape.context, shape.width) if shape.kind.positions == "learned" else None
+        self.blocks = nn.ModuleList(Block(shape, dropout) for _ in range(shape.layers))
+        self.head = Head(shape)
+        if shape.tied:
+            self.head.projection.weight = self.embedding.weight
+        self.dropout = dropout
+
+    def hidden(self, tokens_BT: Tensor, *, documents_BT: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """Hidden states (B, T, D) before the last norm.
+
+        `documents_BT` numbers the document of each token: attention then never crosses a document. With a `cache`
+        the tokens continue the sequence it holds. Raises ValueError beyond the context where positions are learned.
+        """
+        start = cache.length if cache is not None else 0
+        T = tokens_BT.shape[1]
+        positions_T = torch.arange(start, start + T, device=tokens_BT.device)
+        x = self.embedding(tokens_BT)
+        rotary = None
+        if self.positions is None:
+            shape = self.shape
+            rotary = rotary_table(
+                positions_T, rotary_frequencies(shape.head_width, shape.rope_base, shape.rope_scaling)
+            )
+            rotary = (rotary[0].to(x.dtype), rotary[1].to(x.dtype))
+        else:
+            if start + T > self.shape.context:
+                raise ValueError(f"{start + T} tokens do not fit the context of {self.shape.context}.")
+            x = x + self.positions(positions_T)
+        if self.dropout and self.positions is not None:
+            x = F.dropout(x, self.dropout, self.training)
+        mask = attention_mask(T, start, documents_BT, tokens_BT.device)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotary, mask, cache, layer)
+        if cache is not None:
+            cache.length += T
+        return x
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.hidden(tokens_BT))
+        return logits
+
+
+def attention_mask(T: int, start: int, documents_BT: Tensor | None, device: torch.device) -> Tensor | None:
+    """Which of S = start + T tokens each new token attends to: None where plain causality says it all.
+
+    (T, S) with a cache, (B, 1, T, T) with documents; True is attended to.
+    """
+    if documents_BT is not None:
+        same_BTT = documents_BT[:, :, None] == documents_BT[:, None, :]
+        return (same_BTT & torch.ones(T, T, dtype=torch.bool, device=device).tril())[:, None]
+    if start and T > 1:
+        return torch.ones(T, start + T, dtype=torch.bool, device=device).tril(start)
+    return None
