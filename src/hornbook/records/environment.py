@@ -1,4 +1,4 @@
-"""What a run was made with: versions, commit, hardware, threads. Needed to repeat it, since each of them can change bits."""
+"""What a run was made with: versions, commit, hardware, threads. Each of them can change bits, so each is kept."""
 
 from __future__ import annotations
 

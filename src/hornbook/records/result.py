@@ -145,7 +145,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             fields.pop(name, None)
         suffix = "_interval_95"
         pairs = {key.removesuffix(suffix): fields.pop(key) for key in list(fields) if key.endswith(suffix)}
-        pairs.pop("perplexity", None)
+        if "loss_nats_per_token" in pairs:
+            pairs.pop("perplexity", None)  # follows from it
         own = {name: fields.pop(name) for name in list(fields) if name in cls.__struct_fields__}
         try:
             return msgspec.convert({**own, "intervals": pairs, "extra": fields}, type=cls)

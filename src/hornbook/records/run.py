@@ -201,7 +201,7 @@ def without_replaced(rows: list[Row]) -> list[Row]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of a .jsonl log, () when it is absent. A torn last line (the writer was killed, or is writing) is left out.
+    """Rows of a .jsonl log, [] when it is absent. A torn last line (the writer was killed, or is writing) is left out.
 
     Raises InputError naming the line when a line before the last is not an object.
     """
@@ -284,6 +284,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.ftruncate(file, 0)
         os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
+        os.ftruncate(file, 0)
     finally:
         os.close(file)  # gives up the lock; the file stays, since removing it would let two processes lock two files
 
