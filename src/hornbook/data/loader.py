@@ -1,0 +1,80 @@
+"""Batches of a part: batch = f(seed, step) and nothing else, so that resuming needs no state but the step."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hornbook.data.packing import IGNORE, epoch_windows, num_windows, window_span
+from hornbook.data.shards import Part
+from hornbook.facts.errors import InputError
+
+
+class Batches:
+    """The endless sequence of batches of a part; each epoch has its own offset and order.
+
+    Row r of step k is window number k * batch + r of that sequence, so a batch may span two epochs (or more, where the
+    text is tiny), and ranks or microbatches that take rows of it see the same windows however it is cut.
+
+    Raises InputError when the part has fewer than two tokens: then there is nothing to predict.
+    """
+
+    def __init__(self, part: Part, *, context: int, batch: int, seed: int) -> None:
+        for name, value in (("context", context), ("batch", batch)):
+            if value < 1:
+                raise InputError(f"the {name} is {value}, but it must be at least 1")
+        if part.num_tokens < 2:
+            raise InputError(
+                f"the text has {part.num_tokens} tokens, but at least 2 are needed to predict one from another; "
+                "give a longer text"
+            )
+        self.part, self.context, self.batch_size, self.seed = part, context, batch, seed
+        self.tokens_per_epoch = part.num_tokens
+        self.windows_per_epoch = num_windows(part.num_tokens, context)
+        # A batch touches one epoch or two neighbours, except where an epoch is shorter than a batch and cheap to draw.
+        self._windows = lru_cache(maxsize=2)(self._draw_windows)
+
+    def _draw_windows(self, epoch: int) -> tuple[int, NDArray[np.int64]]:
+        return epoch_windows(self.tokens_per_epoch, self.context, self.seed, epoch)
+
+    def epoch(self, step: int) -> float:
+        """How many epochs lie before `step`, by windows."""
+        return step * self.batch_size / self.windows_per_epoch
+
+    def spans(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Start in the stream and number of targets of each row of the batch: two arrays (batch,)."""
+        epochs, places = np.divmod(step * self.batch_size + np.arange(self.batch_size), self.windows_per_epoch)
+        starts, lengths = np.empty_like(places), np.empty_like(places)
+        for epoch in np.unique(epochs):
+            rows = epochs == epoch
+            offset, order = self._windows(int(epoch))
+            starts[rows], lengths[rows] = window_span(self.tokens_per_epoch, self.context, offset, order[places[rows]])
+        return starts, lengths
+
+    @overload
+    def batch(
+        self, step: int, *, with_documents: Literal[False] = ...
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+    @overload
+    def batch(
+        self, step: int, *, with_documents: Literal[True]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]: ...
+
+    def batch(
+        self, step: int, *, with_documents: bool = False
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+        """Inputs and targets of a step, int64 (batch, context); targets beyond the end of the epoch are IGNORE.
+
+        With `with_documents` also the index of the document of each input, int32 (batch, context), for attention that
+        must not cross documents. Of a part with one document it is 0 everywhere, across the end of the stream too.
+        """
+        starts, lengths = self.spans(step)
+        tokens = self.part.take(starts, self.context + 1)
+        targets = np.where(np.arange(self.context) < lengths[:, None], tokens[:, 1:], IGNORE)
+        inputs = np.ascontiguousarray(tokens[:, :-1])
+        if not with_documents:
+            return inputs, targets
+        return inputs, targets, self.part.document_ids(starts, self.context)

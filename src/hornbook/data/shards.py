@@ -1,0 +1,329 @@
+"""The prepared folder on disk: shards of token ids with a document index, checked whenever they are opened.
+
+    prepared.json             the manifest: what it was made from, counts, and the SHA-256 of every other file
+    tokenizer.json, tokenizer_config.json
+    train-00000.bin, ...      64 bytes of header, then little-endian ids: uint16 up to 65,536 ids, else uint32
+    train.documents.npy       int64 (n, 5): start, num_tokens, num_bytes, num_characters, num_words
+    train.names.json          n names
+    validation-00000.bin, ... the same for the validation side
+
+The stream of a part is, document after document, <|endoftext|> (where the tokenizer has it) and the document's tokens;
+`start` and `num_tokens` are without it. Shards cut the stream anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hornbook.facts.errors import InputError
+
+if TYPE_CHECKING:
+    from hornbook.text.tokenizer import Tokenizer
+
+FORMAT, VERSION = "hornbook prepared text", 1
+MANIFEST = "prepared.json"
+SHARD_BYTES = 256 * 2**20
+PARTS = ("train", "validation")
+START, NUM_TOKENS, NUM_BYTES, NUM_CHARACTERS, NUM_WORDS = range(5)  # columns of `documents`
+
+_HEADER = struct.Struct("<8sIIQQ32s")  # magic, version, bytes per id, ids, vocabulary, tokenizer's fingerprint
+_MAGIC = b"hornbook"
+_BLOCK_BYTES = 2**22
+_AGAIN = "prepare the text again"
+
+Ids = NDArray[np.uint16] | NDArray[np.uint32]
+
+
+def id_type(vocabulary: int) -> np.dtype[Any]:
+    """The smallest type that holds every id.
+
+    >>> id_type(65_536).itemsize, id_type(65_537).itemsize
+    (2, 4)
+    """
+    return np.dtype("<u2") if vocabulary <= 2**16 else np.dtype("<u4")
+
+
+class Part:
+    """One side of a prepared text: a circular stream of ids (memory-mapped) and its documents.
+
+    `documents` is int64 (n, 5) as in this module's docstring, with -1 for what is not known (foreign files); `names`
+    has n strings; `separator` says whether each document has an <|endoftext|> in front.
+    """
+
+    def __init__(
+        self, shards: Sequence[Ids], documents: NDArray[np.int64], names: Sequence[str], *, separator: bool = True
+    ) -> None:
+        self.shards, self.documents, self.names, self.separator = list(shards), documents, list(names), separator
+        self._bounds = np.cumsum([0, *(len(shard) for shard in shards)], dtype=np.int64)
+        self.num_tokens = int(self._bounds[-1])
+
+    def take(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+        """The ids at starts, starts + 1, ... modulo num_tokens: int64 (len(starts), length).
+
+        >>> part = Part([np.array([5, 6], np.uint16), np.array([7], np.uint16)], np.array([[1, 2, 2, 2, 1]]), ["a"])
+        >>> part.take(np.array([1, 0]), 4).tolist()
+        [[6, 7, 5, 6], [5, 6, 7, 5]]
+        """
+        positions = self._positions(starts, length)
+        if len(self.shards) == 1:
+            return self.shards[0][positions].astype(np.int64)
+        ids = np.empty(positions.shape, np.int64)
+        owner = np.searchsorted(self._bounds, positions, side="right") - 1
+        for shard in np.unique(owner):
+            here = owner == shard
+            ids[here] = self.shards[shard][positions[here] - self._bounds[shard]]
+        return ids
+
+    def document_ids(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int32]:
+        """The index of the document that each position of `take(starts, length)` belongs to, its separator included."""
+        begins = self.documents[:, START] - int(self.separator)
+        owner = np.searchsorted(begins, self._positions(starts, length), side="right") - 1
+        return owner.astype(np.int32)
+
+    def document_tokens(self, index: int) -> NDArray[np.int64]:
+        """The ids of one document, without the <|endoftext|> in front: int64 (num_tokens,)."""
+        start, length = self.documents[index, START], int(self.documents[index, NUM_TOKENS])
+        return self.take(np.array([start]), length)[0] if length else np.empty(0, np.int64)
+
+    def _positions(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+        if self.num_tokens == 0:
+            raise InputError("this side of the prepared text is empty; prepare it with a split that fills it")
+        positions: NDArray[np.int64] = (starts[:, None] + np.arange(length)) % self.num_tokens
+        return positions
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An opened prepared folder."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    tokenizer: Tokenizer
+    train: Part
+    validation: Part
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over the texts and the settings that it was prepared from."""
+        return str(self.manifest["key"])
+
+
+class ShardWriter:
+    """Writes the stream of one part as shards of at most `shard_bytes`, each flushed to the disk when it is full."""
+
+    def __init__(self, folder: Path, part: str, tokenizer: Tokenizer, shard_bytes: int = SHARD_BYTES) -> None:
+        self._folder, self._part, self._tokenizer = folder, part, tokenizer
+        self._dtype = id_type(tokenizer.vocabulary)
+        self._capacity = max(1, (shard_bytes - _HEADER.size) // self._dtype.itemsize)
+        self._file: BinaryIO | None = None
+        self._count = 0  # ids in the open shard
+        self.num_tokens = 0
+        self.paths: list[Path] = []
+
+    def write(self, ids: NDArray[np.int32]) -> None:
+        """Append ids to the stream."""
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._tokenizer.vocabulary:
+            raise AssertionError(f"the tokenizer gave an id outside its vocabulary of {self._tokenizer.vocabulary}")
+        self.num_tokens += len(ids)
+        while len(ids):
+            if self._file is None:
+                self.paths.append(self._folder / f"{self._part}-{len(self.paths):05d}.bin")
+                self._file = self.paths[-1].open("wb")
+                self._file.write(bytes(_HEADER.size))
+            now, ids = ids[: self._capacity - self._count], ids[self._capacity - self._count :]
+            self._file.write(now.astype(self._dtype).tobytes())
+            self._count += len(now)
+            if self._count == self._capacity:
+                self.close()
+
+    def close(self) -> None:
+        """Finish the open shard; its header, written last, is what makes it one."""
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        with file:
+            tokenizer = self._tokenizer
+            identity = (self._dtype.itemsize, self._count, tokenizer.vocabulary, bytes.fromhex(tokenizer.fingerprint))
+            file.seek(0)
+            file.write(_HEADER.pack(_MAGIC, VERSION, *identity))
+            flush(file)
+        self._count = 0
+
+
+def flush(file: BinaryIO) -> None:
+    """Wait until the disk has what was written."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a small file and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(content)
+        flush(file)
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """What the manifest says of a file: its size and SHA-256."""
+    with path.open("rb") as file:
+        return {"num_bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def manifest_bytes(manifest: dict[str, Any]) -> bytes:
+    """The manifest as it is written: JSON with a checksum over the rest of it."""
+    return json_bytes({**manifest, "checksum": _checksum(manifest)})
+
+
+def json_bytes(content: object) -> bytes:
+    """JSON for people; a file name that is not UTF-8 survives as the surrogates that Python makes of it."""
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a prepared folder; InputError when there is none, or it is damaged or newer than this program."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder} is not a prepared folder (it has no {MANIFEST}); make one with hornbook prepare")
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{path} is damaged or not a manifest of a prepared text; {_AGAIN}")
+    if manifest.get("version") != VERSION:
+        raise InputError(
+            f"{path} has format version {manifest.get('version')!r}, but this program reads version {VERSION}; "
+            f"update hornbook or {_AGAIN}"
+        )
+    if manifest.get("checksum") != _checksum(manifest):
+        raise InputError(f"{path} was changed after it was written (its checksum differs); {_AGAIN}")
+    return manifest
+
+
+def open_prepared(folder: Path | str, *, verify: bool = True) -> Prepared:
+    """Open a prepared folder.
+
+    Sizes, headers and the tokenizer's fingerprint are always checked; with `verify` every file is read once, for its
+    SHA-256 and for ids outside the vocabulary. Raises InputError with the file and what to do.
+    """
+    from hornbook.text.tokenizer import load_tokenizer
+
+    folder = present(Path(folder))
+    manifest = read_manifest(folder)
+    for name, entry in manifest["files"].items():
+        _check_file(folder / Path(name).name, entry, verify)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.fingerprint != manifest["tokenizer"]["fingerprint"]:
+        raise InputError(f"{folder / 'tokenizer.json'} is another tokenizer than the shards were made with; {_AGAIN}")
+    train, validation = (_open_part(folder, part, manifest, tokenizer, verify) for part in PARTS)
+    return Prepared(folder, manifest, tokenizer, train, validation)
+
+
+def old_folder(folder: Path) -> Path:
+    """Where a prepared folder stands for the moment in which a new one takes its place."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def present(folder: Path) -> Path:
+    """The folder itself, or, when a replacement was cut off between its two renames, what it was going to replace."""
+    return old_folder(folder) if not folder.exists() and old_folder(folder).is_dir() else folder
+
+
+def open_foreign_bin(path: Path | str, vocabulary: int) -> Part:
+    """Open another program's token file as a part with one document, whose bytes, characters and words are unknown.
+
+    nanoGPT's are bare uint16; llm.c's have a header of 256 int32 that starts with (20240520, 1, count), then uint16, or
+    (20240801, 7, count), then uint32. The magics cannot be taken for ids: as uint16 they begin with 55,432 and 55,713.
+    Every id is checked against `vocabulary`. Raises InputError.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is not a file; give a .bin file of token ids")
+    num_bytes, dtype, start = path.stat().st_size, np.dtype("<u2"), 0
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head.startswith(_MAGIC):
+        raise InputError(f"{path} is a shard of a prepared folder; give the folder {path.parent}")
+    magic, version, count = struct.unpack("<iii", head) if len(head) == 12 else (0, 0, 0)
+    known = {20240520: (1, "<u2"), 20240801: (7, "<u4")}
+    if magic in known:
+        right_version, dtype, start = known[magic][0], np.dtype(known[magic][1]), 1024
+        if version != right_version:
+            raise InputError(f"{path} is an llm.c file of version {version}; only version {right_version} can be read")
+        if num_bytes != start + count * dtype.itemsize:
+            raise InputError(f"{path} says it has {count} ids, but its size is {num_bytes} bytes; copy it again")
+    if num_bytes % dtype.itemsize or num_bytes <= start:
+        raise InputError(f"{path} has {num_bytes} bytes, which is not a whole number of ids; copy it again")
+    ids = np.memmap(path, dtype=dtype, mode="r", offset=start)
+    _check_ids(path, ids, vocabulary)
+    return Part([ids], np.array([[0, len(ids), -1, -1, -1]], np.int64), [path.name], separator=False)
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    rest = {name: value for name, value in manifest.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
+    if not path.is_file():
+        raise InputError(f"{path} is missing; {_AGAIN}")
+    if (size := path.stat().st_size) != entry["num_bytes"]:
+        raise InputError(f"{path} has {size} bytes, but was written with {entry['num_bytes']}; {_AGAIN}")
+    if verify and file_entry(path) != entry:
+        raise InputError(f"{path} was damaged after it was written (its SHA-256 differs); {_AGAIN}")
+
+
+def _open_part(folder: Path, part: str, manifest: dict[str, Any], tokenizer: Tokenizer, verify: bool) -> Part:
+    shards = [_open_shard(folder / Path(name).name, tokenizer, verify) for name in manifest["parts"][part]["shards"]]
+    try:
+        documents = np.load(folder / f"{part}.documents.npy", allow_pickle=False)
+        names = json.loads((folder / f"{part}.names.json").read_bytes())
+        if documents.dtype != np.int64 or documents.shape != (len(names), 5):
+            raise ValueError("not the right shape")
+    except (OSError, ValueError, EOFError, TypeError):
+        raise InputError(f"{folder / part}.documents.npy or .names.json is damaged; {_AGAIN}") from None
+    opened = Part(shards, documents, names, separator=tokenizer.end_of_text is not None)
+    if opened.num_tokens != manifest["parts"][part]["num_tokens"]:
+        raise InputError(f"the shards of {folder / part} do not have as many ids as {MANIFEST} says; {_AGAIN}")
+    return opened
+
+
+def _open_shard(path: Path, tokenizer: Tokenizer, verify: bool) -> Ids:
+    if not path.is_file():
+        raise InputError(f"{path} is missing; {_AGAIN}")
+    with path.open("rb") as file:
+        head = file.read(_HEADER.size)
+    if len(head) < _HEADER.size or not head.startswith(_MAGIC):
+        raise InputError(f"{path} is not a shard (it does not begin as one); {_AGAIN}")
+    _, version, item_bytes, count, vocabulary, fingerprint = _HEADER.unpack(head)
+    if version != VERSION:
+        raise InputError(f"{path} has shard version {version}, but this program reads {VERSION}; {_AGAIN}")
+    if fingerprint.hex() != tokenizer.fingerprint or vocabulary != tokenizer.vocabulary:
+        raise InputError(f"{path} was made with another tokenizer than the one beside it; {_AGAIN}")
+    dtype = id_type(vocabulary)
+    if item_bytes != dtype.itemsize or path.stat().st_size != _HEADER.size + count * item_bytes:
+        raise InputError(f"{path} is not as long as its header says; {_AGAIN}")
+    ids = np.memmap(path, dtype=dtype, mode="r", offset=_HEADER.size)
+    if verify:
+        _check_ids(path, ids, vocabulary)
+    return ids
+
+
+def _check_ids(path: Path, ids: Ids, vocabulary: int) -> None:
+    """InputError at the first block that has an id outside the vocabulary."""
+    block = _BLOCK_BYTES // ids.dtype.itemsize
+    for begin in range(0, len(ids), block):
+        if (largest := int(ids[begin : begin + block].max())) >= vocabulary:
+            raise InputError(
+                f"{path} has the id {largest}, but the vocabulary has {vocabulary} ids; {_AGAIN} with this tokenizer"
+            )
