@@ -36,7 +36,7 @@ def token_nats(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
 
 
 def chunk_rows(vocabulary: int, *, bytes_per_logit: int = 4) -> int:
-    """How many positions' logits fit into LOGITS_BYTES: a multiple of 64, so that the matrix products stay efficient."""
+    """How many positions' logits fit into LOGITS_BYTES: a multiple of 64, for the matrix products' sake."""
     return max(64, LOGITS_BYTES // (vocabulary * bytes_per_logit) // 64 * 64)
 
 
@@ -97,7 +97,7 @@ def sum_nats(head: torch.nn.Module, hidden_ND: Tensor, targets_N: Tensor, vocabu
     if len(targets_N) <= rows:
         return token_nats(head(hidden_ND), targets_N).sum()
     parameters = [p for p in head.parameters() if p.requires_grad]
-    total: Tensor = _ChunkedHead.apply(head, hidden_ND, targets_N, rows, *parameters)
+    total: Tensor = _ChunkedHead.apply(head, hidden_ND, targets_N, rows, *parameters)  # type: ignore[no-untyped-call]
     return total
 
 

@@ -180,7 +180,7 @@ class Decoder(nn.Module):
         start = cache.length if cache is not None else 0
         T = tokens_BT.shape[1]
         positions_T = torch.arange(start, start + T, device=tokens_BT.device)
-        x = self.embedding(tokens_BT)
+        x: Tensor = self.embedding(tokens_BT)
         rotary = None
         if self.positions is None:
             shape = self.shape

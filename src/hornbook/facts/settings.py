@@ -1,0 +1,229 @@
+"""Every setting once: its name, type, unit and one line. TOML <-> Settings. What is None is chosen automatically.
+
+A recipe is a TOML file of these settings; the resolved file of a run is itself a recipe. Only session and cli read
+Settings: below them, functions take plain arguments.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import msgspec
+import tomli_w
+from msgspec import Meta
+
+from hornbook.facts.errors import InputError, suggestion
+
+Precision = Literal["float32", "bfloat16"]
+Count = Annotated[int, Meta(ge=1)]
+Context = Annotated[int, Meta(ge=2)]
+Index = Annotated[int, Meta(ge=0)]
+Seed = Annotated[int, Meta(ge=0, lt=2**63)]
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Fraction = Annotated[float, Meta(ge=0, lt=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Text(msgspec.Struct, forbid_unknown_fields=True):
+    """What is read, and how it is cut."""
+
+    paths: Annotated[list[str], Meta(description="files, folders or globs; empty: the built-in corpus")] = []
+    field: Annotated[str, Meta(description="field of a .jsonl or .parquet row that holds the text")] = "text"
+    separator: Annotated[
+        str | None, Meta(description="a string that separates documents within a file; none: a file is one document")
+    ] = None
+    errors: Annotated[Literal["strict", "replace"], Meta(description="what to do with bytes that are not UTF-8")] = (
+        "strict"
+    )
+    tokenizer: Annotated[
+        str, Meta(description="bpe:4096, characters, bytes, gpt2, or a folder with a tokenizer.json; auto by size")
+    ] = "auto"
+    split: Annotated[
+        str, Meta(description="hash:0.1, tail:0.1, blocks:0.1 or folder:PATH; auto by the number of documents")
+    ] = "auto"
+
+
+class Model(msgspec.Struct, forbid_unknown_fields=True):
+    """The decoder."""
+
+    preset: Annotated[str | None, Meta(description="a named shape such as 6M or gpt2; other settings override it")] = (
+        None
+    )
+    family: Annotated[str | None, Meta(description="gpt2, llama, qwen2 or qwen3")] = None
+    layers: Annotated[Count | None, Meta(description="number of blocks")] = None
+    width: Annotated[Count | None, Meta(description="features of a hidden state")] = None
+    heads: Annotated[Count | None, Meta(description="attention heads")] = None
+    kv_heads: Annotated[Count | None, Meta(description="key/value heads (grouped-query attention)")] = None
+    hidden: Annotated[Count | None, Meta(description="features inside the MLP")] = None
+    context: Annotated[Context | None, Meta(description="tokens that the model can see at once")] = None
+    tied: Annotated[bool | None, Meta(description="whether the head shares the embedding's weights")] = None
+    rope_base: Annotated[Positive | None, Meta(description="base of the rotary frequencies")] = None
+    dropout: Annotated[Fraction, Meta(description="share of activations dropped in training")] = 0.0
+
+
+class Optimizer(msgspec.Struct, forbid_unknown_fields=True):
+    """How weights are updated."""
+
+    name: Annotated[
+        Literal["adamw", "muon"] | None, Meta(description="adamw, or muon for matrices and adamw for the rest")
+    ] = None
+    learning_rate: Annotated[Positive | None, Meta(description="peak learning rate of AdamW")] = None
+    matrix_learning_rate: Annotated[Positive | None, Meta(description="peak learning rate of Muon")] = None
+    weight_decay: Annotated[NotNegative | None, Meta(description="decoupled decay, on matrices only")] = None
+    beta1: Annotated[Fraction, Meta(description="AdamW: decay of the first moment")] = 0.9
+    beta2: Annotated[Fraction | None, Meta(description="AdamW: decay of the second moment")] = None
+    epsilon: Annotated[Positive, Meta(description="AdamW: added to the denominator")] = 1e-8
+    momentum: Annotated[Fraction, Meta(description="Muon: momentum")] = 0.95
+    clip_norm: Annotated[Positive, Meta(description="largest global norm of the gradient")] = 1.0
+
+
+class Schedule(msgspec.Struct, forbid_unknown_fields=True):
+    """How the learning rate moves."""
+
+    kind: Annotated[
+        Literal["wsd", "cosine", "linear", "constant"], Meta(description="wsd: warm up, stay, decay linearly")
+    ] = "wsd"
+    warmup_steps: Annotated[Index | None, Meta(description="steps until the peak")] = None
+    decay_fraction: Annotated[Share, Meta(description="wsd: share of the steps that decay")] = 0.6
+    final_fraction: Annotated[Share, Meta(description="learning rate at the end, of the peak")] = 0.0
+
+
+class Train(msgspec.Struct, forbid_unknown_fields=True):
+    """How long and how much at once."""
+
+    steps: Annotated[Count | None, Meta(description="length in steps (optimizer updates)")] = None
+    epochs: Annotated[Positive | None, Meta(description="length in passes over the training text")] = None
+    tokens: Annotated[Count | None, Meta(description="length in training tokens")] = None
+    budget: Annotated[str | None, Meta(description="length in wall time, such as 90s, 10m or 2h, start to end")] = None
+    batch: Annotated[Count | None, Meta(description="sequences per step")] = None
+    microbatch: Annotated[Count | None, Meta(description="sequences at once; the step sums over them")] = None
+    seed: Annotated[Seed, Meta(description="of weights, data order and dropout")] = 0
+    precision: Annotated[Precision | None, Meta(description="of the forward pass; weights stay float32")] = None
+    compile: Annotated[bool | None, Meta(description="torch.compile each block")] = None
+    document_mask: Annotated[bool, Meta(description="attention never crosses a document")] = False
+    early_stop: Annotated[
+        int | None, Meta(ge=1, description="stop after so many evaluations without a better validation loss")
+    ] = None
+    threads: Annotated[Count | None, Meta(description="CPU threads; part of the run's identity")] = None
+
+
+class Watch(msgspec.Struct, forbid_unknown_fields=True):
+    """What is looked at while training. None of it changes the weights."""
+
+    evaluate_every: Annotated[Count | None, Meta(description="steps between evaluations of the probe")] = None
+    sample_every: Annotated[Count | None, Meta(description="steps between text samples")] = None
+    probe_tokens: Annotated[Count, Meta(description="tokens of each side that the probe scores")] = 16_384
+    prompts: Annotated[list[str], Meta(description="what samples start with; empty: the start of a document")] = []
+    sample_tokens: Annotated[Count, Meta(description="length of a sample in tokens")] = 100
+    temperature: Annotated[NotNegative, Meta(description="of samples; 0 is greedy")] = 0.8
+
+
+class Checkpoints(msgspec.Struct, forbid_unknown_fields=True):
+    """What is kept."""
+
+    every: Annotated[Count | None, Meta(description="steps between checkpoints")] = None
+    keep: Annotated[Count, Meta(description="newest checkpoints kept; step 0 and the best are kept besides")] = 2
+    best: Annotated[bool, Meta(description="keep and use the checkpoint with the best validation loss")] = False
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True):
+    """All settings of a run."""
+
+    text: Text = msgspec.field(default_factory=Text)
+    model: Model = msgspec.field(default_factory=Model)
+    optimizer: Optimizer = msgspec.field(default_factory=Optimizer)
+    schedule: Schedule = msgspec.field(default_factory=Schedule)
+    train: Train = msgspec.field(default_factory=Train)
+    watch: Watch = msgspec.field(default_factory=Watch)
+    checkpoint: Checkpoints = msgspec.field(default_factory=Checkpoints)
+
+
+LENGTHS = ("steps", "epochs", "tokens", "budget")  # of [train]; a run has one of them
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One setting as the command line and the documentation need it."""
+
+    name: str  # dotted
+    type: Any  # without None
+    optional: bool
+    default: Any
+    description: str
+
+
+def fields() -> Iterator[Field]:
+    """Every setting in order."""
+    for section, struct in get_type_hints(Settings).items():
+        hints = get_type_hints(struct, include_extras=True)
+        for info in msgspec.structs.fields(struct):
+            inner, *metas = get_args(hints[info.name])
+            alternatives = [a for a in get_args(inner) if a is not type(None)] if type(None) in get_args(inner) else []
+            default = info.default if info.default is not msgspec.NODEFAULT else info.default_factory()
+            kind = alternatives[0] if alternatives else inner
+            yield Field(f"{section}.{info.name}", kind, bool(alternatives), default, metas[-1].description)
+
+
+def from_table(table: Mapping[str, Any], *, source: str) -> Settings:
+    """Settings from nested tables; raises InputError naming the unknown or wrong key, its place and the nearest."""
+    sections = get_type_hints(Settings)
+    for section, values in table.items():
+        if section not in sections:
+            raise InputError(f'{source}: unknown section "{section}"{suggestion(section, sections)}.')
+        if not isinstance(values, Mapping):
+            raise InputError(f'{source}: "{section}" must be a section of settings, not a value.')
+        known = [info.name for info in msgspec.structs.fields(sections[section])]
+        for key in values:
+            if key not in known:
+                raise InputError(f'{source}: unknown setting "{section}.{key}"{suggestion(key, known)}.')
+    try:
+        return msgspec.convert(table, Settings)
+    except msgspec.ValidationError as error:
+        message = str(error).replace(" - at `$.", " at ").replace("`$.", "").rstrip("`")
+        raise InputError(f"{source}: {message[0].lower()}{message[1:].replace('`', '')}.") from None
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The nested tables of a TOML file; raises InputError when it is missing or is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no recipe at {path}.") from None
+    except (IsADirectoryError, UnicodeDecodeError):
+        raise InputError(f"{path} is not a recipe: a recipe is a TOML file of settings.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not valid TOML: {error}.") from None
+
+
+def overridden(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`table` with dotted `changes` put in. A length in `changes` replaces whatever length the table has."""
+    merged = {section: dict(values) if isinstance(values, Mapping) else values for section, values in table.items()}
+    if any(f"train.{length}" in changes for length in LENGTHS):
+        for length in LENGTHS:
+            merged.get("train", {}).pop(length, None)
+    for name, value in changes.items():
+        section, _, key = name.partition(".")
+        if not key:
+            raise InputError(f'a setting is named by section and key, such as "train.steps", not "{name}".')
+        merged.setdefault(section, {})[key] = value
+    return merged
+
+
+def to_toml(settings: Settings) -> str:
+    """The settings as a recipe; what is None is left out."""
+    table = msgspec.to_builtins(settings)
+    return tomli_w.dumps({s: {k: v for k, v in values.items() if v is not None} for s, values in table.items()})
+
+
+def differences(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
+    """Dotted name -> (old, new) for every setting that differs."""
+    found = {}
+    for field in fields():
+        section, key = field.name.split(".")
+        before, after = (getattr(getattr(s, section), key) for s in (old, new))
+        if before != after:
+            found[field.name] = (before, after)
+    return found

@@ -1,0 +1,159 @@
+"""Checkpoints: weights and optimizer as safetensors, everything else as JSON, whole or not there.
+
+A checkpoint is a folder `step-00001000` with `model.safetensors`, `optimizer.safetensors` and `manifest.json`, which
+names the SHA-256 of both. It is written under another name, flushed to the disk and renamed, so that no crash leaves
+half a checkpoint that looks like a whole one. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from hornbook.facts.errors import InputError
+from hornbook.facts.shape import GPTShape
+from hornbook.model.decoder import Decoder
+from hornbook.training.step import Optimizer
+
+FORMAT = {"format": "hornbook-checkpoint", "version": 1}
+
+
+def name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def save(folder: Path, *, step: int, model: Decoder, optimizers: Sequence[Optimizer], state: dict[str, Any]) -> Path:
+    """Write a checkpoint below `folder` and return it. `state` is whatever JSON the caller needs to go on.
+
+    Raises OSError when the disk is full; then nothing new is left behind and older checkpoints stay whole.
+    """
+    final, aside = folder / name(step), folder / f".{name(step)}.{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".*"):  # of a process that was killed inside a save
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        aside.mkdir()
+        tensors = {k: v for optimizer in optimizers for k, v in optimizer.state().items()}
+        files = {
+            "model.safetensors": write_tensors(aside / "model.safetensors", weights(model)),
+            "optimizer.safetensors": write_tensors(aside / "optimizer.safetensors", tensors),
+        }
+        manifest = FORMAT | {"step": step, "shape": msgspec.to_builtins(model.shape), "files": files, "state": state}
+        _write(aside / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+        _sync(aside)
+        if final.exists():
+            discard(final)
+        aside.rename(final)
+        _sync(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return final
+
+
+def weights(model: Decoder) -> dict[str, Tensor]:
+    """The model's tensors by name, a tied head left out."""
+    tied = {"head.projection.weight"} if model.shape.tied else set()
+    return {k: v for k, v in model.state_dict().items() if k not in tied}
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """The manifest; raises InputError when it is missing, damaged or of a later version."""
+    try:
+        manifest = msgspec.json.decode((checkpoint / "manifest.json").read_bytes(), type=dict[str, Any])
+    except FileNotFoundError:
+        raise InputError(f"{checkpoint} is not a checkpoint: it has no manifest.json.") from None
+    except msgspec.DecodeError:
+        raise InputError(f"{checkpoint}/manifest.json is damaged: go back to an older checkpoint.") from None
+    if manifest.get("format") != FORMAT["format"] or manifest.get("version", 0) > FORMAT["version"]:
+        raise InputError(f"{checkpoint} was not written by this version of hornbook: update hornbook to read it.")
+    return manifest
+
+
+def load_model(checkpoint: Path, *, dropout: float = 0.0, device: str = "cpu") -> Decoder:
+    """The decoder of a checkpoint; raises InputError when a file is missing or not what the manifest says."""
+    manifest = read_manifest(checkpoint)
+    model = Decoder(msgspec.convert(manifest["shape"], GPTShape), dropout=dropout)
+    fill(model, _read_tensors(checkpoint, "model.safetensors", manifest))
+    return model.to(device)
+
+
+def load_into(checkpoint: Path, *, model: Decoder, optimizers: Sequence[Optimizer]) -> dict[str, Any]:
+    """Put a checkpoint into `model` and `optimizers` and return its manifest."""
+    manifest = read_manifest(checkpoint)
+    fill(model, _read_tensors(checkpoint, "model.safetensors", manifest))
+    tensors = _read_tensors(checkpoint, "optimizer.safetensors", manifest)
+    for optimizer in optimizers:
+        missing = optimizer.state().keys() - tensors.keys()
+        if missing:
+            raise InputError(f"{checkpoint} was written by another optimizer: it has no {min(missing)}.")
+        optimizer.load(tensors, manifest["state"]["updates"])
+    return manifest
+
+
+@torch.no_grad()
+def fill(model: Decoder, tensors: dict[str, Tensor]) -> None:
+    """Copy `tensors` into the weights of the same names; raises InputError when one is missing or has another shape."""
+    for key, parameter in weights(model).items():
+        if key not in tensors or tensors[key].shape != parameter.shape:
+            raise InputError(f"the weights do not fit the model: {key} should be {tuple(parameter.shape)}.")
+        parameter.copy_(tensors[key])
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Write a safetensors file, flush it to the disk, and return its size and SHA-256."""
+    from safetensors.torch import save as serialise
+
+    content = serialise({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata={"format": "pt"})
+    _write(path, content)
+    return {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def discard(checkpoint: Path) -> None:
+    """Delete a checkpoint so that, half deleted, it no longer looks like one."""
+    trash = checkpoint.with_name(f".trash-{checkpoint.name}")
+    shutil.rmtree(trash, ignore_errors=True)
+    checkpoint.rename(trash)
+    shutil.rmtree(trash)
+
+
+def prune(checkpoints: Sequence[Path], *, keep: int, always: set[str]) -> None:
+    """Discard all but the newest `keep` and those whose name is in `always`."""
+    for old in [c for c in sorted(checkpoints) if c.name not in always][:-keep]:
+        discard(old)
+
+
+def _read_tensors(checkpoint: Path, file: str, manifest: dict[str, Any]) -> dict[str, Tensor]:
+    from safetensors.torch import load as parse
+
+    try:
+        content = (checkpoint / file).read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{checkpoint} is damaged: {file} is missing; go back to an older checkpoint.") from None
+    if hashlib.sha256(content).hexdigest() != manifest["files"][file]["sha256"]:
+        raise InputError(f"{checkpoint} is damaged: {file} is not what was written; go back to an older checkpoint.")
+    tensors: dict[str, Tensor] = parse(content)
+    return tensors
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

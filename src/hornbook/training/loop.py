@@ -1,0 +1,85 @@
+"""Steps 1 and 2 of the eight: each epoch, each batch. A generator, so that its caller decides what happens between."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hornbook.data.loader import Batches
+from hornbook.model.decoder import Decoder
+from hornbook.training.step import Microbatch, Optimizer, Update, train_step
+
+
+@dataclass(frozen=True)
+class Step:
+    """One finished update. `number` counts from 1; `epoch` is how much of the training text has been seen."""
+
+    number: int
+    epoch: float
+    multiplier: float
+    update: Update
+
+
+def steps(
+    model: Decoder,
+    optimizers: Sequence[Optimizer],
+    batches: Batches,
+    *,
+    first: int,
+    last: int,
+    multiplier: Callable[[int], float],
+    microbatch: int,
+    clip_norm: float,
+    seed: int,
+    document_mask: bool = False,
+    autocast: AbstractContextManager[None] | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[Step]:
+    """Train from update `first` (0 for a fresh model) to `last`; yield each. Ends early when `stop` is set.
+
+    The batch of an update is a function of its number and of the data's seed, dropout of (seed, update, microbatch):
+    nothing that happens between two steps, and no earlier step, changes what the next one sees.
+    """
+    stop = stop or threading.Event()
+    device = next(model.parameters()).device
+    number = first
+    while number < last and not stop.is_set():
+        epoch = int(batches.epoch(number))  # 1. each epoch
+        while number < last and int(batches.epoch(number)) == epoch:  # 2. each batch
+            micro = list(microbatches(batches, number, microbatch, device, document_mask))
+
+            def ready(index: int, number: int = number) -> bool:
+                if model.dropout:
+                    torch.manual_seed(dropout_seed(seed, number, index))
+                return not stop.is_set()
+
+            model.train()
+            update = train_step(
+                model, optimizers, micro, multiplier=multiplier(number), clip_norm=clip_norm, autocast=autocast,
+                before_microbatch=ready,
+            )  # fmt: skip
+            if update is None:
+                return
+            number += 1
+            yield Step(number, batches.epoch(number), multiplier(number - 1), update)
+
+
+def dropout_seed(seed: int, number: int, index: int) -> int:
+    """A seed for the dropout of one microbatch of one update, unlike that of any other."""
+    return int(np.random.SeedSequence([seed, number, index]).generate_state(1, np.uint64)[0])
+
+
+def microbatches(
+    batches: Batches, number: int, size: int, device: torch.device, document_mask: bool
+) -> Iterator[Microbatch]:
+    """The batch of update `number`, cut into pieces of at most `size` sequences on `device`."""
+    arrays = batches.batch(number, with_documents=True) if document_mask else batches.batch(number)
+    tensors = [torch.from_numpy(array).to(device, non_blocking=True) for array in arrays]
+    for start in range(0, len(tensors[0]), size):
+        inputs, targets, *documents = (tensor[start : start + size] for tensor in tensors)
+        yield inputs, targets, documents[0] if documents else None

@@ -1,0 +1,89 @@
+"""One update of the weights: steps 3 to 6 of the eight, on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hornbook.data.packing import IGNORE
+from hornbook.likelihood import sum_nats
+from hornbook.model.decoder import Decoder
+
+
+class Optimizer(Protocol):
+    """What updates weights from gradients: `AdamW` or `Muon`."""
+
+    def step(self, multiplier: float) -> None: ...
+    def state(self) -> dict[str, Tensor]: ...
+    def load(self, state: dict[str, Tensor], updates: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update saw: the sum of nats over its scored tokens, and the gradient's norm before clipping."""
+
+    nats: float
+    num_tokens: int
+    gradient_norm: float | None  # None: it was not finite, and the weights stayed as they were
+
+    @property
+    def loss(self) -> float:
+        return self.nats / self.num_tokens
+
+
+Microbatch = tuple[Tensor, Tensor, Tensor | None]  # inputs, targets, documents or None: each (B, T)
+
+
+def train_step(
+    model: Decoder,
+    optimizers: Sequence[Optimizer],
+    microbatches: Sequence[Microbatch],
+    *,
+    multiplier: float,
+    clip_norm: float,
+    autocast: AbstractContextManager[None] | None = None,
+    before_microbatch: Callable[[int], bool] = lambda index: True,
+) -> Update | None:
+    """Update `model` once from `microbatches`, at `multiplier` times the optimizers' peak learning rates.
+
+    The gradient is that of (all nats) / (all scored tokens): nats are summed over microbatches and divided once, so
+    the update is the same however the batch is cut. `before_microbatch(index)` seeds what is random in the forward
+    pass; when it returns False the update is abandoned, the weights stay, and None is returned.
+    """
+    num_tokens = sum(int((targets != IGNORE).sum()) for _, targets, _ in microbatches)
+    nats = torch.zeros((), device=microbatches[0][0].device)
+    for parameter in model.parameters():  # 3. reset the gradients
+        parameter.grad = None
+    for index, (inputs, targets, documents) in enumerate(microbatches):
+        if not before_microbatch(index):
+            return None
+        with autocast or nullcontext():
+            hidden = model.hidden(inputs, documents_BT=documents)
+            microbatch_nats = sum_nats(model.head, hidden.flatten(0, 1), targets.flatten(), model.shape.vocabulary)
+        nats += microbatch_nats.detach()  # 4. the loss, as a sum
+        (microbatch_nats / num_tokens).backward()  # type: ignore[no-untyped-call]  # 5. gradients by backpropagation
+    gradient_norm = clip(model, clip_norm)
+    if gradient_norm is not None:
+        for optimizer in optimizers:  # 6. update the weights
+            optimizer.step(multiplier)
+    return Update(float(nats), num_tokens, gradient_norm)
+
+
+@torch.no_grad()
+def clip(model: torch.nn.Module, clip_norm: float) -> float | None:
+    """Scale all gradients down to a global norm of at most `clip_norm`; return the norm before, None if not finite.
+
+    Finiteness is tested first: scaling by an infinite norm would spread one bad number to every gradient.
+    """
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+    if not norm < float("inf"):
+        return None
+    if norm > clip_norm:
+        torch._foreach_mul_(gradients, clip_norm / norm)
+    return norm
