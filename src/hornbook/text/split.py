@@ -1,0 +1,233 @@
+"""Which part of the text trains the model and which part is kept back to judge it (validation)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hornbook.facts.errors import InputError, suggestion
+from hornbook.text.documents import Document, safe_pieces
+
+RULES = ("hash", "tail", "blocks", "folder", "none")
+MANY_DOCUMENTS = 50  # from here on whole documents are kept back
+BLOCK_CHARACTERS = 8192  # the validation blocks inside a document are about this long, or shorter
+GUARD_CHARACTERS = 256  # left out on both sides of a validation block, or an eighth of a shorter block
+WORD_CHARACTERS = 32  # how far an edge of a block moves back so as not to cut a word
+SHORTEST_BLOCK = 64  # a document whose share would be less than this trains as a whole
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The characters start:stop of a document (stop None: to its end); what the shards call a document."""
+
+    document: Document
+    start: int
+    stop: int | None
+
+    @property
+    def name(self) -> str:
+        """The document's name, with [start:stop] when it is not the whole document."""
+        if self.start == 0 and self.stop is None:
+            return self.document.name
+        return f"{self.document.name}[{self.start}:{'' if self.stop is None else self.stop}]"
+
+    def pieces(self) -> Iterator[str]:
+        """Read the segment anew, in pieces that are cut as if it were a document of its own."""
+        if self.start == 0 and self.stop is None:
+            return self.document.pieces()
+        return safe_pieces(_slice(self.document, self.start, self.stop))
+
+    def text(self) -> str:
+        """Return the whole text (pieces joined)."""
+        return "".join(self.pieces())
+
+
+def _slice(document: Document, start: int, stop: int | None) -> Iterator[str]:
+    position = 0
+    for piece in document.pieces():
+        if stop is not None and position >= stop:
+            return
+        end = None if stop is None else stop - position
+        if part := piece[max(0, start - position) : end]:
+            yield part
+        position += len(piece)
+
+
+def default_rule(num_documents: int) -> str:
+    """Return the rule when none is given: whole documents if there are many, else blocks inside every document.
+
+    >>> default_rule(24), default_rule(249)
+    ('blocks:0.1', 'hash:0.1')
+    """
+    return "hash:0.1" if num_documents >= MANY_DOCUMENTS else "blocks:0.1"
+
+
+def split(documents: Sequence[Document], rule: str) -> tuple[list[Segment], list[Segment]]:
+    """Return the (training, validation) segments of the documents, each in the documents' order.
+
+    `hash:F` each document by the SHA-256 of its text, so that equal texts land on one side whatever else is given;
+    `tail:F` the last documents that have at least a share F of the characters, or the last characters of a single one;
+    `blocks:F` evenly spread blocks inside every document, with a gap on both sides that neither side sees;
+    `folder:PATH` what lies in PATH (a folder, or as it appears at the start of the names); `none` no validation.
+    F is above 0 and at most 0.9. All but `none` and `folder` read the documents.
+
+    Raises InputError for an unknown rule, a share out of range, and a side that would be empty.
+    """
+    if not documents:
+        raise InputError("there is no document to split; give a text")
+    kind, argument = _parse(rule)
+    if kind == "none":
+        return [Segment(document, 0, None) for document in documents], []
+    if kind == "folder":
+        train, validation = _by_folder(documents, argument)
+    elif kind == "hash":
+        train, validation = _by_hash(documents, float(argument))
+    elif kind == "tail":
+        train, validation = _tail(documents, float(argument))
+    else:
+        train, validation = _blocks(documents, float(argument))
+    if not train or not validation:
+        side, size = ("validation", "larger") if train else ("training", "smaller")
+        raise InputError(
+            f'the split "{rule}" of {len(documents)} documents leaves the {side} side empty; '
+            f"give more text, another rule (tail:0.1) or a {size} share"
+        )
+    return train, validation
+
+
+def _parse(rule: str) -> tuple[str, str]:
+    kind, colon, argument = rule.partition(":")
+    if kind not in RULES:
+        allowed = "hash:0.1, tail:0.1, blocks:0.1, folder:PATH and none"
+        raise InputError(f'the split rule "{rule}" is unknown; allowed are {allowed}{suggestion(kind, RULES)}')
+    if kind == "none":
+        if colon:
+            raise InputError(f'the split rule "none" takes no argument and was given as "{rule}"; write none')
+        return kind, ""
+    if kind == "folder":
+        if not argument:
+            raise InputError(
+                'the split rule "folder" needs the folder of the validation texts, as in folder:texts/valid'
+            )
+        return kind, argument
+    try:
+        share = float(argument)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 0.9:
+        raise InputError(f'the split rule "{rule}" needs a share above 0 and at most 0.9, as in {kind}:0.1')
+    return kind, argument
+
+
+def _by_folder(documents: Sequence[Document], folder: str) -> tuple[list[Segment], list[Segment]]:
+    on_disk = os.path.realpath(folder) + os.sep
+    as_name = folder.rstrip("/") + "/"
+    sides: tuple[list[Segment], list[Segment]] = ([], [])
+    for document in documents:
+        is_inside = document.name.startswith(as_name)
+        is_inside = is_inside or (bool(document.path) and os.path.realpath(document.path).startswith(on_disk))
+        sides[is_inside].append(Segment(document, 0, None))
+    if not sides[1]:
+        raise InputError(f"no document lies in {folder}, the folder for validation; give it among the texts too")
+    return sides
+
+
+def _by_hash(documents: Sequence[Document], share: float) -> tuple[list[Segment], list[Segment]]:
+    sides: tuple[list[Segment], list[Segment]] = ([], [])
+    for document in documents:
+        digest = hashlib.sha256()
+        for piece in document.pieces():
+            digest.update(piece.encode())
+        is_validation = int.from_bytes(digest.digest()[:8], "big") < share * 2.0**64
+        sides[is_validation].append(Segment(document, 0, None))
+    return sides
+
+
+def num_characters(document: Document) -> int:
+    """Return the length of the text in characters (reads it)."""
+    return sum(map(len, document.pieces()))
+
+
+def _tail(documents: Sequence[Document], share: float) -> tuple[list[Segment], list[Segment]]:
+    if len(documents) == 1:
+        total = num_characters(documents[0])
+        cut = int((1 - share) * total)  # nanoGPT's and the book's split
+        if not 0 < cut < total:
+            return [Segment(documents[0], 0, None)], []
+        return [Segment(documents[0], 0, cut)], [Segment(documents[0], cut, None)]
+    sizes = [num_characters(document) for document in documents]
+    first, held = len(documents), 0
+    while held < share * sum(sizes) and first > 0:
+        first -= 1
+        held += sizes[first]
+    whole = [Segment(document, 0, None) for document in documents]
+    return whole[:first], whole[first:]
+
+
+def _blocks(documents: Sequence[Document], share: float) -> tuple[list[Segment], list[Segment]]:
+    train: list[Segment] = []
+    validation: list[Segment] = []
+    for document in documents:
+        edges = _block_edges(num_characters(document), share)
+        if not edges:
+            train.append(Segment(document, 0, None))
+            continue
+        reach = min(WORD_CHARACTERS, (edges[0][1] - edges[0][0]) // 2)  # a gap stays
+        places = _word_starts(document, [place for edge in edges for place in edge], reach)
+        start = 0
+        for i in range(0, len(places), 4):
+            before, begin, end, after = places[i : i + 4]
+            if before > start:
+                train.append(Segment(document, start, before))
+            validation.append(Segment(document, begin, end))
+            start = after
+        train.append(Segment(document, start, None))
+    return train, validation
+
+
+def _block_edges(num_characters: int, share: float) -> list[tuple[int, int, int, int]]:
+    """Return (end of training, start of block, end of block, start of training) of each block in a text of this length.
+
+    The text is cut into equal periods with a block in the middle of each; blocks are as long as the share asks, so the
+    gaps come out of the training side.
+
+    >>> _block_edges(20_000, 0.1)
+    [(8750, 9000, 11000, 11250)]
+    >>> len(_block_edges(3_274_213, 0.1)), _block_edges(600, 0.1)
+    (40, [])
+    """
+    wanted = share * num_characters
+    if wanted < SHORTEST_BLOCK:
+        return []
+    count = max(1, round(wanted / BLOCK_CHARACTERS))
+    period = num_characters / count
+    block = wanted / count
+    guard = min(GUARD_CHARACTERS, block / 8, (period - block) / 4)
+    middles = [(i + 0.5) * period for i in range(count)]
+    return [
+        (int(m - block / 2 - guard), int(m - block / 2), int(m + block / 2), int(m + block / 2 + guard))
+        for m in middles
+    ]
+
+
+def _word_starts(document: Document, places: Sequence[int], reach: int) -> list[int]:
+    """Move each place (ascending) back to behind the last whitespace in the `reach` characters before it, if any.
+
+    So words are not cut, and the order of the places stays. Reads the document once.
+    """
+    moved: list[int] = []
+    position, before = 0, ""
+    for piece in document.pieces():
+        window = before + piece
+        base = position - len(before)
+        while len(moved) < len(places) and places[len(moved)] <= position + len(piece):
+            place = places[len(moved)]
+            recent = window[max(0, place - reach - base) : place - base]
+            word = len(recent) - max((i + 1 for i, c in enumerate(recent) if c.isspace()), default=len(recent))
+            moved.append(place - word)
+        position += len(piece)
+        before = window[-reach:]
+    return moved
