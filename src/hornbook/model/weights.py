@@ -1,0 +1,343 @@
+"""Weights of other programs <-> the decoder's: Hugging Face folders (config.json and safetensors).
+
+What a folder holds is data: nothing in it is executed and no pickle is opened. Names, shapes and dtypes are checked
+against the shape before a tensor is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from hornbook.facts.errors import InputError, WorldError
+from hornbook.facts.shape import GPTShape
+from hornbook.model.config import config_of, shape_of
+from hornbook.model.decoder import Decoder
+
+if TYPE_CHECKING:
+    from hornbook.text.tokenizer import Tokenizer
+
+Sizes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How another program names the decoder's tensors, and in which of its tensors several of ours are stacked."""
+
+    outer: dict[str, str]
+    block: str  # with {} for the layer
+    parts: dict[str, str]
+    transposed: bool = False  # matrices of the blocks are stored (in, out)
+
+    def theirs(self, ours: str) -> str:
+        """Their name of one of our tensors; query, key and value of GPT-2 share one."""
+        module, kind = ours.rsplit(".", 1)
+        if module in self.outer:
+            return f"{self.outer[module]}.{kind}"
+        _, layer, part = module.split(".", 2)
+        return f"{self.block.format(layer)}.{self.parts[part]}.{kind}"
+
+    def groups(self, shape: GPTShape) -> dict[str, Sizes]:
+        """Each of their tensors with the names and sizes of ours that it stacks. A tied head is not among them."""
+        with torch.device("meta"):
+            model = Decoder(shape)
+        groups: dict[str, Sizes] = {}
+        for name, parameter in model.named_parameters():
+            groups.setdefault(self.theirs(name), {})[name] = tuple(parameter.shape)
+        return groups
+
+    def stored_size(self, theirs: str, ours: Sizes) -> tuple[int, ...]:
+        first = next(iter(ours.values()))
+        size = (sum(size[0] for size in ours.values()), *first[1:])
+        return size[::-1] if self._is_transposed(theirs) else size
+
+    def turn(self, theirs: str, tensor: Tensor) -> Tensor:
+        return tensor.t().contiguous() if self._is_transposed(theirs) and tensor.dim() == 2 else tensor
+
+    def _is_transposed(self, theirs: str) -> bool:
+        return self.transposed and theirs.startswith(self.block.split("{")[0])
+
+
+_LLAMA_PARTS = {
+    "attention_norm": "input_layernorm", "attention.query": "self_attn.q_proj", "attention.key": "self_attn.k_proj",
+    "attention.value": "self_attn.v_proj", "attention.output": "self_attn.o_proj",
+    "attention.query_norm": "self_attn.q_norm", "attention.key_norm": "self_attn.k_norm",
+    "mlp_norm": "post_attention_layernorm", "mlp.gate": "mlp.gate_proj", "mlp.up": "mlp.up_proj",
+    "mlp.down": "mlp.down_proj",
+}  # fmt: skip
+_GPT2_PARTS = {
+    "attention_norm": "ln_1", "attention.query": "attn.c_attn", "attention.key": "attn.c_attn",
+    "attention.value": "attn.c_attn", "attention.output": "attn.c_proj", "mlp_norm": "ln_2", "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+}  # fmt: skip
+_LLAMA = Naming(
+    {"embedding": "model.embed_tokens", "head.norm": "model.norm", "head.projection": "lm_head"},
+    "model.layers.{}", _LLAMA_PARTS,
+)  # fmt: skip
+_GPT2 = Naming(
+    {
+        "embedding": "transformer.wte", "positions": "transformer.wpe", "head.norm": "transformer.ln_f",
+        "head.projection": "lm_head",
+    },
+    "transformer.h.{}", _GPT2_PARTS, transposed=True,
+)  # fmt: skip
+HEAD = "lm_head.weight"
+# Buffers that older versions of transformers saved with the weights: they follow from the shape.
+_BUFFERS = re.compile(r"\.attn\.(bias|masked_bias)$|\.rotary_emb\.inv_freq$")
+_DTYPES = {"F64", "F32", "F16", "BF16"}
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def naming_of(shape: GPTShape) -> Naming:
+    return _GPT2 if shape.family == "gpt2" else _LLAMA
+
+
+def gather(
+    shape: GPTShape, naming: Naming, stored: Mapping[str, tuple[int, ...]], read: Callable[[str], Tensor], where: str
+) -> dict[str, Tensor]:
+    """Our tensors, float32, from theirs: `stored` their sizes, `read` one of them by name.
+
+    Everything is checked before the first is read. Raises InputError for missing, superfluous and misshapen tensors,
+    and for weights that are NaN or infinite.
+    """
+    # Each layer has several tensors: a config that claims more layers than there are tensors builds no model.
+    groups = naming.groups(shape) if shape.layers <= len(stored) else {naming.theirs("embedding.weight"): {}}
+    missing = sorted(groups.keys() - stored.keys())
+    if missing or shape.layers > len(stored):
+        few = ", ".join(missing[:3] or ["those of most layers"])
+        raise InputError(f"{where} lacks {len(missing) or 'many'} of the tensors its configuration needs: {few}.")
+    if extra := sorted(stored.keys() - groups.keys()):
+        raise InputError(
+            f"{where} has {len(extra)} tensors that its architecture does not: {', '.join(extra[:3])}: it is another "
+            "model than its configuration says."
+        )
+    for theirs, ours in groups.items():
+        if (size := naming.stored_size(theirs, ours)) != stored[theirs]:
+            raise InputError(f"{where}: {theirs} has the size {stored[theirs]}, but its configuration says {size}.")
+    weights: dict[str, Tensor] = {}
+    for theirs, ours in groups.items():
+        tensor = naming.turn(theirs, read(theirs).to(torch.float32, copy=True))
+        if not tensor.isfinite().all():
+            raise InputError(f"{where}: {theirs} holds numbers that are NaN or infinite: the weights are damaged.")
+        split = torch.split(tensor, [size[0] for size in ours.values()])
+        weights |= {name: part.contiguous() for name, part in zip(ours, split, strict=True)}
+    return weights
+
+
+def scatter(model: Decoder, naming: Naming) -> dict[str, Tensor]:
+    """Their tensors from the model's: the inverse of `gather`."""
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    return {
+        theirs: naming.turn(theirs, torch.cat([parameters[name] for name in ours])).contiguous()
+        for theirs, ours in naming.groups(model.shape).items()
+    }
+
+
+def assemble(shape: GPTShape, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> Decoder:
+    """A decoder, ready for evaluation, that has exactly these weights by our names (no tied head among them)."""
+    with torch.device("meta"):
+        model = Decoder(shape)
+    state = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    if shape.tied:
+        state["head.projection.weight"] = state["embedding.weight"]
+    model.load_state_dict(state, assign=True)
+    if shape.tied:
+        model.head.projection.weight = model.embedding.weight
+    return model.eval()
+
+
+def load_huggingface(name: str | Path, dtype: torch.dtype = torch.float32) -> Decoder:
+    """The decoder of a Hugging Face folder or hub id, ready for evaluation; errors as `read_huggingface`."""
+    return assemble(*read_huggingface(find_huggingface(name)), dtype)
+
+
+def read_huggingface(folder: str | Path) -> tuple[GPTShape, dict[str, Tensor]]:
+    """The shape and the weights by our names, in float32, of a folder with config.json and safetensors.
+
+    A head that is stored although the config ties it stays untied when it differs, as in transformers. Raises
+    InputError with one sentence for other architectures, pickles, and damaged or unfitting files.
+    """
+    folder = Path(folder)
+    shape = shape_of(_config(folder), str(folder / "config.json"))
+    naming = naming_of(shape)
+    embedding = naming.theirs("embedding.weight")
+    with ExitStack() as stack:
+        tensors = _open(folder, embedding.split(".")[0] + ".", stack)
+        if shape.tied and HEAD in tensors:
+            # safetensors' save_model keeps one of two names of a tensor, whichever comes first.
+            head = tensors.pop(HEAD)
+            if not torch.equal(head.read(), tensors.setdefault(embedding, head).read()):
+                tensors[HEAD] = head
+                shape = msgspec.structs.replace(shape, tied=False)
+        stored = {name: tensor.size for name, tensor in tensors.items()}
+        return shape, gather(shape, naming, stored, lambda name: tensors[name].read(), str(folder))
+
+
+def find_huggingface(name: str | Path) -> Path:
+    """The folder itself, or a hub id ("org/name") downloaded by huggingface_hub into its own cache.
+
+    Only JSON, safetensors and the tokenizer's text files are downloaded. Raises InputError when there is neither,
+    WorldError when the hub cannot be reached.
+    """
+    folder = Path(name)
+    if folder.exists():
+        return folder
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(name)):
+        raise InputError(f"there is no model folder {name}.")
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise InputError(
+            f"there is no folder {name}; if it is a model on the Hugging Face hub, install what downloads it: "
+            "pip install huggingface_hub."
+        ) from None
+    try:
+        return Path(huggingface_hub.snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+    except huggingface_hub.errors.RepositoryNotFoundError:
+        raise InputError(f"there is neither a folder {name} nor such a model on the Hugging Face hub.") from None
+    except (OSError, RuntimeError) as error:  # every failure of its connection is one of the two
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise WorldError(f"there is no folder {name}, and the Hugging Face hub gave no such model: {reason}.") from None
+
+
+def _config(folder: Path) -> bytes:
+    """The text of config.json. Raises InputError when the folder or the file is not there."""
+    if folder.suffix in _PICKLES:
+        raise _pickled(folder, folder.parent)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a model folder: give a folder with config.json and model.safetensors.")
+    try:
+        return (folder / "config.json").read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{folder} is not a model folder: its config.json cannot be read ({error.strerror})."
+        ) from None
+
+
+def _pickled(file: Path, folder: Path) -> InputError:
+    return InputError(
+        f"{file} is a pickle, which can run code and is never opened here: where you trust it, convert it with "
+        f"transformers: AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained(another folder)."
+    )
+
+
+def _safetensors_files(folder: Path) -> list[Path]:
+    """The files that hold the weights. Raises InputError when there are none, or fewer than the index says."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists():
+        return [single]
+    if not index.exists():
+        for file in sorted(folder.iterdir()):
+            if file.suffix in _PICKLES:
+                raise _pickled(file, folder)
+        raise InputError(f"{folder} has no weights: neither model.safetensors nor model.safetensors.index.json.")
+    try:
+        names = set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{index} is not an index of safetensors: {error}.") from None
+    for name in sorted(names):
+        if Path(name).name != name or not name.endswith(".safetensors") or not (folder / name).exists():
+            raise InputError(f'{index} names the file "{name}", which is not a safetensors file in this folder.')
+    return [folder / name for name in sorted(names)]
+
+
+class _Index(msgspec.Struct):
+    weight_map: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor in an open safetensors file."""
+
+    file: Any
+    name: str
+    size: tuple[int, ...]
+
+    def read(self) -> Tensor:
+        tensor: Tensor = self.file.get_tensor(self.name)
+        return tensor
+
+
+def _open(folder: Path, prefix: str, stack: ExitStack) -> dict[str, _Stored]:
+    """The tensors of a folder's files by name, none read yet. The prefix of names is added where a file has none.
+
+    Raises InputError for a damaged file and for tensors that are not floating-point.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    tensors: dict[str, _Stored] = {}
+    for path in _safetensors_files(folder):
+        try:
+            file = stack.enter_context(safe_open(path, framework="pt"))
+        except (SafetensorError, OSError) as error:
+            with path.open("rb") as opened:
+                pointer = opened.read(20).startswith(b"version https://git")
+            raise InputError(
+                f"{path} is only a pointer of git-lfs: fetch the file itself with git lfs pull."
+                if pointer
+                else f"{path} is damaged or cut off ({error}): copy or download it again."
+            ) from None
+        for name in file.keys():  # noqa: SIM118 (not a dict)
+            stored = file.get_slice(name)
+            if _BUFFERS.search(name):
+                continue
+            if stored.get_dtype() not in _DTYPES:
+                raise InputError(f"{path}: {name} is stored as {stored.get_dtype()}; read are {', '.join(_DTYPES)}.")
+            if name in tensors:
+                raise InputError(f"{path}: {name} is stored in another file too.")
+            tensors[name] = _Stored(file, name, tuple(stored.get_shape()))
+    if not any(name.startswith(prefix) for name in tensors):
+        tensors = {name if name == HEAD else prefix + name: stored for name, stored in tensors.items()}
+    return tensors
+
+
+def write_huggingface(
+    model: Decoder, folder: str | Path, *, tokenizer: Tokenizer | None = None, card: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Path:  # fmt: skip
+    """Write a folder that `transformers`, vLLM and llama.cpp's converter open with no code of ours.
+
+    config.json, generation_config.json, model.safetensors in `dtype`, the tokenizer's files, and `card` as README.md.
+    Written aside and renamed, so that the folder is whole or not there. Raises InputError when the folder exists and
+    is not empty, WorldError when the disk does not take it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists already: give another folder, or remove it first.")
+    end_of_text = tokenizer.end_of_text if tokenizer is not None else None
+    config = config_of(model.shape, end_of_text=end_of_text, dtype=str(dtype).removeprefix("torch."))
+    generation = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            aside = Path(scratch) / "model"
+            aside.mkdir()
+            tensors = {name: t.to("cpu", dtype) for name, t in scatter(model, naming_of(model.shape)).items()}
+            save_file(tensors, aside / "model.safetensors", metadata={"format": "pt"})
+            for name, content in (("config.json", config), ("generation_config.json", generation)):
+                (aside / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            if card is not None:
+                (aside / "README.md").write_text(card, encoding="utf-8")
+            if tokenizer is not None:
+                tokenizer.save(aside)
+            for path in aside.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            aside.replace(folder)
+    except (OSError, SafetensorError) as error:
+        raise WorldError(f"{folder} could not be written: {error}.") from None
+    return folder
