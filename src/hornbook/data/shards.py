@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -119,7 +119,7 @@ class Prepared:
 
 
 class ShardWriter:
-    """Writes the stream of one part as shards of at most `shard_bytes`, each flushed to the disk when it is full."""
+    """Writes the stream of one part as shards of at most `shard_bytes`, then its index. Use it in a `with`."""
 
     def __init__(self, folder: Path, part: str, tokenizer: Tokenizer, shard_bytes: int = SHARD_BYTES) -> None:
         self._folder, self._part, self._tokenizer = folder, part, tokenizer
@@ -127,8 +127,16 @@ class ShardWriter:
         self._capacity = max(1, (shard_bytes - _HEADER.size) // self._dtype.itemsize)
         self._file: BinaryIO | None = None
         self._count = 0  # ids in the open shard
+        self._shards: list[str] = []
         self.num_tokens = 0
-        self.paths: list[Path] = []
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # what failed is on its way already; a shard without a header is none
+                self._file.close()
 
     def write(self, ids: NDArray[np.int32]) -> None:
         """Append ids to the stream."""
@@ -137,40 +145,41 @@ class ShardWriter:
         self.num_tokens += len(ids)
         while len(ids):
             if self._file is None:
-                self.paths.append(self._folder / f"{self._part}-{len(self.paths):05d}.bin")
-                self._file = self.paths[-1].open("wb")
+                self._shards.append(f"{self._part}-{len(self._shards):05d}.bin")
+                self._file = (self._folder / self._shards[-1]).open("wb")
                 self._file.write(bytes(_HEADER.size))
             now, ids = ids[: self._capacity - self._count], ids[self._capacity - self._count :]
             self._file.write(now.astype(self._dtype).tobytes())
             self._count += len(now)
             if self._count == self._capacity:
-                self.close()
+                self._close_shard()
 
-    def close(self) -> None:
-        """Finish the open shard; its header, written last, is what makes it one."""
+    def finish(self, documents: NDArray[np.int64], names: list[str]) -> dict[str, Any]:
+        """Close the last shard and write the index; return what the manifest says of the part."""
+        if self._file is not None:
+            self._close_shard()
+        np.save(self._folder / f"{self._part}.documents.npy", documents)
+        (self._folder / f"{self._part}.names.json").write_bytes(json_bytes(names))
+        sums = documents.sum(axis=0)
+        return {
+            "num_documents": len(names),
+            "num_bytes": int(sums[NUM_BYTES]),
+            "num_characters": int(sums[NUM_CHARACTERS]),
+            "num_words": int(sums[NUM_WORDS]),
+            "num_text_tokens": int(sums[NUM_TOKENS]),
+            "num_tokens": self.num_tokens,
+            "shards": self._shards,
+        }
+
+    def _close_shard(self) -> None:
         if self._file is None:
-            return
-        file, self._file = self._file, None
-        with file:
-            tokenizer = self._tokenizer
-            identity = (self._dtype.itemsize, self._count, tokenizer.vocabulary, bytes.fromhex(tokenizer.fingerprint))
-            file.seek(0)
-            file.write(_HEADER.pack(_MAGIC, VERSION, *identity))
-            flush(file)
-        self._count = 0
-
-
-def flush(file: BinaryIO) -> None:
-    """Wait until the disk has what was written."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a small file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(content)
-        flush(file)
+            raise AssertionError("no shard is open")
+        tokenizer = self._tokenizer
+        identity = (self._dtype.itemsize, self._count, tokenizer.vocabulary, bytes.fromhex(tokenizer.fingerprint))
+        self._file.seek(0)
+        self._file.write(_HEADER.pack(_MAGIC, VERSION, *identity))
+        self._file.close()
+        self._file, self._count = None, 0
 
 
 def file_entry(path: Path) -> dict[str, Any]:

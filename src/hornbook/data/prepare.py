@@ -1,0 +1,374 @@
+"""From documents to a prepared folder: split, tokenizer, shards; in bounded memory, on all cores, whole or not at all.
+
+The text is read three times: for its SHA-256 (is the folder that is there still right?), by the tokenizer's training,
+and to be encoded; the last time it is compared with the first. Memory holds a few pieces per thread and the index.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hornbook.data import shards
+from hornbook.data.shards import MANIFEST, PARTS, Prepared, ShardWriter, open_prepared
+from hornbook.facts.errors import InputError, WorldError
+from hornbook.text.documents import Document, safe_pieces
+from hornbook.text.split import Segment, default_rule
+from hornbook.text.split import split as split_documents
+from hornbook.text.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
+
+Progress = Callable[[int, int], None]  # (bytes encoded, bytes to encode)
+
+_TASK_CHARACTERS = 2**18  # what a thread encodes at once: long enough to hide the hand-over, short enough for memory
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_OURS = re.compile(
+    rf"{re.escape(MANIFEST)}|.*token.*\.json|({'|'.join(PARTS)})(-\d{{5,}}\.bin|\.documents\.npy|\.names\.json)"
+)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side of the split, read once."""
+
+    segments: Sequence[Segment]
+    digests: list[bytes]  # SHA-256 of each segment's text
+    num_bytes: int
+
+
+class _Encoded(NamedTuple):
+    segment: int  # its number
+    ids: NDArray[np.int32]
+    num_bytes: int
+    num_characters: int
+    num_words: int
+    begins_in_word: bool
+    ends_in_word: bool
+
+
+def prepare(
+    documents: Sequence[Document],
+    *,
+    tokenizer: str = "auto",
+    split: str = "auto",
+    out: Path | str,
+    source: Sequence[str] = (),
+    shard_bytes: int = shards.SHARD_BYTES,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Make the prepared folder `out`, or open the one that is there when the same texts and settings made it.
+
+    `source` is what the person gave, for the manifest. `progress(done_bytes, total_bytes)` is called as the text is
+    encoded. Until the new folder is complete, `out` is what it was, whatever happens.
+
+    Raises InputError for a text, tokenizer, split or `out` that cannot be used; WorldError when the disk is full or
+    another process is preparing the same folder.
+    """
+    out = Path(out).resolve()
+    _check_out(out)
+    begin = time.perf_counter()
+    rule = default_rule(len(documents)) if split == "auto" else split
+    sides = [_read_side(segments) for segments in split_documents(documents, rule)]
+    for name, side in zip(("training", "validation"), sides, strict=True):
+        if side.num_bytes == 0 and not (name == "validation" and rule == "none"):
+            raise InputError(f'the split "{rule}" leaves the {name} side empty; give more text or another split')
+    key = _key(tokenizer, rule, shard_bytes, sides)
+    total_bytes = sum(side.num_bytes for side in sides)
+    prepared = _unchanged(out, key)
+    if prepared is None:
+        made = make_tokenizer(tokenizer, lambda: (text for _, text in _pieces(sides[0].segments)), sides[0].num_bytes)
+        with _disk(out, total_bytes * shards.id_type(made.vocabulary).itemsize), _aside(out) as folder:
+            made.save(folder)
+            parts = _write_parts(folder, sides, made, shard_bytes, threads or _num_cores(), progress)
+            manifest = {
+                "format": shards.FORMAT,
+                "version": shards.VERSION,
+                "key": key,
+                "source": list(source),
+                "source_documents": len(documents),
+                "split": rule,
+                "tokenizer": _identity(made) | {"asked": tokenizer},
+                "parts": parts,
+                "report": _report(sides, parts, time.perf_counter() - begin),
+            }
+            _commit(folder, out, manifest)
+        prepared = open_prepared(out, verify=False)
+    if progress is not None:
+        progress(total_bytes, total_bytes)
+    return prepared
+
+
+def _pieces(segments: Sequence[Segment]) -> Iterator[tuple[int, str]]:
+    """Each segment's pieces with the segment's number; at least one, which is "" where the segment is empty.
+
+    Segments that follow each other in one document are read in one go.
+    """
+    rest, place = "", 0  # what was read of the document but not yet used, and where it begins
+    pieces: Iterator[str] = iter(())
+
+    def clip(start: int, stop: int | None) -> Iterator[str]:
+        nonlocal rest, place
+        while stop is None or place < stop:
+            if not rest and not (rest := next(pieces, "")):
+                return
+            if (skip := min(max(start - place, 0), len(rest))) == 0:
+                skip = len(rest) if stop is None else min(len(rest), stop - place)
+                yield rest[:skip]
+            rest, place = rest[skip:], place + skip
+
+    document = None
+    for index, segment in enumerate(segments):
+        if segment.document is not document or segment.start < place:
+            document, rest, place, pieces = segment.document, "", 0, segment.document.pieces()
+        recut = safe_pieces(clip(segment.start, segment.stop))
+        yield index, next(recut, "")
+        for piece in recut:
+            yield index, piece
+
+
+def _read_side(segments: Sequence[Segment]) -> _Side:
+    digests, num_bytes = [], 0
+    for _, pieces in groupby(_pieces(segments), itemgetter(0)):
+        digest = hashlib.sha256()
+        for _, piece in pieces:
+            digest.update(data := piece.encode())
+            num_bytes += len(data)
+        digests.append(digest.digest())
+    return _Side(segments, digests, num_bytes)
+
+
+def _unchanged_pieces(side: _Side) -> Iterator[tuple[int, str]]:
+    """The pieces again; InputError when a text is not what it was when it was read for the key."""
+    for index, pieces in groupby(_pieces(side.segments), itemgetter(0)):
+        digest = hashlib.sha256()
+        for _, piece in pieces:
+            digest.update(piece.encode())
+            yield index, piece
+        if digest.digest() != side.digests[index]:
+            name = side.segments[index].document.name
+            raise InputError(f"{name} changed while it was being prepared; prepare it again when it is complete")
+
+
+def _key(tokenizer: str, rule: str, shard_bytes: int, sides: Sequence[_Side]) -> str:
+    """SHA-256 over everything that decides what the folder will hold."""
+    known = tokenizer.partition(":")[0] in ("auto", "bpe", "characters", "bytes", "gpt2")
+    identity = tokenizer if known else load_tokenizer(Path(tokenizer)).fingerprint
+    digest = hashlib.sha256(repr((shards.VERSION, identity, rule, shard_bytes)).encode())
+    for part, side in zip(PARTS, sides, strict=True):
+        for segment, content in zip(side.segments, side.digests, strict=True):
+            digest.update(repr((part, segment.name, content)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _unchanged(out: Path, key: str) -> Prepared | None:
+    """The folder that is there, if it has this key and is whole."""
+    try:
+        if shards.read_manifest(shards.present(out))["key"] == key:
+            return open_prepared(out)
+    except InputError:  # none, of another version or damaged: it is made anew from the text, which is at hand
+        return None
+    return None
+
+
+def _encode(tokenizer: Tokenizer, pieces: Sequence[tuple[int, str]]) -> list[_Encoded]:
+    return [
+        _Encoded(
+            index,
+            tokenizer.encode(text),
+            len(text.encode()),
+            len(text),
+            len(text.split()),
+            not text[:1].isspace(),
+            text != "" and not text[-1].isspace(),
+        )
+        for index, text in pieces
+    ]
+
+
+def _tasks(pieces: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    task: list[tuple[int, str]] = []
+    size = 0
+    for index, text in pieces:
+        task.append((index, text))
+        size += len(text) + 1
+        if size >= _TASK_CHARACTERS:
+            yield task
+            task, size = [], 0
+    if task:
+        yield task
+
+
+def _encoded(side: _Side, tokenizer: Tokenizer, threads: int) -> Iterator[_Encoded]:
+    """All pieces in order, encoded by threads (the encoders work without the interpreter's lock)."""
+    waiting: deque[Future[list[_Encoded]]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="encode") as pool:
+        for task in _tasks(_unchanged_pieces(side)):
+            waiting.append(pool.submit(_encode, tokenizer, task))
+            if len(waiting) > 2 * threads:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _write_parts(
+    folder: Path,
+    sides: Sequence[_Side],
+    tokenizer: Tokenizer,
+    shard_bytes: int,
+    threads: int,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    total_bytes = sum(side.num_bytes for side in sides)
+    parts, done_bytes = {}, 0
+    for part, side in zip(PARTS, sides, strict=True):
+
+        def report(num_bytes: int, before_bytes: int = done_bytes) -> None:
+            if progress is not None:
+                progress(before_bytes + num_bytes, total_bytes)
+
+        with ShardWriter(folder, part, tokenizer, shard_bytes) as writer:
+            parts[part] = _write_part(writer, side, tokenizer, threads, report)
+        done_bytes += side.num_bytes
+    return parts
+
+
+def _write_part(
+    writer: ShardWriter, side: _Side, tokenizer: Tokenizer, threads: int, report: Callable[[int], None]
+) -> dict[str, Any]:
+    """Write shards, index and names of one part; what the manifest says of it."""
+    documents = np.zeros((len(side.segments), 5), np.int64)
+    separator = np.array([] if tokenizer.end_of_text is None else [tokenizer.end_of_text], np.int32)
+    opened, in_word, done_bytes = -1, False, 0
+    for piece in _encoded(side, tokenizer, threads):
+        if piece.segment != opened:
+            writer.write(separator)
+            opened, in_word = piece.segment, False
+            documents[opened, shards.START] = writer.num_tokens
+        writer.write(piece.ids)
+        # A word that was cut between two pieces was counted in both.
+        num_words = piece.num_words - int(in_word and piece.begins_in_word and piece.num_words > 0)
+        documents[opened, 1:] += (len(piece.ids), piece.num_bytes, piece.num_characters, num_words)
+        in_word = piece.ends_in_word
+        done_bytes += piece.num_bytes
+        report(done_bytes)
+    replaced = sum(document.replaced() for document in {id(s.document): s.document for s in side.segments}.values())
+    return writer.finish(documents, [segment.name for segment in side.segments]) | {"replaced_bytes": replaced}
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _identity(tokenizer: Tokenizer) -> dict[str, Any]:
+    names = ("kind", "vocabulary", "fingerprint", "end_of_text")
+    return {name: getattr(tokenizer, name) for name in names}
+
+
+def _report(sides: Sequence[_Side], parts: dict[str, Any], wall_seconds: float) -> dict[str, Any]:
+    """What a person wants to know of the text; equal texts are found by their SHA-256."""
+    train, validation = (side.digests for side in sides)
+    in_train = set(train)
+    num_bytes = sum(side.num_bytes for side in sides)
+    return {
+        "bytes_per_token": {
+            part: entry["num_bytes"] / entry["num_text_tokens"] if entry["num_text_tokens"] else None
+            for part, entry in parts.items()
+        },
+        "duplicate_documents": len(train) + len(validation) - len(in_train | set(validation)),
+        "validation_documents_also_in_train": sum(digest in in_train for digest in validation),
+        "wall_seconds": round(wall_seconds, 3),
+        "megabytes_per_second": round(num_bytes / 1e6 / wall_seconds, 3),
+    }
+
+
+def _check_out(out: Path) -> None:
+    """InputError unless `out` is new, empty, or a prepared folder with nothing of anybody else's in it."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give a folder for the prepared text with --out")
+    names = sorted(os.listdir(out)) if out.is_dir() else []
+    strangers = names if MANIFEST not in names else [name for name in names if not _OURS.fullmatch(name)]
+    if strangers:
+        raise InputError(f"{out} holds other files ({strangers[0]}) that would be lost; give another folder with --out")
+
+
+@contextmanager
+def _disk(out: Path, needed_bytes: int) -> Iterator[None]:
+    """Say a failure of the disk as a sentence."""
+    try:
+        yield
+    except OSError as error:
+        untouched = f"{out} is as it was before"
+        if error.errno in _FULL:
+            needed = f"up to {needed_bytes / 1e6:,.0f} MB are needed"
+            raise WorldError(
+                f"the disk of {out} is full ({needed}); free some or give another --out; {untouched}"
+            ) from None
+        raise WorldError(f"{out} could not be written ({error.strerror}: {error.filename}); {untouched}") from None
+
+
+@contextmanager
+def _aside(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out`, locked for its lifetime; of a killed process only the files are left, no lock."""
+    folder = out.with_name(f".{out.name}.partial")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / "lock"))
+        except (BlockingIOError, FileNotFoundError):
+            mine = False  # held, or its owner finished in this moment
+        if not mine:
+            raise WorldError(f"another process is preparing {out}; wait for it or give another --out")
+        try:
+            for stale in folder.iterdir():
+                if stale.name != "lock":
+                    stale.unlink()
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _commit(folder: Path, out: Path, manifest: dict[str, Any]) -> None:
+    """Make the folder durable, then give it its name; the manifest is written when all it speaks of is on the disk."""
+    (folder / "lock").unlink()
+    files = {}
+    for path in sorted(folder.iterdir()):
+        _sync(path)
+        files[path.name] = shards.file_entry(path)
+    (folder / MANIFEST).write_bytes(shards.manifest_bytes(manifest | {"files": files}))
+    _sync(folder / MANIFEST)
+    _sync(folder)
+    old = shards.old_folder(out)
+    if out.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        out.rename(old)
+    folder.rename(out)  # cut off just before this, `open_prepared(out)` opens `old`
+    _sync(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
