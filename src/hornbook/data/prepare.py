@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -82,6 +82,7 @@ def prepare(
     another process is preparing the same folder.
     """
     out = Path(out).resolve()
+    _tidy(out)
     _check_out(out)
     begin = time.perf_counter()
     rule = default_rule(len(documents)) if split == "auto" else split
@@ -168,8 +169,10 @@ def _unchanged_pieces(side: _Side) -> Iterator[tuple[int, str]]:
 
 def _key(tokenizer: str, rule: str, shard_bytes: int, sides: Sequence[_Side]) -> str:
     """SHA-256 over everything that decides what the folder will hold."""
-    known = tokenizer.partition(":")[0] in ("auto", "bpe", "characters", "bytes", "gpt2")
-    identity = tokenizer if known else load_tokenizer(Path(tokenizer)).fingerprint
+    is_folder = (
+        tokenizer.partition(":")[0] not in ("auto", "bpe", "characters", "bytes", "gpt2") and Path(tokenizer).exists()
+    )
+    identity = load_tokenizer(Path(tokenizer)).fingerprint if is_folder else tokenizer
     digest = hashlib.sha256(repr((shards.VERSION, identity, rule, shard_bytes)).encode())
     for part, side in zip(PARTS, sides, strict=True):
         for segment, content in zip(side.segments, side.digests, strict=True):
@@ -308,6 +311,21 @@ def _check_out(out: Path) -> None:
         raise InputError(f"{out} holds other files ({strangers[0]}) that would be lost; give another folder with --out")
 
 
+def _tidy(out: Path) -> None:
+    """Finish what a process that was killed has left beside `out`."""
+    old = shards.old_folder(out)
+    if old.is_dir() and not out.exists():
+        old.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+    if _partial(out).is_dir():
+        with suppress(WorldError, OSError), _aside(out) as folder:  # WorldError: its process is alive
+            shutil.rmtree(folder)
+
+
+def _partial(out: Path) -> Path:
+    return out.with_name(f".{out.name}.partial")
+
+
 @contextmanager
 def _disk(out: Path, needed_bytes: int) -> Iterator[None]:
     """Say a failure of the disk as a sentence."""
@@ -326,7 +344,7 @@ def _disk(out: Path, needed_bytes: int) -> Iterator[None]:
 @contextmanager
 def _aside(out: Path) -> Iterator[Path]:
     """An empty folder beside `out`, locked for its lifetime; of a killed process only the files are left, no lock."""
-    folder = out.with_name(f".{out.name}.partial")
+    folder = _partial(out)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
@@ -358,7 +376,6 @@ def _commit(folder: Path, out: Path, manifest: dict[str, Any]) -> None:
     _sync(folder)
     old = shards.old_folder(out)
     if out.exists():
-        shutil.rmtree(old, ignore_errors=True)
         out.rename(old)
     folder.rename(out)  # cut off just before this, `open_prepared(out)` opens `old`
     _sync(out.parent)
