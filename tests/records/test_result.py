@@ -52,7 +52,7 @@ def test_the_uniform_model_over_256_bytes_costs_8_bits_per_byte() -> None:
     row = DocumentRow(name="a", nats=10 * math.log(256), num_tokens=10, num_bytes=10, num_characters=5, num_words=2)
     report = _report([row])
     assert report.perplexity == pytest.approx(256)
-    assert report.bits_per_byte == pytest.approx(8)
+    assert report.bits_per_byte == row.bits_per_byte == pytest.approx(8)
     assert report.bits_per_character == pytest.approx(16)
     assert report.perplexity_per_word == pytest.approx(256.0**5)
 

@@ -24,6 +24,11 @@ class DocumentRow(msgspec.Struct, frozen=True, kw_only=True):
     num_words: int
     end_nats: float | None = None  # -ln p of the end after the document, None where it was not scored
 
+    @property
+    def bits_per_byte(self) -> float:
+        """NaN for a document of which nothing was scored."""
+        return self.nats / (math.log(2) * self.num_bytes) if self.num_bytes else math.nan
+
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What was evaluated on what, by which conventions, and what came out.

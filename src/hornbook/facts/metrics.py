@@ -1,0 +1,88 @@
+"""Every number that is recorded or printed: its name, unit, direction, and what it means in one sentence. Each once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hornbook.facts.errors import InputError, suggestion
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`better` is None for a number that is neither good nor bad, such as a count."""
+
+    name: str
+    unit: str
+    better: Literal["lower", "higher"] | None
+    sentence: str
+
+
+_TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
+    # Where in a run: each can be the x-axis of the others.
+    ("step", "steps", None, "Optimizer updates made so far."),
+    ("tokens", "tokens", None, "Training targets scored so far, each epoch counting anew."),
+    ("epoch", "epochs", None,
+     "Complete passes over the training text so far; in one, each token is a target exactly once."),
+    ("seconds", "s", None, "Time spent on training so far, over all resumes, evaluations not counted."),
+    ("flops", "FLOP", None, "Arithmetic of all training so far, forward and backward, by the shape's own count."),
+    ("wall_seconds", "s", None, "Time of the whole job by the clock on the wall."),
+    # Training.
+    ("train_loss_nats_per_token", "nats/token", "lower",
+     "Mean surprise over the tokens of one batch, before it is learned."),
+    ("probe_train_loss_nats_per_token", "nats/token", "lower",
+     "Mean surprise over a fixed set of windows of the training text."),
+    ("learning_rate", "", None, "Learning rate of the step, after warm-up and decay."),
+    ("gradient_norm", "", None, "Length of the gradient over all weights, before it is clipped."),
+    ("tokens_per_second", "tokens/s", "higher", "Training targets scored per second of training."),
+    # Surprise.
+    ("validation_loss_nats_per_token", "nats/token", "lower",
+     "Mean surprise over the tokens of the validation text, never trained on."),
+    ("validation_bits_per_byte", "bits/byte", "lower",
+     "Surprise at the validation text in bits, per UTF-8 byte of it."),
+    ("loss_nats_per_token", "nats/token", "lower", "Mean of −ln p over the scored tokens: the cross-entropy."),
+    ("perplexity", "tokens", "lower",
+     "exp(loss): the number of equally likely tokens the model hesitates between, in effect."),
+    ("bits_per_byte", "bits/byte", "lower",
+     "nats / (ln 2 · UTF-8 bytes): the only one that compares models with different tokenizers."),
+    ("bits_per_character", "bits/char", "lower",
+     "nats / (ln 2 · characters): comparable across tokenizers on one text, not across scripts."),
+    ("perplexity_per_word", "words", "lower", "exp(nats / words), words being what stands between white space."),
+    ("nats", "nats", "lower", "Sum of −ln p over the scored tokens."),
+    ("end_nats", "nats", "lower", "−ln p of the end of a document where it ends; in no other sum."),
+    ("end_nats_per_document", "nats/document", "lower", "Mean of −ln p of the end over documents; in no other sum."),
+    ("difference_bits_per_byte", "bits/byte", "lower",
+     "Bits per byte of model B minus those of model A on the same text: below zero, B is better."),
+    # One token.
+    ("logit", "", None, "The model's raw score of a token; only differences between tokens matter."),
+    ("probability", "", "higher", "Softmax probability that the model gave to the token that came."),
+    ("log_probability", "nats", "higher", "Natural logarithm of that probability; zero would be certainty."),
+    ("rank", "", "lower",
+     "Place of the token that came among all tokens by probability; 1 was the model's first guess."),
+    ("entropy_nats", "nats", None, "Surprise the model itself expected before the token came."),
+    # Counts.
+    ("num_tokens", "tokens", None, "Scored tokens."),
+    ("num_bytes", "bytes", None, "UTF-8 bytes of the scored text."),
+    ("num_characters", "characters", None, "Characters (Unicode code points) of the scored text."),
+    ("num_words", "words", None, "Words of the scored text, as white space separates them."),
+    ("num_documents", "documents", None, "Documents evaluated."),
+    # Learning by heart, and cost.
+    ("extraction_rate", "", "lower", "Share of training passages that the model completes word for word."),
+    ("control_extraction_rate", "", None,
+     "The same share for held-out passages, which it cannot have learned by heart."),
+    ("gpu_hours", "GPU h", "lower", "Accelerators held, times hours."),
+    ("price_usd", "USD", "lower", "Hours times the price given."),
+)  # fmt: skip
+
+METRICS: dict[str, Metric] = {row[0]: Metric(*row) for row in _TABLE}
+
+
+def metric(name: str) -> Metric:
+    """Return the metric of that name. Raises InputError with the nearest name.
+
+    >>> metric("bits_per_byte").unit, metric("bits_per_byte").better
+    ('bits/byte', 'lower')
+    """
+    if name not in METRICS:
+        raise InputError(f'there is no metric "{name}"{suggestion(name, METRICS)}')
+    return METRICS[name]

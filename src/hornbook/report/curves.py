@@ -1,0 +1,238 @@
+"""What the two loss curves of a run say, in sentences that claim no more than the curves show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hornbook.report.numbers import perplexity_text
+
+Rows = Sequence[Mapping[str, Any]]
+
+# A change below this is not worth a sentence: 0.02 nats is 2 % of perplexity, whatever the text and the tokenizer.
+WORTH_SAYING_NATS = 0.02
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One point of the validation curve. Losses in nats per token; `train_loss` is the probe's, None without one."""
+
+    step: int
+    tokens: int
+    validation_loss: float
+    train_loss: float | None
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves in numbers. Losses in nats per token, None where unknown.
+
+    noise: standard deviation of an evaluation around its neighbours. fall: by how much a straight line through the
+    last quarter falls, and its standard error. by_heart, turned_upward: see `read_curves`.
+    """
+
+    first: Evaluation
+    best: Evaluation
+    last: Evaluation
+    noise: float | None
+    fall: tuple[float, float] | None
+    train_at_best: float | None
+    train_loss: float | None
+    epochs: float
+    turned_upward: bool
+    by_heart: bool
+
+
+def evaluations(rows: Rows) -> list[Evaluation]:
+    """Evaluations in order of step; of two at one step (before and after a resume) the later one counts."""
+    by_step = {
+        row["step"]: Evaluation(
+            step=row["step"],
+            tokens=row["tokens"],
+            validation_loss=row["validation_loss_nats_per_token"],
+            train_loss=row.get("probe_train_loss_nats_per_token"),
+        )
+        for row in rows
+        if row.get("event") == "evaluation" and row.get("validation_loss_nats_per_token") is not None
+    }
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def train_losses(rows: Rows) -> tuple[list[int], list[float]]:
+    """Tokens seen and training loss of each step; a step whose loss was not finite is left out."""
+    key = "train_loss_nats_per_token"
+    steps = [row for row in rows if row.get("event") == "step" and row.get(key) is not None]
+    return [row["tokens"] for row in steps], [row[key] for row in steps]
+
+
+def read_curves(rows: Rows, *, tokens_per_epoch: int) -> Curves | None:
+    """Judge the curves; None without an evaluation.
+
+    turned_upward: the last two evaluations, both after the best one, lie above it by more than 0.02 nats and more than
+    five times the noise: a flat curve that only wavers is called so in about one run of a hundred.
+    by_heart: the text was seen more than once, and either validation turned upward and the training loss ends at half
+    of it or less, or the training loss ends under 1 nat and more than 1 nat below it.
+    """
+    points = evaluations(rows)
+    if not points:
+        return None
+    best, last = min(points, key=lambda point: point.validation_loss), points[-1]
+    noise = _noise(points)
+    after = [point for point in points[-2:] if point.step > best.step]
+    turned = (
+        noise is not None
+        and len(after) == 2
+        and min(point.validation_loss for point in after) - best.validation_loss > max(WORTH_SAYING_NATS, 5 * noise)
+    )
+    train = _train_loss(rows, last, points)
+    epochs = max((row["tokens"] for row in rows if "tokens" in row), default=0) / tokens_per_epoch
+    by_heart = False
+    if train is not None and epochs > 1:
+        gap = last.validation_loss - train
+        by_heart = (turned and train <= last.validation_loss / 2) or (train < 1 < gap)
+    return Curves(
+        first=points[0],
+        best=best,
+        last=last,
+        noise=noise,
+        fall=_fall(points, noise),
+        train_at_best=_train_loss(rows, best, points),
+        train_loss=train,
+        epochs=epochs,
+        turned_upward=turned,
+        by_heart=by_heart,
+    )
+
+
+def curves_in_words(rows: Rows, *, tokens_per_epoch: int, bigram_loss: float | None = None) -> list[str]:
+    """What the curves say, the most important first. Empty when there is no evaluation.
+
+    `bigram_loss`: validation loss of a table that knows only which token follows which, in nats per token.
+    """
+    curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch)
+    if curves is None:
+        return []
+    said = [_level(curves), _shape(curves, tokens_per_epoch), _gap(curves), _against_bigrams(curves, bigram_loss)]
+    lost = sum(row.get("event") == "step" and row.get("train_loss_nats_per_token", 0) is None for row in rows)
+    if lost:
+        said.append(f"At {lost:,} step{'s' * (lost > 1)} the training loss was not a finite number.")
+    return [sentence for sentence in said if sentence]
+
+
+def _level(curves: Curves) -> str:
+    first, last = curves.first.validation_loss, curves.last.validation_loss
+    ends = f"{last:.2f} nats per token, a perplexity of {perplexity_text(last)}"
+    if curves.first.step == curves.last.step:
+        return f"Validation loss is {ends}; it was measured once."
+    if last > first and (curves.train_loss or 0) > (curves.first.train_loss or first):
+        return f"Training made the model worse: validation loss rose from {first:.2f} to {ends}."
+    verb = "fell" if last < first else "rose"
+    return f"Validation loss {verb} from {first:.2f} (perplexity {perplexity_text(first)}) to {ends}."
+
+
+def _shape(curves: Curves, tokens_per_epoch: int) -> str:
+    best, last = curves.best, curves.last
+    if curves.turned_upward:
+        rise = last.validation_loss - best.validation_loss
+        turn = (
+            f"It was lowest, {best.validation_loss:.2f}, {_when(best, tokens_per_epoch)}, and has risen by {rise:.2f}"
+        )
+        train, before = curves.train_loss, curves.train_at_best
+        if train is None or before is None:
+            return f"{turn} nats since."
+        if before - train > WORTH_SAYING_NATS:
+            return (
+                f"{turn} nats since, while training loss went on falling from {before:.2f} to {train:.2f}: "
+                "what the model still learned was true of the training text only."
+            )
+        return f"{turn} nats since, but training loss did not fall meanwhile: look for an unstable step."
+    if curves.fall is None:
+        return "" if curves.first.step == last.step else "There are too few evaluations to say how the curve bends."
+    fall, error = curves.fall
+    if fall > max(WORTH_SAYING_NATS, 3 * error):
+        tail = f"by {fall:.2f} nats over the last quarter"
+        return f"It was still falling at the end, {tail}: a longer run would probably end lower."
+    if abs(fall) + 2 * error <= 2 * WORTH_SAYING_NATS:
+        return "It hardly moved over the last quarter: more of the same training would bring little."
+    return "Over the last quarter it moved no more than it wavers from one evaluation to the next."
+
+
+def _gap(curves: Curves) -> str:
+    train, validation = curves.train_loss, curves.last.validation_loss
+    if train is None:
+        return ""
+    if curves.epochs <= 1:
+        return "The run read its text at most once, so nothing can have been learned by heart through repetition."
+    gap = validation - train
+    seen = f"{curves.epochs:.1f} times"
+    if curves.by_heart:
+        return (
+            f"The model is learning the text by heart: having read it {seen}, it is surprised by {train:.2f} nats per "
+            f"token of it, and by {validation:.2f} per token of text it has not read. "
+            "More text, fewer epochs or dropout would help."
+        )
+    # Two texts differ in difficulty even for a model that has learned nothing: that difference is no sign of anything.
+    start = 0.0 if curves.first.train_loss is None else curves.first.validation_loss - curves.first.train_loss
+    if gap - start <= max(2 * WORTH_SAYING_NATS, 6 * (curves.noise or 0)):  # four noisy losses: six is three of theirs
+        together = f"Training loss ({train:.2f}) and validation loss have not clearly moved apart"
+        return f"{together} after reading the text {seen}: no sign of learning by heart."
+    return (
+        f"Training loss ended at {train:.2f}, {gap:.2f} nats below validation loss, after reading the text {seen}: "
+        "part of what was learned holds for the training text only."
+    )
+
+
+def _against_bigrams(curves: Curves, bigram_loss: float | None) -> str:
+    if bigram_loss is None:
+        return ""
+    best = curves.best.validation_loss
+    table = f"a table of which token follows which ({bigram_loss:.2f} nats)"
+    if best < bigram_loss - WORTH_SAYING_NATS:
+        return f"At its best it is below {table}: the model uses more than the last token."
+    return f"It did not get below {table}: nothing shows yet that the model uses more than the last token."
+
+
+def _when(point: Evaluation, tokens_per_epoch: int) -> str:
+    return f"at step {point.step:,} (epoch {point.tokens / tokens_per_epoch:.1f})"
+
+
+def _noise(points: list[Evaluation]) -> float | None:
+    """Standard deviation of an evaluation, from how far each lies off the line between its neighbours; None under 4.
+
+    Taken from the later half, where the curve bends least; what it still bends counts as noise, on the safe side. The
+    factor makes up for few residuals: with three of them a lucky draw is often half of the truth.
+    """
+    if len(points) < 4:
+        return None
+    late = points[-max(5, len(points) // 2) :]
+    squares = []
+    for before, point, after in zip(late, late[1:], late[2:], strict=False):
+        weight = (point.tokens - before.tokens) / (after.tokens - before.tokens)
+        line = before.validation_loss * (1 - weight) + after.validation_loss * weight
+        squares.append((point.validation_loss - line) ** 2 / (1 + weight**2 + (1 - weight) ** 2))
+    return math.sqrt(math.fsum(squares) / len(squares)) * (1 + 3 / len(squares))
+
+
+def _fall(points: list[Evaluation], noise: float | None) -> tuple[float, float] | None:
+    """Fall of the least-squares line over the last quarter (three evaluations at least), and its standard error."""
+    if noise is None:
+        return None
+    start = points[-1].tokens - (points[-1].tokens - points[0].tokens) / 4
+    late = points[-max(3, sum(point.tokens >= start for point in points)) :]
+    mean = math.fsum(point.tokens for point in late) / len(late)
+    spread = math.fsum((point.tokens - mean) ** 2 for point in late)
+    slope = math.fsum((point.tokens - mean) * point.validation_loss for point in late) / spread
+    span = late[-1].tokens - late[0].tokens
+    return -slope * span, noise * span / math.sqrt(spread)
+
+
+def _train_loss(rows: Rows, point: Evaluation, points: list[Evaluation]) -> float | None:
+    """The probe's training loss at an evaluation; without a probe, the mean of the steps around it (5 % of the run)."""
+    if point.train_loss is not None:
+        return point.train_loss
+    tokens, losses = train_losses(rows)
+    reach = (points[-1].tokens - points[0].tokens) / 20
+    near = [loss for seen, loss in zip(tokens, losses, strict=True) if abs(seen - point.tokens) <= reach]
+    return math.fsum(near) / len(near) if near else None

@@ -1,0 +1,358 @@
+"""A run as one HTML file: no script, no address of anything outside, readable on a phone, on paper and in the dark."""
+
+from __future__ import annotations
+
+import html
+import importlib.resources
+import math
+import re
+from collections.abc import Mapping, Sequence
+from string import Template
+from typing import Any
+
+from hornbook.facts.metrics import metric
+from hornbook.report.curves import Evaluation, Rows, evaluations
+from hornbook.report.numbers import duration, perplexity_text, short
+from hornbook.report.plots import COLOURS
+
+Row = Mapping[str, Any]
+
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>$title</title>
+<style>
+$style</style>
+</head>
+<body>
+$body
+</body>
+</html>
+""")  # noqa: E501
+
+_ROWS_SHOWN = 32  # tokens in a six-steps table; the averages below it are over all
+_SAMPLES_SHOWN = 7  # of one prompt: the first, the last, and some evenly between
+_SAMPLE_CHARACTERS = 900
+
+
+def run_page(
+    rows: Rows,
+    samples: Sequence[Row],
+    settings_toml: str,
+    summary: Mapping[str, Any],
+    inspection_before: Sequence[Row] | None,
+    inspection_after: Sequence[Row] | None,
+    loss_svg: str,
+    words: Sequence[str],
+) -> str:
+    """Return the page of a run as HTML text.
+
+    `summary`: any of title, text, model, num_parameters, vocabulary, step, tokens, epoch, wall_seconds,
+    tokens_per_second, gpu_hours, price_usd, train_loss_nats_per_token, interval_method, conventions and environment
+    (mappings), and the results validation_loss_nats_per_token, perplexity, bits_per_byte, each with
+    `<name>_interval_95`; what is absent or None is left out.
+    `inspection_*`: one mapping for each token of the same sentence before and after training: text, id, logit,
+    probability, log_probability, nats, rank, entropy_nats (numbers None where the token was not scored).
+    `words`: what `curves_in_words` says. `loss_svg`: what `loss_plot` returns.
+    """
+    title = str(summary.get("title") or "A run")
+    body = [
+        _header(title, summary),
+        _headline(summary),
+        _curves(words, loss_svg),
+        _six_steps(inspection_before, inspection_after, summary.get("vocabulary")),
+        _samples(samples, evaluations(rows)),
+        _folded(rows, settings_toml, summary),
+        "<footer>Written by Hornbook. Everything on this page is in the run's folder: metrics.jsonl, samples.jsonl, "
+        "settings.toml, environment.json.</footer>",
+    ]
+    style = importlib.resources.files("hornbook.report").joinpath("page.css").read_text(encoding="utf-8")
+    return _PAGE.substitute(title=escape(title), style=style, body="\n".join(part for part in body if part))
+
+
+def escape(text: object) -> str:
+    """Text as HTML that shows it: no mark-up gets through, and what HTML cannot hold becomes a visible sign.
+
+    >>> escape('</pre><b title="x">' + chr(0))
+    '&lt;/pre&gt;&lt;b title=&quot;x&quot;&gt;␀'
+    """
+    sound = str(text).encode("utf-8", "replace").decode("utf-8")  # lone surrogates
+    visible = re.sub(r"[\x00-\x08\x0b-\x1f]", lambda match: chr(0x2400 + ord(match[0])), sound.replace("\r\n", "\n"))
+    return html.escape(visible)
+
+
+# The sections, from the top.
+
+
+def _header(title: str, summary: Row) -> str:
+    facts = [escape(summary["model"])] if summary.get("model") else []
+    if summary.get("num_parameters") is not None:
+        facts.append(f"{short(summary['num_parameters'])} parameters")
+    if summary.get("vocabulary") is not None:
+        facts.append(f"a vocabulary of {summary['vocabulary']:,} tokens")
+    if summary.get("tokens") is not None:
+        facts.append(f"{short(summary['tokens'])} tokens read")
+    lede = f'<p class="lede">{" · ".join(facts)}</p>' if facts else ""
+    text = f" on {escape(summary['text'])}" if summary.get("text") else ""
+    return f'<header><p class="eyebrow">Hornbook: a language model{text}</p>\n<h1>{escape(title)}</h1>\n{lede}</header>'
+
+
+def _headline(summary: Row) -> str:
+    entries = []
+    if (loss := summary.get("validation_loss_nats_per_token")) is not None:
+        meaning = "How surprised the model is, on average, by each token of text it has not read."
+        if summary.get("train_loss_nats_per_token") is not None:
+            meaning += f" On its training text: {summary['train_loss_nats_per_token']:.2f}."
+        if summary.get("vocabulary"):
+            meaning += f" Guessing among all tokens: {math.log(summary['vocabulary']):.2f}."
+        interval = _interval(summary, "validation_loss_nats_per_token", ".3f")
+        entries.append(_figure("Validation loss", f"{loss:.3f}", "nats per token", interval, meaning))
+        perplexity = perplexity_text(loss)
+        meaning = f"Before each token the model hesitates as if between {perplexity} equally likely ones."
+        interval = _interval(summary, "perplexity", ",.0f" if loss > 4.6 else ".1f" if loss > 2.3 else ".2f")
+        entries.append(_figure("Perplexity", perplexity, "tokens", interval, meaning))
+    if (bits := summary.get("bits_per_byte")) is not None:
+        meaning = f"With the model the text could be stored in {bits / 8:.0%} of its size. "
+        meaning += "Only this number compares models with different tokenizers."
+        entries.append(_figure("Bits per byte", f"{bits:.3f}", "", _interval(summary, "bits_per_byte", ".3f"), meaning))
+    if (seconds := summary.get("wall_seconds")) is not None:
+        entries.append(_figure("Time", duration(seconds), "", "", _cost(summary)))
+    if not entries:
+        return ""
+    method = summary.get("interval_method")
+    note = f'<p class="note">Intervals: {escape(method)}.</p>' if method else ""
+    return f'<dl class="figures">\n{"".join(entries)}</dl>\n{note}'
+
+
+def _figure(name: str, number: str, unit: str, interval: str, meaning: str) -> str:
+    head = f'<dt>{name}</dt><dd class="number">{number} <span class="unit">{unit}</span></dd>'
+    between = f'<dd class="range">{interval}</dd>' if interval else ""
+    return f'<div>{head}{between}<dd class="meaning">{meaning}</dd></div>\n'
+
+
+def _interval(summary: Row, name: str, form: str) -> str:
+    pair = summary.get(f"{name}_interval_95")
+    if pair is None or None in pair:
+        return ""
+    return f"95 % interval {pair[0]:{form}} to {pair[1]:{form}}"
+
+
+def _cost(summary: Row) -> str:
+    parts = []
+    if summary.get("step") is not None:
+        parts.append(f"{summary['step']:,} steps")
+    if summary.get("epoch") is not None:
+        parts.append(f"the text read {summary['epoch']:.1f} times")
+    if summary.get("tokens_per_second") is not None:
+        parts.append(f"{short(summary['tokens_per_second'])} tokens a second")
+    if summary.get("gpu_hours"):
+        parts.append(f"{summary['gpu_hours']:.3g} GPU hours")
+    if summary.get("price_usd"):
+        parts.append(f"{summary['price_usd']:,.2f} USD")
+    sentence = ", ".join(parts)
+    return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
+
+
+def _curves(words: Sequence[str], loss_svg: str) -> str:
+    if not words and not loss_svg:
+        return ""
+    said = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in words)
+    plot = f'<figure class="plot">{inline_svg(loss_svg)}</figure>' if loss_svg else ""
+    return f'<section>\n<h2>What the loss curves say</h2>\n<ul class="said">\n{said}</ul>\n{plot}\n</section>'
+
+
+def inline_svg(svg: str) -> str:
+    """Matplotlib's SVG as a part of a page: without prolog, namespaces, size and style sheet, in the page's colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = (
+        re.sub(r'\s(?:xmlns(?::\w+)?|width|height|version)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
+    )
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
+    for name, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    label = "Training and validation loss against tokens read"
+    return svg.strip().replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def _six_steps(before: Sequence[Row] | None, after: Sequence[Row] | None, vocabulary: int | None) -> str:
+    shown = [(name, items) for name, items in (("Before training", before), ("After training", after)) if items]
+    if not shown:
+        return ""
+    names = ("logit", "probability", "log_probability", None, "loss_nats_per_token", "perplexity")
+    titles = ("Logit", "Softmax probability", "Log-probability", "Average", "Cross-entropy", "Perplexity")
+    average = "Sum of the log-probabilities divided by the number of tokens."
+    steps = "".join(
+        f"<li>{_badge(number)}<span><b>{title}.</b> {escape(metric(name).sentence if name else average)}</span></li>\n"
+        for number, (title, name) in enumerate(zip(titles, names, strict=True), 1)
+    )
+    worst = max([item["nats"] for _, items in shown for item in items if item["nats"] is not None], default=1.0)
+    scale = math.log(vocabulary) if vocabulary else worst
+    limit = f"{scale:.1f} nats{', a guess among all tokens' if vocabulary else ''}"
+    legend = f'<p class="note scale"><span>0 nats, certain</span><i></i><span>{limit}</span></p>'
+    cards = "".join(_card(name, items, scale) for name, items in shown)
+    return (
+        "<section>\n<h2>From logits to perplexity, in six steps</h2>\n<p>One sentence, token by token. Colour shows "
+        f'surprise.</p>\n<ol class="steps">\n{steps}</ol>\n{legend}\n<div class="pair">\n{cards}</div>\n</section>'
+    )
+
+
+def _card(name: str, items: Sequence[Row], scale: float) -> str:
+    scored = [item for item in items if item["nats"] is not None]
+    strip = "".join(_token(item, scale) + "\n" * ("\n" in str(item["text"])) for item in items)
+    lines = "".join(_token_row(item, scale) for item in items[:_ROWS_SHOWN])
+    if len(items) > _ROWS_SHOWN:
+        lines += f'<tr><td colspan="5">and {len(items) - _ROWS_SHOWN:,} more tokens</td></tr>\n'
+    foot = ""
+    if scored:
+        average = math.fsum(item["log_probability"] for item in scored) / len(scored)
+        foot = "".join(
+            f'<tr><td colspan="3">{_badge(number)} {text}</td><td colspan="2">{value}</td></tr>\n'
+            for number, text, value in (
+                (4, f"average over {len(scored):,} tokens", _signed(average)),
+                (5, "negative average: cross-entropy", _signed(-average)),
+                (6, f"exp({-average:.3f}): perplexity", perplexity_text(-average)),
+            )
+        )
+    head = "".join(
+        f"<th>{text}</th>"
+        for text in ("token", f"{_badge(1)} logit", f"{_badge(2)} probability", f"{_badge(3)} ln p", "rank")
+    )
+    table = (
+        f'<table class="sums">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody>\n'
+        f"<tfoot>\n{foot}</tfoot>\n</table>"
+    )
+    strip = f'<p class="tokens" dir="auto">{strip}</p>'
+    return f'<div><h3>{name}</h3>\n{strip}\n<div class="scroll">{table}</div></div>\n'
+
+
+def _token(item: Row, scale: float) -> str:
+    text = escape(str(item["text"]).replace("\n", "↵"))
+    if item["nats"] is None:
+        return f'<bdi class="token unscored" style="--n:0" title="not scored">{text}</bdi>'
+    heat = min(1.0, item["nats"] / scale) if scale > 0 else 0.0
+    entropy = item.get("entropy_nats")
+    expected = "" if entropy is None else f", {entropy:.2f} expected"
+    tip = f"{item['nats']:.2f} nats{expected}; p = {_probability(item['probability'])}; rank {item['rank']:,}"
+    return f'<bdi class="token" style="--n:{heat:.3f}" title="{escape(tip)}">{text}</bdi>'
+
+
+def _token_row(item: Row, scale: float) -> str:
+    visible = (
+        re.sub(r"^ +| +$", lambda spaces: "␣" * len(spaces[0]), str(item["text"])).replace("\n", "↵").replace("\t", "⇥")
+    )
+    token = _token({**item, "text": visible}, scale)
+    if item["nats"] is None:
+        return f"<tr><td>{token}</td><td>–</td><td>–</td><td>–</td><td>–</td></tr>\n"
+    numbers = (
+        f"{_signed(item['logit'], 2)}",
+        _probability(item["probability"]),
+        _signed(item["log_probability"], 2),
+        f"{item['rank']:,}",
+    )
+    return f"<tr><td>{token}</td>{''.join(f'<td>{number}</td>' for number in numbers)}</tr>\n"
+
+
+def _badge(number: int) -> str:
+    return f'<span class="step">{number}</span>'
+
+
+def _signed(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def _probability(value: float) -> str:
+    """A probability with three digits that count.
+
+    >>> [_probability(p) for p in (0.98765, 0.0123, 0.000244, 2.44e-7, 0.0)]
+    ['0.988', '0.0123', '0.00024', '2.4·10⁻⁷', '0']
+    """
+    if value == 0:
+        return "0"
+    if value < 1e-4:
+        digits, _, power = f"{value:.1e}".partition("e")
+        return f"{digits}·10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.4f}" if value >= 0.001 else f"{value:.5f}"
+
+
+def _samples(samples: Sequence[Row], points: list[Evaluation]) -> str:
+    prompts: dict[str, dict[int, Row]] = {}
+    for sample in samples:
+        prompts.setdefault(str(sample.get("prompt") or ""), {})[sample["step"]] = sample
+    if not prompts:
+        return ""
+    parts = []
+    for prompt, by_step in prompts.items():
+        chosen = _evenly(sorted(by_step), _SAMPLES_SHOWN)
+        left_out = len(by_step) - len(chosen)
+        said = f"Prompt: “{escape(prompt)}”" if prompt else "Without a prompt"
+        said += f" ({left_out:,} more in samples.jsonl)" if left_out else ""
+        entries = "".join(_sample(by_step[step], prompt, points) for step in chosen)
+        parts.append(f'<p class="note prompt" dir="auto">{said}</p>\n<ol class="timeline">\n{entries}</ol>\n')
+    return f"<section>\n<h2>What it wrote, as it learned</h2>\n{''.join(parts)}</section>"
+
+
+def _evenly(steps: list[int], most: int) -> list[int]:
+    """The first, the last and evenly spaced ones between, `most` in all.
+
+    >>> _evenly([0, 1, 2, 3, 4, 5, 6, 7, 8], 3)
+    [0, 4, 8]
+    """
+    if len(steps) <= most:
+        return steps
+    return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
+
+
+def _sample(sample: Row, prompt: str, points: list[Evaluation]) -> str:
+    text = str(sample["text"])
+    written = text.removeprefix(prompt)
+    if len(written) > _SAMPLE_CHARACTERS:
+        written = f"{written[:_SAMPLE_CHARACTERS]}…"
+    known = [point.validation_loss for point in points if point.step <= sample["step"]]
+    facts = [f"{short(sample['tokens'])} tokens read"] if sample.get("tokens") is not None else []
+    facts += [f"loss {known[-1]:.2f}"] if known else []
+    when = f"<b>step {sample['step']:,}</b> " + " ".join(f"<span>{fact}</span>" for fact in facts)
+    given = f'<span class="given">{escape(prompt)}</span>' if prompt else ""
+    return f'<li><div class="when">{when}</div><blockquote dir="auto">{given}{escape(written)}</blockquote></li>\n'
+
+
+def _folded(rows: Rows, settings_toml: str, summary: Row) -> str:
+    parts = [
+        ("Every evaluation", _evaluation_table(rows)),
+        ("How the numbers were measured", _facts(summary.get("conventions"))),
+        ("Settings", f"<pre>{escape(settings_toml)}</pre>" if settings_toml else ""),
+        ("Machine and versions", _facts(summary.get("environment"))),
+    ]
+    folded = "".join(f"<details><summary>{name}</summary>{content}</details>\n" for name, content in parts if content)
+    return f'<section class="folded">\n{folded}</section>' if folded else ""
+
+
+def _evaluation_table(rows: Rows) -> str:
+    points = evaluations(rows)
+    if not points:
+        return ""
+    lines = "".join(
+        f"<tr><td>{point.step:,}</td><td>{point.tokens:,}</td><td>{point.validation_loss:.4f}</td>"
+        f"<td>{perplexity_text(point.validation_loss)}</td>"
+        f"<td>{'–' if point.train_loss is None else f'{point.train_loss:.4f}'}</td></tr>\n"
+        for point in points
+    )
+    head = "".join(f"<th>{name}</th>" for name in ("step", "tokens", "validation loss", "perplexity", "training loss"))
+    return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody>\n</table></div>'
+
+
+def _facts(facts: Mapping[str, Any] | None) -> str:
+    """A definition list; a mapping inside a mapping is one line."""
+    if not facts:
+        return ""
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{key} {inner}" for key, inner in value.items() if inner is not None)
+        if value is not None:
+            text = f"{value / 2**30:.1f} GiB" if name.endswith("memory_bytes") else value
+            lines.append(f"<dt>{escape(str(name).replace('_', ' '))}</dt><dd>{escape(text)}</dd>\n")
+    return f'<dl class="facts">\n{"".join(lines)}</dl>'

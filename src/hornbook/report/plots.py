@@ -1,0 +1,257 @@
+"""The picture of a run: loss against tokens and epochs, with perplexity on the right, as PNG and SVG.
+
+Colours are those of Okabe and Ito, which the colour-blind tell apart; the curves also differ in weight and by name.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hornbook.facts.errors import InputError
+from hornbook.records.run import write_aside
+from hornbook.report.curves import Evaluation, Rows, evaluations, train_losses
+from hornbook.report.numbers import short
+
+PAPER, INK, MUTED, GRID = "#ffffff", "#22252a", "#6b7078", "#e3e5e9"
+VALIDATION, TRAINING = "#0072b2", "#d55e00"
+COLOURS = {"paper": PAPER, "ink": INK, "muted": MUTED, "grid": GRID, "validation": VALIDATION, "training": TRAINING}
+
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Inter", "Source Sans 3", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
+    "font.size": 9.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hornbook",
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "text.color": INK,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+}
+
+_LABEL_START = 0.8  # share of the width where the names at the right ends of the curves begin
+
+# Perplexities one likes to read, of which an axis shows those in its range.
+_PERPLEXITIES = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
+
+
+def loss_plot(
+    rows: Rows,
+    *,
+    path_png: Path | None,
+    path_svg: Path | None,
+    tokens_per_epoch: int,
+    uniform_loss: float | None = None,
+    title: str = "",
+) -> str:
+    """Draw the run's losses, write the files whose paths are given, and return the SVG text.
+
+    Training loss raw (faint) and smoothed, validation loss with its lowest point marked, in nats per token against
+    tokens (below) and epochs (above); perplexity = exp(loss) on the right; a dotted line at `uniform_loss` =
+    ln(vocabulary) when it is in view. Raises InputError when there is nothing to draw yet, WorldError when a file
+    cannot be written.
+    """
+    import logging
+
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # fonts are a wish list: the next will do
+    points = evaluations(rows)
+    tokens, losses = train_losses(rows)
+    if not points and not losses:
+        raise InputError("there are no losses to draw yet")
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 4.9), facecolor=PAPER)
+        axes = figure.add_axes((0.085, 0.12, 0.82, 0.72), facecolor=PAPER)
+        low, high = _range(losses, points, uniform_loss)
+        end = max([*tokens[-1:], *(point.tokens for point in points), 1])
+        axes.set_xlim(0, end)
+        axes.set_ylim(low, high)
+        _frame(axes, end, tokens_per_epoch)
+        _draw_training(axes, tokens, losses)
+        _draw_validation(axes, points)
+        _name_curves(axes, tokens, losses, points)
+        if uniform_loss is not None and low < uniform_loss < high:
+            axes.axhline(uniform_loss, color=MUTED, linewidth=1, linestyle=(0, (1, 2.5)), zorder=1)
+            axes.annotate(
+                "guessing at random",
+                (end / 2, uniform_loss),
+                (0, 3),
+                textcoords="offset points",
+                ha="center",
+                color=MUTED,
+            )
+        if title:
+            figure.text(0.085, 0.955, title, fontsize=12.5, fontweight="semibold", va="center", gid="title")
+        png, svg = io.BytesIO(), io.StringIO()
+        if path_png is not None:
+            figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+            write_aside(path_png, png.getvalue())
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        if path_svg is not None:
+            write_aside(path_svg, svg.getvalue())
+    return svg.getvalue()
+
+
+def smooth(values: Sequence[float], reach: int) -> list[float]:
+    """Mean over the `reach` neighbours on each side; over fewer near the start, where a curve falls steeply.
+
+    >>> smooth([9.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 3.0, 1.0], 1)
+    [9.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.6666666666666665, 2.0, 2.0]
+    """
+    sums = [0.0]
+    for value in values:
+        sums.append(sums[-1] + value)
+    smoothed = []
+    for i in range(len(values)):
+        near = min(reach, i // 5)
+        end = min(i + near + 1, len(values))
+        smoothed.append((sums[end] - sums[i - near]) / (end - i + near))
+    return smoothed
+
+
+def min_max(xs: Sequence[float], ys: Sequence[float], buckets: int) -> tuple[list[float], list[float]]:
+    """At most two points for each bucket, its lowest and its highest in their order: no spike is lost, none is made.
+
+    >>> min_max([0, 1, 2, 3, 4, 5], [1, 9, 2, 3, 3, 0], 2)
+    ([0, 1, 3, 5], [1, 9, 3, 0])
+    """
+    if len(xs) <= 2 * buckets:
+        return list(xs), list(ys)
+    kept: list[int] = []
+    for bucket in range(buckets):
+        span = range(bucket * len(xs) // buckets, (bucket + 1) * len(xs) // buckets)
+        kept += sorted({min(span, key=ys.__getitem__), max(span, key=ys.__getitem__)})
+    return [xs[i] for i in kept], [ys[i] for i in kept]
+
+
+def _range(losses: list[float], points: list[Evaluation], uniform_loss: float | None) -> tuple[float, float]:
+    """What the vertical axis spans: all validation losses, all training losses but the highest hundredth (spikes)."""
+    usual = sorted(losses)[: max(1, math.ceil(0.99 * len(losses)))]
+    shown = [*usual, *losses[:1], *(point.validation_loss for point in points)]
+    low, high = min(shown), max(shown)
+    if uniform_loss is not None and high * 0.85 < uniform_loss < high * 1.15:
+        high = max(high, uniform_loss)
+    margin = max((high - low) * 0.07, 0.02)
+    return max(0.0, low - 1.6 * margin), high + margin
+
+
+def _frame(axes: Any, end: float, tokens_per_epoch: int) -> None:
+    """Axes without a box: tokens below, epochs above, loss left, the same loss as perplexity right."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.set_xlabel("tokens read")
+    axes.tick_params(length=3, pad=4)
+    axes.tick_params(axis="y", length=0)
+    low, high = axes.get_ylim()
+    above, right = axes.twiny(), axes.twinx()
+    for other in (above, right):
+        other.spines[:].set_visible(False)
+        other.tick_params(length=0, pad=4)
+        other.set_zorder(-1)
+    above.set_xlim(0, end / tokens_per_epoch)
+    above.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
+    above.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    right.set_ylim(low, high)
+    values: Sequence[float] = _spread(
+        [value for value in _PERPLEXITIES if low <= math.log(value) <= high], (high - low) / 14
+    )
+    if len(values) < 2:  # a narrow view between two round numbers
+        inner = MaxNLocator(5).tick_values(math.exp(low), math.exp(min(high, 40)))
+        values = [value for value in inner if math.exp(low) <= value <= math.exp(high)]
+    right.yaxis.set_major_locator(FixedLocator([math.log(value) for value in values]))
+    right.yaxis.set_minor_locator(NullLocator())
+    right.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{math.exp(value):,.4g}" if value < 9 else f"{math.exp(value):,.0f}")
+    )
+    small = {"color": MUTED, "transform": axes.transAxes, "va": "bottom"}
+    axes.text(-0.075, 1.085, "loss, nats per token", ha="left", **small)
+    axes.text(0.5, 1.085, "epochs", ha="center", **small)
+    axes.text(1.075, 1.085, "perplexity", ha="right", **small)
+
+
+def _spread(values: list[int], apart: float) -> list[int]:
+    """Of ascending values, those whose logarithms are at least `apart`, powers of ten first."""
+    kept: list[int] = []
+    for value in sorted(values, key=lambda value: (not str(value).startswith("1"), value)):
+        if all(abs(math.log(value / other)) >= apart for other in kept):
+            kept.append(value)
+    return sorted(kept)
+
+
+def _draw_training(axes: Any, tokens: list[int], losses: list[float]) -> None:
+    if not losses:
+        return
+    axes.plot(*min_max(tokens, losses, 500), color=TRAINING, linewidth=0.7, alpha=0.28, zorder=2)
+    smoothed = smooth(losses, len(losses) // 50)
+    every = max(1, len(tokens) // 500)
+    axes.plot(tokens[::every], smoothed[::every], color=TRAINING, linewidth=1.7, zorder=3)
+
+
+def _draw_validation(axes: Any, points: list[Evaluation]) -> None:
+    if not points:
+        return
+    xs, ys = [point.tokens for point in points], [point.validation_loss for point in points]
+    marker = "o" if len(points) <= 40 else ""
+    axes.plot(xs, ys, color=VALIDATION, linewidth=2.2, marker=marker, markersize=3.4, zorder=4, clip_on=False)
+
+
+def _name_curves(axes: Any, tokens: list[int], losses: list[float], points: list[Evaluation]) -> None:
+    """Name and last value at the right end of each curve, above the upper one and below the lower one."""
+    curves = []
+    if points:
+        curves.append((VALIDATION, "validation", [(point.tokens, point.validation_loss) for point in points]))
+    if losses:
+        smoothed = smooth(losses, len(losses) // 50)
+        curves.append((TRAINING, "training", list(zip(tokens, smoothed, strict=True))))
+    curves.sort(key=lambda curve: -curve[2][-1][1])
+    end, (low, high) = axes.get_xlim()[1], axes.get_ylim()
+    for place, (colour, name, curve) in enumerate(curves):
+        last, value = curve[-1]
+        near = [y for x, y in curve if x >= last - (1 - _LABEL_START) * end]
+        above = place == 0
+        if (max(near) if above else low + high - min(near)) + 0.1 * (high - low) > high:  # no room towards the border
+            above = not above
+        axes.annotate(
+            f"{name} {value:.2f}", (last, max(near) if above else min(near)), (0, 7 if above else -7),
+            textcoords="offset points", ha="right" if last > end / 4 else "left", va="bottom" if above else "top",
+            color=colour, fontweight="bold",
+        )  # fmt: skip
+    if len(points) > 1:
+        _mark_best(axes, points, end)
+
+
+def _mark_best(axes: Any, points: list[Evaluation], end: float) -> None:
+    """A ring at the lowest validation loss and its value above the curve, unless it is the last, which is named."""
+    best = min(points, key=lambda point: point.validation_loss)
+    axes.plot(
+        [best.tokens], [best.validation_loss], "o", markersize=7, markerfacecolor=PAPER, markeredgecolor=VALIDATION,
+        markeredgewidth=2, zorder=6, clip_on=False,
+    )  # fmt: skip
+    if best is points[-1]:
+        return
+    # The text must lie over nothing: it starts at the point, where the curve rises least, or ends before the name.
+    width = 0.16 * end
+    start = best.tokens if best.tokens + width < _LABEL_START * end else _LABEL_START * end - 1.1 * width
+    under = [p.validation_loss for p in points if start - width / 4 <= p.tokens <= start + width]
+    low, high = axes.get_ylim()
+    y = max([best.validation_loss, *under]) + 0.09 * (high - low)
+    leader = {"arrowstyle": "-", "color": VALIDATION, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 5}
+    leader["relpos"] = (0.0, 0.0) if start == best.tokens else (1.0, 0.0)
+    axes.annotate(
+        f"lowest {best.validation_loss:.2f}", (best.tokens, best.validation_loss), (start, y), ha="left", va="bottom",
+        color=VALIDATION, arrowprops=leader,
+    )  # fmt: skip

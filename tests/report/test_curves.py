@@ -1,0 +1,166 @@
+"""Sentences about curves are true of curves made to be of a known kind, and noise is never called a trend."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hornbook.report.curves import curves_in_words, evaluations, read_curves, train_losses
+
+
+def _run(
+    validation: Callable[[float], float],
+    training: Callable[[float], float],
+    *,
+    points: int = 25,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """A run of `points` evaluations over 1,000 steps of 100 tokens; the losses are functions of the finished share."""
+    draw = random.Random(seed).gauss
+    rows: list[dict[str, Any]] = []
+    for i in range(points):
+        share = i / (points - 1)
+        at = {"step": round(1000 * share), "tokens": round(100_000 * share)}
+        loss = training(share) + draw(0, noise)
+        rows.append({"event": "step", **at, "train_loss_nats_per_token": loss})
+        rows.append(
+            {
+                "event": "evaluation",
+                **at,
+                "validation_loss_nats_per_token": validation(share) + draw(0, noise),
+                "probe_train_loss_nats_per_token": loss,
+            }
+        )
+    return rows
+
+
+def _falling(share: float) -> float:
+    return 4 + 4 * math.exp(-3 * share)
+
+
+def _settled(share: float) -> float:
+    return 4 + 4 * math.exp(-30 * share)
+
+
+def _upward(share: float) -> float:
+    return 8 - 3 * min(1, share / 0.3) + 2 * max(0, share - 0.3)
+
+
+def _said(rows: list[dict[str, Any]], epochs: float, **more: float) -> str:
+    return " ".join(curves_in_words(rows, tokens_per_epoch=round(100_000 / epochs), **more))
+
+
+def test_a_falling_curve_is_still_falling() -> None:
+    said = _said(_run(_falling, _falling, noise=0.005), 4)
+    assert "fell from 7.99 (perplexity 2,960) to 4.21" in said
+    assert "still falling at the end" in said
+    assert "no sign of learning by heart" in said
+
+
+def test_a_settled_curve_hardly_moves() -> None:
+    said = _said(_run(_settled, _settled, noise=0.002), 4)
+    assert "hardly moved" in said
+    assert "falling" not in said
+
+
+def test_a_text_learned_by_heart_is_called_so() -> None:
+    rows = _run(_upward, lambda share: 8 * (1 - share) + 0.2, noise=0.01)
+    curves = read_curves(rows, tokens_per_epoch=5000)
+    assert curves is not None
+    assert (curves.turned_upward, curves.by_heart) == (True, True)
+    assert curves.best.step == pytest.approx(300, abs=45)
+    said = _said(rows, 20)
+    assert "by heart: having read it 20.0 times" in said
+    assert f"at step {curves.best.step:,} (epoch {curves.best.tokens / 5000:.1f})" in said
+    assert "while training loss went on falling" in said
+
+
+def test_a_wide_gap_with_low_training_loss_is_by_heart_before_validation_turns() -> None:
+    rows = _run(_settled, lambda share: 8 - 7.5 * share)
+    curves = read_curves(rows, tokens_per_epoch=5000)
+    assert curves is not None
+    assert (curves.turned_upward, curves.by_heart) == (False, True)
+
+
+def test_nothing_is_learned_by_heart_in_one_reading() -> None:
+    said = _said(_run(_upward, lambda share: 8 * (1 - share) + 0.2), 1)
+    assert "learning the text by heart" not in said
+    assert "at most once" in said
+
+
+def test_an_upward_turn_with_a_modest_gap_is_no_learning_by_heart() -> None:
+    rows = _run(_upward, lambda share: _upward(min(share, 0.3)) - 0.4 * share)
+    said = _said(rows, 20)
+    assert "learning the text by heart" not in said
+    assert "part of what was learned holds for the training text only" in said
+
+
+def test_validation_and_training_loss_that_rise_together_are_an_unstable_run() -> None:
+    said = _said(_run(_upward, lambda share: _upward(share) - 0.01), 20)
+    assert "look for an unstable step" in said
+    assert "by heart" not in said.replace("no sign of learning by heart", "")
+
+
+def test_a_run_that_ends_worse_than_it_began_says_so() -> None:
+    assert "made the model worse" in _said(_run(lambda share: 8 + share, lambda share: 8 + share), 4)
+
+
+def test_a_harder_validation_text_is_no_sign_of_learning_by_heart() -> None:
+    rows = _run(lambda share: _settled(share) + 0.5, _settled, noise=0.002)
+    assert "no sign of learning by heart" in _said(rows, 4)
+
+
+@pytest.mark.parametrize("noise", [0.005, 0.05, 0.3])
+@pytest.mark.parametrize("points", [4, 6, 10, 30])
+def test_noise_around_a_level_is_rarely_a_trend(noise: float, points: int) -> None:
+    false = 0
+    for seed in range(400):
+        rows = _run(lambda _: 4.0, lambda _: 4.0, noise=noise, points=points, seed=seed)
+        said = _said(rows, 4)
+        false += any(word in said for word in ("risen", "still falling", "training text only", "is learning"))
+    assert false <= 8  # 2 %
+
+
+def test_few_evaluations_bring_few_claims() -> None:
+    rows = _run(_falling, _falling, points=3)
+    assert "too few evaluations" in _said(rows, 4)
+    assert curves_in_words(rows[:2], tokens_per_epoch=100) == [
+        "Validation loss is 8.00 nats per token, a perplexity of 2,981; it was measured once.",
+        "The run read its text at most once, so nothing can have been learned by heart through repetition.",
+    ]
+    assert curves_in_words([], tokens_per_epoch=100) == []
+    assert read_curves(rows[:1], tokens_per_epoch=100) is None
+
+
+def test_bigrams_are_a_reference_only_where_given() -> None:
+    rows = _run(_falling, _falling)
+    assert "which token follows which" not in _said(rows, 4)
+    assert "below a table of which token follows which (5.00 nats)" in _said(rows, 4, bigram_loss=5.0)
+    assert "did not get below a table" in _said(rows, 4, bigram_loss=4.0)
+
+
+def test_lost_losses_are_counted_and_nothing_breaks() -> None:
+    rows = _run(_falling, _falling)
+    rows[10]["train_loss_nats_per_token"] = None
+    rows[11]["validation_loss_nats_per_token"] = None
+    assert "At 1 step the training loss was not a finite number." in _said(rows, 4)
+    assert len(train_losses(rows)[0]) == len(evaluations(rows)) == 24
+
+
+def test_without_a_probe_the_training_steps_speak() -> None:
+    rows = [{k: v for k, v in row.items() if not k.startswith("probe")} for row in _run(_settled, _settled, points=101)]
+    curves = read_curves(rows, tokens_per_epoch=25_000)
+    assert curves is not None
+    assert curves.train_loss == pytest.approx(4.0, abs=0.01)
+
+
+def test_the_later_of_two_evaluations_at_one_step_counts() -> None:
+    rows = _run(_falling, _falling, points=5)
+    again = {**rows[-1], "validation_loss_nats_per_token": 3.0}
+    assert [point.validation_loss for point in evaluations([*rows, again])][-1] == 3.0
+    assert len(evaluations([*rows, again])) == 5
