@@ -67,7 +67,7 @@ def test_epochs_stand_above_their_tokens() -> None:
     texts = _texts(_draw(_rows()))
     below = {text: x for text, x, y in texts if y > 300}
     above = {text: x for text, x, y in texts if y < 60}
-    assert above["2"] == pytest.approx(below["30k"], abs=0.05)
+    assert above["2"] == pytest.approx(below["30K"], abs=0.05)
 
 
 def test_the_lowest_validation_loss_is_named_unless_it_is_the_last() -> None:

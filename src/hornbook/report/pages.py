@@ -11,8 +11,9 @@ from string import Template
 from typing import Any
 
 from hornbook.facts.metrics import metric
+from hornbook.facts.quantities import format_bytes, format_count, format_duration
 from hornbook.report.curves import Evaluation, Rows, evaluations
-from hornbook.report.numbers import duration, perplexity_text, short
+from hornbook.report.numbers import perplexity_text
 from hornbook.report.plots import COLOURS
 
 Row = Mapping[str, Any]
@@ -57,6 +58,7 @@ def run_page(
     `<name>_interval_95`; what is absent or None is left out.
     `inspection_*`: one mapping for each token of the same sentence before and after training: text, id, logit,
     probability, log_probability, nats, rank, entropy_nats (numbers None where the token was not scored).
+    `samples`: rows of samples.jsonl, whose text goes on where their prompt ends.
     `words`: what `curves_in_words` says. `loss_svg`: what `loss_plot` returns.
     """
     title = str(summary.get("title") or "A run")
@@ -91,11 +93,11 @@ def escape(text: object) -> str:
 def _header(title: str, summary: Row) -> str:
     facts = [escape(summary["model"])] if summary.get("model") else []
     if summary.get("num_parameters") is not None:
-        facts.append(f"{short(summary['num_parameters'])} parameters")
+        facts.append(f"{format_count(summary['num_parameters'])} parameters")
     if summary.get("vocabulary") is not None:
         facts.append(f"a vocabulary of {summary['vocabulary']:,} tokens")
     if summary.get("tokens") is not None:
-        facts.append(f"{short(summary['tokens'])} tokens read")
+        facts.append(f"{format_count(summary['tokens'])} tokens read")
     lede = f'<p class="lede">{" · ".join(facts)}</p>' if facts else ""
     text = f" on {escape(summary['text'])}" if summary.get("text") else ""
     return f'<header><p class="eyebrow">Hornbook: a language model{text}</p>\n<h1>{escape(title)}</h1>\n{lede}</header>'
@@ -120,7 +122,7 @@ def _headline(summary: Row) -> str:
         meaning += "Only this number compares models with different tokenizers."
         entries.append(_figure("Bits per byte", f"{bits:.3f}", "", _interval(summary, "bits_per_byte", ".3f"), meaning))
     if (seconds := summary.get("wall_seconds")) is not None:
-        entries.append(_figure("Time", duration(seconds), "", "", _cost(summary)))
+        entries.append(_figure("Time", format_duration(seconds), "", "", _cost(summary)))
     if not entries:
         return ""
     method = summary.get("interval_method")
@@ -148,7 +150,7 @@ def _cost(summary: Row) -> str:
     if summary.get("epoch") is not None:
         parts.append(f"the text read {summary['epoch']:.1f} times")
     if summary.get("tokens_per_second") is not None:
-        parts.append(f"{short(summary['tokens_per_second'])} tokens a second")
+        parts.append(f"{format_count(summary['tokens_per_second'])} tokens a second")
     if summary.get("gpu_hours"):
         parts.append(f"{summary['gpu_hours']:.3g} GPU hours")
     if summary.get("price_usd"):
@@ -307,12 +309,11 @@ def _evenly(steps: list[int], most: int) -> list[int]:
 
 
 def _sample(sample: Row, prompt: str, points: list[Evaluation]) -> str:
-    text = str(sample["text"])
-    written = text.removeprefix(prompt)
+    written = str(sample["text"])
     if len(written) > _SAMPLE_CHARACTERS:
         written = f"{written[:_SAMPLE_CHARACTERS]}…"
     known = [point.validation_loss for point in points if point.step <= sample["step"]]
-    facts = [f"{short(sample['tokens'])} tokens read"] if sample.get("tokens") is not None else []
+    facts = [f"{format_count(sample['tokens'])} tokens read"] if sample.get("tokens") is not None else []
     facts += [f"loss {known[-1]:.2f}"] if known else []
     when = f"<b>step {sample['step']:,}</b> " + " ".join(f"<span>{fact}</span>" for fact in facts)
     given = f'<span class="given">{escape(prompt)}</span>' if prompt else ""
@@ -353,6 +354,8 @@ def _facts(facts: Mapping[str, Any] | None) -> str:
         if isinstance(value, Mapping):
             value = ", ".join(f"{key} {inner}" for key, inner in value.items() if inner is not None)
         if value is not None:
-            text = f"{value / 2**30:.1f} GiB" if name.endswith("memory_bytes") else value
-            lines.append(f"<dt>{escape(str(name).replace('_', ' '))}</dt><dd>{escape(text)}</dd>\n")
+            text = format_bytes(value) if name.endswith("_bytes") else value
+            lines.append(
+                f"<dt>{escape(str(name).removesuffix('_bytes').replace('_', ' '))}</dt><dd>{escape(text)}</dd>\n"
+            )
     return f'<dl class="facts">\n{"".join(lines)}</dl>'

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.quantities import format_count
 from hornbook.records.run import write_aside
 from hornbook.report.curves import Evaluation, Rows, evaluations, train_losses
-from hornbook.report.numbers import short
 
 PAPER, INK, MUTED, GRID = "#ffffff", "#22252a", "#6b7078", "#e3e5e9"
 VALIDATION, TRAINING = "#0072b2", "#d55e00"
@@ -152,7 +152,7 @@ def _frame(axes: Any, end: float, tokens_per_epoch: int) -> None:
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     axes.set_xlabel("tokens read")
     axes.tick_params(length=3, pad=4)
     axes.tick_params(axis="y", length=0)
