@@ -1,0 +1,425 @@
+"""Score documents: windows -> nats of each token -> one row of sums per document -> Report.
+
+The convention, unless another is asked for: documents are separate; one `<|endoftext|>`, never scored, stands before
+each; windows are as long as the context and move by half of it, so that each token is scored exactly once with at
+least half a window before it where there is as much; predicting the end of the document is reported apart. A model
+without such a token cannot predict the first token of a document: that token and its bytes leave both sums.
+
+The same bits for any batch size: the bits of a matrix product depend on its number of rows, so the forward pass sees
+only a few fixed shapes, and which shape a window gets depends on its own length alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hornbook.data.shards import NUM_TOKENS, Part
+from hornbook.evaluation.intervals import block_length, bootstrap_ratio
+from hornbook.facts.errors import InputError
+from hornbook.likelihood import head_nats
+from hornbook.model.decoder import Decoder
+from hornbook.records.result import DocumentRow, Report
+from hornbook.text.tokenizer import Tokenizer
+
+Progress = Callable[[int, int], None]  # (targets scored, targets to score)
+
+T = TypeVar("T")
+
+INTERVAL_DOCUMENTS = 30  # from so many documents on they are what is resampled; below, blocks of tokens
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedDocument:
+    """A document ready to be scored. The counts and the hash cover exactly the text that will be scored.
+
+    `tokens` (n,) are all ids without `<|endoftext|>`; `byte_lengths` (vocabulary,) has the bytes each id spells.
+    """
+
+    name: str
+    tokens: np.ndarray
+    num_bytes: int
+    num_characters: int
+    num_words: int
+    sha256: str
+    byte_lengths: np.ndarray
+
+
+def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
+    """How many bytes each id spells, (vocabulary,) int32; nothing for `<|endoftext|>`."""
+    special = tokenizer.end_of_text
+    return np.array([0 if i == special else len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocabulary)], "i4")
+
+
+def encode_documents(texts: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> list[EncodedDocument]:
+    """Encode (name, text) pairs. Without an end-of-text token in the vocabulary, the first token leaves the counts."""
+    lengths = byte_lengths(tokenizer)
+    return [_encode(name, text, tokenizer, lengths) for name, text in texts]
+
+
+def _encode(name: str, text: str, tokenizer: Tokenizer, lengths: np.ndarray) -> EncodedDocument:
+    tokens = np.concatenate([np.empty(0, np.int32), *tokenizer.encode_document([text])])
+    scored = text.encode()
+    if tokenizer.end_of_text is None:
+        scored = scored[int(lengths[tokens[:1]].sum()) :]
+        text = scored.decode(errors="replace")
+    digest = hashlib.sha256(scored).hexdigest()
+    return EncodedDocument(name, tokens, len(scored), len(text), len(text.split()), digest, lengths)
+
+
+def part_documents(part: Part, tokenizer: Tokenizer, *, limit: int | None = None) -> list[EncodedDocument]:
+    """The documents of one part of a prepared text, at most `limit` of them, evenly spread."""
+    lengths = byte_lengths(tokenizer)
+    count = len(part.names)
+    chosen = range(count) if limit is None or limit >= count else (i * count // limit for i in range(limit))
+    documents = []
+    for i in chosen:
+        tokens, row = part.document_tokens(i), part.documents[i]
+        digest = hashlib.sha256(tokenizer.decode_bytes(tokens)).hexdigest()
+        num_bytes, num_characters, num_words = (int(n) for n in row[NUM_TOKENS + 1 :])
+        documents.append(
+            EncodedDocument(part.names[i], tokens, num_bytes, num_characters, num_words, digest, lengths)
+        )  # fmt: skip
+    return documents
+
+
+class Window(NamedTuple):
+    """Inputs `start..stop` are read at once; the targets `first..stop` of them are scored. Target t follows input t."""
+
+    start: int
+    first: int
+    stop: int
+
+
+def windows(num_targets: int, window: int, stride: int) -> Iterator[Window]:
+    """Cover targets: each is scored once, with more than `window - stride` inputs where there are as many.
+
+    >>> [tuple(w) for w in windows(10, 4, 2)]
+    [(0, 0, 4), (2, 4, 6), (4, 6, 8), (6, 8, 10)]
+    >>> [tuple(w) for w in windows(10, 4, 4)]  # disjoint targets; the last window still reads all it can
+    [(0, 0, 4), (4, 4, 8), (6, 8, 10)]
+    """
+    if not 0 < stride <= window:
+        raise InputError(f"the stride is {stride} and the window {window} tokens, but 1 <= stride <= window must hold.")
+    first = 0
+    while first < num_targets:
+        stop = min(first + (stride if first else window), num_targets)
+        yield Window(max(0, stop - window), first, stop)
+        first = stop
+
+
+class Conventions(NamedTuple):
+    """How documents are scored: `beginning` stands unscored before each, `end` is predicted after each."""
+
+    window: int
+    stride: int
+    beginning: int | None
+    end: int | None = None
+
+
+def conventions(
+    model: Decoder, tokenizer: Tokenizer, *, window: int | None = None, stride: int | None = None,
+    per_document: bool = False,
+) -> Conventions:  # fmt: skip
+    """The default conventions for a model, or those asked for. `per_document`: each document is cut into disjoint
+    windows of the context (stride = window), the cheapest: one pass over the text, half a window of context on average.
+
+    Raises InputError when the window exceeds the context or the stride the window.
+    """
+    context = model.shape.context
+    if per_document and (window is not None or stride is not None):
+        raise InputError("--per-document means disjoint windows of the whole context; leave out --window and --stride.")
+    window = context if window is None else window
+    if not 1 <= window <= context:
+        raise InputError(f"the window is {window} tokens, but must be from 1 to the model's context of {context}.")
+    stride = (window if per_document else max(1, window // 2)) if stride is None else stride
+    if not 1 <= stride <= window:
+        raise InputError(f"the stride is {stride} tokens, but must be from 1 to the window of {window}.")
+    end = tokenizer.end_of_text if tokenizer.kind != "foreign" else None
+    return Conventions(window, stride, tokenizer.end_of_text, end)
+
+
+def conventions_in_words(chosen: Conventions, model: Decoder, num_documents: int) -> dict[str, str]:
+    """What travels beside the numbers, so that a reader can tell why two of them differ."""
+    end = "predicted and reported apart" if chosen.end is not None else "not predicted"
+    rule = f"id {chosen.beginning} before each document, not scored"
+    return {
+        "window": f"{chosen.window} tokens",
+        "stride": f"{chosen.stride} tokens",
+        "beginning": rule if chosen.beginning is not None else "none: the first token and its bytes are not scored",
+        "end": end,
+        "dtype": f"{str(next(model.parameters()).dtype).removeprefix('torch.')}, sums in float64",
+        "documents": f"{num_documents}, separate",
+    }
+
+
+# ---- Fixed shapes
+
+
+def padded_length(num_inputs: int, model: Decoder) -> int:
+    """The length a window is padded to: 2^k or 3 x 2^k from 32 on, at most the context where positions are learned."""
+    length = 32
+    while length < num_inputs:
+        length = length * 3 // 2 if length & (length - 1) == 0 else length * 4 // 3
+    return min(length, model.shape.context) if model.positions is not None else length
+
+
+def forward_rows(length: int, model: Decoder, device: torch.device) -> int:
+    """How many windows of `length` are computed at once: a function of the model, the length and the kind of device.
+
+    Wide models fill the machine with fewer tokens. Rows x length is a multiple of 64, so that no product of matrices
+    has a ragged last tile, in which the bits could depend on where a row stands.
+    """
+    tokens = min(4096, max(1024, 1 << round(math.log2(2**20 / model.shape.width))))
+    tokens *= 1 if device.type == "cpu" else 16
+    step = 64 // math.gcd(64, length)
+    return max(1, tokens // length // step) * step
+
+
+class Job(NamedTuple):
+    """One window to compute: `inputs` (n,) int64, its last targets (m,) to be scored, and where their nats go, (m,)."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    nats: np.ndarray
+
+
+def head_vocabulary(model: Decoder) -> int:
+    """What `head_nats` sizes its chunks by: at least 4,096, lest a small vocabulary be padded to endless rows."""
+    return max(model.shape.vocabulary, 4096)
+
+
+def groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Cut into runs of `size`; the last may be shorter."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def hidden_states(
+    model: Decoder, jobs: Iterable[Job], device: torch.device | str
+) -> Iterator[tuple[Sequence[Job], Tensor, Tensor]]:
+    """Compute windows in fixed shapes; yields jobs, their scored positions' hidden states (N, D) and targets (N,)."""
+    device = torch.device(device)
+    by_length: dict[int, list[Job]] = {}
+    for job in jobs:
+        by_length.setdefault(padded_length(len(job.inputs), model), []).append(job)
+    for length, group in by_length.items():
+        rows = forward_rows(length, model, device)
+        for together in groups(group, rows):
+            tokens = np.zeros((rows, length), np.int64)
+            scored = np.zeros((rows, length), bool)
+            for row, job in enumerate(together):
+                tokens[row, : len(job.inputs)] = job.inputs
+                scored[row, len(job.inputs) - len(job.targets) : len(job.inputs)] = True
+            targets = torch.from_numpy(np.concatenate([job.targets for job in together])).to(device)
+            hidden = model.hidden(torch.from_numpy(tokens).to(device)).flatten(0, 1)
+            yield together, hidden[torch.from_numpy(np.flatnonzero(scored)).to(device)], targets
+
+
+def document_jobs(document: EncodedDocument, how: Conventions) -> tuple[np.ndarray, list[Job]]:
+    """The nats to fill, one for each target in order, and the windows that fill them."""
+    before = [] if how.beginning is None else [how.beginning]
+    after = [] if how.end is None else [how.end]
+    sequence = np.concatenate([np.array(before, np.int64), document.tokens, np.array(after, np.int64)]).astype(np.int64)
+    nats = np.full(max(0, len(sequence) - 1), np.nan)
+    jobs = [
+        Job(sequence[w.start : w.stop], sequence[w.first + 1 : w.stop + 1], nats[w.first : w.stop])
+        for w in windows(len(nats), how.window, how.stride)
+    ]
+    return nats, jobs
+
+
+@torch.no_grad()
+def _compute(model: Decoder, jobs: Sequence[Job], device: torch.device | str, done: Callable[[int], None]) -> None:
+    for together, hidden, targets in hidden_states(model, jobs, device):
+        nats = head_nats(model.head, hidden, targets, head_vocabulary(model)).cpu().numpy()
+        start = 0
+        for job in together:
+            job.nats[:] = nats[start : start + len(job.nats)]
+            start += len(job.nats)
+        done(start)
+
+
+def token_nats(
+    model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, *, batch_size: int = 256,
+    device: torch.device | str = "cpu", progress: Progress | None = None,
+) -> Iterator[np.ndarray]:  # fmt: skip
+    """Nats of every target of each document, in order: its tokens (all but the first without `beginning`), then the
+    end where that is predicted. `batch_size` windows are gathered before they are computed; it cannot show in the bits.
+    """
+    total = sum(len(d.tokens) + (how.beginning is not None) + (how.end is not None) - 1 for d in documents)
+    scored = 0
+
+    def done(count: int) -> None:
+        nonlocal scored
+        scored += count
+        if progress is not None:
+            progress(scored, total)
+
+    was_training = model.training
+    model.eval()
+    try:
+        waiting: list[np.ndarray] = []
+        pending: list[Job] = []
+        for document in documents:
+            nats, jobs = document_jobs(document, how)
+            waiting.append(nats)
+            pending.extend(jobs)
+            if len(pending) >= batch_size:
+                for some in groups(pending, batch_size):
+                    _compute(model, some, device, done)
+                yield from waiting
+                waiting, pending = [], []
+        _compute(model, pending, device, done)
+        yield from waiting
+    finally:
+        model.train(was_training)
+
+
+# ---- Sums
+
+
+def document_row(document: EncodedDocument, nats: np.ndarray, how: Conventions) -> DocumentRow:
+    """The row of one document. `math.fsum` rounds the exact sum once, so no order of adding can show."""
+    inside = nats[:-1] if how.end is not None else nats
+    return DocumentRow(
+        name=document.name,
+        nats=math.fsum(inside.tolist()),
+        num_tokens=len(inside),
+        num_bytes=document.num_bytes,
+        num_characters=document.num_characters,
+        num_words=document.num_words,
+        end_nats=float(nats[-1]) if how.end is not None else None,
+    )
+
+
+def score_documents(
+    model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, *, batch_size: int = 256,
+    device: torch.device | str = "cpu", progress: Progress | None = None,
+) -> list[DocumentRow]:  # fmt: skip
+    """One row of sums per document."""
+    scores = token_nats(model, documents, how, batch_size=batch_size, device=device, progress=progress)
+    return [document_row(document, nats, how) for document, nats in zip(documents, scores, strict=True)]
+
+
+def evaluate(
+    model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, *, model_name: str, text_name: str,
+    batch_size: int = 256, device: torch.device | str = "cpu", seed: int = 0, progress: Progress | None = None,
+) -> Report:  # fmt: skip
+    """Score documents and report loss, perplexity and bits per byte with 95 % intervals, by position and by source.
+
+    Raises InputError when no token can be scored.
+    """
+    rows, positions, blocks = [], _Positions(), _Blocks(documents, how.window)
+    scores = token_nats(model, documents, how, batch_size=batch_size, device=device, progress=progress)
+    for document, nats in zip(documents, scores, strict=True):
+        row = document_row(document, nats, how)
+        rows.append(row)
+        positions.add(nats[: row.num_tokens], how)
+        blocks.add(document, nats[: row.num_tokens])
+    intervals, method = _intervals(rows, blocks, seed)
+    extra: dict[str, Any] = {"by_position": positions.table(), "text_sha256": [d.sha256 for d in documents]}
+    if sources := by_source(rows):
+        extra["by_source"] = sources
+    return Report(
+        model=model_name,
+        text=text_name,
+        conventions=conventions_in_words(how, model, len(documents)),
+        documents=rows,
+        intervals=intervals,
+        interval_method=method,
+        extra=extra,
+    )
+
+
+class _Positions:
+    """Sums by the number of tokens a target could see, in buckets 1, 2-3, 4-7, ..."""
+
+    def __init__(self) -> None:
+        self.nats = np.zeros(64)
+        self.counts = np.zeros(64, np.int64)
+
+    def add(self, nats: np.ndarray, how: Conventions) -> None:
+        for w in windows(len(nats), how.window, how.stride):
+            seen = np.arange(w.first - w.start + 1, w.stop - w.start + 1)
+            buckets = np.frexp(seen)[1] - 1
+            self.nats += np.bincount(buckets, nats[w.first : w.stop], 64)
+            self.counts += np.bincount(buckets, minlength=64)
+
+    def table(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "context_tokens": [2**k, 2 ** (k + 1) - 1],
+                "num_tokens": int(self.counts[k]),
+                "loss_nats_per_token": float(self.nats[k] / self.counts[k]),
+            }
+            for k in np.flatnonzero(self.counts).tolist()
+        ]
+
+
+class _Blocks:
+    """Sums over contiguous blocks of tokens within documents, kept only where there are too few documents."""
+
+    def __init__(self, documents: Sequence[EncodedDocument], window: int) -> None:
+        few = len(documents) < INTERVAL_DOCUMENTS
+        self.length = block_length(sum(len(d.tokens) for d in documents), window) if few else 0
+        self.rows: list[tuple[float, int, int]] = []
+
+    def add(self, document: EncodedDocument, nats: np.ndarray) -> None:
+        if not self.length or not len(nats):
+            return
+        num_bytes = document.byte_lengths[document.tokens[len(document.tokens) - len(nats) :]]
+        # The rest is spread over the blocks, so that no block is much shorter than the others.
+        for some in np.array_split(np.arange(len(nats)), max(1, len(nats) // self.length)):
+            self.rows.append((float(nats[some].sum()), len(some), int(num_bytes[some].sum())))
+
+
+def _intervals(
+    rows: Sequence[DocumentRow], blocks: _Blocks, seed: int
+) -> tuple[dict[str, tuple[float, float]], str | None]:
+    """95 % intervals of loss and bits per byte, and how they were made."""
+    if blocks.length:
+        sums = np.array(blocks.rows, float).reshape(-1, 3)
+        method = (
+            f"bootstrap-t over {len(sums)} contiguous blocks of about {blocks.length} tokens within {len(rows)} "
+            f"document{'s' * (len(rows) != 1)} (fewer than {INTERVAL_DOCUMENTS}): holds for this text, not for others"
+        )
+    else:
+        sums = np.array([(row.nats, row.num_tokens, row.num_bytes) for row in rows], float)
+        method = f"bootstrap-t over {len(sums)} documents"
+    loss = bootstrap_ratio(sums[:, 0], sums[:, 1], seed=seed)
+    bits = bootstrap_ratio(sums[:, 0], sums[:, 2] * math.log(2), seed=seed)
+    if loss is None or bits is None:
+        return {}, "none: the text is too short for one"
+    return {"loss_nats_per_token": loss, "bits_per_byte": bits}, method
+
+
+def by_source(rows: Sequence[DocumentRow]) -> dict[str, dict[str, Any]]:
+    """Sums by the file documents came from, or by its folder where every document is a file; empty for one source."""
+    files = [row.name.split("#")[0].split("[")[0] for row in rows]
+    files = [re.sub(r":\d+$", "", file) for file in files]
+    if len(set(files)) == len(files):
+        files = [file.rpartition("/")[0] or "." for file in files]
+    groups: dict[str, list[DocumentRow]] = {}
+    for file, row in zip(files, rows, strict=True):
+        groups.setdefault(file, []).append(row)
+    if not 1 < len(groups) < len(rows):
+        return {}
+    table = {}
+    for file, group in sorted(groups.items()):
+        nats, tokens, num_bytes = (math.fsum(getattr(r, k) for r in group) for k in ("nats", "num_tokens", "num_bytes"))
+        table[file] = {
+            "num_documents": len(group),
+            "num_tokens": int(tokens),
+            "num_bytes": int(num_bytes),
+            "loss_nats_per_token": nats / tokens if tokens else None,
+            "bits_per_byte": nats / (math.log(2) * num_bytes) if num_bytes else None,
+        }
+    return table

@@ -1,0 +1,46 @@
+"""The probe: a fixed set of windows of each side of the split, scored again and again while training."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import torch
+
+from hornbook.data.shards import Part
+from hornbook.likelihood import Surprise, head_nats
+from hornbook.model.decoder import Decoder
+
+ROWS_TOKENS = 2048  # tokens of one forward pass
+
+
+class Probe:
+    """Evenly spread windows of a part, cut as training cuts them: each token is predicted from those before it in
+    its window. So the two sides of a split are measured alike, and the curves can be compared.
+    """
+
+    def __init__(self, part: Part, *, context: int, num_tokens: int, byte_lengths: np.ndarray) -> None:
+        """`byte_lengths` (vocabulary,) are the bytes that each id spells."""
+        windows = max(1, min(num_tokens, part.num_tokens) // context)
+        starts = np.arange(windows, dtype=np.int64) * part.num_tokens // windows
+        tokens = torch.from_numpy(part.take(starts, context + 1))
+        self.inputs, self.targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+        self.num_bytes = int(byte_lengths[self.targets.numpy()].sum())
+
+    @torch.no_grad()
+    def score(self, model: Decoder, stop: threading.Event | None = None) -> Surprise | None:
+        """The surprise of all windows, or None when `stop` was set meanwhile. Draws from no randomness."""
+        device, vocabulary = next(model.parameters()).device, model.shape.vocabulary
+        rows = max(1, ROWS_TOKENS // self.inputs.shape[1])
+        training, nats = model.training, 0.0
+        model.eval()
+        for start in range(0, len(self.inputs), rows):
+            if stop is not None and stop.is_set():
+                model.train(training)
+                return None
+            inputs = self.inputs[start : start + rows].to(device)
+            targets = self.targets[start : start + rows].to(device)
+            hidden = model.hidden(inputs).flatten(0, 1)
+            nats += head_nats(model.head, hidden, targets.flatten(), vocabulary).sum().item()
+        model.train(training)
+        return Surprise(nats, self.targets.numel(), self.num_bytes)

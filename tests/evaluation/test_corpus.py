@@ -1,0 +1,203 @@
+"""Scoring: every target once, the same bits however it is grouped, and the sums of an independent float64 oracle."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hornbook.evaluation.corpus import (
+    Conventions,
+    EncodedDocument,
+    by_source,
+    conventions_in_words,
+    evaluate,
+    forward_rows,
+    head_vocabulary,
+    padded_length,
+    score_documents,
+    token_nats,
+    windows,
+)
+from hornbook.facts.errors import InputError
+from hornbook.facts.shape import GPTShape
+from hornbook.likelihood import chunk_rows
+from hornbook.model.decoder import Decoder
+from hornbook.model.initialise import initialise
+from hornbook.records.result import DocumentRow
+
+VOCABULARY, END = 90, 89
+CONTEXT = 48
+
+
+def decoder(family="qwen3", context=CONTEXT, dropout=0.0):
+    shape = GPTShape(family=family, layers=2, width=32, heads=2, context=context, vocabulary=VOCABULARY)
+    model = initialise(Decoder(shape, dropout=dropout), seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():  # zero output projections would make every context look alike
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def document(name, tokens):
+    lengths = np.arange(VOCABULARY) % 3 + 1
+    size = int(lengths[tokens].sum())
+    return EncodedDocument(name, np.asarray(tokens, np.int64), size, size, len(tokens) // 4, name, lengths)
+
+
+def corpus(count, seed=0, longest=200):
+    generator = np.random.default_rng(seed)
+    return [
+        document(f"d{i}", generator.integers(0, END, generator.integers(0, longest))) for i in range(count)
+    ]  # fmt: skip
+
+
+OURS = Conventions(CONTEXT, CONTEXT // 2, END, END)
+
+
+@given(st.integers(0, 300), st.integers(1, 40), st.data())
+def test_each_target_is_scored_once_with_its_context(num_targets, window, data):
+    stride = data.draw(st.integers(1, window))
+    scored = []
+    for w in windows(num_targets, window, stride):
+        assert 0 <= w.start <= w.first < w.stop <= num_targets
+        assert w.stop - w.start <= window
+        for target in range(w.first, w.stop):
+            assert target - w.start + 1 >= min(target + 1, window - stride + 1)
+        scored.extend(range(w.first, w.stop))
+    assert scored == list(range(num_targets))
+
+
+@pytest.mark.parametrize(("window", "stride"), [(4, 5), (4, 0), (0, 0)])
+def test_windows_refuse(window, stride):
+    with pytest.raises(InputError, match="stride"):
+        list(windows(10, window, stride))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+@pytest.mark.parametrize("stride", [5, 24, 48])
+def test_equals_a_float64_oracle(family, stride):
+    model, documents = decoder(family), corpus(3, longest=120)
+    how = OURS._replace(stride=stride)
+    for doc, nats in zip(documents, token_nats(model, documents, how), strict=True):
+        sequence = torch.tensor([END, *doc.tokens.tolist(), END])
+        for target in range(len(sequence) - 1):
+            # The context by its definition: the window that ends with the stride in which the target lies.
+            stop = CONTEXT if target < CONTEXT else CONTEXT + -(-(target - CONTEXT + 1) // stride) * stride
+            stop = min(stop, len(sequence) - 1)
+            with torch.no_grad():
+                logits = model(sequence[None, max(0, stop - CONTEXT) : target + 1])[0, -1].double()
+            assert nats[target] == pytest.approx(-logits.log_softmax(0)[sequence[target + 1]].item(), abs=2e-5)
+
+
+def test_sums_from_the_same_logits_are_exact():
+    model, documents = decoder(), corpus(1, seed=4)
+    tokens = torch.zeros(1, 32, dtype=torch.int64)
+    how = OURS._replace(window=32, stride=32)
+    short = [document("s", documents[0].tokens[:31])]
+    tokens[0] = torch.tensor([END, *short[0].tokens.tolist()])
+    with torch.no_grad():
+        rows = forward_rows(32, model, torch.device("cpu"))
+        hidden = model.hidden(tokens.expand(rows, 32))[0]
+        padded = torch.zeros(chunk_rows(head_vocabulary(model), bytes_per_logit=8), 32)
+        padded[:32] = hidden
+        logits = model.head(padded)[:32].double()
+    targets = torch.tensor([*short[0].tokens.tolist(), END])
+    exact = [
+        math.log(math.fsum(math.exp(x - row[t]) for x in row)) for row, t in zip(logits.tolist(), targets, strict=True)
+    ]
+    (row,) = score_documents(model, short, how)
+    assert row.nats == pytest.approx(math.fsum(exact[:-1]), rel=1e-12)
+    assert row.end_nats == pytest.approx(exact[-1], rel=1e-12)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+def test_the_bits_do_not_depend_on_batch_size_or_grouping(family):
+    model, documents = decoder(family), corpus(12)
+    reference = score_documents(model, documents, OURS, batch_size=1)
+    for batch_size in (7, 32, 256):
+        assert score_documents(model, documents, OURS, batch_size=batch_size) == reference
+    backwards = score_documents(model, documents[::-1], OURS, batch_size=32)
+    assert backwards[::-1] == reference
+    alone = [score_documents(model, [doc], OURS)[0] for doc in documents[:4]]
+    assert alone == reference[:4]
+
+
+def test_counts_and_the_first_token_without_a_beginning():
+    doc = document("d", np.arange(10))
+    (ours,) = score_documents(decoder(), [doc], OURS)
+    assert (ours.num_tokens, ours.num_bytes) == (10, doc.num_bytes)
+    assert ours.end_nats is not None
+    foreign = score_documents(decoder(), [doc, document("one", [3]), document("none", [])], Conventions(48, 24, None))
+    assert [row.num_tokens for row in foreign] == [9, 0, 0]
+    assert foreign[0].end_nats is None
+
+
+def test_evaluate_draws_no_randomness_and_leaves_the_model_as_it_was():
+    model = decoder("gpt2", dropout=0.5).train()
+    torch.manual_seed(0)
+    np.random.seed(0)
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    report = evaluate(model, corpus(40), OURS, model_name="m", text_name="t")
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (np.random.get_state()[1] == numpy_before).all()
+    quiet = evaluate(decoder("gpt2").eval(), corpus(40), OURS, model_name="m", text_name="t")
+    assert quiet.nats == report.nats
+
+
+def test_positions_and_sources_add_up():
+    documents = [document(f"{'a' if i % 2 else 'b'}/f.jsonl:{i}", d.tokens) for i, d in enumerate(corpus(40))]
+    report = evaluate(decoder(), documents, OURS, model_name="m", text_name="t")
+    table = report.extra["by_position"]
+    assert sum(row["num_tokens"] for row in table) == report.num_tokens
+    total = math.fsum(row["num_tokens"] * row["loss_nats_per_token"] for row in table)
+    assert total == pytest.approx(report.nats, rel=1e-12)
+    assert [row["context_tokens"] for row in table][:2] == [[1, 1], [2, 3]]
+    sources = report.extra["by_source"]
+    assert set(sources) == {"a/f.jsonl", "b/f.jsonl"}
+    assert sum(row["num_bytes"] for row in sources.values()) == report.num_bytes
+
+
+def test_sources_are_folders_where_each_document_is_a_file():
+    rows = [
+        DocumentRow(name=name, nats=1.0, num_tokens=1, num_bytes=1, num_characters=1, num_words=1)
+        for name in ("x/1.txt", "x/2.txt", "y/1.txt")
+    ]
+    assert list(by_source(rows)) == ["x", "y"]
+    assert by_source(rows[:2]) == {}
+
+
+def test_intervals_from_documents_and_from_blocks():
+    many = evaluate(decoder(), corpus(40), OURS, model_name="m", text_name="t")
+    low, high = many.intervals["bits_per_byte"]
+    assert low < many.bits_per_byte < high
+    assert "40 documents" in many.interval_method
+    one = evaluate(decoder(), [document("d", np.arange(2000) % END)], OURS, model_name="m", text_name="t")
+    assert "contiguous blocks" in one.interval_method
+    assert one.intervals["loss_nats_per_token"][0] <= one.loss_nats_per_token
+    tiny = evaluate(decoder(), [document("d", np.arange(20))], OURS, model_name="m", text_name="t")
+    assert tiny.intervals == {}
+
+
+def test_progress_reaches_the_total():
+    seen = []
+    list(token_nats(decoder(), corpus(9), OURS, batch_size=4, progress=lambda done, total: seen.append((done, total))))
+    assert seen[-1][0] == seen[-1][1]
+    assert seen == sorted(seen)
+
+
+def test_lengths_are_few_and_fit():
+    model = decoder("gpt2", context=100)
+    lengths = {padded_length(n, model) for n in range(1, 101)}
+    assert lengths == {32, 48, 64, 96, 100}
+    assert all(padded_length(n, model) >= n for n in range(1, 101))
+
+
+def test_conventions_travel():
+    words = conventions_in_words(OURS, decoder(), 3)
+    assert words["window"] == "48 tokens"
+    assert "float32" in words["dtype"]
