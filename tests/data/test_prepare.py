@@ -21,6 +21,7 @@ from hornbook.text.documents import Document, documents
 from hornbook.text.split import split
 
 WORDS = ["the", "horn", "book", "was", "a", "board,", "größe", "\n", "日本", "\u2003", "of", "letters."]
+WORDS += ["".join(random.Random(i).choices("abcdefgh", k=6)) for i in range(30)]
 
 
 def a_text(seed, num_words=300):
@@ -179,7 +180,7 @@ def test_a_damaged_folder_is_made_anew(texts, tmp_path):
 @pytest.mark.parametrize("tokenizer", ["bpe:320", "characters"])
 def test_the_tokenizer_sees_the_training_side_only(texts, tmp_path, tokenizer):
     first = prepared(texts, tmp_path / "a", tokenizer=tokenizer).tokenizer.fingerprint
-    (texts / "9.txt").write_text("letters of the board " * 90, encoding="utf-8")
+    (texts / "9.txt").write_text("letters of the board " * 200, encoding="utf-8")
     assert prepared(texts, tmp_path / "b", tokenizer=tokenizer).tokenizer.fingerprint == first
     (texts / "0.txt").write_text("letters of the board! " * 90, encoding="utf-8")
     assert prepared(texts, tmp_path / "c", tokenizer=tokenizer).tokenizer.fingerprint != first

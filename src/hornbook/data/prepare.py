@@ -34,6 +34,7 @@ from hornbook.text.split import Segment, default_rule
 from hornbook.text.split import split as split_documents
 from hornbook.text.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 
+_Piece = tuple[int, bool, str]  # number of its segment, whether it is the segment's first, text
 Progress = Callable[[int, int], None]  # (bytes encoded, bytes to encode)
 
 _TASK_CHARACTERS = 2**18  # what a thread encodes at once: long enough to hide the hand-over, short enough for memory
@@ -190,27 +191,28 @@ def _unchanged(out: Path, key: str) -> Prepared | None:
     return None
 
 
-def _encode(tokenizer: Tokenizer, pieces: Sequence[tuple[int, str]]) -> list[_Encoded]:
+def _encode(tokenizer: Tokenizer, pieces: Sequence[_Piece]) -> list[_Encoded]:
     return [
         _Encoded(
-            index,
-            tokenizer.encode(text),
+            segment,
+            # A tokenizer may treat the first piece of a document differently: behind "" none is the first.
+            list(tokenizer.encode_document([text] if is_first else ["", text]))[-1],
             len(text.encode()),
             len(text),
             len(text.split()),
             not text[:1].isspace(),
             text != "" and not text[-1].isspace(),
         )
-        for index, text in pieces
+        for segment, is_first, text in pieces
     ]
 
 
-def _tasks(pieces: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-    task: list[tuple[int, str]] = []
-    size = 0
-    for index, text in pieces:
-        task.append((index, text))
-        size += len(text) + 1
+def _tasks(pieces: Iterator[tuple[int, str]]) -> Iterator[list[_Piece]]:
+    task: list[_Piece] = []
+    last, size = -1, 0
+    for segment, text in pieces:
+        task.append((segment, segment != last, text))
+        last, size = segment, size + len(text) + 1
         if size >= _TASK_CHARACTERS:
             yield task
             task, size = [], 0

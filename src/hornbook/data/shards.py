@@ -20,15 +20,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.facts.errors import InputError
-
-if TYPE_CHECKING:
-    from hornbook.text.tokenizer import Tokenizer
+from hornbook.text.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT, VERSION = "hornbook prepared text", 1
 MANIFEST = "prepared.json"
@@ -225,8 +223,6 @@ def open_prepared(folder: Path | str, *, verify: bool = True) -> Prepared:
     Sizes, headers and the tokenizer's fingerprint are always checked; with `verify` every file is read once, for its
     SHA-256 and for ids outside the vocabulary. Raises InputError with the file and what to do.
     """
-    from hornbook.text.tokenizer import load_tokenizer
-
     folder = present(Path(folder))
     manifest = read_manifest(folder)
     for name, entry in manifest["files"].items():
