@@ -20,7 +20,8 @@ Ids = npt.NDArray[np.int32]
 _PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
 _SHIFTED = [byte for byte in range(256) if byte not in _PRINTABLE]
 BYTE_CHARACTERS = [chr(byte) if byte in _PRINTABLE else chr(256 + _SHIFTED.index(byte)) for byte in range(256)]
-_BYTES = {character: byte for byte, character in enumerate(BYTE_CHARACTERS)}
+# To Latin-1, whose characters are the bytes; what is not in the alphabet becomes U+FFFF, which Latin-1 lacks.
+_LATIN1 = dict.fromkeys(range(256), 0xFFFF) | {ord(c): byte for byte, c in enumerate(BYTE_CHARACTERS)}
 
 # What the split patterns are called here -> the pattern for tiktoken. The first two are written with possessive
 # quantifiers, which change no match; between "gpt2" and "digits" lies that each digit stands alone (SmolLM2), which
@@ -49,8 +50,8 @@ def to_bytes(token: str) -> bytes | None:
     (b' I', None)
     """
     try:
-        return bytes(_BYTES[character] for character in token)
-    except KeyError:
+        return token.translate(_LATIN1).encode("latin-1")
+    except UnicodeEncodeError:
         return None
 
 
@@ -102,21 +103,22 @@ def merged_tokens(model: dict[str, Any], added: set[str]) -> list[tuple[bytes, i
     vocab = model["vocab"]
     if model.get("type") != "BPE" or not plain or not all(character in vocab for character in BYTE_CHARACTERS):
         return None
-    tokens = {character: vocab[character] for character in BYTE_CHARACTERS}
+    tokens = {character: bytes([byte]) for byte, character in enumerate(BYTE_CHARACTERS)}
     last = ""
     for merge in model["merges"]:
         left, right = merge.split(" ") if isinstance(merge, str) else merge
         token = left + right
         if token == last:  # another way to make the token before it (Llama 3 lists every way)
             continue
-        if token in tokens or to_bytes(token) is None:
+        data = to_bytes(token)
+        if token in tokens or data is None:
             return None
-        tokens[token] = vocab[token]
+        tokens[token] = data
         last = token
     unreachable = vocab.keys() - tokens.keys() - added
     if unreachable and model.get("ignore_merges"):
         return None
-    return [(to_bytes(token) or b"", number) for token, number in tokens.items()]
+    return [(data, vocab[token]) for token, data in tokens.items()]
 
 
 def fast_encoder(content: dict[str, Any], reference: Any) -> Callable[[str], Ids] | None:

@@ -206,12 +206,12 @@ def load_tokenizer(folder_or_file: Path) -> Tokenizer:
     reference = tokenizer_json.reference(content)  # refuses what the library refuses
     kind = tokenizer_json.kind(content)
     if kind != "foreign":
-        return _ours(kind, content)
+        return _ours(kind, content, reference)
     config = tokenizer_json.read_config(file.parent, content)
     return Tokenizer(kind, content, config, _exact_encoder(content, reference))
 
 
-def _ours(kind: str, content: dict[str, Any]) -> Tokenizer:
+def _ours(kind: str, content: dict[str, Any], reference: Any = None) -> Tokenizer:
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,
@@ -222,7 +222,9 @@ def _ours(kind: str, content: dict[str, Any]) -> Tokenizer:
         return Tokenizer(kind, content, config, _byte_encoder)
     if kind == "characters":
         return Tokenizer(kind, content, config, _character_encoder(content["model"]["vocab"]))
-    return Tokenizer(kind, content, config, _exact_encoder(content, tokenizer_json.reference(content)))
+    if reference is None:
+        reference = tokenizer_json.reference(content)
+    return Tokenizer(kind, content, config, _exact_encoder(content, reference))
 
 
 # From a piece to its ids
