@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hornbook.evaluation.breakdown import by_source
 from hornbook.evaluation.corpus import (
     Conventions,
     EncodedDocument,
-    by_source,
     conventions_in_words,
     evaluate,
     forward_rows,
@@ -19,8 +19,8 @@ from hornbook.evaluation.corpus import (
     padded_length,
     score_documents,
     token_nats,
-    windows,
 )
+from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import chunk_rows

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -23,7 +22,8 @@ import torch
 from torch import Tensor
 
 from hornbook.data.shards import NUM_TOKENS, Part
-from hornbook.evaluation.intervals import block_length, bootstrap_ratio
+from hornbook.evaluation.breakdown import Blocks, Positions, by_source, intervals
+from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import head_nats
 from hornbook.model.decoder import Decoder
@@ -33,8 +33,6 @@ from hornbook.text.tokenizer import Tokenizer
 Progress = Callable[[int, int], None]  # (targets scored, targets to score)
 
 T = TypeVar("T")
-
-INTERVAL_DOCUMENTS = 30  # from so many documents on they are what is resampled; below, blocks of tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,31 +87,6 @@ def part_documents(part: Part, tokenizer: Tokenizer, *, limit: int | None = None
             EncodedDocument(part.names[i], tokens, num_bytes, num_characters, num_words, digest, lengths)
         )  # fmt: skip
     return documents
-
-
-class Window(NamedTuple):
-    """Inputs `start..stop` are read at once; the targets `first..stop` of them are scored. Target t follows input t."""
-
-    start: int
-    first: int
-    stop: int
-
-
-def windows(num_targets: int, window: int, stride: int) -> Iterator[Window]:
-    """Cover targets: each is scored once, with more than `window - stride` inputs where there are as many.
-
-    >>> [tuple(w) for w in windows(10, 4, 2)]
-    [(0, 0, 4), (2, 4, 6), (4, 6, 8), (6, 8, 10)]
-    >>> [tuple(w) for w in windows(10, 4, 4)]  # disjoint targets; the last window still reads all it can
-    [(0, 0, 4), (4, 4, 8), (6, 8, 10)]
-    """
-    if not 0 < stride <= window:
-        raise InputError(f"the stride is {stride} and the window {window} tokens, but 1 <= stride <= window must hold.")
-    first = 0
-    while first < num_targets:
-        stop = min(first + (stride if first else window), num_targets)
-        yield Window(max(0, stop - window), first, stop)
-        first = stop
 
 
 class Conventions(NamedTuple):
@@ -317,14 +290,16 @@ def evaluate(
 
     Raises InputError when no token can be scored.
     """
-    rows, positions, blocks = [], _Positions(), _Blocks(documents, how.window)
+    rows, positions = [], Positions()
+    blocks = Blocks(len(documents), sum(len(d.tokens) for d in documents), how.window)
     scores = token_nats(model, documents, how, batch_size=batch_size, device=device, progress=progress)
     for document, nats in zip(documents, scores, strict=True):
         row = document_row(document, nats, how)
         rows.append(row)
-        positions.add(nats[: row.num_tokens], how)
-        blocks.add(document, nats[: row.num_tokens])
-    intervals, method = _intervals(rows, blocks, seed)
+        inside, scored = nats[: row.num_tokens], document.tokens[len(document.tokens) - row.num_tokens :]
+        positions.add(inside, how.window, how.stride)
+        blocks.add(inside, document.byte_lengths[scored])
+    pairs, method = intervals(rows, blocks, seed)
     extra: dict[str, Any] = {"by_position": positions.table(), "text_sha256": [d.sha256 for d in documents]}
     if sources := by_source(rows):
         extra["by_source"] = sources
@@ -333,93 +308,7 @@ def evaluate(
         text=text_name,
         conventions=conventions_in_words(how, model, len(documents)),
         documents=rows,
-        intervals=intervals,
+        intervals=pairs,
         interval_method=method,
         extra=extra,
     )
-
-
-class _Positions:
-    """Sums by the number of tokens a target could see, in buckets 1, 2-3, 4-7, ..."""
-
-    def __init__(self) -> None:
-        self.nats = np.zeros(64)
-        self.counts = np.zeros(64, np.int64)
-
-    def add(self, nats: np.ndarray, how: Conventions) -> None:
-        for w in windows(len(nats), how.window, how.stride):
-            seen = np.arange(w.first - w.start + 1, w.stop - w.start + 1)
-            buckets = np.frexp(seen)[1] - 1
-            self.nats += np.bincount(buckets, nats[w.first : w.stop], 64)
-            self.counts += np.bincount(buckets, minlength=64)
-
-    def table(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "context_tokens": [2**k, 2 ** (k + 1) - 1],
-                "num_tokens": int(self.counts[k]),
-                "loss_nats_per_token": float(self.nats[k] / self.counts[k]),
-            }
-            for k in np.flatnonzero(self.counts).tolist()
-        ]
-
-
-class _Blocks:
-    """Sums over contiguous blocks of tokens within documents, kept only where there are too few documents."""
-
-    def __init__(self, documents: Sequence[EncodedDocument], window: int) -> None:
-        few = len(documents) < INTERVAL_DOCUMENTS
-        self.length = block_length(sum(len(d.tokens) for d in documents), window) if few else 0
-        self.rows: list[tuple[float, int, int]] = []
-
-    def add(self, document: EncodedDocument, nats: np.ndarray) -> None:
-        if not self.length or not len(nats):
-            return
-        num_bytes = document.byte_lengths[document.tokens[len(document.tokens) - len(nats) :]]
-        # The rest is spread over the blocks, so that no block is much shorter than the others.
-        for some in np.array_split(np.arange(len(nats)), max(1, len(nats) // self.length)):
-            self.rows.append((float(nats[some].sum()), len(some), int(num_bytes[some].sum())))
-
-
-def _intervals(
-    rows: Sequence[DocumentRow], blocks: _Blocks, seed: int
-) -> tuple[dict[str, tuple[float, float]], str | None]:
-    """95 % intervals of loss and bits per byte, and how they were made."""
-    if blocks.length:
-        sums = np.array(blocks.rows, float).reshape(-1, 3)
-        method = (
-            f"bootstrap-t over {len(sums)} contiguous blocks of about {blocks.length} tokens within {len(rows)} "
-            f"document{'s' * (len(rows) != 1)} (fewer than {INTERVAL_DOCUMENTS}): holds for this text, not for others"
-        )
-    else:
-        sums = np.array([(row.nats, row.num_tokens, row.num_bytes) for row in rows], float)
-        method = f"bootstrap-t over {len(sums)} documents"
-    loss = bootstrap_ratio(sums[:, 0], sums[:, 1], seed=seed)
-    bits = bootstrap_ratio(sums[:, 0], sums[:, 2] * math.log(2), seed=seed)
-    if loss is None or bits is None:
-        return {}, "none: the text is too short for one"
-    return {"loss_nats_per_token": loss, "bits_per_byte": bits}, method
-
-
-def by_source(rows: Sequence[DocumentRow]) -> dict[str, dict[str, Any]]:
-    """Sums by the file documents came from, or by its folder where every document is a file; empty for one source."""
-    files = [row.name.split("#")[0].split("[")[0] for row in rows]
-    files = [re.sub(r":\d+$", "", file) for file in files]
-    if len(set(files)) == len(files):
-        files = [file.rpartition("/")[0] or "." for file in files]
-    groups: dict[str, list[DocumentRow]] = {}
-    for file, row in zip(files, rows, strict=True):
-        groups.setdefault(file, []).append(row)
-    if not 1 < len(groups) < len(rows):
-        return {}
-    table = {}
-    for file, group in sorted(groups.items()):
-        nats, tokens, num_bytes = (math.fsum(getattr(r, k) for r in group) for k in ("nats", "num_tokens", "num_bytes"))
-        table[file] = {
-            "num_documents": len(group),
-            "num_tokens": int(tokens),
-            "num_bytes": int(num_bytes),
-            "loss_nats_per_token": nats / tokens if tokens else None,
-            "bits_per_byte": nats / (math.log(2) * num_bytes) if num_bytes else None,
-        }
-    return table

@@ -1,0 +1,101 @@
+"""What the nats of a text's tokens say beyond their sum: intervals, sums by position in the context and by source."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hornbook.evaluation.intervals import block_length, bootstrap_ratio
+from hornbook.evaluation.windows import windows
+from hornbook.records.result import DocumentRow
+
+INTERVAL_DOCUMENTS = 30  # from so many documents on they are what is resampled; below, blocks of tokens
+
+
+class Positions:
+    """Sums by the number of tokens a target could see, in buckets 1, 2-3, 4-7, ..."""
+
+    def __init__(self) -> None:
+        self.nats = np.zeros(64)
+        self.counts = np.zeros(64, np.int64)
+
+    def add(self, nats: np.ndarray, window: int, stride: int) -> None:
+        for w in windows(len(nats), window, stride):
+            seen = np.arange(w.first - w.start + 1, w.stop - w.start + 1)
+            buckets = np.frexp(seen)[1] - 1
+            self.nats += np.bincount(buckets, nats[w.first : w.stop], 64)
+            self.counts += np.bincount(buckets, minlength=64)
+
+    def table(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "context_tokens": [2**k, 2 ** (k + 1) - 1],
+                "num_tokens": int(self.counts[k]),
+                "loss_nats_per_token": float(self.nats[k] / self.counts[k]),
+            }
+            for k in np.flatnonzero(self.counts).tolist()
+        ]
+
+
+class Blocks:
+    """Sums over contiguous blocks of tokens within documents, kept only where there are too few documents."""
+
+    def __init__(self, num_documents: int, num_tokens: int, window: int) -> None:
+        self.length = block_length(num_tokens, window) if num_documents < INTERVAL_DOCUMENTS else 0
+        self.rows: list[tuple[float, int, int]] = []
+
+    def add(self, nats: np.ndarray, num_bytes: np.ndarray) -> None:
+        """The nats and bytes of each scored token of one document, (n,) both."""
+        if not self.length or not len(nats):
+            return
+        # The rest is spread over the blocks, so that no block is much shorter than the others.
+        for some in np.array_split(np.arange(len(nats)), max(1, len(nats) // self.length)):
+            self.rows.append((float(nats[some].sum()), len(some), int(num_bytes[some].sum())))
+
+
+def intervals(
+    rows: Sequence[DocumentRow], blocks: Blocks, seed: int
+) -> tuple[dict[str, tuple[float, float]], str | None]:
+    """95 % intervals of loss and bits per byte, and how they were made."""
+    if blocks.length:
+        sums = np.array(blocks.rows, float).reshape(-1, 3)
+        method = (
+            f"bootstrap-t over {len(sums)} contiguous blocks of about {blocks.length} tokens within {len(rows)} "
+            f"document{'s' * (len(rows) != 1)} (fewer than {INTERVAL_DOCUMENTS}): holds for this text, not for others"
+        )
+    else:
+        sums = np.array([(row.nats, row.num_tokens, row.num_bytes) for row in rows], float)
+        method = f"bootstrap-t over {len(sums)} documents"
+    loss = bootstrap_ratio(sums[:, 0], sums[:, 1], seed=seed)
+    bits = bootstrap_ratio(sums[:, 0], sums[:, 2] * math.log(2), seed=seed)
+    if loss is None or bits is None:
+        return {}, "none: the text is too short for one"
+    return {"loss_nats_per_token": loss, "bits_per_byte": bits}, method
+
+
+def by_source(rows: Sequence[DocumentRow]) -> dict[str, dict[str, Any]]:
+    """Sums by the file documents came from, or by its folder where every document is a file; empty for one source."""
+    files = [row.name.split("#")[0].split("[")[0] for row in rows]
+    files = [re.sub(r":\d+$", "", file) for file in files]
+    if len(set(files)) == len(files):
+        files = [file.rpartition("/")[0] or "." for file in files]
+    groups: dict[str, list[DocumentRow]] = {}
+    for file, row in zip(files, rows, strict=True):
+        groups.setdefault(file, []).append(row)
+    if not 1 < len(groups) < len(rows):
+        return {}
+    table = {}
+    for file, group in sorted(groups.items()):
+        nats, tokens, num_bytes = (math.fsum(getattr(r, k) for r in group) for k in ("nats", "num_tokens", "num_bytes"))
+        table[file] = {
+            "num_documents": len(group),
+            "num_tokens": int(tokens),
+            "num_bytes": int(num_bytes),
+            "loss_nats_per_token": nats / tokens if tokens else None,
+            "bits_per_byte": nats / (math.log(2) * num_bytes) if num_bytes else None,
+        }
+    return table
