@@ -200,4 +200,4 @@ def test_the_memory_does_not_grow_with_the_training_side(monkeypatch):
         tracemalloc.stop()
         return peak
 
-    assert peak_bytes(75) < 1.2 * peak_bytes(25)
+    assert peak_bytes(75) < peak_bytes(15) + 2**21  # whereas the 8-grams of the difference have 3.7 MiB

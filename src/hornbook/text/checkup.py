@@ -267,10 +267,12 @@ class _Repeats:
     def __init__(self) -> None:
         self._shift, self._seen, self._counts = np.uint64(0), np.empty(0, np.uint64), np.empty(0, np.int64)
         self._waiting: list[Hashes] = []
+        self._num_waiting = 0
 
     def add(self, grams: Hashes) -> None:
         self._waiting.append(self._sampled(grams))
-        if sum(map(len, self._waiting)) > _SAMPLE_GRAMS:
+        self._num_waiting += len(self._waiting[-1])
+        if self._num_waiting > _SAMPLE_GRAMS:
             self._merge()
 
     @property
@@ -287,6 +289,7 @@ class _Repeats:
         weights = np.concatenate([self._counts, np.ones(len(grams) - len(self._seen), np.int64)])
         self._seen, inverse = np.unique(grams, return_inverse=True)
         self._counts, self._waiting = np.bincount(inverse, weights, len(self._seen)).astype(np.int64), []
+        self._num_waiting = 0
         while len(self._seen) > _SAMPLE_GRAMS:
             self._shift += np.uint64(1)
             kept = self._seen << (np.uint64(64) - self._shift) == 0
