@@ -125,11 +125,11 @@ def test_words_are_counted_across_pieces(tmp_path):
 
 def test_a_foreign_tokenizer_that_puts_a_space_before_a_document_and_has_no_end_of_text(tmp_path):
     """The space comes before each document but not before each of its pieces, and no id separates the documents."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, models, normalizers
 
     vocab = [("\u2581", -3.0), *((letter, -4.0) for letter in "abcdex"), ("\u2581ab", -2.0)]
     foreign = Tokenizer(models.Unigram(vocab, unk_id=0))
-    foreign.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    foreign.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
     (tmp_path / "foreign").mkdir()
     foreign.save(str(tmp_path / "foreign" / "tokenizer.json"))
     chance = random.Random(0)
