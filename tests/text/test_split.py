@@ -1,0 +1,197 @@
+import hashlib
+import itertools
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hornbook.facts.errors import InputError
+from hornbook.text.documents import Document, documents, safe_pieces
+from hornbook.text.split import MANY_DOCUMENTS, Segment, default_rule, split
+
+
+def document(name: str, text: str) -> Document:
+    return Document(name, partial(safe_pieces, [text]))
+
+
+def prose(num_characters: int) -> str:
+    return " ".join(f"word{i}" for i in range(num_characters // 5))[:num_characters]
+
+
+def text_of(segments: list[Segment]) -> list[str]:
+    return [segment.text() for segment in segments]
+
+
+@given(st.text(min_size=1, max_size=300), st.integers(0, 300), st.one_of(st.none(), st.integers(0, 300)))
+def test_a_segment_is_a_slice_of_its_document(text, start, stop):
+    segment = Segment(document("d", text * 400), start * 390, None if stop is None else stop * 390)
+    expected = (text * 400)[start * 390 : None if stop is None else stop * 390]
+    assert segment.text() == expected
+    assert list(segment.pieces()) == list(safe_pieces([expected]))
+
+
+def test_names():
+    whole = document("d", "text")
+    assert Segment(whole, 0, None).name == "d"
+    assert Segment(whole, 0, 3).name == "d[0:3]"
+    assert Segment(whole, 3, None).name == "d[3:]"
+
+
+def test_none_trains_on_everything():
+    both = [document("a", "x"), document("b", "y")]
+    train, validation = split(both, "none")
+    assert text_of(train) == ["x", "y"]
+    assert validation == []
+
+
+# tail
+
+
+@given(st.integers(20, 70_000))
+@settings(max_examples=20)
+def test_tail_of_one_document_is_that_of_nanogpt(num_characters):
+    text = prose(num_characters)
+    train, validation = split([document("d", text)], "tail:0.1")
+    n = int(0.9 * len(text))
+    assert text_of(train + validation) == [text[:n], text[n:]]
+
+
+@given(st.lists(st.integers(1, 1000), min_size=2, max_size=30), st.sampled_from([0.05, 0.1, 0.5]))
+def test_tail_of_several_is_the_shortest_tail_of_documents_with_the_share(sizes, share):
+    texts = ["x" * size for size in sizes]
+    shortest = next(k for k in range(1, len(sizes) + 1) if sum(sizes[-k:]) >= share * sum(sizes))
+    if shortest == len(sizes):
+        with pytest.raises(InputError, match="training side empty"):
+            split([document(str(i), text) for i, text in enumerate(texts)], f"tail:{share}")
+        return
+    train, validation = split([document(str(i), text) for i, text in enumerate(texts)], f"tail:{share}")
+    assert [segment.name for segment in train + validation] == [str(i) for i in range(len(sizes))]
+    assert len(validation) == shortest
+
+
+# hash
+
+
+def test_hash_depends_on_the_text_alone_and_keeps_duplicates_together():
+    many = [document(f"d{i}", f"text {i % 500}") for i in range(1000)]
+    train, validation = split(many, "hash:0.1")
+    assert not set(text_of(train)) & set(text_of(validation))
+    alone = {s.document.text() for s in split(many[:200], "hash:0.1")[1]}
+    assert alone == set(text_of(validation)) & {d.text() for d in many[:200]}
+    expected = {
+        t for t in text_of(train + validation) if int(hashlib.sha256(t.encode()).hexdigest(), 16) < 0.1 * 2**256
+    }
+    assert set(text_of(validation)) == expected
+    assert 20 < len(expected) < 80  # 50 of 500, more than four standard deviations on both sides
+    larger = split(many, "hash:0.3")[1]
+    assert set(text_of(validation)) < set(text_of(larger))
+
+
+# blocks
+
+
+@given(
+    st.integers(0, 300_000),
+    st.sampled_from([0.01, 0.1, 0.25, 0.5, 0.9]),
+    st.sampled_from(["prose", "no spaces", "blank"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_blocks_are_disjoint_with_a_gap_and_have_the_share(num_characters, share, kind):
+    texts = {"prose": prose(num_characters), "no spaces": "字" * num_characters, "blank": " " * num_characters}
+    other = document("other", prose(50_000))
+    train, validation = split([document("d", texts[kind]), other], f"blocks:{share}")
+    mine = [
+        (s.start, len(texts[kind]) if s.stop is None else s.stop, s in validation)
+        for s in train + validation
+        if s.document.name == "d"
+    ]
+    mine.sort()
+    num_validation = sum(stop - start for start, stop, is_validation in mine if is_validation)
+    if share * num_characters < 64:
+        assert mine == [(0, num_characters, False)]
+        return
+    assert abs(num_validation - share * num_characters) <= 40 * sum(is_validation for *_, is_validation in mine)
+    assert mine[0][0] == 0
+    assert mine[-1][1] == num_characters
+    assert [is_validation for *_, is_validation in mine] == [bool(i % 2) for i in range(len(mine))]
+    for (_, stop, _), (start, _, _) in itertools.pairwise(mine):
+        assert 0 < start - stop <= 300
+    assert all(stop > start for start, stop, _ in mine)
+
+
+def test_blocks_are_spread_evenly_and_cut_no_word():
+    text = prose(1_000_000)
+    train, validation = split([document("d", text)], "blocks:0.1")
+    middles = [(s.start + (s.stop or 0)) / 2 for s in validation]
+    assert len(middles) == 12
+    assert all(abs(middle - (i + 0.5) * len(text) / 12) < 40 for i, middle in enumerate(middles))
+    for segment in train + validation:
+        assert segment.start == 0 or text[segment.start - 1] == " "
+        assert segment.stop is None or text[segment.stop - 1] == " "
+
+
+def test_blocks_do_not_depend_on_other_documents():
+    one, two = document("one", prose(9_000)), document("two", prose(70_000))
+    both = split([one, two], "blocks:0.1")
+    assert [a + b for a, b in zip(split([one], "blocks:0.1"), split([two], "blocks:0.1"), strict=True)] == list(both)
+
+
+# folder
+
+
+def test_folder_by_name_and_by_path(tmp_path, monkeypatch):
+    for name in ("train/a.txt", "valid/b.txt", "validation/c.txt"):
+        (tmp_path / "texts" / name).parent.mkdir(parents=True)
+        (tmp_path / "texts" / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+    for folder in ("valid", "valid/", "texts/valid", str(tmp_path / "texts" / "valid")):
+        train, validation = split(documents(["texts"]), f"folder:{folder}")
+        assert text_of(train) == ["train/a.txt", "validation/c.txt"]
+        assert text_of(validation) == ["valid/b.txt"]
+    train, validation = split(documents(["texts/train", "texts/valid"]), "folder:texts/valid")
+    assert (text_of(train), text_of(validation)) == (["train/a.txt"], ["valid/b.txt"])
+    with pytest.raises(InputError, match="give it among the texts too"):
+        split(documents(["texts/train"]), "folder:texts/valid")
+    with pytest.raises(InputError, match="training side empty"):
+        split(documents(["texts/valid"]), "folder:texts/valid")
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("hsah:0.1", 'did you mean "hash"'),
+        ("", "unknown"),
+        ("hash", "as in hash:0.1"),
+        ("hash:", "as in hash:0.1"),
+        ("tail:0", "above 0 and at most 0.9"),
+        ("tail:-0.1", "above 0 and at most 0.9"),
+        ("tail:0.95", "above 0 and at most 0.9"),
+        ("blocks:nan", "above 0 and at most 0.9"),
+        ("blocks:ten", "above 0 and at most 0.9"),
+        ("folder", "needs the folder"),
+        ("folder:", "needs the folder"),
+        ("none:0.1", "takes no argument"),
+        ("blocks:0.1", "validation side empty"),
+        ("hash:0.0001", "validation side empty"),
+        ("tail:0.1", "validation side empty"),
+    ],
+)
+def test_rules_that_are_refused(rule, words):
+    with pytest.raises(InputError) as caught:
+        split([document("d", "x")], rule)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_to_split():
+    with pytest.raises(InputError, match="no document"):
+        split([], "tail:0.1")
+
+
+def test_the_default_rule_changes_at_fifty_documents():
+    assert default_rule(MANY_DOCUMENTS - 1) == "blocks:0.1"
+    assert default_rule(MANY_DOCUMENTS) == "hash:0.1"
