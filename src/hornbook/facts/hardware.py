@@ -27,7 +27,7 @@ class Accelerator(msgspec.Struct, frozen=True):
         """The dtype that one trains in here, and its peak FLOP/s; None where no peak is known.
 
         >>> lookup("T4")[1].training_flops()  # no bfloat16
-        ('float16', 65000000000000.0)
+        ('float16', 65000000000000)
         """
         for dtype in ("bfloat16", "float16", "float32"):
             if dtype in self.peak_flops:
@@ -41,8 +41,8 @@ class Accelerator(msgspec.Struct, frozen=True):
         >>> round(lookup("A100-80")[1].balance), round(lookup("H100")[1].balance)
         (153, 295)
         """
-        peak = self.training_flops()
-        return None if peak is None or not self.bandwidth_bytes_per_second else peak[1] / self.bandwidth_bytes_per_second
+        peak, bandwidth = self.training_flops(), self.bandwidth_bytes_per_second
+        return None if peak is None or not bandwidth else peak[1] / bandwidth
 
 
 def _gpu(
@@ -55,9 +55,9 @@ def _gpu(
 
 
 def _tpu(name: str, half: float, memory: float, bandwidth: float, source: str, *also: str) -> Accelerator:
-    """Per chip. Google prints no float32 peak and, but for v4, no power."""
-    page, watts = f"Google Cloud TPU documentation, {source}", 192.0 if name == "TPUv4" else None
-    return Accelerator(name, {"bfloat16": half * TB}, int(memory * GB), bandwidth * GB, watts, page, "2025-11", also)
+    """Per chip. Google prints no float32 peak, and no power that includes what a chip needs around it."""
+    page = f"Google Cloud TPU documentation, {source}"
+    return Accelerator(name, {"bfloat16": half * TB}, int(memory * GB), bandwidth * GB, None, page, "2025-11", also)
 
 
 def _cpu(

@@ -1,0 +1,261 @@
+"""FLOPs -> GPU-hours, wall time, kWh, money. Each is a range that should contain the truth in nine cases of ten.
+
+hours = FLOPs / (peak x utilisation x 3600). FLOPs and peak are known; the utilisation of a whole run, with its restarts
+and evaluations, is not, and it is what the ranges are about. It is fitted on `published.RUNS`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import msgspec
+import numpy as np
+
+from hornbook.facts.errors import InputError
+from hornbook.facts.hardware import Accelerator, lookup
+from hornbook.facts.shape import GPTShape
+from hornbook.planning.published import RUNS, PublishedRun
+
+REFERENCE_BALANCE = 153.0  # FLOPs per byte of an A100-80, where the constant of the fit is anchored
+SLOPE_PRIOR = 0.2  # sd; the slope lies between 0 (bound by arithmetic) and -1 (bound by memory), nearer to 0
+FAMILY_VARIANCE, RUN_VARIANCE = 0.06, 0.03  # of log utilisation, between and within families
+STUDENT_95 = 1.80  # upper 95 % point of Student's t with 11 degrees of freedom: 13 families less 2 coefficients
+SMALLEST_PARAMETERS = 50e6  # the smallest run of the table has 70M
+MEASURED_FACTOR = 1.15  # a run against a probe of the same run on the same machine
+DRAW = (0.75, 0.85, 0.95)  # of the power limit while training: Luccioni et al. 2022, Morrison et al. 2025
+HOST = (1.10, 1.15, 1.20)  # processors, memory, network of the host, beside its accelerators
+FACILITY = (1.08, 1.20, 1.50)  # PUE: Chowdhery et al. 2022 state 1.08; an old machine room has 1.5
+
+
+class Range(msgspec.Struct, frozen=True):
+    """A central value and its 90 % range, with the reason for its width."""
+
+    low: float
+    central: float
+    high: float
+    reason: str
+
+    def times(self, factor: float) -> Range:
+        return Range(self.low * factor, self.central * factor, self.high * factor, self.reason)
+
+    def contains(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """What a run takes. What cannot be known is None, and `unknown` says why."""
+
+    flops: float
+    utilisation: Range | None
+    gpu_hours: Range | None
+    wall_seconds: Range | None
+    energy_kwh: Range | None
+    price_usd: Range | None
+    unknown: tuple[str, ...] = ()
+
+
+def typical_shape(parameters: float) -> tuple[int, int]:
+    """Layers and width of a decoder of which only the size is known: 12 x layers x width^2 at width = 128 x layers.
+
+    >>> typical_shape(6.7e9), typical_shape(70e9)  # Llama's are (32, 4096) and (80, 8192)
+    ((32, 4150), (71, 9072))
+    """
+    width = (128 * parameters / 12) ** (1 / 3)
+    return max(1, round(width / 128)), max(1, round(width))
+
+
+def training_flops(
+    parameters: float, tokens: float, *, context: float, layers: int | None = None, width: int | None = None
+) -> float:
+    """FLOPs of training by size: (6 x parameters + 12 x layers x width x context) x tokens (Chowdhery et al. 2022,
+    appendix B, the full square of attention). `shape.flops_per_token() x tokens` is better where the shape is known.
+
+    >>> f"{training_flops(6.738e9, 2e12, context=4096, layers=32, width=4096):.3g}"
+    '9.37e+22'
+    """
+    if layers is None or width is None:
+        layers, width = typical_shape(parameters)
+    return (6 * parameters + 12 * layers * width * context) * tokens
+
+
+def shape_flops(shape: GPTShape, tokens: float, window: int | None = None) -> float:
+    """FLOPs of training this shape on this many tokens."""
+    return float(shape.flops_per_token(window)) * tokens
+
+
+def run_flops(run: PublishedRun) -> float:
+    return training_flops(run.parameters, run.tokens, context=run.context, layers=run.layers, width=run.width)
+
+
+def implied_utilisation(flops: float, gpu_hours: float, accelerator: Accelerator) -> float | None:
+    """FLOPs done / FLOPs that the hours could have done at the peak; None where no peak is known."""
+    peak = accelerator.training_flops()
+    return None if peak is None else flops / (gpu_hours * 3600 * peak[1])
+
+
+def refuse_impossible(
+    parameters: float, tokens: float, gpu_hours: float, accelerator: Accelerator, *, context: int = 0,
+    layers: int | None = None, width: int | None = None,
+) -> None:  # fmt: skip
+    """Raise InputError when the hours would need more than the peak, counting only what no kernel can leave out:
+    the weights and the causal half of attention.
+
+    llm.c's scripts/run_gpt3_125M.sh states 150 ms a step of 524,288 tokens on eight A100, an hour of which is
+
+    >>> refuse_impossible(124.5e6, 24_000 * 524_288, 8, lookup("A100")[1])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    hornbook.facts.errors.InputError: training ... needs 105% of the peak of one A100-80 (312 TFLOP/s), ...
+    """
+    flops = training_flops(parameters, tokens, context=context / 2, layers=layers, width=width)
+    share, peak = implied_utilisation(flops, gpu_hours, accelerator), accelerator.training_flops()
+    if share is not None and peak is not None and share > 1:
+        raise InputError(
+            f"training {parameters:.3g} parameters on {tokens:.3g} tokens in {gpu_hours:,.1f} accelerator-hours needs "
+            f"{share:.0%} of the peak of one {accelerator.name} ({peak[1] / 1e12:.0f} TFLOP/s), which is impossible: "
+            "check the tokens, the hours and the number of accelerators."
+        )
+
+
+def _features(accelerator: Accelerator) -> list[float]:
+    """1 and log(balance / reference), the balance kept within those of the fitted runs."""
+    balances = [lookup(run.accelerator)[1].balance or REFERENCE_BALANCE for run in RUNS if not run.check]
+    balance = min(max(accelerator.balance or REFERENCE_BALANCE, min(balances)), max(balances))
+    return [1.0, math.log(balance / REFERENCE_BALANCE)]
+
+
+def _solve(runs: list[PublishedRun]) -> np.ndarray:
+    """Coefficients (2,) of log utilisation: generalised least squares in which runs of a family share an error."""
+    features = np.array([_features(lookup(run.accelerator)[1]) for run in runs])
+    observed = [
+        implied_utilisation(run_flops(run), run.accelerator_hours, lookup(run.accelerator)[1]) or 1.0 for run in runs
+    ]
+    same = np.array([[a.family == b.family for b in runs] for a in runs])
+    precision = np.linalg.inv(FAMILY_VARIANCE * same + RUN_VARIANCE * np.eye(len(runs)))
+    prior = np.diag([0.0, SLOPE_PRIOR**-2])
+    solution: np.ndarray = np.linalg.solve(
+        features.T @ precision @ features + prior, features.T @ precision @ np.log(observed)
+    )
+    return solution
+
+
+@functools.cache
+def fit(without_family: str | None = None) -> tuple[float, float, float]:
+    """(constant, slope, sd): log utilisation = constant + slope x log(balance / 153), and the sd of its error on
+    families that were left out, one at a time."""
+    runs = [run for run in RUNS if not run.check and run.family != without_family]
+    errors = []
+    for family in sorted({run.family for run in runs}):
+        coefficients = _solve([run for run in runs if run.family != family])
+        for run in (run for run in runs if run.family == family):
+            accelerator = lookup(run.accelerator)[1]
+            seen = implied_utilisation(run_flops(run), run.accelerator_hours, accelerator) or 1.0
+            errors.append(float(np.dot(_features(accelerator), coefficients)) - math.log(seen))
+    constant, slope = _solve(runs)
+    return float(constant), float(slope), math.sqrt(sum(error * error for error in errors) / len(errors))
+
+
+def why_unknown(accelerator: Accelerator, parameters: float) -> str | None:
+    """Why no utilisation can be named, as a sentence; None where one can."""
+    peak = accelerator.training_flops()
+    if peak is None:
+        return f"the peak FLOP/s of {accelerator.name} is unknown: give --peak or measure with --measure."
+    if accelerator.bandwidth_bytes_per_second is not None and peak[0] == "float32":
+        return f"no published run used {accelerator.name}: measure with --measure."
+    if parameters < SMALLEST_PARAMETERS:
+        return (
+            f"{parameters:,.0f} parameters are fewer than in any published run (70M): how much of the peak so small a "
+            "model reaches is unknown, measure with --measure."
+        )
+    return None
+
+
+def utilisation(accelerator: Accelerator, parameters: float, *, without_family: str | None = None) -> Range | None:
+    """Share of the peak that a whole run reaches, or None with `why_unknown`.
+
+    >>> u = utilisation(lookup("A100")[1], 7e9)
+    >>> f"{u.central:.2f} {u.high / u.low:.1f}"
+    '0.40 3.4'
+    """
+    if why_unknown(accelerator, parameters) is not None:
+        return None
+    constant, slope, deviation = fit(without_family)
+    central = math.exp(float(np.dot(_features(accelerator), [constant, slope])))
+    factor = min(math.exp(STUDENT_95 * deviation), 2.0)
+    reason = (
+        f"published runs on such accelerators reached {central / factor:.0%} to {central * factor:.0%} of the peak, "
+        "restarts and evaluations included"
+    )
+    return Range(central / factor, central, min(central * factor, 1.0), reason)
+
+
+def power_range(accelerator: Accelerator) -> Range | None:
+    """Watts per accelerator while training, with its share of host and building; None where the limit is unknown.
+
+    >>> p = power_range(lookup("A100")[1])
+    >>> round(p.low), round(p.central), round(p.high)
+    (356, 469, 684)
+    """
+    if accelerator.power_watts is None:
+        return None
+    low, central, high = (accelerator.power_watts * d * h * f for d, h, f in zip(DRAW, HOST, FACILITY, strict=True))
+    return Range(low, central, high, "75 to 95 % of the power limit, 10 to 20 % for the host, PUE 1.08 to 1.5")
+
+
+def product(a: Range, b: Range) -> Range:
+    """The range of a product of independent quantities: log widths add in quadrature.
+
+    >>> r = product(Range(1, 2, 4, "x"), Range(3, 3, 3, "y"))
+    >>> round(r.low, 9), r.central, round(r.high, 9), r.reason
+    (3.0, 6, 12.0, 'x; y')
+    """
+    central = a.central * b.central
+    below = math.hypot(math.log(a.central / a.low), math.log(b.central / b.low))
+    above = math.hypot(math.log(a.high / a.central), math.log(b.high / b.central))
+    return Range(central / math.exp(below), central, central * math.exp(above), f"{a.reason}; {b.reason}")
+
+
+def price(gpu_hours: float, count: int, usd_per_hour: float) -> float:
+    """US dollars; `usd_per_hour` pays for all `count` accelerators.
+
+    >>> price(184_320, 8, 30)  # Llama 2 7B at $30 an hour for eight
+    691200.0
+    """
+    return gpu_hours / count * usd_per_hour
+
+
+def budget(
+    flops: float, accelerator: Accelerator, *, count: int = 1, parameters: float, usd_per_hour: float | None = None,
+    measured_flops_per_second: float | None = None,
+) -> Budget:  # fmt: skip
+    """What `flops` take on `count` accelerators. `measured_flops_per_second` is what one of them did in a probe of
+    this very run, and then replaces the peak and the published runs."""
+    unknown: list[str] = []
+    share, hours = utilisation(accelerator, parameters), None
+    if measured_flops_per_second is not None:
+        peak = accelerator.training_flops()
+        done, f = measured_flops_per_second, MEASURED_FACTOR
+        why = f"measured here: {done / 1e9:,.1f} GFLOP/s; a run varies by 15 % around a probe"
+        share = None if peak is None else Range(done / peak[1] / f, done / peak[1], done / peak[1] * f, why)
+        central = flops / done / 3600
+        hours = Range(central / f, central, central * f, why)
+    elif share is not None:
+        peak_flops = (accelerator.training_flops() or ("", 0.0))[1]
+        at_peak = flops / peak_flops / 3600
+        hours = Range(at_peak / share.high, at_peak / share.central, at_peak / share.low, share.reason)
+    else:
+        unknown.append("the time is unknown: " + (why_unknown(accelerator, parameters) or ""))
+    power = power_range(accelerator)
+    if power is None:
+        unknown.append(f"the energy is unknown: no power limit is published for {accelerator.name}.")
+    if usd_per_hour is None:
+        unknown.append(f"the price is unknown: give --price, the dollars per hour for all {count}, such as 30/hour.")
+    return Budget(
+        flops=flops,
+        utilisation=share,
+        gpu_hours=hours,
+        wall_seconds=None if hours is None else hours.times(3600 / count),
+        energy_kwh=None if hours is None or power is None else product(hours, power).times(1e-3),
+        price_usd=None if hours is None or usd_per_hour is None else hours.times(usd_per_hour / count),
+        unknown=tuple(unknown),
+    )

@@ -1,0 +1,137 @@
+"""Bytes on each device while training, by part, and the largest microbatch that fits.
+
+The activations are counted from what the decoder's operations keep for the backward pass: see `saved_numbers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from hornbook.facts.shape import GPTShape
+
+LOGITS_BYTES = 64 * 2**20  # as likelihood.LOGITS_BYTES, which needs torch: a test holds the two together
+LOGITS_COPIES = 3  # logits, their log-softmax, the gradient
+CPU_PROCESS_BYTES = 245 * 2**20  # Python with torch imported and the buffers of its kernels; measured, Linux, CPU build
+GPU_PROCESS_BYTES = 500 * 2**20  # context and kernels of a driver
+# glibc gives freed blocks below 32 MiB back late and in pieces: measured over 12 steps of nine shapes (0.1M to 124M
+# parameters), the peak resident size exceeds what is allocated by 0.4 to 0.8 of the activations.
+CPU_FRAGMENTATION = 0.6
+GPU_MARGIN = 0.05  # rounding and fragmentation of torch's caching allocator, of everything
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """Bytes by part on one device.
+
+    Without accumulation, gradients take the place of the activations as the backward pass frees them, and the peak is
+    where the larger of both stands; over several microbatches a step, gradients stand beside activations.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    process: int
+    margin: int
+    accumulating: bool
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        forward = self.activations + self.logits
+        moving = self.gradients + forward if self.accumulating else max(self.gradients, forward)
+        return self.weights + self.optimizer + moving + self.process + self.margin
+
+
+def saved_numbers(shape: GPTShape, *, dropout: bool = False, fused_norms: bool = False) -> int:
+    """How many numbers one layer keeps per token for its backward pass, without checkpointing.
+
+    With width D, queries Q = heads x head width, keys K = kv heads x head width, hidden H:
+    each norm keeps its input and output (2 D; RMS norm without a fused kernel also the normalised input, 3 D);
+    QK-norm keeps the same of queries and keys; attention its queries, keys, values, output and one number per head;
+    a gated MLP its gate before and after the activation, the other branch and their product (4 H), else 2 H.
+
+    >>> saved_numbers(GPTShape(family="gpt2", layers=1, width=8, heads=2, context=4, vocabulary=16))
+    130
+    """
+    kind, D = shape.kind, shape.width
+    Q, K = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    norm = 2 if kind.norm == "layer" or fused_norms else 3
+    spread = Q if shape.kv_heads != shape.heads else K  # grouped keys are repeated before attention
+    attention = Q + 2 * spread + Q + shape.heads + (norm - 1) * (Q + K) * kind.qk_norm
+    mlp = shape.hidden * (4 if kind.gated_mlp else 2)
+    masks = (D // 2 + 2 * shape.heads * shape.context) if dropout else 0  # byte masks; the square of attention
+    return 2 * norm * D + attention + mlp + masks
+
+
+def memory(
+    shape: GPTShape,
+    microbatch: int,
+    *,
+    window: int | None = None,
+    optimizer: str = "adamw",
+    bytes_per_weight: int = 4,
+    bytes_per_activation: int = 4,
+    checkpointing: bool = False,
+    dropout: bool = False,
+    accumulating: bool = False,
+    on_cpu: bool = True,
+    shards: int = 1,
+) -> Memory:
+    """Bytes of one device that trains `microbatch` windows at once.
+
+    `optimizer`: "adamw" keeps two numbers per parameter, "muon" one per matrix of a block and two per other parameter.
+    Activations in 2 bytes (mixed precision) add a 2-byte copy of the weights. `shards` > 1 divides weights,
+    gradients and optimizer over that many devices (fully sharded), with two layers gathered at a time.
+
+    >>> shape = GPTShape(family="gpt2", layers=12, width=768, heads=12, context=1024, vocabulary=50257)
+    >>> memory(shape, 1).weights, memory(shape, 1).optimizer  # 124,439,808 parameters
+    (497759232, 995518464)
+    """
+    parts, tokens = shape.parameters_by_part(), microbatch * (window or shape.context)
+    parameters, blocks = sum(parts.values()), parts["attention"] + parts["mlp"]
+    copies = bytes_per_weight + (2 if bytes_per_activation < bytes_per_weight else 0)
+    weights = parameters * copies // shards
+    gathered = 2 * (blocks // shape.layers) * bytes_per_weight if shards > 1 else 0
+    moments = 2 * parameters - blocks if optimizer == "muon" else 2 * parameters
+    layer = saved_numbers(shape, dropout=dropout, fused_norms=not on_cpu)
+    # Beside what is kept: the gradients that flow through one layer at a time, the widest of them in its MLP.
+    flowing = (3 if shape.kind.gated_mlp else 2) * shape.hidden
+    kept = shape.width * shape.layers + layer if checkpointing else layer * shape.layers
+    activations = tokens * (kept + flowing + 2 * shape.width) * bytes_per_activation
+    all_logits = tokens * shape.vocabulary * 4
+    logits = min(all_logits, LOGITS_BYTES) * LOGITS_COPIES
+    if all_logits > LOGITS_BYTES:  # chunked: the head's gradient is summed over chunks, beside one chunk's
+        logits += 2 * shape.vocabulary * shape.width * bytes_per_weight
+    parts_of = Memory(
+        weights=weights + gathered,
+        gradients=parameters * 4 // shards,
+        optimizer=moments * 4 // shards,
+        activations=activations,
+        logits=logits,
+        process=CPU_PROCESS_BYTES if on_cpu else GPU_PROCESS_BYTES,
+        margin=0,
+        accumulating=accumulating,
+    )
+    margin = CPU_FRAGMENTATION * activations if on_cpu else GPU_MARGIN * parts_of.total
+    return msgspec.structs.replace(parts_of, margin=int(margin))
+
+
+def largest_microbatch(memory_bytes: int, needs: Callable[[int], Memory]) -> int:
+    """The most windows that fit into `memory_bytes` at once, 0 when not even one does; `needs` gives the memory of a
+    microbatch and grows with it.
+
+    >>> shape = GPTShape(family="gpt2", layers=12, width=768, heads=12, context=1024, vocabulary=50257)
+    >>> needs = lambda microbatch: memory(shape, microbatch, bytes_per_activation=2, on_cpu=False)
+    >>> largest_microbatch(10**9, needs), needs(largest_microbatch(24 * 10**9, needs)).total < 24 * 10**9
+    (0, True)
+    """
+    low, high = 0, 1
+    while high < 2**20 and needs(high).total <= memory_bytes:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if needs(middle).total <= memory_bytes else (low, middle)
+    return low

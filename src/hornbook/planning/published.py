@@ -1,0 +1,84 @@
+"""Published training runs: what they trained, on what, for how many hours. The utilisation model is fitted on these.
+
+Each row is a fact with its source. `hours_are` says how firm the hours are: `stated` by the authors, or `derived` here
+from what they state (devices x days, seconds per step x steps). Rows with `check=True` are not fitted on: they check it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class PublishedRun(msgspec.Struct, frozen=True):
+    name: str
+    family: str  # runs of the same people with the same code: what is left out together
+    accelerator: str
+    parameters: float
+    tokens: float
+    layers: int
+    width: int
+    context: int
+    accelerator_hours: float
+    hours_are: str
+    source: str
+    check: bool = False
+
+
+_LLAMA1 = "Touvron et al. 2023, arXiv:2302.13971, table 15"
+_LLAMA2 = "Llama 2 model card; Touvron et al. 2023, arXiv:2307.09288, table 2"
+_LLAMA3 = "Llama 3 model card"
+_LLAMA31 = "Llama 3.1 model card"
+_PYTHIA = "Biderman et al. 2023, arXiv:2304.01373, appendix on training hardware and GPU hours"
+
+RUNS: tuple[PublishedRun, ...] = (
+    PublishedRun("LLaMA 7B", "llama", "A100-80", 6.7e9, 1e12, 32, 4096, 2048, 82_432, "stated", _LLAMA1),
+    PublishedRun("LLaMA 33B", "llama", "A100-80", 32.5e9, 1.4e12, 60, 6656, 2048, 530_432, "stated", _LLAMA1),
+    PublishedRun("Llama 2 7B", "llama", "A100-80", 6.738e9, 2e12, 32, 4096, 4096, 184_320, "stated", _LLAMA2),
+    PublishedRun("Llama 2 34B", "llama", "A100-80", 34e9, 2e12, 48, 8192, 4096, 1_038_336, "stated", _LLAMA2),
+    PublishedRun("Llama 3 8B", "llama", "H100", 8.03e9, 15e12, 32, 4096, 8192, 1.3e6, "stated", _LLAMA3),
+    PublishedRun("Llama 3.1 8B", "llama", "H100", 8.03e9, 15e12, 32, 4096, 8192, 1.46e6, "stated", _LLAMA31),
+    PublishedRun("Llama 3.1 70B", "llama", "H100", 70.55e9, 15e12, 80, 8192, 8192, 7.0e6, "stated", _LLAMA31),
+    PublishedRun("Llama 3.1 405B", "llama", "H100", 405.9e9, 15.6e12, 126, 16384, 8192, 30.84e6, "stated",
+                 _LLAMA31 + "; tokens from Grattafiori et al. 2024, arXiv:2407.21783"),
+    PublishedRun("Pythia 70M", "pythia", "A100-40", 70.4e6, 299.9e9, 6, 512, 2048, 510, "stated", _PYTHIA),
+    PublishedRun("Pythia 160M", "pythia", "A100-40", 162.3e6, 299.9e9, 12, 768, 2048, 1030, "stated", _PYTHIA),
+    PublishedRun("Pythia 1B", "pythia", "A100-40", 1.012e9, 299.9e9, 16, 2048, 2048, 4830, "stated", _PYTHIA),
+    PublishedRun("Pythia 1.4B", "pythia", "A100-40", 1.415e9, 299.9e9, 24, 2048, 2048, 7120, "stated", _PYTHIA),
+    PublishedRun("Pythia 6.9B", "pythia", "A100-40", 6.856e9, 299.9e9, 32, 4096, 2048, 33_500, "stated", _PYTHIA),
+    PublishedRun("PaLM 540B", "palm", "TPUv4", 540.35e9, 780e9, 118, 18432, 2048, 8_404_992, "derived",
+                 "Chowdhery et al. 2022, arXiv:2204.02311: 6,144 chips for 1,200 h and 3,072 for 336 h"),
+    PublishedRun("Gopher 280B", "gopher", "TPUv3", 280e9, 300e9, 80, 16384, 2048, 3_768_320, "derived",
+                 "Rae et al. 2021, arXiv:2112.11446: 4,096 chips for 920 h"),
+    PublishedRun("Falcon 180B", "falcon", "A100-40", 179.5e9, 3.5e12, 80, 14848, 2048, 7.0e6, "stated",
+                 "Falcon 180B announcement, Hugging Face 2023: about 7,000,000 GPU hours"),
+    PublishedRun("MPT 1.3B", "mpt", "A100-40", 1.3e9, 200e9, 24, 2048, 2048, 5280, "derived",
+                 "mpt-1b-redpajama-200b model card: 440 GPUs for about half a day"),
+    PublishedRun("TinyLlama 1.1B", "tinyllama", "A100-40", 1.1e9, 3e12, 22, 2048, 2048, 34_560, "derived",
+                 "TinyLlama README: 16 GPUs for 90 days"),
+    PublishedRun("BloombergGPT 50B", "bloomberg", "A100-40", 50.6e9, 569e9, 70, 7680, 2048, 651_264, "derived",
+                 "Wu et al. 2023, arXiv:2303.17564: 512 GPUs for 53 days"),
+    PublishedRun("GLM 130B", "glm", "A100-40", 130e9, 400e9, 70, 12288, 2048, 1_105_920, "derived",
+                 "Zeng et al. 2022, arXiv:2210.02414: 768 GPUs for 60 days"),
+    PublishedRun("OLMo 3 7B", "olmo", "H100", 7.3e9, 5.93e12, 32, 4096, 8192, 234_000, "stated",
+                 "OLMo-core README (tokens); hours from the authors as quoted at muxup.com, 2025"),
+    PublishedRun("llm.c GPT-2 124M", "llmc", "A100-80", 124.4e6, 9.891e9, 12, 768, 1024, 12.6, "derived",
+                 "llm.c scripts/run_gpt2_124M.sh: 300 ms a step, 8 GPUs"),
+    PublishedRun("llm.c GPT-2 350M", "llmc", "A100-80", 354.8e6, 31.457e9, 24, 1024, 1024, 109.3, "derived",
+                 "llm.c scripts/run_gpt2_350M.sh: 820 ms a step, 8 GPUs"),
+    PublishedRun("llm.c GPT-2 1558M", "llmc", "H100", 1.5576e9, 33.554e9, 48, 1600, 1024, 199.1, "derived",
+                 "llm.c scripts/run_gpt2_1558M.sh: 2.80 s a step, 8 GPUs"),
+    PublishedRun("nanoGPT GPT-2 124M", "nanogpt", "A100-40", 124.3e6, 294.912e9, 12, 768, 1024, 768, "derived",
+                 "nanoGPT README: 8 GPUs for about 4 days"),
+    PublishedRun("BLOOM 176B", "bloom", "A100-80", 176.25e9, 366e9, 70, 14336, 2048, 1_082_990, "stated",
+                 "BigScience 2022, arXiv:2211.05100", check=True),
+    PublishedRun("GPT-NeoX 20B", "neox", "A100-40", 20.56e9, 472.5e9, 44, 6144, 2048, 175_680, "derived",
+                 "Black et al. 2022, arXiv:2204.06745: 96 GPUs for 1,830 h; 150,000 steps of 3.15M tokens", check=True),
+    PublishedRun("SmolLM3 3B", "smollm", "H100", 3.075e9, 11.2e12, 36, 2048, 4096, 221_184, "derived",
+                 "SmolLM3 announcement, Hugging Face 2025: 384 GPUs for 24 days", check=True),
+    PublishedRun("MPT 7B", "mpt", "A100-40", 6.65e9, 1e12, 32, 4096, 2048, 100_320, "derived",
+                 "MPT-7B announcement, MosaicML 2023: 440 GPUs for 9.5 days", check=True),
+    PublishedRun("StarCoder 15B", "starcoder", "A100-80", 15.5e9, 1e12, 40, 6144, 8192, 320_256, "stated",
+                 "Li et al. 2023, arXiv:2305.06161, section on carbon", check=True),
+    PublishedRun("Falcon 40B", "falcon", "A100-40", 41.8e9, 1e12, 60, 8192, 2048, 552_960, "derived",
+                 "Falcon-40B model card: 384 GPUs for two months", check=True),
+)  # fmt: skip
