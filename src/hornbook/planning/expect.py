@@ -1,0 +1,117 @@
+"""What loss to expect for the money: the scaling law of Chinchilla as re-fitted by Besiroglu et al., where it holds.
+
+Below 50M parameters or 1B tokens it gives nonsense (16 nats for 6M parameters and 1.3M tokens, more than ln V): there
+nothing is expected from it, and a run's own curve speaks (`forecast.py`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from hornbook.facts.hardware import Accelerator
+from hornbook.planning.budget import Range, budget
+
+# L(N, D) = E + A / N^alpha + B / D^beta, nats per token: Besiroglu et al. 2024, arXiv:2404.10102, of the runs of
+# Hoffmann et al. 2022, arXiv:2203.15556.
+E, A, B, ALPHA, BETA = 1.8172, 482.01, 2085.43, 0.3478, 0.3658
+SMALLEST_PARAMETERS, SMALLEST_TOKENS = 50e6, 1e9
+# The law speaks of one text and one tokenizer of 32,000 ids. Others differ: nanoGPT's 124M on OpenWebText ends 6 %
+# above it (2.85 nats), LLaMA 7B 15 % below (1.77).
+BAND = 1.15
+REPETITIONS = 15.4  # R*: repeated passes are worth at most this many fresh ones; Muennighoff et al. 2023
+
+
+class FrontierPoint(msgspec.Struct, frozen=True):
+    """The best split of one amount of money (or of FLOPs) between size and tokens."""
+
+    flops: float
+    parameters: float
+    tokens: float
+    loss_nats_per_token: float
+    gpu_hours: float | None
+    price_usd: float | None
+
+
+def chinchilla_loss(parameters: float, tokens: float) -> float:
+    """Nats per token, wherever asked; `expected_loss` asks only where the law holds.
+
+    >>> f"{chinchilla_loss(70e9, 1.4e12):.3f}"  # Chinchilla itself
+    '1.975'
+    """
+    return E + A / parameters**ALPHA + B / tokens**BETA
+
+
+def effective_tokens(unique_tokens: float, epochs: float) -> float:
+    """What `epochs` passes over the same tokens are worth in fresh ones: U (1 + R* (1 - exp(-(epochs - 1) / R*))).
+    Muennighoff et al. 2023, arXiv:2305.16264, equation 5.
+
+    >>> [round(effective_tokens(1, epochs), 1) for epochs in (1, 2, 4, 16, 40)]
+    [1.0, 2.0, 3.7, 10.6, 15.2]
+    """
+    return unique_tokens * (1 + REPETITIONS * (1 - math.exp(-max(0.0, epochs - 1) / REPETITIONS)))
+
+
+def why_no_loss(parameters: float, tokens: float) -> str | None:
+    """Why no published law speaks about this run, as a sentence; None where one does."""
+    if parameters >= SMALLEST_PARAMETERS and tokens >= SMALLEST_TOKENS:
+        return None
+    return (
+        "the expected loss is unknown: published laws hold from 50M parameters and 1B tokens on; a run's own curve "
+        "tells after its first evaluations."
+    )
+
+
+def expected_loss(parameters: float, tokens: float, vocabulary: int, *, epochs: float = 1.0) -> Range | None:
+    """Final validation loss in nats per token with its band, never above ln V; None with `why_no_loss`. `tokens`
+    counts every token trained on; repeated ones count for less.
+
+    >>> expected_loss(6e6, 1.3e6, 4096) is None
+    True
+    """
+    if why_no_loss(parameters, tokens) is not None:
+        return None
+    loss = chinchilla_loss(parameters, effective_tokens(tokens / max(epochs, 1.0), epochs))
+    ceiling = math.log(vocabulary)
+    reason = "Chinchilla's law as re-fitted by Besiroglu et al. 2024; another text or tokenizer moves it by 15 %"
+    return Range(min(loss / BAND, ceiling), min(loss, ceiling), min(loss * BAND, ceiling), reason)
+
+
+def compute_optimal(flops: float) -> tuple[float, float] | None:
+    """(parameters, tokens) of the lowest loss for 6 x parameters x tokens = flops; None outside the law's domain.
+
+    Setting the derivative to zero: N = G (C/6)^(beta/(alpha+beta)), G = (alpha A / (beta B))^(1/(alpha+beta)).
+
+    >>> n, d = compute_optimal(5.76e23)  # Gopher's and Chinchilla's
+    >>> round(n / 1e9), round(d / n)
+    (73, 18)
+    """
+    scale = (ALPHA * A / (BETA * B)) ** (1 / (ALPHA + BETA))
+    parameters = scale * (flops / 6) ** (BETA / (ALPHA + BETA))
+    tokens = flops / 6 / parameters
+    return (parameters, tokens) if why_no_loss(parameters, tokens) is None else None
+
+
+def frontier(
+    flops: float, accelerator: Accelerator, *, count: int = 1, usd_per_hour: float | None = None,
+    factors: tuple[float, ...] = (0.1, 0.3, 1, 3, 10),
+) -> list[FrontierPoint]:  # fmt: skip
+    """Loss against cost: the best run for each multiple of `flops`, where the law holds."""
+    points = []
+    for factor in factors:
+        best = compute_optimal(flops * factor)
+        if best is None:
+            continue
+        costs = budget(flops * factor, accelerator, count=count, parameters=best[0], usd_per_hour=usd_per_hour)
+        points.append(
+            FrontierPoint(
+                flops=flops * factor,
+                parameters=best[0],
+                tokens=best[1],
+                loss_nats_per_token=chinchilla_loss(*best),
+                gpu_hours=costs.gpu_hours.central if costs.gpu_hours else None,
+                price_usd=costs.price_usd.central if costs.price_usd else None,
+            )
+        )
+    return points

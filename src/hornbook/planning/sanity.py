@@ -1,0 +1,132 @@
+"""What is known to go wrong with a recipe, said before it is run."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hornbook.facts.quantities import format_bytes, format_count
+from hornbook.facts.shape import GPTShape
+from hornbook.planning.expect import effective_tokens
+
+CAPACITY_BITS = 3.6  # that a parameter can learn by heart: Morris et al. 2025, arXiv:2505.24832
+BITS_PER_BYTE = 2.0  # what a byte of prose holds for a small model; good compressors reach it
+OCCURRENCES = 20  # an id seen less often on average is hardly learned
+FAR = 8.0  # a learning rate this many times off its rule is not a matter of taste
+MUON_RATE = 0.02  # does not depend on the width: updates have a fixed size (Jordan et al. 2024)
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a run before it starts. What is unknown is None and not judged."""
+
+    shape: GPTShape
+    batch_tokens: int  # tokens of one step
+    steps: int
+    warmup_steps: int = 0
+    evaluate_every: int | None = None  # steps; None: only at the end, which always happens
+    optimizer: str = "adamw"
+    learning_rate: float | None = None  # the peak, of matrices
+    train_tokens: int | None = None  # of one epoch
+    train_bytes: int | None = None
+    median_document_tokens: float | None = None
+    needed_bytes: int | None = None  # on each device
+    available_bytes: int | None = None
+
+
+def rate_rule(optimizer: str, width: int) -> float:
+    """The usual peak learning rate: Muon's 0.02; AdamW's 1.5e-3 at width 768, falling as 1 / width (Yang et al. 2022,
+    arXiv:2203.03466) and at most 3e-3.
+
+    >>> [f"{rate_rule('adamw', width):.2g}" for width in (128, 768, 4096)], rate_rule("muon", 128)
+    (['0.003', '0.0015', '0.00028'], 0.02)
+    """
+    return MUON_RATE if optimizer == "muon" else min(3e-3, 1.5e-3 * 768 / width)
+
+
+def sanity(recipe: Recipe) -> list[str]:
+    """Sentences about what will go wrong; empty when nothing is known to."""
+    return [*_length(recipe), *_text(recipe), *_heart(recipe), *_rate(recipe), *_fit(recipe)]
+
+
+def epochs(recipe: Recipe) -> float | None:
+    """How often each training token will be a target."""
+    return recipe.steps * recipe.batch_tokens / recipe.train_tokens if recipe.train_tokens else None
+
+
+def _length(r: Recipe) -> list[str]:
+    said = []
+    if r.warmup_steps >= r.steps:
+        said.append(f"the run is all warm-up: {r.warmup_steps:,} warm-up steps of {r.steps:,}; give it fewer.")
+    elif r.warmup_steps > r.steps / 2:
+        said.append(f"most of the run is warm-up: {r.warmup_steps:,} steps of {r.steps:,}; give it fewer.")
+    if r.evaluate_every is not None and r.evaluate_every > r.steps:
+        said.append(
+            f"validation never fires while training: it comes every {r.evaluate_every:,} steps and the run has "
+            f"{r.steps:,}; evaluate more often."
+        )
+    if r.train_tokens is not None and r.train_tokens < r.batch_tokens:
+        said.append(
+            f"the text has fewer tokens than one batch ({r.train_tokens:,} of {r.batch_tokens:,}): every step sees all "
+            "of it more than once; make the batch smaller."
+        )
+    return said
+
+
+def _text(r: Recipe) -> list[str]:
+    said = []
+    if r.median_document_tokens is not None and r.median_document_tokens < r.shape.context:
+        said.append(
+            f"the context of {r.shape.context:,} tokens is longer than most documents (median "
+            f"{r.median_document_tokens:,.0f}): much of a window is other documents; a shorter one learns as much."
+        )
+    if r.train_tokens is not None and r.train_tokens < OCCURRENCES * r.shape.vocabulary:
+        said.append(
+            f"the vocabulary of {r.shape.vocabulary:,} is too large for this text: {r.train_tokens:,} tokens show an id "
+            f"{r.train_tokens / r.shape.vocabulary:.1f} times on average; take a smaller one."
+        )
+    return said
+
+
+def _heart(r: Recipe) -> list[str]:
+    """Capacity against content, where the text is repeated often enough for it to matter."""
+    passes = epochs(r)
+    if passes is None or r.train_tokens is None:
+        return []
+    said = []
+    if r.train_bytes is not None and passes > 4:
+        capacity, content = CAPACITY_BITS * r.shape.parameters, BITS_PER_BYTE * r.train_bytes
+        if capacity > content:
+            said.append(
+                f"the text will be memorized: {format_count(r.shape.parameters)} parameters can hold "
+                f"{format_bytes(capacity / 8)} by heart, the text has about {format_bytes(content / 8)}, and it is read "
+                f"{passes:,.0f} times; take a smaller model, more text or fewer epochs."
+            )
+    if passes > 16:
+        worth = effective_tokens(1.0, passes)
+        said.append(
+            f"{passes:,.0f} epochs are worth about {worth:.0f} epochs of fresh text (Muennighoff et al. 2023): "
+            "fewer would do."
+        )
+    return said
+
+
+def _rate(r: Recipe) -> list[str]:
+    if r.learning_rate is None:
+        return []
+    rule = rate_rule(r.optimizer, r.shape.width)
+    if rule / FAR <= r.learning_rate <= rule * FAR:
+        return []
+    side = "above" if r.learning_rate > rule else "below"
+    ratio = max(r.learning_rate / rule, rule / r.learning_rate)
+    return [
+        f"the learning rate {r.learning_rate:g} is {ratio:,.0f} times {side} the rule for {r.optimizer} at width "
+        f"{r.shape.width} ({rule:.2g})."
+    ]
+
+
+def _fit(r: Recipe) -> list[str]:
+    if r.needed_bytes is None or r.available_bytes is None or r.needed_bytes <= r.available_bytes:
+        return []
+    return [
+        f"the run does not fit: it needs {format_bytes(r.needed_bytes)} on each device and there are "
+        f"{format_bytes(r.available_bytes)}; take a smaller microbatch, checkpointing or a smaller model."
+    ]
