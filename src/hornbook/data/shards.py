@@ -248,7 +248,7 @@ def open_foreign_bin(path: Path | str, vocabulary: int) -> Part:
     """Open another program's token file as a part with one document, whose bytes, characters and words are unknown.
 
     nanoGPT's are bare uint16; llm.c's have a header of 256 int32 that starts with (20240520, 1, count), then uint16, or
-    (20240801, 7, count), then uint32. The magics cannot be taken for ids: as uint16 they begin with 55,432 and 55,713.
+    (20240801, 7, count), then uint32. A file of GPT-2 ids (below 50,257) never starts so: 55,432 or 55,713 as uint16.
     Every id is checked against `vocabulary`. Raises InputError.
     """
     path = Path(path)
