@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hornbook.evaluation.intervals import MINIMUM_CLUSTERS, block_length, bootstrap_ratio, wilson
+from hornbook.evaluation.intervals import MINIMUM_CLUSTERS, block_bytes, bootstrap_ratio, wilson
 
 CHAIN = np.array([[0.9, 0.1], [0.3, 0.7]])  # p(next | state); its stationary distribution is (3/4, 1/4)
 ENTROPY = float(np.array([0.75, 0.25]) @ (CHAIN * -np.log(CHAIN)).sum(1))  # nats per token: what the loss must cover
@@ -91,8 +91,8 @@ def test_too_few_clusters_have_no_interval():
 
 
 def test_blocks_are_long_and_many():
-    assert block_length(10**6, 1024) == 2048
-    assert 60 <= 10_000 // block_length(10_000, 1024) <= 62
+    for num_bytes in (600, 10_000, 10**6, 10**8):
+        assert 9 <= num_bytes // block_bytes(num_bytes) <= 2000
 
 
 def test_wilson_covers():

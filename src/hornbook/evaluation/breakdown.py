@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from hornbook.evaluation.intervals import block_length, bootstrap_ratio
+from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS, block_bytes, bootstrap_ratio
 from hornbook.evaluation.windows import windows
 from hornbook.records.result import DocumentRow
-
-INTERVAL_DOCUMENTS = 30  # from so many documents on they are what is resampled; below, blocks of tokens
 
 
 class Positions:
@@ -42,19 +40,24 @@ class Positions:
 
 
 class Blocks:
-    """Sums over contiguous blocks of tokens within documents, kept only where there are too few documents."""
+    """Sums over contiguous blocks of bytes within documents, kept only where there are too few documents.
 
-    def __init__(self, num_documents: int, num_tokens: int, window: int) -> None:
-        self.length = block_length(num_tokens, window) if num_documents < INTERVAL_DOCUMENTS else 0
+    `rows`: nats, tokens and bytes of each block, in the order of the text.
+    """
+
+    def __init__(self, num_documents: int, num_bytes: int) -> None:
+        self.length = block_bytes(num_bytes) if num_documents < INTERVAL_DOCUMENTS else 0
         self.rows: list[tuple[float, int, int]] = []
 
     def add(self, nats: np.ndarray, num_bytes: np.ndarray) -> None:
-        """The nats and bytes of each scored token of one document, (n,) both."""
+        """The nats and bytes of each scored token of one document, (n,) both. A token lies where it ends."""
         if not self.length or not len(nats):
             return
-        # The rest is spread over the blocks, so that no block is much shorter than the others.
-        for some in np.array_split(np.arange(len(nats)), max(1, len(nats) // self.length)):
-            self.rows.append((float(nats[some].sum()), len(some), int(num_bytes[some].sum())))
+        ends = np.cumsum(num_bytes)
+        # What is left over joins the last block, so that no block is much shorter than the others.
+        block = np.clip((ends - 1) // self.length, 0, max(0, int(ends[-1]) // self.length - 1))
+        columns = (np.bincount(block, nats), np.bincount(block), np.bincount(block, num_bytes).astype(np.int64))
+        self.rows += zip(*(column.tolist() for column in columns), strict=True)
 
 
 def intervals(
@@ -64,7 +67,7 @@ def intervals(
     if blocks.length:
         sums = np.array(blocks.rows, float).reshape(-1, 3)
         method = (
-            f"bootstrap-t over {len(sums)} contiguous blocks of about {blocks.length} tokens within {len(rows)} "
+            f"bootstrap-t over {len(sums)} contiguous blocks of about {blocks.length} bytes within {len(rows)} "
             f"document{'s' * (len(rows) != 1)} (fewer than {INTERVAL_DOCUMENTS}): holds for this text, not for others"
         )
     else:

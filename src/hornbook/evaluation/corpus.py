@@ -23,6 +23,7 @@ from torch import Tensor
 
 from hornbook.data.shards import NUM_TOKENS, Part
 from hornbook.evaluation.breakdown import Blocks, Positions, by_source, intervals
+from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS as INTERVAL_DOCUMENTS
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import head_nats
@@ -158,11 +159,14 @@ def forward_rows(length: int, model: Decoder, device: torch.device) -> int:
 
 
 class Job(NamedTuple):
-    """One window to compute: `inputs` (n,) int64, its last targets (m,) to be scored, and where their nats go, (m,)."""
+    """One window to compute: `inputs` (n,) int64, its last targets (m,) to be scored, where their nats go, (m,), and
+    which target of the document the first of them is.
+    """
 
     inputs: np.ndarray
     targets: np.ndarray
     nats: np.ndarray
+    first: int = 0
 
 
 def head_vocabulary(model: Decoder) -> int:
@@ -203,7 +207,7 @@ def document_jobs(document: EncodedDocument, how: Conventions) -> tuple[np.ndarr
     sequence = np.concatenate([np.array(before, np.int64), document.tokens, np.array(after, np.int64)]).astype(np.int64)
     nats = np.full(max(0, len(sequence) - 1), np.nan)
     jobs = [
-        Job(sequence[w.start : w.stop], sequence[w.first + 1 : w.stop + 1], nats[w.first : w.stop])
+        Job(sequence[w.start : w.stop], sequence[w.first + 1 : w.stop + 1], nats[w.first : w.stop], w.first)
         for w in windows(len(nats), how.window, how.stride)
     ]
     return nats, jobs
@@ -291,7 +295,7 @@ def evaluate(
     Raises InputError when no token can be scored.
     """
     rows, positions = [], Positions()
-    blocks = Blocks(len(documents), sum(len(d.tokens) for d in documents), how.window)
+    blocks = Blocks(len(documents), sum(d.num_bytes for d in documents))
     scores = token_nats(model, documents, how, batch_size=batch_size, device=device, progress=progress)
     for document, nats in zip(documents, scores, strict=True):
         row = document_row(document, nats, how)
@@ -301,6 +305,8 @@ def evaluate(
         blocks.add(inside, document.byte_lengths[scored])
     pairs, method = intervals(rows, blocks, seed)
     extra: dict[str, Any] = {"by_position": positions.table(), "text_sha256": [d.sha256 for d in documents]}
+    if blocks.rows:
+        extra["blocks"] = blocks.rows
     if sources := by_source(rows):
         extra["by_source"] = sources
     return Report(

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+INTERVAL_DOCUMENTS = 30  # from so many documents on they are what is resampled; below, blocks of their bytes
 MINIMUM_CLUSTERS = 8  # fewer documents or blocks say too little about their own spread
 
 
@@ -57,15 +58,16 @@ def bootstrap_ratio(
     return float((ratio - high * error) / scale), float((ratio - low * error) / scale)
 
 
-def block_length(num_tokens: int, window: int) -> int:
-    """Tokens per block for a text of few documents: two windows where that gives 60 blocks, less in a short text.
+def block_bytes(num_bytes: int) -> int:
+    """Bytes per block for a text of few documents: 60 blocks, of at most 8 KiB, and at most 2,000 blocks.
 
-    Blocks count as independent, so they must be long against the reach of the dependence between tokens, and many.
+    Blocks count as independent, so they must be long against the reach of the dependence between tokens, and many. The
+    length depends on the text alone, so that two models, whatever their tokens, are compared on the same blocks.
 
-    >>> block_length(111_540, 256), block_length(6_000, 256), block_length(500, 256)
-    (512, 100, 16)
+    >>> block_bytes(111_540), block_bytes(2_000_000), block_bytes(100_000_000), block_bytes(500)
+    (1859, 8192, 50000, 64)
     """
-    return max(16, min(2 * window, num_tokens // 60))
+    return max(64, min(8192, num_bytes // 60), num_bytes // 2000)
 
 
 def wilson(successes: int, trials: int, *, z: float = 1.959964) -> tuple[float, float]:

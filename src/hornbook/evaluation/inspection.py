@@ -1,0 +1,278 @@
+"""One text token by token: the six steps from logits to perplexity, how sure the model was, what else it considered.
+
+The nats come from the same shapes and the same chunks as those of `evaluate`, so their sum is its sum to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hornbook.evaluation.corpus import (
+    Conventions,
+    EncodedDocument,
+    conventions,
+    document_jobs,
+    encode_documents,
+    head_vocabulary,
+    hidden_states,
+)
+from hornbook.facts.errors import InputError
+from hornbook.likelihood import chunk_rows, head_nats, perplexity
+from hornbook.likelihood import token_nats as nats_of_logits
+from hornbook.model.decoder import Decoder
+from hornbook.model.generate import generate
+from hornbook.text.tokenizer import Tokenizer
+
+_UNSCORED = dict.fromkeys(
+    ("logit", "probability", "log_probability", "nats", "rank", "entropy_nats", "surplus_nats", "alternatives")
+)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """`tokens` has one mapping per token of the text, `end` one for the end after it (None where not predicted).
+
+    Keys: text, id, logit, probability, log_probability, nats, rank (1: the most probable), entropy_nats (the surprise
+    the model expected), surplus_nats (nats - entropy_nats), alternatives (the most probable tokens: text, id,
+    probability); the numbers are None where the token was not scored.
+    """
+
+    tokens: list[dict[str, Any]]
+    end: dict[str, Any] | None
+    num_bytes: int
+    greedy: dict[str, Any] | None = None
+    gradients: dict[str, Any] | None = None
+
+    @property
+    def scored(self) -> list[dict[str, Any]]:
+        return [token for token in self.tokens if token["nats"] is not None]
+
+    @property
+    def nats(self) -> float:
+        return math.fsum(token["nats"] for token in self.scored)
+
+    @property
+    def loss_nats_per_token(self) -> float:
+        return self.nats / len(self.scored)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As values of JSON, with the names of `--json`."""
+        loss = self.loss_nats_per_token
+        return {
+            "tokens": self.tokens,
+            "end": self.end,
+            "nats": self.nats,
+            "num_tokens": len(self.scored),
+            "num_bytes": self.num_bytes,
+            "mean_log_probability": -loss,
+            "loss_nats_per_token": loss,
+            "perplexity": perplexity(loss),
+            "bits_per_byte": self.nats / (math.log(2) * self.num_bytes),
+            "mean_entropy_nats": math.fsum(token["entropy_nats"] for token in self.scored) / len(self.scored),
+            "greedy": self.greedy,
+            "gradients": self.gradients,
+        }
+
+
+def position_logits(
+    model: Decoder, document: EncodedDocument, how: Conventions, device: torch.device | str
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor]]:
+    """Yield (targets' indices, targets, nats, logits) of parts of a document: (N,), (N,), (N,) float64, (N, V) float64.
+
+    The logits of a chunk are those from which the nats were made; at most likelihood.LOGITS_BYTES of them at once.
+    """
+    _, jobs = document_jobs(document, how)
+    rows = chunk_rows(head_vocabulary(model), bytes_per_logit=8)
+    for together, hidden, targets in hidden_states(model, jobs, device):
+        indices = np.concatenate([np.arange(job.first, job.first + len(job.targets)) for job in together])
+        scores = head_nats(model.head, hidden, targets, head_vocabulary(model))
+        for start in range(0, len(targets), rows):
+            some = hidden[start : start + rows]
+            logits = model.head(F.pad(some, (0, 0, 0, rows - len(some))))[: len(some)].double()
+            chunk = slice(start, start + rows)
+            yield indices[chunk], targets[chunk], scores[chunk], logits
+
+
+@torch.no_grad()
+def inspect_text(
+    model: Decoder, tokenizer: Tokenizer, text: str, *, how: Conventions | None = None, top_k: int = 5,
+    greedy_prompt: int | None = None, with_gradients: bool = False, device: torch.device | str = "cpu",
+) -> Inspection:  # fmt: skip
+    """Look at every token of `text`. `greedy_prompt`: how many of its tokens the greedy continuation is given (default:
+    half). Raises InputError when there is no token to score.
+    """
+    how = conventions(model, tokenizer) if how is None else how
+    (document,) = encode_documents([("text", text)], tokenizer)
+    skipped = int(how.beginning is None)
+    if len(document.tokens) <= skipped:
+        raise InputError("there is no token to score in this text; give a longer one.")
+    training = model.training
+    model.eval()
+    try:
+        items: list[dict[str, Any]] = [{}] * (len(document.tokens) - skipped + (how.end is not None))
+        for indices, targets, nats, logits in position_logits(model, document, how, device):
+            for index, item in zip(indices.tolist(), _items(tokenizer, targets, nats, logits, top_k), strict=True):
+                items[index] = item
+        end = items.pop() if how.end is not None else None
+        first = [{**_name(tokenizer, int(i)), **_UNSCORED} for i in document.tokens[:skipped]]
+        greedy = _greedy(model, tokenizer, document, how, greedy_prompt, [*first, *items])
+        slopes = gradients(model, document, how, device=device) if with_gradients else None
+        return Inspection([*first, *items], end, document.num_bytes, greedy, slopes)
+    finally:
+        model.train(training)
+
+
+def _name(tokenizer: Tokenizer, token: int) -> dict[str, Any]:
+    return {"text": tokenizer.token_text(token), "id": token}
+
+
+def _items(tokenizer: Tokenizer, targets: Tensor, nats: Tensor, logits: Tensor, top_k: int) -> list[dict[str, Any]]:
+    log_probabilities = logits.log_softmax(-1)
+    probabilities = log_probabilities.exp()
+    # -inf (an id that is masked out) has probability 0 and adds nothing to the entropy.
+    entropies = -(probabilities * log_probabilities.clamp_min(-1e4)).sum(-1)
+    own = logits.gather(-1, targets[:, None])
+    ranks = (logits > own).sum(-1) + 1
+    best = probabilities.topk(min(top_k, logits.shape[-1]), -1)
+    columns = (targets, own[:, 0], nats, ranks, entropies, best.indices, best.values)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [
+        {
+            **_name(tokenizer, token),
+            "logit": logit,
+            "probability": math.exp(-surprise),
+            "log_probability": -surprise,
+            "nats": surprise,
+            "rank": rank,
+            "entropy_nats": entropy,
+            "surplus_nats": surprise - entropy,
+            "alternatives": [
+                {**_name(tokenizer, i), "probability": p} for i, p in zip(best_ids, best_values, strict=True)
+            ],
+        }
+        for token, logit, surprise, rank, entropy, best_ids, best_values in rows
+    ]
+
+
+def _greedy(
+    model: Decoder, tokenizer: Tokenizer, document: EncodedDocument, how: Conventions, prompt: int | None,
+    tokens: list[dict[str, Any]],
+) -> dict[str, Any] | None:  # fmt: skip
+    """The most probable continuation of the text's beginning, against the text itself. None where nothing is left."""
+    ids = document.tokens.tolist()
+    prompt = len(ids) // 2 if prompt is None else prompt
+    given = [*([] if how.beginning is None else [how.beginning]), *ids[:prompt]]
+    targets = ids[prompt:]
+    if not given or not targets or len(given) > model.shape.context:
+        return None
+    written = list(generate(model, given, max_tokens=len(targets), temperature=0.0))
+    equal = [a == b for a, b in zip(written, targets, strict=True)]
+    departs = equal.index(False) if False in equal else None
+    return {
+        "prompt_tokens": prompt,
+        "ids": written,
+        "text": tokenizer.decode(written),
+        "departs_at_token": None if departs is None else prompt + departs,
+        "num_tokens": len(targets),
+        "num_tokens_before_departure": len(targets) if departs is None else departs,
+        "num_tokens_equal": sum(equal),
+        "instead_of": None if departs is None else tokens[prompt + departs]["text"],
+        "wrote": None if departs is None else tokenizer.token_text(written[departs]),
+    }
+
+
+@torch.enable_grad()
+def gradients(
+    model: Decoder, document: EncodedDocument, how: Conventions, *, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """How the mean loss of the document would change: by logit, and by part of the model. The model is left as it was.
+
+    `tokens`: for each scored target d loss / d its own logit, (p - 1) / N, and the norm of d loss / d all logits of its
+    position, |p - onehot| / N. `parts`: the norm of the gradient and of the weights of the embedding, each block and
+    the head. The end after the document is not part of the loss.
+    """
+    nats, jobs = document_jobs(document, how)
+    num_tokens = len(nats) - (how.end is not None)
+    kept = [(p, p.grad) for p in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = None
+    tokens = []
+    try:
+        for job in jobs:
+            inputs, targets = (torch.from_numpy(x).to(device) for x in (job.inputs, job.targets))
+            logits = model.head(model.hidden(inputs[None])[0, -len(targets) :])
+            logits.retain_grad()
+            surprises = nats_of_logits(logits, targets)
+            inside = len(targets) - (how.end is not None and job is jobs[-1])
+            (surprises[:inside].sum() / num_tokens).backward()  # type: ignore[no-untyped-call]
+            slope = logits.grad
+            assert slope is not None
+            slope = slope[:inside]
+            own = slope.gather(-1, targets[:inside, None])[:, 0]
+            tokens += [
+                {"own_logit_gradient": a, "logit_gradient_norm": b}
+                for a, b in zip(own.tolist(), slope.norm(dim=-1).tolist(), strict=True)
+            ]
+        parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                parts.setdefault(part_of(name), []).append((parameter.grad, parameter.detach()))
+        table: list[dict[str, Any]] = [
+            {"part": part, "gradient_norm": _norm(g for g, _ in pairs), "weight_norm": _norm(w for _, w in pairs)}
+            for part, pairs in parts.items()
+        ]
+        return {"tokens": tokens, "parts": table, "gradient_norm": math.hypot(*(row["gradient_norm"] for row in table))}
+    finally:
+        for parameter, grad in kept:
+            parameter.grad = grad
+
+
+def part_of(name: str) -> str:
+    """The part of the model a parameter belongs to.
+
+    >>> part_of("blocks.3.mlp.down.weight"), part_of("embedding.weight")
+    ('blocks.3', 'embedding')
+    """
+    words = name.split(".")
+    return ".".join(words[:2]) if words[0] == "blocks" else words[0]
+
+
+def _norm(tensors: Iterator[Tensor]) -> float:
+    return math.sqrt(math.fsum(t.double().square().sum().item() for t in tensors))
+
+
+def weights(model: Decoder, *, bins: int = 20) -> dict[str, Any]:
+    """What the model is made of: each weight's shape, size, norm, mean, spread and histogram; parameters by part."""
+    named = list(model.named_parameters())
+    tied = "head.projection.weight" not in dict(named)
+    rows, parts = [], dict[str, int]()
+    for name, parameter in named:
+        values = parameter.detach().float().flatten().cpu()
+        low, high = values.min().item(), values.max().item()
+        histogram = torch.histc(values, bins=bins, min=low, max=high) if high > low else torch.tensor([len(values)])
+        parts[part_of(name)] = parts.get(part_of(name), 0) + parameter.numel()
+        rows.append(
+            {
+                "name": name,
+                "shape": list(parameter.shape),
+                "num_parameters": parameter.numel(),
+                "norm": _norm(iter([values])),
+                "mean": values.mean().item(),
+                "standard_deviation": values.std(correction=0).item(),
+                "minimum": low,
+                "maximum": high,
+                "histogram": [int(count) for count in histogram.tolist()],
+                "trainable": parameter.requires_grad,
+                "tied_to": ["head.projection.weight"] if tied and name == "embedding.weight" else [],
+            }
+        )
+    total = sum(parts.values())
+    return {"num_parameters": total, "num_parameters_by_part": parts, "tied": tied, "weights": rows}
