@@ -1,0 +1,87 @@
+"""How much text a model can hold, what repeating a text is worth, and what to expect: two published laws."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from hornbook.facts.quantities import format_count
+
+BITS_PER_PARAMETER = 3.6  # what a GPT can memorize of random data (Morris et al. 2025, arXiv 2505.24832, abstract)
+BITS_PER_BYTE = 2.0  # what prose costs a good small model: 8 / compression ratio of strong compressors
+REPETITIONS = 15.387756  # R*_D (Muennighoff et al. 2023, arXiv 2305.16264, equation 5 and appendix A)
+FREE_EPOCHS = 4.0  # up to so many, repeated tokens are worth nearly as much as new ones (same, abstract)
+
+
+def effective_tokens(unique_tokens: float, epochs: float) -> float:
+    """How many new tokens `epochs` over `unique_tokens` are worth: U + U R* (1 - exp(-(epochs - 1) / R*)).
+
+    Below one epoch it is what was read. It never exceeds U (1 + R*), 16.4 times the text.
+
+    >>> [round(effective_tokens(1.0, epochs), 2) for epochs in (0.5, 1, 2, 4, 8, 16, 40)]
+    [0.5, 1.0, 1.97, 3.73, 6.62, 10.58, 15.17]
+    """
+    if epochs <= 1:
+        return unique_tokens * epochs
+    return unique_tokens * (1 - REPETITIONS * math.expm1(-(epochs - 1) / REPETITIONS))
+
+
+def capacity_bits(parameters: int) -> float:
+    """What a model of so many parameters can know by heart, in bits."""
+    return BITS_PER_PARAMETER * parameters
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What to expect of training on a text; `fill` is the text's bits over the model's capacity.
+
+    `by_heart_epochs` is None where the text does not fit; it is right within a factor of about 3. `effective_tokens`
+    and `expect` are for the number of epochs given, or for as many as one likes.
+    """
+
+    data_bits: float
+    capacity_bits: float
+    effective_tokens: float
+    by_heart_epochs: float | None
+    expect: Literal["by heart", "in part", "not by heart"]
+    sentence: str
+
+    @property
+    def fill(self) -> float:
+        return self.data_bits / self.capacity_bits
+
+
+def outlook(num_tokens: int, num_bytes: int, parameters: int, epochs: float | None = None) -> Outlook:
+    """Will `parameters` learn this text by heart, and within how many epochs?
+
+    A rule of thumb, ours: (1 + R*) / (1 - fill) epochs. After 1 + R* epochs a further one teaches a third of what new
+    text would, so what still lowers the loss is memory, and a nearly full model takes longer. Epochs until the
+    training loss was half of the validation loss: 6 for GPT-2 124M on 5 thousand tokens (Raschka 2024, chapter 5), and
+    32 to 51 for models of 0.1M to 0.6M parameters on 5 to 20 kB (batches of 1,024 bytes, AdamW): longer where an epoch
+    is few steps and the model small.
+
+    >>> outlook(5145, 20479, 124_000_000).sentence
+    '5,145 tokens against 124M parameters: this will be learned by heart within about 16 epochs.'
+    >>> outlook(10**9, 4 * 10**9, 124_000_000).expect
+    'not by heart'
+    """
+    data, capacity = BITS_PER_BYTE * num_bytes, capacity_bits(parameters)
+    needed = (1 + REPETITIONS) / (1 - data / capacity) if data < capacity else None
+    expect: Literal["by heart", "in part", "not by heart"] = "not by heart"
+    if needed is not None and (epochs is None or epochs > FREE_EPOCHS):
+        expect = "by heart" if epochs is None or epochs >= needed else "in part"
+    said = f"{num_tokens:,} tokens against {format_count(parameters)} parameters: "
+    if needed is None:
+        said += (
+            f"the text has {data / capacity:.1f} times the bits that the model can hold, so it cannot be learned by "
+            f"heart, and up to {FREE_EPOCHS:.0f} epochs teach nearly as much as new text would."
+        )
+    elif expect == "not by heart":
+        said += f"with {epochs:g} epochs little of it is learned by heart (all of it within about {needed:.0f})."
+    elif expect == "in part":
+        said += f"with {epochs:g} epochs parts of it are learned by heart (all of it within about {needed:.0f})."
+    else:
+        said += f"this will be learned by heart within about {needed:.0f} epochs."
+    seen = effective_tokens(num_tokens, math.inf if epochs is None else epochs)
+    return Outlook(data, capacity, seen, needed, expect, said)
