@@ -100,7 +100,7 @@ class Tokenizer:
 
 
 def default_vocabulary(num_bytes: int) -> int:
-    """Return the number of ids for a text of so many bytes: 256 + 1.25 sqrt(bytes), in multiples of 64, at most 32,768.
+    """Return the number of ids for a text of so many bytes: 258 + 1.25 sqrt(bytes), in multiples of 64, at most 32,768.
 
     The number of different words grows about as the square root of a text's length (Heaps' law), and so does the number
     of tokens that are seen often enough to learn from: with this rule a token occurs about sqrt(bytes) / 5 times on
@@ -110,7 +110,7 @@ def default_vocabulary(num_bytes: int) -> int:
     >>> [default_vocabulary(n) for n in (20_479, 1_115_394, 12_185_751, 18_800_000, 3_000_000_000)]
     [448, 1600, 4672, 5696, 32768]
     """
-    return min(32_768, math.ceil((256 + 1.25 * math.sqrt(num_bytes)) / 64) * 64)
+    return min(32_768, math.ceil((SMALLEST_BPE + 1.25 * math.sqrt(num_bytes)) / 64) * 64)
 
 
 def make_tokenizer(spec: str, pieces: Callable[[], Iterator[str]], num_bytes: int) -> Tokenizer:
@@ -252,12 +252,18 @@ def _character_encoder(vocab: dict[str, int]) -> Callable[[str], Ids]:
         ids: Ids = np.where(points < len(table), table[np.minimum(points, len(table) - 1)], np.int32(-1))
         if ids.size and ids.min() < 0:
             unseen = sorted(set(text) - vocab.keys())
-            named = ", ".join(f'"{character}" (U+{ord(character):04X})' for character in unseen[:5] if character)
+            named = ", ".join(_named(character) for character in unseen[:5])
             more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
             raise InputError(f"this tokenizer knows no character {named}{more}; take the tokenizer bytes")
         return ids
 
     return encode
+
+
+def _named(character: str) -> str:
+    """Return a character as a sentence shows it: with its number, and escaped where it cannot be printed."""
+    shown = character if character.isprintable() else ascii(character)[1:-1]
+    return f'"{shown}" (U+{ord(character):04X})'
 
 
 def _exact_encoder(content: dict[str, Any], reference: Any) -> Callable[[str], Ids]:
