@@ -46,7 +46,7 @@ def head_nats(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, targets_N: Te
     For evaluation (no gradient). The head always sees the same number of rows, the last chunk padded with zeros:
     the bits of a matrix product depend on its number of rows, and so the grouping of the input cannot show.
     """
-    rows = chunk_rows(vocabulary, bytes_per_logit=8)
+    rows = min(1024, chunk_rows(vocabulary, bytes_per_logit=8))
     nats = []
     for start in range(0, len(targets_N), rows):
         targets = targets_N[start : start + rows]

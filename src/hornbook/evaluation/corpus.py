@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -213,15 +214,31 @@ def document_jobs(document: EncodedDocument, how: Conventions) -> tuple[np.ndarr
     return nats, jobs
 
 
-@torch.no_grad()
-def _compute(model: Decoder, jobs: Sequence[Job], device: torch.device | str, done: Callable[[int], None]) -> None:
-    for together, hidden, targets in hidden_states(model, jobs, device):
-        nats = head_nats(model.head, hidden, targets, head_vocabulary(model)).cpu().numpy()
-        start = 0
-        for job in together:
-            job.nats[:] = nats[start : start + len(job.nats)]
-            start += len(job.nats)
-        done(start)
+@contextmanager
+def evaluating(model: Decoder) -> Iterator[None]:
+    """No gradients and no dropout inside; the model's mode afterwards is what it was."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def compute(
+    model: Decoder, jobs: Iterable[Job], device: torch.device | str, done: Callable[[int], None] | None = None
+) -> None:
+    """Fill the nats of every job; `done` hears how many were scored in each forward pass."""
+    with evaluating(model):
+        for together, hidden, targets in hidden_states(model, jobs, device):
+            nats = head_nats(model.head, hidden, targets, head_vocabulary(model)).cpu().numpy()
+            start = 0
+            for job in together:
+                job.nats[:] = nats[start : start + len(job.nats)]
+                start += len(job.nats)
+            if done is not None:
+                done(start)
 
 
 def token_nats(
@@ -240,24 +257,19 @@ def token_nats(
         if progress is not None:
             progress(scored, total)
 
-    was_training = model.training
-    model.eval()
-    try:
-        waiting: list[np.ndarray] = []
-        pending: list[Job] = []
-        for document in documents:
-            nats, jobs = document_jobs(document, how)
-            waiting.append(nats)
-            pending.extend(jobs)
-            if len(pending) >= batch_size:
-                for some in groups(pending, batch_size):
-                    _compute(model, some, device, done)
-                yield from waiting
-                waiting, pending = [], []
-        _compute(model, pending, device, done)
-        yield from waiting
-    finally:
-        model.train(was_training)
+    waiting: list[np.ndarray] = []
+    pending: list[Job] = []
+    for document in documents:
+        nats, jobs = document_jobs(document, how)
+        waiting.append(nats)
+        pending.extend(jobs)
+        if len(pending) >= batch_size:
+            for some in groups(pending, batch_size):
+                compute(model, some, device, done)
+            yield from waiting
+            waiting, pending = [], []
+    compute(model, pending, device, done)
+    yield from waiting
 
 
 # ---- Sums

@@ -6,7 +6,7 @@ The nats come from the same shapes and the same chunks as those of `evaluate`, s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from hornbook.evaluation.corpus import (
     conventions,
     document_jobs,
     encode_documents,
+    evaluating,
     head_vocabulary,
     hidden_states,
 )
@@ -83,13 +84,14 @@ class Inspection:
 
 
 def position_logits(
-    model: Decoder, document: EncodedDocument, how: Conventions, device: torch.device | str
+    model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, device: torch.device | str
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor]]:
-    """Yield (targets' indices, targets, nats, logits) of parts of a document: (N,), (N,), (N,) float64, (N, V) float64.
+    """Yield (targets' indices, targets, nats, logits) in parts: (N,), (N,), (N,) float64, (N, V) float64. An index
+    counts the targets of its own document.
 
     The logits of a chunk are those from which the nats were made; at most likelihood.LOGITS_BYTES of them at once.
     """
-    _, jobs = document_jobs(document, how)
+    jobs = [job for document in documents for job in document_jobs(document, how)[1]]
     rows = chunk_rows(head_vocabulary(model), bytes_per_logit=8)
     for together, hidden, targets in hidden_states(model, jobs, device):
         indices = np.concatenate([np.arange(job.first, job.first + len(job.targets)) for job in together])
@@ -101,7 +103,6 @@ def position_logits(
             yield indices[chunk], targets[chunk], scores[chunk], logits
 
 
-@torch.no_grad()
 def inspect_text(
     model: Decoder, tokenizer: Tokenizer, text: str, *, how: Conventions | None = None, top_k: int = 5,
     greedy_prompt: int | None = None, with_gradients: bool = False, device: torch.device | str = "cpu",
@@ -114,20 +115,16 @@ def inspect_text(
     skipped = int(how.beginning is None)
     if len(document.tokens) <= skipped:
         raise InputError("there is no token to score in this text; give a longer one.")
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         items: list[dict[str, Any]] = [{}] * (len(document.tokens) - skipped + (how.end is not None))
-        for indices, targets, nats, logits in position_logits(model, document, how, device):
+        for indices, targets, nats, logits in position_logits(model, [document], how, device):
             for index, item in zip(indices.tolist(), _items(tokenizer, targets, nats, logits, top_k), strict=True):
                 items[index] = item
         end = items.pop() if how.end is not None else None
         first = [{**_name(tokenizer, int(i)), **_UNSCORED} for i in document.tokens[:skipped]]
         greedy = _greedy(model, tokenizer, document, how, greedy_prompt, [*first, *items])
         slopes = gradients(model, document, how, device=device) if with_gradients else None
-        return Inspection([*first, *items], end, document.num_bytes, greedy, slopes)
-    finally:
-        model.train(training)
+    return Inspection([*first, *items], end, document.num_bytes, greedy, slopes)
 
 
 def _name(tokenizer: Tokenizer, token: int) -> dict[str, Any]:

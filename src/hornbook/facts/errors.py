@@ -13,6 +13,13 @@ class InputError(ValueError):
 class WorldError(RuntimeError):
     """The world failed (disk full, out of memory). The message is one sentence; the command line exits with 1."""
 
+class Interrupted(Exception):
+    """A signal ended the work after everything was saved. The command line exits with 128 + the signal's number."""
+
+    def __init__(self, sentence: str, signal_number: int) -> None:
+        super().__init__(sentence)
+        self.signal_number = signal_number
+
 
 def suggestion(word: str, allowed: Iterable[str]) -> str:
     """Return ' (did you mean "x"?)' for the nearest allowed word, or '' when none is near.

@@ -21,7 +21,7 @@ Precision = Literal["float32", "bfloat16"]
 Count = Annotated[int, Meta(ge=1)]
 Context = Annotated[int, Meta(ge=2)]
 Index = Annotated[int, Meta(ge=0)]
-Seed = Annotated[int, Meta(ge=0, lt=2**63)]
+Seed = Annotated[int, Meta(ge=0, le=2**62)]
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
@@ -106,7 +106,7 @@ class Train(msgspec.Struct, forbid_unknown_fields=True):
     compile: Annotated[bool | None, Meta(description="torch.compile each block")] = None
     document_mask: Annotated[bool, Meta(description="attention never crosses a document")] = False
     early_stop: Annotated[
-        int | None, Meta(ge=1, description="stop after so many evaluations without a better validation loss")
+        Count | None, Meta(description="stop after so many evaluations without a better validation loss")
     ] = None
     threads: Annotated[Count | None, Meta(description="CPU threads; part of the run's identity")] = None
 
@@ -116,7 +116,7 @@ class Watch(msgspec.Struct, forbid_unknown_fields=True):
 
     evaluate_every: Annotated[Count | None, Meta(description="steps between evaluations of the probe")] = None
     sample_every: Annotated[Count | None, Meta(description="steps between text samples")] = None
-    probe_tokens: Annotated[Count, Meta(description="tokens of each side that the probe scores")] = 16_384
+    probe_tokens: Annotated[Count | None, Meta(description="tokens of each side that the probe scores")] = None
     prompts: Annotated[list[str], Meta(description="what samples start with; empty: the start of a document")] = []
     sample_tokens: Annotated[Count, Meta(description="length of a sample in tokens")] = 100
     temperature: Annotated[NotNegative, Meta(description="of samples; 0 is greedy")] = 0.8

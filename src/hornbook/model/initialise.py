@@ -1,4 +1,4 @@
-"""Initial weights: GPT-2's for its family, Hornbook's own for the others. Drawn from one generator, in a fixed order."""
+"""Initial weights: GPT-2's for its family, our own for the others. Drawn from one generator, in a fixed order."""
 
 from __future__ import annotations
 

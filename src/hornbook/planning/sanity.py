@@ -80,8 +80,8 @@ def _text(r: Recipe) -> list[str]:
         )
     if r.train_tokens is not None and r.train_tokens < OCCURRENCES * r.shape.vocabulary:
         said.append(
-            f"the vocabulary of {r.shape.vocabulary:,} is too large for this text: {r.train_tokens:,} tokens show an id "
-            f"{r.train_tokens / r.shape.vocabulary:.1f} times on average; take a smaller one."
+            f"the vocabulary of {r.shape.vocabulary:,} is too large for this text: {r.train_tokens:,} tokens show an "
+            f"id {r.train_tokens / r.shape.vocabulary:.1f} times on average; take a smaller one."
         )
     return said
 
@@ -97,8 +97,8 @@ def _heart(r: Recipe) -> list[str]:
         if capacity > content:
             said.append(
                 f"the text will be memorized: {format_count(r.shape.parameters)} parameters can hold "
-                f"{format_bytes(capacity / 8)} by heart, the text has about {format_bytes(content / 8)}, and it is read "
-                f"{passes:,.0f} times; take a smaller model, more text or fewer epochs."
+                f"{format_bytes(capacity / 8)} by heart, the text has about {format_bytes(content / 8)}, and it is "
+                f"read {passes:,.0f} times; take a smaller model, more text or fewer epochs."
             )
     if passes > 16:
         worth = effective_tokens(1.0, passes)

@@ -78,10 +78,15 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     return manifest
 
 
+def shape_of(checkpoint: Path) -> GPTShape:
+    """The shape of the model of a checkpoint."""
+    return msgspec.convert(read_manifest(checkpoint)["shape"], GPTShape)
+
+
 def load_model(checkpoint: Path, *, dropout: float = 0.0, device: str = "cpu") -> Decoder:
     """The decoder of a checkpoint; raises InputError when a file is missing or not what the manifest says."""
     manifest = read_manifest(checkpoint)
-    model = Decoder(msgspec.convert(manifest["shape"], GPTShape), dropout=dropout)
+    model = Decoder(shape_of(checkpoint), dropout=dropout)
     fill(model, _read_tensors(checkpoint, "model.safetensors", manifest))
     return model.to(device)
 
@@ -117,6 +122,13 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
     return {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
+def verify(checkpoint: Path) -> None:
+    """Raise InputError unless both files are what the manifest says."""
+    manifest = read_manifest(checkpoint)
+    for file in manifest["files"]:
+        _read(checkpoint, file, manifest)
+
+
 def discard(checkpoint: Path) -> None:
     """Delete a checkpoint so that, half deleted, it no longer looks like one."""
     trash = checkpoint.with_name(f".trash-{checkpoint.name}")
@@ -131,16 +143,20 @@ def prune(checkpoints: Sequence[Path], *, keep: int, always: set[str]) -> None:
         discard(old)
 
 
-def _read_tensors(checkpoint: Path, file: str, manifest: dict[str, Any]) -> dict[str, Tensor]:
-    from safetensors.torch import load as parse
-
+def _read(checkpoint: Path, file: str, manifest: dict[str, Any]) -> bytes:
     try:
         content = (checkpoint / file).read_bytes()
     except FileNotFoundError:
         raise InputError(f"{checkpoint} is damaged: {file} is missing; go back to an older checkpoint.") from None
     if hashlib.sha256(content).hexdigest() != manifest["files"][file]["sha256"]:
         raise InputError(f"{checkpoint} is damaged: {file} is not what was written; go back to an older checkpoint.")
-    tensors: dict[str, Tensor] = parse(content)
+    return content
+
+
+def _read_tensors(checkpoint: Path, file: str, manifest: dict[str, Any]) -> dict[str, Tensor]:
+    from safetensors.torch import load as parse
+
+    tensors: dict[str, Tensor] = parse(_read(checkpoint, file, manifest))
     return tensors
 
 

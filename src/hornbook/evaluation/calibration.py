@@ -1,0 +1,111 @@
+"""Does the model know how sure it is? And of samples: do they repeat themselves, and are they text at all?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from hornbook.evaluation.corpus import Conventions, EncodedDocument, evaluating
+from hornbook.evaluation.inspection import position_logits
+from hornbook.model.decoder import Decoder
+from hornbook.text.tokenizer import Tokenizer
+
+BINS = 15
+TOP = (1, 5, 10, 100)
+
+
+def calibration(
+    model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, *, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Entropy gap, calibration error, top-k accuracy and mean reciprocal rank over every scored token.
+
+    `entropy_gap_nats` is mean nats - mean entropy: 0 where the model is as surprised as it expects to be, above 0 where
+    it is too sure of itself. `expected_calibration_error`: the mean of |accuracy - confidence|
+    of the most probable token over 15 bins of equal mass (Naeini et al. 2015).
+    """
+    how = how._replace(end=None)
+    columns: list[tuple[np.ndarray, ...]] = []
+    with evaluating(model):
+        for _, targets, nats, logits in position_logits(model, documents, how, device):
+            log_p = logits.log_softmax(-1)
+            entropy = -(log_p.exp() * log_p.clamp_min(-1e4)).sum(-1)
+            rank = (logits > logits.gather(-1, targets[:, None])).sum(-1) + 1
+            best, guess = log_p.max(-1)
+            columns.append(tuple(x.cpu().numpy() for x in (nats, entropy, rank, best.exp(), guess == targets)))
+    surprise, entropies, ranks, confidence, correct = (np.concatenate(c) for c in zip(*columns, strict=True))
+    bins = calibration_bins(confidence, correct)
+    return {
+        "num_tokens": len(surprise),
+        "entropy_gap_nats": float(surprise.mean() - entropies.mean()),
+        "mean_entropy_nats": float(entropies.mean()),
+        "expected_calibration_error": math.fsum(abs(b["accuracy"] - b["confidence"]) * b["share"] for b in bins),
+        "calibration_bins": bins,
+        "top_accuracy": {str(k): float((ranks <= k).mean()) for k in TOP if k <= model.shape.vocabulary},
+        "mean_reciprocal_rank": float((1 / ranks).mean()),
+        "median_rank": float(np.median(ranks)),
+    }
+
+
+def calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, float]]:
+    """Up to 15 bins of equally many tokens, by confidence: its mean, the accuracy, the share of tokens.
+
+    >>> [b["accuracy"] for b in calibration_bins(np.array([0.2, 0.9]), np.array([False, True]))]
+    [0.0, 1.0]
+    """
+    order = np.argsort(confidence, kind="stable")
+    return [
+        {
+            "confidence": float(confidence[some].mean()),
+            "accuracy": float(correct[some].mean()),
+            "share": len(some) / len(order),
+        }
+        for some in np.array_split(order, min(BINS, len(order)))
+    ]
+
+
+def sample_statistics(samples: Sequence[Sequence[int]], tokenizer: Tokenizer) -> dict[str, Any]:
+    """How samples (lists of ids, of equal length for a fair comparison) repeat themselves; the same on human text tells
+    what is normal.
+
+    `distinct_n`: different n-grams of tokens / all, over all samples. `repetition_4`: 1 - the same within one sample,
+    averaged (Welleck et al. 2020, seq-rep-4). `loop_rate`: share of samples that end in the same 1 to 32 tokens three
+    times. `invalid_utf8_rate`: share of samples whose bytes are not text (a character cut by the end is not counted).
+    """
+    grams = {n: [_ngrams(sample, n) for sample in samples] for n in range(1, 5)}
+    distinct = {}
+    for n, each in grams.items():
+        everything = [gram for gram_list in each for gram in gram_list]
+        distinct[f"distinct_{n}"] = len(set(everything)) / len(everything) if everything else None
+    repeats = [1 - len(set(each)) / len(each) for each in grams[4] if each]
+    return {
+        "num_samples": len(samples),
+        **distinct,
+        "repetition_4": math.fsum(repeats) / len(repeats) if repeats else None,
+        "loop_rate": sum(map(_loops, samples)) / len(samples) if samples else None,
+        "invalid_utf8_rate": sum(not _is_text(tokenizer.decode_bytes(list(s))) for s in samples) / len(samples)
+        if samples
+        else None,
+    }
+
+
+def _ngrams(sample: Sequence[int], n: int) -> list[tuple[int, ...]]:
+    return [tuple(sample[i : i + n]) for i in range(len(sample) - n + 1)]
+
+
+def _loops(sample: Sequence[int]) -> bool:
+    tail = list(sample)
+    return any(
+        tail[-n:] == tail[-2 * n : -n] == tail[-3 * n : -2 * n] for n in range(1, 33) if len(tail) >= max(3 * n, 12)
+    )
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return "unexpected end" in error.reason
+    return True

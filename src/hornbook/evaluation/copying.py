@@ -1,0 +1,140 @@
+"""How much of what a model writes stands in its training text, in longer spans than new text would have in common?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hornbook.data.shards import NUM_BYTES, START, Part
+from hornbook.data.spans import Spans, find_spans, longest_matches
+from hornbook.evaluation.corpus import byte_lengths
+from hornbook.evaluation.differences import Floats, Interval, Ints, interval_around, ratio_and_error
+from hornbook.model.decoder import Decoder
+from hornbook.model.generate import generate_batch
+from hornbook.text.tokenizer import Tokenizer
+
+WORST = 10  # copies shown
+
+
+class Copying(NamedTuple):
+    """Numbers and their intervals by name, a row for each span length, and the longest copies."""
+
+    numbers: dict[str, float]
+    intervals: dict[str, Interval | None]
+    rows: list[dict[str, Any]]
+    longest: list[dict[str, Any]]
+
+
+def copying(
+    model: Decoder, train: Part, validation: Part, tokenizer: Tokenizer, *, num_samples: int, sample_tokens: int,
+    generator: np.random.Generator,
+) -> Copying:  # fmt: skip
+    """Compare `num_samples` free samples with the training text, beside held-out windows of the same length.
+
+    The threshold is the 99th percentile, over every other held-out window's places, of the longest span that begins
+    there and also stands in the training text; the remaining windows are the control.
+    """
+    length = min(sample_tokens, model.shape.context)
+    samples = [np.array(ids, np.int64) for ids in _samples(model, train, tokenizer, num_samples, length, generator)]
+    count = max(2, min(2 * num_samples, validation.num_tokens // length))
+    starts = (np.arange(count) * validation.num_tokens // count + generator.integers(length)) % validation.num_tokens
+    human = list(validation.take(starts, min(length, validation.num_tokens)))
+    # Spans shorter than 12 bytes are words: they are not looked for.
+    shortest = max(2, round(12 * validation.num_tokens / max(1.0, _num_bytes(validation, tokenizer))))
+    longest = longest_matches(train, [*samples, *human], shortest)
+    written, calibration, control = longest[:num_samples], longest[num_samples::2], longest[num_samples + 1 :: 2]
+    threshold = max(shortest, 1 + int(np.quantile(np.concatenate(calibration), 0.99)))
+    rows, span = [], shortest
+    while span <= length:
+        rows.append({"span_tokens": span, "copied_share": _mean([_covered(m, span) for m in written]),
+                     "control_copied_share": _mean([_covered(m, span) for m in control]),
+                     "novel_share": _mean([m < span for m in written]),
+                     "control_novel_share": _mean([m < span for m in control])})  # fmt: skip
+        span = max(span + 1, span * 3 // 2)
+    sizes, units = np.array([float(len(s)) for s in samples]), np.arange(num_samples)
+    copied = np.array([float(_covered(m, threshold).sum()) for m in written])
+    # In how many pieces of the training text, each as long as the held-out text, does a token's span stand? Were the
+    # labels exchanged, in as many as that ratio times the held-out text has it.
+    size, ratio = validation.num_tokens, train.num_tokens / validation.num_tokens
+    in_train, spans = _counted(train, samples, threshold, size)
+    in_validation, _ = _counted(validation, samples, threshold, size)
+    share = ratio_and_error(copied, sizes, units)
+    excess = ratio_and_error(in_train - ratio * in_validation, sizes, units)
+    numbers = {
+        "copied_share": share[0],
+        "control_copied_share": _mean([_covered(m, threshold) for m in control]),
+        "excess_copied_share": excess[0],
+        "copied_span_threshold_tokens": threshold,
+        "longest_copied_span_tokens": max(int(m.max(initial=0)) for m in written),
+    }
+    intervals = {"copied_share": interval_around(*share), "excess_copied_share": interval_around(*excess)}
+    return Copying(numbers, intervals, rows, _longest_copies(train, tokenizer, spans))
+
+
+def _num_bytes(part: Part, tokenizer: Tokenizer) -> float:
+    """The bytes of a part, or of an even sample of its tokens in proportion where they are not known."""
+    known = part.documents[:, NUM_BYTES]
+    if (known >= 0).all():
+        return float(known.sum())
+    some = part.take(np.linspace(0, part.num_tokens - 1, 1000).astype(np.int64), 1)
+    return float(byte_lengths(tokenizer)[some].mean()) * part.num_tokens
+
+
+def _samples(
+    model: Decoder, train: Part, tokenizer: Tokenizer, count: int, length: int, generator: np.random.Generator
+) -> list[list[int]]:
+    """Free text: what the model writes at temperature 1 after nothing, or after a document's first token."""
+    first = train.documents[generator.integers(len(train.documents), size=count), START] % train.num_tokens
+    starts = train.take(first, 1).tolist() if tokenizer.beginning is None else [[tokenizer.beginning]] * count
+    seeds = generator.integers(2**31, size=count).tolist()
+    return [
+        ids
+        for i in range(0, count, 16)
+        for ids in generate_batch(model, starts[i : i + 16], max_tokens=length, seeds=seeds[i : i + 16])
+    ]
+
+
+def _covered(longest: Ints, span: int) -> NDArray[np.bool_]:
+    """Which places lie in a match of at least `span` tokens, from the longest match that begins at each."""
+    along = np.arange(len(longest))
+    ends = np.maximum.accumulate(np.where(longest >= span, along + longest, 0))
+    return ends > along
+
+
+def _mean(masks: Sequence[NDArray[np.bool_]]) -> float:
+    return float(np.concatenate(masks).mean())
+
+
+def _counted(part: Part, samples: Sequence[Ints], span: int, size: int) -> tuple[Floats, list[Spans]]:
+    """For each sample, the sum over its tokens of how many pieces of `size` tokens of the part have it in a span."""
+    starts = np.cumsum([0, *map(len, samples)])
+    found = list(find_spans(part, samples, span))
+    rows = [np.concatenate(column) for column in zip(*found, strict=True)] if found else [np.empty(0, np.int64)] * 5
+    query, start, length, position, _ = rows
+    counts = np.zeros(starts[-1])
+    for piece in np.unique(position // size):
+        some = position // size == piece
+        edges = np.zeros(starts[-1] + 1, np.int64)
+        np.add.at(edges, starts[query[some]] + start[some], 1)
+        np.add.at(edges, starts[query[some]] + start[some] + length[some], -1)
+        counts += np.cumsum(edges[:-1]) > 0
+    return np.add.reduceat(counts, starts[:-1]), found
+
+
+def _longest_copies(train: Part, tokenizer: Tokenizer, found: Sequence[Spans]) -> list[dict[str, Any]]:
+    flat = [row for spans in found for row in zip(*(column.tolist() for column in spans), strict=True)]
+    return [
+        {"sample": query, "num_tokens": length, **place(train, tokenizer, position, length)}
+        for query, _, length, position, _ in sorted(flat, key=lambda row: -row[2])[:WORST]
+    ]
+
+
+def place(train: Part, tokenizer: Tokenizer, position: int, length: int) -> dict[str, Any]:
+    document = int(np.searchsorted(train.documents[:, START], position, side="right")) - 1
+    return {
+        "document": train.names[document], "token_in_document": position - int(train.documents[document, START]),
+        "text": tokenizer.decode(train.take(np.array([position]), length)[0]),
+    }  # fmt: skip

@@ -1,0 +1,86 @@
+"""How much better does a model know a planted text than any other of its kind? Exposure, in bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hornbook.data.packing import IGNORE
+from hornbook.evaluation.intervals import bootstrap_ratio
+from hornbook.likelihood import chunk_rows, token_nats
+from hornbook.model.decoder import Decoder
+from hornbook.text.canaries import Canaries, random_payloads
+from hornbook.text.tokenizer import Tokenizer
+
+Floats = NDArray[np.float64]
+
+
+def exposures(planted_nats: Floats, candidate_nats: Floats) -> Floats:
+    """Exposure of each canary in bits: log2 |R| - log2 rank among itself and the candidates (Carlini et al. 2019).
+
+    Where a canary was never planted its rank is uniform, and the mean tends to 1 / ln 2 = 1.44 bits; the most that
+    n candidates can show is log2(n + 1). Equal candidates count half.
+
+    >>> exposures(np.array([0.5, 3.5]), np.array([1.0, 2.0, 3.0])).tolist()
+    [2.0, 0.0]
+    """
+    ordered = np.sort(candidate_nats)
+    better = (np.searchsorted(ordered, planted_nats) + np.searchsorted(ordered, planted_nats, side="right")) / 2
+    bits: Floats = np.log2(len(ordered) + 1) - np.log2(1 + better)
+    return bits
+
+
+def exposure_table(
+    model: Decoder, tokenizer: Tokenizer, canaries: Canaries, *, num_candidates: int = 10_000, seed: int = 0
+) -> tuple[list[dict[str, Any]], float]:
+    """A row for each number of repetitions (0: the null), and the rank correlation (Spearman) of exposure with it."""
+    candidates = list(islice(random_payloads(canaries.words, np.random.default_rng([seed, 1])), num_candidates))
+    texts = [canary.text for canary in canaries.canaries]
+    nats = _text_nats(model, tokenizer, [*texts, *candidates])
+    bits = exposures(nats[: len(texts)], nats[len(texts) :])
+    repetitions = np.array([canary.repetitions for canary in canaries.canaries])
+    rows = []
+    for count in np.unique(repetitions).tolist():
+        some = bits[repetitions == count]
+        rows.append({
+            "repetitions": count, "num_canaries": len(some), "exposure_bits": float(some.mean()),
+            "exposure_bits_interval_95": bootstrap_ratio(some, np.ones(len(some)), seed=seed),
+            "largest_possible_bits": float(np.log2(num_candidates + 1)),
+        })  # fmt: skip
+    return rows, rank_correlation(bits, repetitions)
+
+
+def rank_correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Spearman's: the correlation of the ranks, equal values sharing their mean rank.
+
+    >>> rank_correlation(np.array([1.0, 5.0, 9.0]), np.array([0, 1, 64]))
+    1.0
+    """
+    ranks = [(np.searchsorted(np.sort(x), x) + np.searchsorted(np.sort(x), x, side="right")) / 2 for x in (a, b)]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1].round(12))
+
+
+@torch.inference_mode()
+def _text_nats(model: Decoder, tokenizer: Tokenizer, texts: Sequence[str]) -> Floats:
+    """Nats of each text as a document, (len(texts),): all its tokens, without the first where nothing stands before."""
+    device, training = next(model.parameters()).device, model.training
+    before = [] if tokenizer.beginning is None else [tokenizer.beginning]
+    ids = [[*before, *tokenizer.encode(text).tolist()][: model.shape.context + 1] for text in texts]
+    width = max(map(len, ids))
+    rows = max(1, chunk_rows(model.shape.vocabulary) // width)
+    nats = []
+    model.eval()
+    for start in range(0, len(ids), rows):
+        padded = np.full((len(ids[start : start + rows]), width), IGNORE)
+        for row, tokens in zip(padded, ids[start : start + rows], strict=True):
+            row[: len(tokens)] = tokens
+        batch = torch.from_numpy(padded).to(device)
+        logits = model(batch[:, :-1].clamp(min=0))
+        nats.append(token_nats(logits.flatten(0, 1), batch[:, 1:].flatten()).view(len(batch), -1).double().sum(1).cpu())
+    model.train(training)
+    return torch.cat(nats).numpy()

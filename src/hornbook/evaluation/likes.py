@@ -1,0 +1,100 @@
+"""The conventions of other programs, so that their numbers can be reconciled with ours. Same model, same text."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from hornbook.evaluation.corpus import Job, compute
+from hornbook.evaluation.windows import windows
+from hornbook.facts.errors import InputError
+from hornbook.likelihood import perplexity
+from hornbook.model.decoder import Decoder
+from hornbook.text.tokenizer import Tokenizer
+
+
+def like_huggingface(
+    model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], *, window: int | None = None, stride: int = 512,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:  # fmt: skip
+    """The strided perplexity of the transformers documentation ("Perplexity of fixed-length models").
+
+    Documents are joined by blank lines into one text, whose first token is not scored; windows of `window` tokens
+    (default: the context) move by `stride`. Each window's mean counts as often as it has new tokens less one, as there,
+    although all new tokens of the later windows are scored.
+    """
+    window = model.shape.context if window is None else window
+    stride = min(stride, window)
+    ids = tokenizer.encode("\n\n".join(texts)).astype(np.int64)
+    jobs, weights, done = [], [], 0
+    for start in range(0, len(ids), stride):
+        stop = min(start + window, len(ids))
+        targets = ids[max(done, start + 1) : stop]
+        if len(targets):
+            jobs.append(Job(ids[start : stop - 1], targets, np.empty(len(targets))))
+            weights.append(stop - done - 1)
+        done = stop
+        if stop == len(ids):
+            break
+    if not sum(weights):
+        raise InputError("there is no token to score in this text; give a longer one.")
+    compute(model, jobs, device)
+    loss = math.fsum(w * float(job.nats.mean()) for w, job in zip(weights, jobs, strict=True)) / sum(weights)
+    return {
+        "like": "huggingface",
+        "loss_nats_per_token": loss,
+        "perplexity": perplexity(loss),
+        "num_tokens": sum(weights),
+        "conventions": {
+            "text": f"{len(texts)} documents joined by blank lines",
+            "window": f"{window} tokens",
+            "stride": f"{stride} tokens",
+            "beginning": "none: the first token of the text is not scored",
+        },
+    }
+
+
+def like_lm_eval(
+    model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], *, window: int | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:  # fmt: skip
+    """`loglikelihood_rolling` of lm-evaluation-harness: disjoint windows, one token before the first window only.
+
+    Words are counted as there: pieces between white space, empty ones at the ends included. Raises InputError for a
+    tokenizer without a token that could stand before the text.
+    """
+    if tokenizer.end_of_text is None:
+        raise InputError("lm-eval's convention needs a beginning-of-text token, which this tokenizer does not have.")
+    window = model.shape.context if window is None else window
+    jobs = []
+    for text in texts:
+        sequence = np.concatenate([[tokenizer.end_of_text], tokenizer.encode(text)]).astype(np.int64)
+        for w in windows(len(sequence) - 1, window, window):
+            targets = sequence[w.first + 1 : w.stop + 1]
+            jobs.append(Job(sequence[w.start : w.stop], targets, np.empty(len(targets))))
+    compute(model, jobs, device)
+    nats = math.fsum(x for job in jobs for x in job.nats.tolist())
+    words = sum(len(re.split(r"\s+", text)) for text in texts)
+    num_bytes = sum(len(text.encode()) for text in texts)
+    if not jobs:
+        raise InputError("there is no token to score in this text; give a longer one.")
+    return {
+        "like": "lm-eval",
+        "word_perplexity": perplexity(nats / words),
+        "byte_perplexity": perplexity(nats / num_bytes),
+        "bits_per_byte": nats / (math.log(2) * num_bytes),
+        "num_tokens": sum(len(job.targets) for job in jobs),
+        "num_words": words,
+        "num_bytes": num_bytes,
+        "conventions": {
+            "window": f"{window} tokens",
+            "stride": f"{window} tokens",
+            "beginning": f"id {tokenizer.end_of_text} before each document, not scored",
+            "words": "pieces between white space, empty ones at the ends included",
+        },
+    }

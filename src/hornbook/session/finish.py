@@ -1,0 +1,105 @@
+"""The end of a run: all of the validation text is scored, and everything a person wants to know is written down."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from hornbook.evaluation.corpus import conventions, part_documents
+from hornbook.evaluation.corpus import evaluate as score
+from hornbook.facts.errors import Interrupted
+from hornbook.model.decoder import Decoder
+from hornbook.records.result import Report
+from hornbook.records.run import checkpoint_step
+from hornbook.report.curves import curves_in_words
+from hornbook.report.pages import run_page
+from hornbook.report.plots import loss_plot
+from hornbook.session.live import View
+from hornbook.session.models import device
+from hornbook.session.signals import Stop
+from hornbook.session.start import Start
+from hornbook.training import checkpoint as checkpoints
+
+
+def finish(start: Start, model: Decoder, *, view: View, stop: Stop, started: float, step: int) -> dict[str, Any]:
+    """Score, plot, write the report, and return the summary. Raises Interrupted when a signal comes meanwhile."""
+    run, prepared, settings = start.run, start.prepared, start.settings
+    if settings.checkpoint.best:
+        model, step = _best(start, model, step)
+    report = _final_report(start, model, view, stop, step)
+    view.end()
+    rows, samples = run.rows(), run.samples()
+    words = curves_in_words(rows, tokens_per_epoch=prepared.train.num_tokens)
+    last_step = next(row for row in reversed(rows) if row["event"] == "step")
+    last_probe = next(row for row in reversed(rows) if row["event"] == "evaluation")
+    summary: dict[str, Any] = {
+        "run": str(run.folder),
+        "title": run.folder.name,
+        "report": str(run.reports / "report.html"),
+        "step": step,
+        "tokens": last_step["tokens"],
+        "epoch": last_step["epoch"],
+        "num_parameters": start.shape.parameters,
+        "vocabulary": start.shape.vocabulary,
+        "train_loss_nats_per_token": last_probe["probe_train_loss_nats_per_token"],
+        "wall_seconds": time.monotonic() - started,
+        "tokens_per_second": last_step["tokens"] / last_step["seconds"],
+        "words": words,
+        "sample": samples[-1]["prompt"] + samples[-1]["text"] if samples else None,
+    }
+    if report is not None:
+        numbers = report.to_dict()
+        for name in ("perplexity", "bits_per_byte", "num_tokens", "num_bytes", "num_documents", "interval_method"):
+            summary[name] = numbers[name]
+            if f"{name}_interval_95" in numbers:
+                summary[f"{name}_interval_95"] = numbers[f"{name}_interval_95"]
+        summary["validation_loss_nats_per_token"] = report.loss_nats_per_token
+        summary["validation_loss_nats_per_token_interval_95"] = numbers["loss_nats_per_token_interval_95"]
+        run.write_report("evaluation.json", report.to_json())
+    run.reports.mkdir(exist_ok=True)
+    svg = loss_plot(
+        rows, path_png=run.reports / "loss.png", path_svg=run.reports / "loss.svg",
+        tokens_per_epoch=prepared.train.num_tokens, uniform_loss=math.log(start.shape.vocabulary),
+        title=run.folder.name,
+    )  # fmt: skip
+    before, after = _inspections(start, model)
+    details = {"environment": run.environment, "conventions": report.conventions if report is not None else None}
+    page = run_page(rows, samples, run.settings_toml, summary | details, before, after, svg, words)
+    run.write_report("report.html", page)
+    return summary
+
+
+def _final_report(start: Start, model: Decoder, view: View, stop: Stop, step: int) -> Report | None:
+    """The Report of the whole validation side; None where the split has none."""
+    part, tokenizer = start.prepared.validation, start.prepared.tokenizer
+    if part.num_tokens < 2:
+        return None
+
+    def progress(done: int, total: int) -> None:
+        if stop.is_set():
+            raise Interrupted(
+                f"stopped while scoring the validation text: training is done and saved, run the same command with "
+                f"--out {start.run.folder} to score again",
+                stop.signal_number,
+            )
+
+    view.note(f"scoring all {part.num_tokens:,} tokens of the validation text")
+    return score(
+        model, part_documents(part, tokenizer), conventions(model, tokenizer),
+        model_name=f"{start.run.folder} at step {step}", text_name="the validation side", batch_size=64,
+        device=device(), progress=progress,
+    )  # fmt: skip
+
+
+def _best(start: Start, model: Decoder, step: int) -> tuple[Decoder, int]:
+    found = start.run.checkpoints()
+    best = checkpoints.read_manifest(found[-1])["state"]["use_step"]
+    if best is None or best == step:
+        return model, step
+    folder = next(folder for folder in found if checkpoint_step(folder) == best)
+    return checkpoints.load_model(folder).to(device()), best
+
+
+def _inspections(start: Start, model: Decoder) -> tuple[None, None]:
+    return None, None

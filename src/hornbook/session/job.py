@@ -1,0 +1,267 @@
+"""`hornbook.train`: what happens when. Of the eight steps, 1 to 6 are in training/; 7 and 8 stand here."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hornbook.evaluation.corpus import byte_lengths
+from hornbook.evaluation.probe import Probe
+from hornbook.facts.errors import Interrupted, WorldError
+from hornbook.facts.settings import Settings, from_table, overridden, read_table
+from hornbook.likelihood import Surprise
+from hornbook.model.generate import generate
+from hornbook.records.run import Run, is_run
+from hornbook.session.build import Parts, build, rate
+from hornbook.session.finish import finish
+from hornbook.session.live import View
+from hornbook.session.models import device
+from hornbook.session.signals import Stop, stop_on_signals
+from hornbook.session.start import Start, fresh, resumed
+from hornbook.training import checkpoint as checkpoints
+from hornbook.training.guard import Guard
+from hornbook.training.loop import Step, steps
+
+
+def train(
+    *texts: str, recipe: str | Path | None = None, out: str | Path | None = None, from_: str | None = None,
+    view: View | None = None, started: float | None = None, **changes: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Train a model on `texts` and return the summary of its run, as `hornbook train --json` prints it.
+
+    `changes` are settings by their dotted name, such as `**{"train.steps": 100}`, on top of `recipe`. With the `out`
+    of an earlier run, that run goes on exactly where its newest checkpoint stands. Raises InputError for bad input,
+    WorldError when the disk is full, Interrupted after a signal, when everything is saved.
+    """
+    started = time.monotonic() if started is None else started
+    view = view or View(quiet=True)
+    if texts:
+        changes["text.paths"] = list(texts)
+    request = overridden(read_table(Path(recipe)) if recipe is not None else {}, changes)
+    wanted = from_table(request, source=str(recipe) if recipe is not None else "settings")
+    folder = Path(out) if out is not None else None
+    try:
+        if folder is not None and is_run(folder):
+            run = Run.open(folder)
+            with run.lock():
+                return _carry_out(resumed(run, wanted, request, from_=from_, view=view), view, started)
+        start = fresh(wanted, request, out=folder, from_=from_, view=view, started=started)
+        with start.run.lock():
+            return _carry_out(start, view, started)
+    except OSError as error:
+        raise WorldError(f"cannot go on: {error.strerror or error}.") from error
+
+
+@dataclass
+class Job:
+    """A run under way, and the few numbers that a checkpoint carries besides weights."""
+
+    start: Start
+    parts: Parts
+    view: View
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    updates: int = 0  # steps that were applied: those with a finite gradient
+    best_loss: float = math.inf
+    best_step: int | None = None
+    since_best: int = 0
+    probes: dict[str, Probe] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Run:
+        return self.start.run
+
+    @property
+    def settings(self) -> Settings:
+        return self.start.settings
+
+    def save(self) -> None:
+        """Write a checkpoint and drop what is no longer kept."""
+        keep = self.settings.checkpoint
+        state = {
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "updates": self.updates,
+            "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
+            "best_step": self.best_step,
+            "since_best": self.since_best,
+            "use_step": self.best_step if keep.best else None,
+            "prepared": self.start.prepared.key,
+        }
+        if not (self.run.checkpoint_folder(self.step) / "manifest.json").exists():
+            checkpoints.save(
+                self.run.folder / "checkpoints", step=self.step, model=self.parts.model,
+                optimizers=self.parts.optimizers, state=state,
+            )  # fmt: skip
+            self.run.log({"event": "checkpoint", "step": self.step, "tokens": self.tokens})
+        always = {checkpoints.name(0)} | ({checkpoints.name(self.best_step or 0)} if keep.best else set())
+        checkpoints.prune(self.run.checkpoints(), keep=keep.keep, always=always)
+
+    def restore(self, folder: Path) -> None:
+        manifest = checkpoints.load_into(folder, model=self.parts.model, optimizers=self.parts.optimizers)
+        state, self.step = manifest["state"], manifest["step"]
+        self.tokens, self.seconds, self.updates = state["tokens"], state["seconds"], state["updates"]
+        self.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
+        self.best_step, self.since_best = state["best_step"], state["since_best"]
+        self.run.log({"event": "resume", "step": self.step, "tokens": self.tokens})
+
+
+def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
+    on, settings = device(), start.settings
+    parts = build(settings, start.shape, start.prepared, on)
+    if start.initial is not None:
+        checkpoints.fill(parts.model, checkpoints.weights(start.initial))
+    job = Job(start, parts, view)
+    lengths = byte_lengths(start.prepared.tokenizer)
+    assert settings.watch.probe_tokens is not None
+    for name, part in (("train", start.prepared.train), ("validation", start.prepared.validation)):
+        if part.num_tokens > 1:
+            job.probes[name] = Probe(
+                part, context=start.shape.context, num_tokens=settings.watch.probe_tokens, byte_lengths=lengths
+            )
+    if start.checkpoint is not None:
+        job.restore(start.checkpoint)
+        view.note(f"going on from step {job.step:,} of {settings.train.steps:,}")
+    with stop_on_signals() as stop, view:
+        reason = _train(job, stop)
+        if reason == "interrupted":
+            job.save()
+            job.run.log({"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason})
+            raise Interrupted(
+                f"stopped at step {job.step:,}, everything is saved: go on with --out {job.run.folder}",
+                stop.signal_number,
+            )
+        job.save()
+        summary = finish(start, parts.model, view=view, stop=stop, started=started, step=job.step)
+        job.run.log({"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason})
+    return summary
+
+
+def _train(job: Job, stop: Stop) -> str:
+    """Train, watching, until the length is reached, nothing improves any more, or a signal comes: says which."""
+    settings, guard = job.settings, Guard()
+    last, clip = settings.train.steps, settings.optimizer.clip_norm
+    watch, every = settings.watch, settings.checkpoint.every
+    assert last is not None
+    assert settings.train.microbatch is not None
+    assert watch.evaluate_every is not None
+    assert watch.sample_every is not None
+    assert every is not None
+    job.view.begin(first=job.step, total=last)
+    if job.step == 0:
+        if not _evaluate(job, stop):
+            return "interrupted"
+        _sample(job, stop)
+        job.save()
+    begin = time.perf_counter()
+    for done in steps(
+        job.parts.model, job.parts.optimizers, job.parts.batches, first=job.step, last=last,
+        multiplier=rate(settings), microbatch=settings.train.microbatch, clip_norm=clip, seed=settings.train.seed,
+        document_mask=settings.train.document_mask, autocast=job.parts.autocast, stop=stop,
+    ):  # fmt: skip
+        _record(job, done, time.perf_counter() - begin, guard)  # 7. print the losses
+        final = done.number == last
+        if done.number % watch.evaluate_every == 0 or final:
+            if not _evaluate(job, stop):
+                return "interrupted"
+            if job.best_step == job.step and settings.checkpoint.best:
+                job.save()
+            if settings.train.early_stop is not None and job.since_best >= settings.train.early_stop:
+                return "no better validation loss"
+        if done.number % watch.sample_every == 0 or final:
+            _sample(job, stop)  # 8. sample text
+        if done.number % every == 0:
+            job.save()
+        begin = time.perf_counter()
+    return "interrupted" if stop.is_set() and job.step < last else "length reached"
+
+
+def _record(job: Job, done: Step, seconds: float, guard: Guard) -> None:
+    update, settings = done.update, job.settings
+    job.step = done.number
+    job.tokens += update.num_tokens
+    job.seconds += seconds
+    job.updates += update.gradient_norm is not None
+    rate_now = settings.optimizer.learning_rate or 0.0
+    row = {
+        "event": "step",
+        "step": job.step,
+        "tokens": job.tokens,
+        "epoch": done.epoch,
+        "seconds": job.seconds,
+        "flops": job.tokens * job.start.shape.flops_per_token(),
+        "train_loss_nats_per_token": update.loss,
+        "learning_rate": rate_now * done.multiplier,
+        "gradient_norm": update.gradient_norm,
+        "tokens_per_second": update.num_tokens / seconds,
+    }
+    job.run.log(row)
+    job.view.row(row)
+    sentence = guard.watch(update)
+    if sentence is not None:
+        job.run.log({"event": "warning", "step": job.step, "sentence": sentence})
+        job.view.note(f"step {job.step:,}: {sentence}")
+    if guard.hopeless:
+        raise WorldError(
+            f"training has diverged: no finite gradient in the last updates before step {job.step:,}; the last "
+            f"checkpoint in {job.run.folder} is whole; try a lower --optimizer.learning_rate."
+        )
+
+
+def _evaluate(job: Job, stop: Stop) -> bool:
+    """Score the probes and record it; False when a signal came meanwhile."""
+    scores: dict[str, Surprise] = {}
+    for name, probe in job.probes.items():
+        score = probe.score(job.parts.model, stop)
+        if score is None:
+            return False
+        scores[name] = score
+    row: dict[str, Any] = {
+        "event": "evaluation",
+        "step": job.step,
+        "tokens": job.tokens,
+        "epoch": job.parts.batches.epoch(job.step),
+        "seconds": job.seconds,
+        "flops": job.tokens * job.start.shape.flops_per_token(),
+        "probe_train_loss_nats_per_token": scores["train"].loss,
+    }
+    if "validation" in scores:
+        loss = scores["validation"].loss
+        row |= {"validation_loss_nats_per_token": loss, "validation_bits_per_byte": scores["validation"].bits_per_byte}
+        job.since_best += 1
+        if loss < job.best_loss:
+            job.best_loss, job.best_step, job.since_best = loss, job.step, 0
+    job.run.log(row)
+    job.view.row(row)
+    return True
+
+
+def _sample(job: Job, stop: Stop) -> None:
+    """Let the model write, always from the same prompts and the same randomness, so that samples can be compared."""
+    tokenizer, settings, model = job.start.prepared.tokenizer, job.settings, job.parts.model
+    for prompt in settings.watch.prompts or [""]:
+        ids = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
+        ids += tokenizer.encode(prompt).tolist()
+        if not ids:
+            ids = job.start.prepared.train.take(np.zeros(1, np.int64), 1)[0].tolist()
+        ids = ids[-model.shape.context :]
+        written: list[int] = []
+        for token in generate(
+            model, ids, max_tokens=settings.watch.sample_tokens, temperature=settings.watch.temperature, seed=0,
+            stop_ids=() if tokenizer.end_of_text is None else (tokenizer.end_of_text,),
+        ):  # fmt: skip
+            written.append(token)
+            if stop.is_set():
+                return
+        text = tokenizer.decode(written)
+        job.run.log_sample(
+            {"step": job.step, "tokens": job.tokens, "prompt": prompt, "text": text, "seed": 0,
+             "temperature": settings.watch.temperature}
+        )  # fmt: skip
+        job.view.show_sample(prompt + text)

@@ -1,0 +1,147 @@
+"""What a person sees while a run goes on: a live view on a terminal, plain lines elsewhere. All on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from hornbook.facts.quantities import format_count, format_duration
+from hornbook.report.numbers import perplexity_text
+
+PLAIN_SECONDS = 15.0  # between two lines when nothing else is said
+
+
+class View:
+    """Shows rows of the run as they are recorded. Knows the records, nothing of how they came about."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.live: Any = None
+        self.total, self.latest, self.sample = 0, {}, ""  # type: int, dict[str, Any], str
+        self.started, self.first, self.last_line = time.monotonic(), 0, 0.0
+
+    def note(self, sentence: str) -> None:
+        """One line that stays."""
+        self.console.print(sentence, markup=False)
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar for work that counts (done, total), drawn only on a terminal and only when there is enough to do."""
+        if not self.console.is_terminal or self.console.quiet:
+            yield lambda done, total: None
+            return
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    def begin(self, *, first: int, total: int) -> None:
+        """Training starts: a live view on a terminal."""
+        self.first, self.total, self.started = first, total, time.monotonic()
+        if self.console.is_terminal and not self.console.quiet:
+            from rich.live import Live
+
+            self.live = Live(console=self.console, refresh_per_second=4, get_renderable=self._panel, transient=True)
+            self.live.start()
+
+    def row(self, row: dict[str, Any]) -> None:
+        """A step or an evaluation was recorded."""
+        self.latest |= {k: v for k, v in row.items() if v is not None}
+        due = time.monotonic() - self.last_line > PLAIN_SECONDS
+        if self.live is None and (row["event"] == "evaluation" or due) and row["step"] > self.first:
+            self.last_line = time.monotonic()
+            self.note(self._line())
+
+    def show_sample(self, text: str) -> None:
+        self.sample = text
+        if self.live is None:
+            one_line = " ".join(text.split())
+            self.note(f"  sample: {one_line[:160]}")
+
+    def end(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def _eta(self) -> str:
+        done = self.latest.get("step", self.first) - self.first
+        if done < 1:
+            return "?"
+        return format_duration((time.monotonic() - self.started) / done * (self.total - self.first - done))
+
+    def _line(self) -> str:
+        now = self.latest
+        parts = [f"step {now.get('step', 0):,}/{self.total:,}", f"epoch {now.get('epoch', 0):.2f}"]
+        if "train_loss_nats_per_token" in now:
+            parts.append(f"train loss {now['train_loss_nats_per_token']:.3f}")
+        if "validation_loss_nats_per_token" in now:
+            loss = now["validation_loss_nats_per_token"]
+            parts.append(f"validation loss {loss:.3f} (perplexity {perplexity_text(loss)})")
+        if "tokens_per_second" in now:
+            parts.append(f"{format_count(now['tokens_per_second'])} tokens/s")
+        return " · ".join([*parts, f"{self._eta()} left"])
+
+    def _panel(self) -> Any:
+        from rich.console import Group
+        from rich.panel import Panel
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        now = self.latest
+        step = now.get("step", self.first)
+        head = Table.grid(padding=(0, 2), expand=True)
+        head.add_column(no_wrap=True)
+        head.add_column(ratio=1)
+        head.add_column(no_wrap=True)
+        bar = ProgressBar(total=max(1, self.total), completed=step)
+        head.add_row(f"step [b]{step:,}[/b] of {self.total:,}", bar, f"{self._eta()} left")
+        table = Table.grid(padding=(0, 3))
+        for _ in range(4):
+            table.add_column(no_wrap=True)
+        cells = list(_cells(now))
+        for i in range(0, len(cells), 2):
+            table.add_row(*(cell for pair in cells[i : i + 2] for cell in pair))
+        parts: list[Any] = [head, Text(), table]
+        if self.sample:
+            parts += [Text(), Text("the model writes:", style="dim"), Text(self.sample.strip()[:600], style="italic")]
+        return Panel(Group(*parts), title="hornbook", title_align="left", border_style="dim")
+
+
+def _cells(now: dict[str, Any]) -> list[tuple[str, str]]:
+    """(label, value) of what is known, in reading order."""
+    cells = []
+
+    def add(label: str, key: str, form: str = "{:.3f}") -> None:
+        if now.get(key) is not None:
+            cells.append((f"[dim]{label}[/dim]", form.format(now[key])))
+
+    add("train loss", "train_loss_nats_per_token")
+    add("validation loss", "validation_loss_nats_per_token")
+    if (loss := now.get("validation_loss_nats_per_token")) is not None:
+        cells.append(("[dim]validation perplexity[/dim]", perplexity_text(loss)))
+    add("validation bits per byte", "validation_bits_per_byte")
+    if "tokens" in now:
+        cells.append(("[dim]tokens seen[/dim]", format_count(now["tokens"])))
+    add("epochs", "epoch", "{:.2f}")
+    add("learning rate", "learning_rate", "{:.2e}")
+    add("gradient norm", "gradient_norm")
+    if "tokens_per_second" in now:
+        cells.append(("[dim]tokens/s[/dim]", format_count(now["tokens_per_second"])))
+    add("MFU", "mfu", "{:.1%}")
+    return cells

@@ -1,0 +1,79 @@
+"""MODEL, as every command takes it: a run, a checkpoint, a Hugging Face folder, a GGUF file, a hub id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hornbook.facts.errors import InputError
+from hornbook.model.decoder import Decoder
+from hornbook.records.run import Run, checkpoint_step, is_run
+from hornbook.text.tokenizer import Tokenizer, load_tokenizer
+from hornbook.training import checkpoint as checkpoints
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model ready to be used, with its tokenizer and where it came from."""
+
+    name: str
+    model: Decoder
+    tokenizer: Tokenizer
+    run: Run | None = None
+    step: int | None = None
+
+
+def device() -> torch.device:
+    """The accelerator where there is one (CUDA_VISIBLE_DEVICES is respected), else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def open_model(name: str | Path, *, step: int | None = None) -> Opened:
+    """Open whatever MODEL names. Of a run, the checkpoint of `step`, or the chosen one (best or newest).
+
+    Raises InputError when it is not there, is damaged or is of a kind that cannot be read.
+    """
+    path = Path(name)
+    if is_run(path):
+        run = Run.open(path)
+        folder = _checkpoint_of(run, step)
+        model = checkpoints.load_model(folder).to(device())
+        return Opened(str(path), _eval(model), load_tokenizer(path), run, checkpoint_step(folder))
+    if (path / "manifest.json").is_file():
+        run = Run.open(path.parent.parent)
+        model = checkpoints.load_model(path).to(device())
+        return Opened(str(path), _eval(model), load_tokenizer(run.folder), run, checkpoint_step(path))
+    if path.suffix == ".gguf":
+        from hornbook.model.gguf import load_gguf
+        from hornbook.text.tokenizer_gguf import load_gguf_tokenizer
+
+        return Opened(str(path), _eval(load_gguf(path).to(device())), load_gguf_tokenizer(path))
+    from hornbook.model import weights
+
+    folder = weights.find_huggingface(name)
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{name} is not a model: give a run, a checkpoint, a Hugging Face folder (config.json and "
+            "*.safetensors) or a .gguf file."
+        )
+    return Opened(str(name), _eval(weights.load_huggingface(folder).to(device())), load_tokenizer(folder))
+
+
+def _checkpoint_of(run: Run, step: int | None) -> Path:
+    found = run.checkpoints()
+    if not found:
+        raise InputError(f"{run.folder} has no checkpoint yet.")
+    if step is None:
+        best = checkpoints.read_manifest(found[-1])["state"].get("use_step")
+        step = checkpoint_step(found[-1]) if best is None else best
+    for folder in found:
+        if checkpoint_step(folder) == step:
+            return folder
+    kept = ", ".join(str(checkpoint_step(folder)) for folder in found)
+    raise InputError(f"{run.folder} has no checkpoint at step {step}: it keeps {kept}.")
+
+
+def _eval(model: Decoder) -> Decoder:
+    return model.eval()

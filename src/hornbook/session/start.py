@@ -1,0 +1,185 @@
+"""How a run begins: fresh, with everything chosen and written down, or where its newest checkpoint stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hornbook.data.shards import Prepared
+from hornbook.facts.errors import InputError
+from hornbook.facts.quantities import format_count
+from hornbook.facts.settings import LENGTHS, Settings, from_table, read_table, to_toml
+from hornbook.facts.shape import GPTShape
+from hornbook.model.decoder import Decoder
+from hornbook.planning.choose import Choice, Data, choose, fill_steps, shape_of, steps_of
+from hornbook.records.environment import environment
+from hornbook.records.run import Run, default_out
+from hornbook.session.build import measure_machine, seconds_per_step, usable_cores
+from hornbook.session.live import View
+from hornbook.session.models import Opened, device, open_model
+from hornbook.session.texts import prepared_text, stem
+from hornbook.training import checkpoint as checkpoints
+
+REPORT_SECONDS = 8.0  # of a budget: plots and pages
+WATCHING = 1.2  # what a step costs with its share of evaluations, checkpoints and records
+
+
+@dataclass(frozen=True)
+class Start:
+    """Everything that is settled before the first update."""
+
+    run: Run
+    settings: Settings
+    shape: GPTShape
+    prepared: Prepared
+    initial: Decoder | None = None  # given weights, of --from
+    checkpoint: Path | None = None  # to go on from
+
+
+def fresh(
+    wanted: Settings, request: Mapping[str, Any], *, out: Path | None, from_: str | None, view: View, started: float
+) -> Start:
+    """Prepare the text, choose what is open, find the number of steps, and then write the run folder."""
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is not a run: give --out a fresh folder.")
+    opened = open_model(from_) if from_ is not None else None
+    if opened is not None:
+        wanted.text.tokenizer = _tokenizer_of(opened)
+    prepared = _prepare(wanted, view)
+    part, on = prepared.train, device()
+    torch.set_num_threads(wanted.train.threads or usable_cores())
+    data = Data(part.num_tokens, int(part.documents[:, 2].sum()), prepared.tokenizer.vocabulary)
+    choice = choose(wanted, data, measure_machine(on), shape=opened.model.shape if opened is not None else None)
+    settings, shape = choice.settings, choice.shape
+    settings.train.threads = torch.get_num_threads()
+    for reason in choice.reasons:
+        view.note(f"  {reason}")
+    view.note(f"  {shape.family}: {format_count(shape.parameters)} parameters, vocabulary {shape.vocabulary:,}")
+    if settings.train.steps is None:
+        settings.train.steps = _steps_within(choice, prepared, started, on)
+        view.note(f"  {settings.train.steps:,} steps fit the time")
+    fill_steps(settings, settings.train.steps)
+    facts = environment(threads=torch.get_num_threads(), device=on.type)
+    run = Run.create(
+        out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
+        facts | {"request": dict(request), "from": from_},
+    )  # fmt: skip
+    prepared.tokenizer.save(run.folder)
+    return Start(run, settings, shape, prepared, opened.model if opened is not None else None)
+
+
+def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: str | None, view: View) -> Start:
+    """The newest checkpoint that is whole. Raises InputError when more than a greater length is asked for."""
+    settings = from_table(read_table(run.folder / "settings.toml"), source=str(run.folder / "settings.toml"))
+    facts = run.environment
+    if from_ is not None and from_ != facts.get("from"):
+        raise InputError(f"{run.folder} began from {facts.get('from') or 'fresh weights'}: leave out --from.")
+    original = from_table(facts["request"], source="the run's request")
+    _refuse_changes(run, settings, original, wanted, request)
+    torch.set_num_threads(settings.train.threads or usable_cores())
+    now = environment()
+    if facts["versions"]["torch"] != now["versions"]["torch"] or facts["cpu"] != now["cpu"]:
+        view.note("  note: the run began on another machine or version of torch, so it goes on, but not bit for bit")
+    original.text.tokenizer = settings.text.tokenizer
+    prepared = _prepare(original, view)
+    newest = _newest_whole(run, view)
+    if newest is None:
+        opened = open_model(facts["from"]) if facts.get("from") else None
+        shape = opened.model.shape if opened is not None else shape_of(settings, prepared.tokenizer.vocabulary)
+        initial = opened.model if opened is not None else None
+    else:
+        initial, shape = None, checkpoints.shape_of(newest)
+        if checkpoints.read_manifest(newest)["state"]["prepared"] != prepared.key:
+            raise InputError(
+                f"the text has changed since {run.folder} began: give --out a fresh folder to train on the new text."
+            )
+    _lengthen(run, settings, original, wanted, prepared)
+    return Start(run, settings, shape, prepared, initial, newest)
+
+
+def _prepare(wanted: Settings, view: View) -> Prepared:
+    with view.progress("preparing") as progress:
+        prepared = prepared_text(wanted.text, progress=progress)
+    sides = ((prepared.train, "training"), (prepared.validation, "validation"))
+    counts = " and ".join(f"{format_count(side.num_tokens)} {name}" for side, name in sides)
+    view.note(f"text: {counts} tokens, {prepared.tokenizer.kind} tokenizer, in {_shown(prepared.folder)}")
+    return prepared
+
+
+def _shown(folder: Path) -> Path:
+    """Relative to where we are, if it lies below."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _tokenizer_of(opened: Opened) -> str:
+    """A folder with the tokenizer of given weights, so that the text is prepared with it."""
+    folder = opened.run.folder if opened.run is not None else Path(opened.name)
+    if not (folder / "tokenizer.json").is_file():  # a GGUF file or a hub id
+        folder = Path("prepared") / f"tokenizer-{opened.tokenizer.fingerprint[:8]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        opened.tokenizer.save(folder)
+    return str(folder)
+
+
+def _steps_within(choice: Choice, prepared: Prepared, started: float, on: torch.device) -> int:
+    """How many steps fit the time that is left, with the evaluations and samples that go with them."""
+    assert choice.seconds is not None
+    settings, shape = choice.settings, choice.shape
+    assert settings.train.batch is not None
+    each = seconds_per_step(settings, shape, prepared, on)
+    forward = each / 3 / (settings.train.batch * shape.context)  # seconds a token
+    samples = 6 * settings.watch.sample_tokens * max(0.003, shape.parameters * 4 / 10e9)
+    final = 2 * prepared.validation.num_tokens * forward
+    left = choice.seconds - (time.monotonic() - started) - samples - final - REPORT_SECONDS
+    return max(1, int(left / (each * WATCHING)))
+
+
+def _refuse_changes(
+    run: Run, settings: Settings, original: Settings, wanted: Settings, request: Mapping[str, Any]
+) -> None:
+    """Whatever is asked for now must be what was asked for, or what the run has, lengths aside."""
+    for section, values in request.items():
+        for key in values:
+            asked, has = (getattr(getattr(s, section), key) for s in (wanted, settings))
+            before = getattr(getattr(original, section), key)
+            if not (section == "train" and key in LENGTHS) and asked not in (has, before):
+                raise InputError(
+                    f"{run.folder} has {section}.{key} = {has!r}, not {asked!r}: a run that goes on keeps its settings "
+                    "(only a greater length is allowed); give --out a fresh folder."
+                )
+
+
+def _lengthen(run: Run, settings: Settings, original: Settings, wanted: Settings, prepared: Prepared) -> None:
+    asked = {name: getattr(wanted.train, name) for name in LENGTHS if getattr(wanted.train, name) is not None}
+    before = {name: getattr(original.train, name) for name in LENGTHS if getattr(original.train, name) is not None}
+    if not asked or asked == before:
+        return
+    if "budget" in asked:
+        raise InputError(f"{run.folder} goes on for a number of steps: give --steps, --epochs or --tokens.")
+    has = settings.train.steps or 0
+    settings.train.steps, settings.train.tokens, settings.train.epochs = (
+        wanted.train.steps, wanted.train.tokens, wanted.train.epochs,
+    )  # fmt: skip
+    steps = steps_of(settings, prepared.train.num_tokens) or has
+    settings.train.steps, settings.train.tokens, settings.train.epochs = steps, None, None
+    if steps < has:
+        raise InputError(f"{run.folder} has a length of {has:,} steps and can only be made longer, not {steps:,}.")
+    if steps > has:
+        run.write_settings(to_toml(settings))
+
+
+def _newest_whole(run: Run, view: View) -> Path | None:
+    """The newest checkpoint whose files are what was written; a damaged one is named and passed over."""
+    for folder in reversed(run.checkpoints()):
+        try:
+            checkpoints.verify(folder)
+        except InputError as error:
+            view.note(f"  {error}")
+        else:
+            return folder
+    return None

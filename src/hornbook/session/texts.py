@@ -1,0 +1,72 @@
+"""TEXT..., as every command takes it: files, folders, globs, a prepared folder, or nothing for the built-in corpus."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hornbook.data.prepare import prepare as write_prepared
+from hornbook.data.shards import Prepared, open_prepared
+from hornbook.facts.errors import InputError
+from hornbook.facts.settings import Text, from_table
+from hornbook.text.documents import Document, builtin_documents, documents
+
+Progress = Callable[[int, int], None]
+
+
+def read_documents(text: Text) -> Sequence[Document]:
+    """The documents that `text` names, in order; the built-in corpus, by year, when it names none."""
+    if not text.paths:
+        return builtin_documents()
+    return documents(text.paths, field=text.field, separator=text.separator, errors=text.errors)
+
+
+def is_prepared(paths: Sequence[str]) -> bool:
+    return len(paths) == 1 and (Path(paths[0]) / "prepared.json").is_file()
+
+
+def prepared_text(text: Text, *, out: Path | None = None, progress: Progress | None = None) -> Prepared:
+    """Open the prepared folder that `text` names, or prepare what it names; unchanged text is not prepared again."""
+    if is_prepared(text.paths):
+        if out is not None and out.resolve() != Path(text.paths[0]).resolve():
+            raise InputError(f"{text.paths[0]} is prepared already: leave out --out, or give the text it came from.")
+        return open_prepared(text.paths[0])
+    found = read_documents(text)
+    rule = text.split
+    if rule == "auto" and not text.paths:
+        rule = "tail:0.1"  # the built-in corpus by year: trained on the past, validated on what came after
+    return write_prepared(
+        found, tokenizer=text.tokenizer, split=rule, out=out or default_folder(text), source=text.paths,
+        progress=progress,
+    )  # fmt: skip
+
+
+def default_folder(text: Text) -> Path:
+    """prepared/NAME-xxxxxxxx: one folder for each combination of paths and settings."""
+    identity = repr((text.paths and [str(Path(p).resolve()) for p in text.paths], text.field, text.separator,
+                     text.errors, text.tokenizer, text.split))  # fmt: skip
+    return Path("prepared") / f"{stem(text.paths)}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
+
+def stem(paths: Sequence[str]) -> str:
+    """A short name for what is read."""
+    if not paths:
+        return "sotu"
+    words = re.findall(r"\w+", Path(paths[0]).name.split(".")[0] or Path(paths[0]).resolve().name)
+    return "-".join(words)[:40] or "text"
+
+
+def prepare(
+    *texts: str, out: str | Path | None = None, progress: Progress | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Prepare `texts` and return the data report, as `hornbook prepare --json` prints it.
+
+    `settings` are those of the section [text]: tokenizer, split, field, separator, errors. Raises InputError for bad
+    input, WorldError when the disk is full.
+    """
+    wanted = from_table({"text": {"paths": list(texts)} | settings}, source="settings").text
+    prepared = prepared_text(wanted, out=Path(out) if out is not None else None, progress=progress)
+    return {"prepared": str(prepared.folder)} | prepared.manifest
