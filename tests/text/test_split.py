@@ -16,7 +16,7 @@ def document(name: str, text: str) -> Document:
 
 
 def prose(num_characters: int) -> str:
-    return " ".join(f"word{i}" for i in range(num_characters // 5))[:num_characters]
+    return " ".join(f"word{i}" for i in range(num_characters // 5 + 1))[:num_characters]
 
 
 def text_of(segments: list[Segment]) -> list[str]:
