@@ -183,8 +183,8 @@ def utilisation(accelerator: Accelerator, parameters: float, *, without_family: 
     central = math.exp(float(np.dot(_features(accelerator), [constant, slope])))
     factor = min(math.exp(STUDENT_95 * deviation), 2.0)
     reason = (
-        f"published runs on such accelerators reached {central / factor:.0%} to {central * factor:.0%} of the peak, "
-        "restarts and evaluations included"
+        f"by published runs, nine in ten on such accelerators use {central / factor:.0%} to {central * factor:.0%} of "
+        "the peak, restarts and evaluations included"
     )
     return Range(central / factor, central, min(central * factor, 1.0), reason)
 
@@ -249,7 +249,7 @@ def budget(
     if power is None:
         unknown.append(f"the energy is unknown: no power limit is published for {accelerator.name}.")
     if usd_per_hour is None:
-        unknown.append(f"the price is unknown: give --price, the dollars per hour for all {count}, such as 30/hour.")
+        unknown.append("the price is unknown: give --price, the dollars per hour for all of them, such as 30/hour.")
     return Budget(
         flops=flops,
         utilisation=share,

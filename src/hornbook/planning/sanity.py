@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from hornbook.facts.quantities import format_bytes, format_count
@@ -13,6 +15,7 @@ BITS_PER_BYTE = 2.0  # what a byte of prose holds for a small model; good compre
 OCCURRENCES = 20  # an id seen less often on average is hardly learned
 FAR = 8.0  # a learning rate this many times off its rule is not a matter of taste
 MUON_RATE = 0.02  # does not depend on the width: updates have a fixed size (Jordan et al. 2024)
+BESIDE_MUON_RATE = 0.01  # of tables, head and norms at width 128, falling with the root of the width
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +27,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     warmup_steps: int = 0
     evaluate_every: int | None = None  # steps; None: only at the end, which always happens
     optimizer: str = "adamw"
-    learning_rate: float | None = None  # the peak, of matrices
+    learning_rates: Mapping[str, float] = msgspec.field(default_factory=dict)  # peaks by kind, see `rate_rule`
     train_tokens: int | None = None  # of one epoch
     train_bytes: int | None = None
     median_document_tokens: float | None = None
@@ -32,14 +35,18 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     available_bytes: int | None = None
 
 
-def rate_rule(optimizer: str, width: int) -> float:
-    """The usual peak learning rate: Muon's 0.02; AdamW's 1.5e-3 at width 768, falling as 1 / width (Yang et al. 2022,
-    arXiv:2203.03466) and at most 3e-3.
+def rate_rule(kind: str, width: int) -> float:
+    """The usual peak learning rate of "adamw" (1.5e-3 at width 768, falling as 1 / width, Yang et al. 2022,
+    arXiv:2203.03466, at most 3e-3), of "muon" matrices (0.02) and of what AdamW moves "beside muon".
 
     >>> [f"{rate_rule('adamw', width):.2g}" for width in (128, 768, 4096)], rate_rule("muon", 128)
     (['0.003', '0.0015', '0.00028'], 0.02)
     """
-    return MUON_RATE if optimizer == "muon" else min(3e-3, 1.5e-3 * 768 / width)
+    if kind == "muon":
+        return MUON_RATE
+    if kind == "beside muon":
+        return BESIDE_MUON_RATE * min(1.0, (128 / width) ** 0.5)
+    return min(3e-3, 1.5e-3 * 768 / width)
 
 
 def sanity(recipe: Recipe) -> list[str]:
@@ -110,17 +117,16 @@ def _heart(r: Recipe) -> list[str]:
 
 
 def _rate(r: Recipe) -> list[str]:
-    if r.learning_rate is None:
-        return []
-    rule = rate_rule(r.optimizer, r.shape.width)
-    if rule / FAR <= r.learning_rate <= rule * FAR:
-        return []
-    side = "above" if r.learning_rate > rule else "below"
-    ratio = max(r.learning_rate / rule, rule / r.learning_rate)
-    return [
-        f"the learning rate {r.learning_rate:g} is {ratio:,.0f} times {side} the rule for {r.optimizer} at width "
-        f"{r.shape.width} ({rule:.2g})."
-    ]
+    said = []
+    for kind, rate in r.learning_rates.items():
+        rule = rate_rule(kind, r.shape.width)
+        if not rule / FAR <= rate <= rule * FAR:
+            side, ratio = ("above", rate / rule) if rate > rule else ("below", rule / rate)
+            said.append(
+                f"the learning rate {rate:g} is {ratio:,.0f} times {side} the rule for {kind} at width "
+                f"{r.shape.width} ({rule:.2g})."
+            )
+    return said
 
 
 def _fit(r: Recipe) -> list[str]:
