@@ -35,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(f'there is no command "{argv[0]}"{suggestion(argv[0], commands)}; see hornbook --help.')
         arguments = _parse(parser, argv)
         if arguments.print_completion is not None:
-            import shtab
-
-            print(shtab.complete(parser, shell=arguments.print_completion))
+            _print_completion(parser, arguments.print_completion)
             return 0
         commands[arguments.command](arguments)
         sys.stdout.flush()
@@ -49,12 +47,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(error, 128 + error.signal_number)
     except KeyboardInterrupt:
         return _say("interrupted; nothing was left half-written.", 130)
-    except MemoryError:
-        return _say("out of memory: try a smaller model, --train.microbatch or context.", 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        return _say(f"cannot go on: {error}.", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        return _say("out of memory: try a smaller --model.width, --model.context or --train.microbatch.", 1)
     return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """PyTorch says so in words: its allocator on the CPU raises a plain RuntimeError."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("can't allocate memory", "out of memory")
+    )
+
+
+def _print_completion(parser: argparse.ArgumentParser, shell: str) -> None:
+    try:
+        import shtab
+    except ModuleNotFoundError:
+        raise InputError('completion needs the package shtab: pip install "hornbook[completion]".') from None
+    print(shtab.complete(parser, shell=shell))
 
 
 def _say(sentence: object, code: int) -> int:
@@ -74,12 +91,14 @@ def _parse(parser: _Parser, argv: list[str]) -> argparse.Namespace:
         options = [word for word in unknown if word.startswith("-")]
         if options:
             option = options[0].partition("=")[0]
-            known = parser.known[arguments.command]  # type: ignore[attr-defined]
+            known = parser.known[arguments.command or ""]  # type: ignore[attr-defined]
             raise InputError(f'there is no option "{option}"{suggestion(option, known)}; see hornbook --help.')
         texts = getattr(arguments, "texts", None)
         if texts is None:
             raise InputError(f'"{unknown[0]}" is one argument too many; see hornbook {arguments.command} --help.')
         texts += unknown  # texts after options
+    if arguments.command is None and arguments.print_completion is None:
+        raise InputError("name a command; see hornbook --help.")
     return arguments
 
 
@@ -90,7 +109,7 @@ def build_parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"hornbook {__version__}")
     parser.add_argument("--print-completion", choices=["bash", "zsh", "tcsh"], help="print a shell completion script")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    known: dict[str, list[str]] = {}
+    known = {"": [option for action in parser._actions for option in action.option_strings]}
     for name, (describe, command) in COMMANDS.items():
         line = (command.__doc__ or "").splitlines()[0]
         sub = commands.add_parser(name, help=line, description=line, allow_abbrev=False)
@@ -266,13 +285,15 @@ def _generate(arguments: argparse.Namespace) -> None:
     length, context = len(prompt_ids(opened, arguments.prompt)), opened.model.shape.context
     if length > context:
         print(f"the prompt has {length:,} tokens: only its last {context:,} are read.", file=sys.stderr)
+    if not arguments.json:
+        print(arguments.prompt, end="", flush=True)
     text = ""
     for piece in generate(
         opened, arguments.prompt, max_tokens=arguments.max_tokens, temperature=arguments.temperature,
         top_k=arguments.top_k, top_p=arguments.top_p, min_p=arguments.min_p, seed=arguments.seed, stop=arguments.stop,
     ):  # fmt: skip
         if not arguments.json:
-            print((arguments.prompt if not text else "") + piece, end="", flush=True)
+            print(piece, end="", flush=True)
         text += piece
     if arguments.json:
         _print_json({"prompt": arguments.prompt, "text": text, "seed": arguments.seed, "model": opened.name})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from hornbook.facts.errors import InputError
 from hornbook.model.generate import generate as continue_ids
 from hornbook.session.models import Opened, open_model
+from hornbook.text.tokenizer import Tokenizer
 
 
 def generate(
@@ -26,9 +27,14 @@ def generate(
         opened.model, ids[-opened.model.shape.context :], max_tokens=max_tokens, temperature=temperature, top_k=top_k,
         top_p=top_p, min_p=min_p, seed=seed, stop_ids=() if end is None else (end,),
     )  # fmt: skip
+    yield from until(_decoded(opened.tokenizer, tokens), [word for word in stop if word])
+
+
+def _decoded(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
+    """The text of each token; bytes of a character that is not complete yet wait for the next one."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    pieces = (decoder.decode(opened.tokenizer.decode_bytes([token])) for token in tokens)
-    yield from until(pieces, [word for word in stop if word])
+    for token in tokens:
+        yield decoder.decode(tokenizer.decode_bytes([token]))
     yield decoder.decode(b"", final=True)
 
 
