@@ -16,7 +16,7 @@ from hornbook.facts.errors import Interrupted, WorldError
 from hornbook.facts.settings import Settings, from_table, overridden, read_table
 from hornbook.likelihood import Surprise
 from hornbook.model.generate import generate
-from hornbook.records.run import Run, is_run
+from hornbook.records.run import Run, checkpoint_step, is_run
 from hornbook.session.build import Parts, build, rate
 from hornbook.session.finish import finish
 from hornbook.session.live import View
@@ -71,6 +71,9 @@ class Job:
     best_loss: float = math.inf
     best_step: int | None = None
     since_best: int = 0
+    saved: int | None = None  # the step of the newest checkpoint, evaluation and sample
+    evaluated: int | None = None
+    sampled: int | None = None
     probes: dict[str, Probe] = field(default_factory=dict)
 
     @property
@@ -94,12 +97,13 @@ class Job:
             "use_step": self.best_step if keep.best else None,
             "prepared": self.start.prepared.key,
         }
-        if not (self.run.checkpoint_folder(self.step) / "manifest.json").exists():
+        if self.saved != self.step:
             checkpoints.save(
                 self.run.folder / "checkpoints", step=self.step, model=self.parts.model,
                 optimizers=self.parts.optimizers, state=state,
             )  # fmt: skip
             self.run.log({"event": "checkpoint", "step": self.step, "tokens": self.tokens})
+            self.saved = self.step
         always = {checkpoints.name(0)} | ({checkpoints.name(self.best_step or 0)} if keep.best else set())
         checkpoints.prune(self.run.checkpoints(), keep=keep.keep, always=always)
 
@@ -110,6 +114,19 @@ class Job:
         self.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
         self.best_step, self.since_best = state["best_step"], state["since_best"]
         self.run.log({"event": "resume", "step": self.step, "tokens": self.tokens})
+        self.saved = self.step
+        evaluations = [row for row in self.run.rows() if row["event"] == "evaluation"]
+        self.evaluated = evaluations[-1]["step"] if evaluations else None
+        samples = self.run.samples()
+        self.sampled = samples[-1]["step"] if samples else None
+
+    def forget_later(self) -> None:
+        """What an earlier process wrote beyond where we go on from is void: damaged checkpoints and their rows."""
+        for folder in self.run.checkpoints():
+            if self.saved is None or checkpoint_step(folder) > self.saved:
+                checkpoints.discard(folder)
+        if self.saved is None and self.run.rows():
+            self.run.log({"event": "resume", "step": 0, "tokens": 0})
 
 
 def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
@@ -128,6 +145,7 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
     if start.checkpoint is not None:
         job.restore(start.checkpoint)
         view.note(f"going on from step {job.step:,} of {settings.train.steps:,}")
+    job.forget_later()
     with stop_on_signals() as stop, view:
         reason = _train(job, stop)
         if reason == "interrupted":
@@ -147,18 +165,12 @@ def _train(job: Job, stop: Stop) -> str:
     """Train, watching, until the length is reached, nothing improves any more, or a signal comes: says which."""
     settings, guard = job.settings, Guard()
     last, clip = settings.train.steps, settings.optimizer.clip_norm
-    watch, every = settings.watch, settings.checkpoint.every
     assert last is not None
     assert settings.train.microbatch is not None
-    assert watch.evaluate_every is not None
-    assert watch.sample_every is not None
-    assert every is not None
     job.view.begin(first=job.step, total=last)
-    if job.step == 0:
-        if not _evaluate(job, stop):
-            return "interrupted"
-        _sample(job, stop)
-        job.save()
+    reason = _look(job, stop)  # at step 0, and at what a signal kept from being looked at
+    if reason is not None:
+        return reason
     begin = time.perf_counter()
     for done in steps(
         job.parts.model, job.parts.optimizers, job.parts.batches, first=job.step, last=last,
@@ -166,20 +178,32 @@ def _train(job: Job, stop: Stop) -> str:
         document_mask=settings.train.document_mask, autocast=job.parts.autocast, stop=stop,
     ):  # fmt: skip
         _record(job, done, time.perf_counter() - begin, guard)  # 7. print the losses
-        final = done.number == last
-        if done.number % watch.evaluate_every == 0 or final:
-            if not _evaluate(job, stop):
-                return "interrupted"
-            if job.best_step == job.step and settings.checkpoint.best:
-                job.save()
-            if settings.train.early_stop is not None and job.since_best >= settings.train.early_stop:
-                return "no better validation loss"
-        if done.number % watch.sample_every == 0 or final:
-            _sample(job, stop)  # 8. sample text
-        if done.number % every == 0:
-            job.save()
+        reason = _look(job, stop)
+        if reason is not None:
+            return reason
         begin = time.perf_counter()
     return "interrupted" if stop.is_set() and job.step < last else "length reached"
+
+
+def _look(job: Job, stop: Stop) -> str | None:
+    """Evaluate, sample and save what is due at this step and not done yet; why training must end here, if it must."""
+    settings, step = job.settings, job.step
+    evaluate_every, sample_every = settings.watch.evaluate_every, settings.watch.sample_every
+    every, patience = settings.checkpoint.every, settings.train.early_stop
+    assert evaluate_every is not None
+    assert sample_every is not None
+    assert every is not None
+    if (step % evaluate_every == 0 or step == settings.train.steps) and job.evaluated != step:
+        if not _evaluate(job, stop):
+            return "interrupted"
+        if job.best_step == step and settings.checkpoint.best:
+            job.save()
+    enough = patience is not None and job.since_best >= patience
+    if (step % sample_every == 0 or step == settings.train.steps or enough) and job.sampled != step:
+        _sample(job, stop)  # 8. sample text
+    if step % every == 0:
+        job.save()
+    return "no better validation loss" if enough else None
 
 
 def _record(job: Job, done: Step, seconds: float, guard: Guard) -> None:
@@ -239,12 +263,14 @@ def _evaluate(job: Job, stop: Stop) -> bool:
             job.best_loss, job.best_step, job.since_best = loss, job.step, 0
     job.run.log(row)
     job.view.row(row)
+    job.evaluated = job.step
     return True
 
 
 def _sample(job: Job, stop: Stop) -> None:
     """Let the model write, always from the same prompts and the same randomness, so that samples can be compared."""
     tokenizer, settings, model = job.start.prepared.tokenizer, job.settings, job.parts.model
+    texts: dict[str, str] = {}
     for prompt in settings.watch.prompts or [""]:
         ids = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
         ids += tokenizer.encode(prompt).tolist()
@@ -259,9 +285,11 @@ def _sample(job: Job, stop: Stop) -> None:
             written.append(token)
             if stop.is_set():
                 return
-        text = tokenizer.decode(written)
+        texts[prompt] = tokenizer.decode(written)
+    for prompt, text in texts.items():
         job.run.log_sample(
             {"step": job.step, "tokens": job.tokens, "prompt": prompt, "text": text, "seed": 0,
              "temperature": settings.watch.temperature}
         )  # fmt: skip
         job.view.show_sample(prompt + text)
+    job.sampled = job.step

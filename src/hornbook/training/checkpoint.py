@@ -138,8 +138,8 @@ def discard(checkpoint: Path) -> None:
 
 
 def prune(checkpoints: Sequence[Path], *, keep: int, always: set[str]) -> None:
-    """Discard all but the newest `keep` and those whose name is in `always`."""
-    for old in [c for c in sorted(checkpoints) if c.name not in always][:-keep]:
+    """Discard all but the newest `keep` and those whose name is in `always`; `checkpoints` in order of their step."""
+    for old in [c for c in checkpoints if c.name not in always][:-keep]:
         discard(old)
 
 
