@@ -21,7 +21,7 @@ from hornbook.facts.shape import FAMILIES, GPTShape, preset
 LADDER = ((64, 2), (96, 3), (128, 4), (192, 5), (256, 6), (320, 8), (384, 8), (448, 8), (512, 10), (640, 12), (768, 12))
 DEFAULT_SECONDS = 180.0  # on a CPU, start to end
 TOKENS_PER_PARAMETER = 4.0  # of those that multiply: what a run of minutes should at least see
-_SHAPE = ("family", "layers", "width", "heads", "kv_heads", "hidden", "context", "tied", "rope_base")
+SHAPE = ("family", "layers", "width", "heads", "kv_heads", "hidden", "context", "tied", "rope_base")
 MAX_EPOCHS = 4.0  # beyond, repeated tokens are worth much less than new ones (Muennighoff et al. 2023)
 
 
@@ -99,7 +99,7 @@ def steps_of(settings: Settings, num_train_tokens: int) -> int | None:
 
 def shape_of(settings: Settings, vocabulary: int) -> GPTShape:
     """The shape that resolved settings describe."""
-    named = {name: getattr(settings.model, name) for name in _SHAPE}
+    named = {name: getattr(settings.model, name) for name in SHAPE}
     return GPTShape(**{name: value for name, value in named.items() if value is not None}, vocabulary=vocabulary)
 
 
@@ -123,7 +123,7 @@ def fill_steps(settings: Settings, steps: int) -> None:
 
 def _shape(settings: Settings, data: Data, machine: Machine, seconds: float | None, reasons: list[str]) -> GPTShape:
     model = settings.model
-    named: dict[str, Any] = {name: getattr(model, name) for name in _SHAPE if getattr(model, name) is not None}
+    named: dict[str, Any] = {name: getattr(model, name) for name in SHAPE if getattr(model, name) is not None}
     if model.preset is not None:
         base = msgspec.structs.asdict(preset(model.preset))
         if named.keys() & {"family", "width", "heads"}:  # what was derived for the preset must be derived again
@@ -177,7 +177,7 @@ def _size(data: Data, machine: Machine, seconds: float | None, settings: Setting
 def _fill_model(settings: Settings, shape: GPTShape) -> None:
     model = settings.model
     model.preset = None
-    for name in _SHAPE:
+    for name in SHAPE:
         setattr(model, name, getattr(shape, name))
 
 

@@ -28,7 +28,7 @@ from hornbook.facts.errors import InputError, WorldError
 Row = dict[str, Any]
 
 # What a creation that was killed half-way can leave behind: such a folder may be created again.
-_LEFTOVERS = {".lock", "environment.json", ".environment.json.part", ".settings.toml.part", "checkpoints", "reports"}
+LEFTOVERS = {".lock", "environment.json", ".environment.json.part", ".settings.toml.part", "checkpoints", "reports"}
 _CHECKPOINT_NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -55,7 +55,7 @@ class Run:
         with _locked(folder):
             if (folder / "settings.toml").exists():
                 raise InputError(f"{folder} is a run already; resume it, or give --out another name")
-            foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in _LEFTOVERS)
+            foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in LEFTOVERS)
             if foreign:
                 raise InputError(f"{folder} holds other things ({foreign[0]}); give --out a fresh folder")
             run = cls(folder)

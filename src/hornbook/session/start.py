@@ -16,13 +16,13 @@ from hornbook.facts.quantities import format_count
 from hornbook.facts.settings import LENGTHS, Settings, from_table, read_table, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
-from hornbook.planning.choose import Choice, Data, choose, fill_steps, shape_of, steps_of
+from hornbook.planning.choose import SHAPE, Choice, Data, choose, fill_steps, shape_of, steps_of
 from hornbook.records.environment import environment
-from hornbook.records.run import Run, default_out
+from hornbook.records.run import LEFTOVERS, Run, default_out
 from hornbook.session.build import measure_machine, seconds_per_step, usable_cores
 from hornbook.session.live import View
 from hornbook.session.models import Opened, device, open_model
-from hornbook.session.texts import prepared_text, stem
+from hornbook.session.texts import is_prepared, prepared_text, stem
 from hornbook.training import checkpoint as checkpoints
 
 REPORT_SECONDS = 8.0  # of a budget: plots and pages
@@ -45,12 +45,18 @@ def fresh(
     wanted: Settings, request: Mapping[str, Any], *, out: Path | None, from_: str | None, view: View, started: float
 ) -> Start:
     """Prepare the text, choose what is open, find the number of steps, and then write the run folder."""
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out is not None and out.exists() and (not out.is_dir() or {entry.name for entry in out.iterdir()} - LEFTOVERS):
         raise InputError(f"{out} exists and is not a run: give --out a fresh folder.")
     opened = open_model(from_) if from_ is not None else None
     if opened is not None:
-        wanted.text.tokenizer = _tokenizer_of(opened)
+        _refuse_other_shape(wanted, opened)
+        if wanted.text.tokenizer == "auto" and not is_prepared(wanted.text.paths):
+            wanted.text.tokenizer = _tokenizer_of(opened)
     prepared = _prepare(wanted, view)
+    if opened is not None and prepared.tokenizer.fingerprint != opened.tokenizer.fingerprint:
+        raise InputError(
+            f"the text was prepared with another tokenizer than {from_} has: give the text itself, and no --tokenizer."
+        )
     part, on = prepared.train, device()
     torch.set_num_threads(wanted.train.threads or usable_cores())
     data = Data(part.num_tokens, int(part.documents[:, 2].sum()), prepared.tokenizer.vocabulary)
@@ -98,6 +104,8 @@ def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: st
             raise InputError(
                 f"the text has changed since {run.folder} began: give --out a fresh folder to train on the new text."
             )
+    if newest is None or not (run.folder / "tokenizer.json").is_file():  # the run was killed as it began
+        prepared.tokenizer.save(run.folder)
     _lengthen(run, settings, original, wanted, prepared)
     return Start(run, settings, shape, prepared, initial, newest)
 
@@ -124,6 +132,14 @@ def _tokenizer_of(opened: Opened) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         opened.tokenizer.save(folder)
     return str(folder)
+
+
+def _refuse_other_shape(wanted: Settings, opened: Opened) -> None:
+    """Given weights have their shape: raises InputError when another one is asked for."""
+    for name in ("preset", *SHAPE):
+        asked = getattr(wanted.model, name)
+        if asked is not None and asked != getattr(opened.model.shape, name, None):
+            raise InputError(f"model.{name} is {asked!r}, but the shape is that of {opened.name}: leave it out.")
 
 
 def _steps_within(choice: Choice, prepared: Prepared, started: float, on: torch.device) -> int:

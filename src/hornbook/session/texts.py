@@ -33,7 +33,14 @@ def prepared_text(text: Text, *, out: Path | None = None, progress: Progress | N
     if is_prepared(text.paths):
         if out is not None and out.resolve() != Path(text.paths[0]).resolve():
             raise InputError(f"{text.paths[0]} is prepared already: leave out --out, or give the text it came from.")
-        return open_prepared(text.paths[0])
+        prepared = open_prepared(text.paths[0])
+        for name, asked, has in (
+            ("tokenizer", text.tokenizer, prepared.manifest["tokenizer"]["asked"]),
+            ("split", text.split, prepared.manifest["split"]),
+        ):
+            if asked not in ("auto", has):
+                raise InputError(f"{text.paths[0]} is prepared with the {name} {has}, not {asked}: leave out --{name}.")
+        return prepared
     found = read_documents(text)
     rule = text.split
     if rule == "auto" and not text.paths:
