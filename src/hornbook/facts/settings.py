@@ -200,15 +200,16 @@ def read_table(path: Path) -> dict[str, Any]:
 
 def overridden(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`table` with dotted `changes` put in. A length in `changes` replaces whatever length the table has."""
-    merged = {section: dict(values) if isinstance(values, Mapping) else values for section, values in table.items()}
-    if any(f"train.{length}" in changes for length in LENGTHS):
+    merged: dict[str, Any] = {s: dict(values) if isinstance(values, Mapping) else values for s, values in table.items()}
+    if any(f"train.{length}" in changes for length in LENGTHS) and isinstance(merged.get("train"), dict):
         for length in LENGTHS:
-            merged.get("train", {}).pop(length, None)
+            merged["train"].pop(length, None)
     for name, value in changes.items():
         section, _, key = name.partition(".")
         if not key:
             raise InputError(f'a setting is named by section and key, such as "train.steps", not "{name}".')
-        merged.setdefault(section, {})[key] = value
+        if isinstance(merged.setdefault(section, {}), dict):  # else from_table refuses it
+            merged[section][key] = value
     return merged
 
 
