@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import torch
 
+from hornbook.data.packing import IGNORE
 from hornbook.data.shards import Part
 from hornbook.likelihood import Surprise, head_nats
 from hornbook.model.decoder import Decoder
@@ -25,7 +26,9 @@ class Probe:
         starts = np.arange(windows, dtype=np.int64) * part.num_tokens // windows
         tokens = torch.from_numpy(part.take(starts, context + 1))
         self.inputs, self.targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-        self.num_bytes = int(byte_lengths[self.targets.numpy()].sum())
+        self.targets[:, part.num_tokens :] = IGNORE  # a part shorter than the context is not read twice
+        scored = self.targets.numpy()[self.targets.numpy() != IGNORE]
+        self.num_tokens, self.num_bytes = len(scored), int(byte_lengths[scored].sum())
 
     @torch.no_grad()
     def score(self, model: Decoder, stop: threading.Event | None = None) -> Surprise | None:
@@ -43,4 +46,4 @@ class Probe:
             hidden = model.hidden(inputs).flatten(0, 1)
             nats += head_nats(model.head, hidden, targets.flatten(), vocabulary).sum().item()
         model.train(training)
-        return Surprise(nats, self.targets.numel(), self.num_bytes)
+        return Surprise(nats, self.num_tokens, self.num_bytes)
