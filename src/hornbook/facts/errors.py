@@ -13,6 +13,7 @@ class InputError(ValueError):
 class WorldError(RuntimeError):
     """The world failed (disk full, out of memory). The message is one sentence; the command line exits with 1."""
 
+
 class Interrupted(Exception):
     """A signal ended the work after everything was saved. The command line exits with 128 + the signal's number."""
 

@@ -47,7 +47,11 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         rows.append(("train loss", f"{summary['train_loss_nats_per_token']:.4f}", "nats per token, on a fixed probe"))
     rows += [
         ("steps", f"{summary['step']:,}", f"{format_count(summary['tokens'])} tokens, {summary['epoch']:.2f} epochs"),
-        ("time", format_duration(summary["wall_seconds"]), f"{format_count(summary['tokens_per_second'])} tokens/s while training"),
+        (
+            "time",
+            format_duration(summary["wall_seconds"]),
+            f"{format_count(summary['tokens_per_second'])} tokens/s while training",
+        ),
     ]
     _table(rows, f"{summary['title']}: on text it has not seen")
     for sentence in summary["words"]:
