@@ -1,0 +1,115 @@
+"""Commands that make something: train, prepare, generate; and runs, which lists what was made."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from hornbook.cli.options import add_settings, add_texts, given_settings, print_json, text_settings, value
+
+STARTED = time.monotonic()
+
+
+def describe_train(parser: argparse.ArgumentParser) -> None:
+    add_texts(parser, "files, folders, globs or a prepared folder; none: the built-in corpus")
+    parser.add_argument("--recipe", metavar="FILE", help="a TOML file of settings; flags override it")
+    parser.add_argument("--out", metavar="FOLDER", help="the run folder; that of an earlier run goes on")
+    parser.add_argument("--from", dest="from_", metavar="MODEL", help="start from given weights")
+    add_settings(parser, lambda name: True)
+
+
+def train_command(arguments: argparse.Namespace) -> None:
+    """train a model on your text: prepare, train, watch, evaluate, sample, report"""
+    from hornbook.session.job import train
+    from hornbook.session.live import View
+
+    summary = train(
+        *arguments.texts, recipe=arguments.recipe, out=arguments.out, from_=arguments.from_,
+        view=View(quiet=False), started=STARTED, **given_settings(arguments),
+    )  # fmt: skip
+    if arguments.json:
+        print_json(summary)
+    else:
+        from hornbook.report.terminal import print_summary
+
+        print_summary(summary)
+
+
+def describe_prepare(parser: argparse.ArgumentParser) -> None:
+    add_texts(parser, "files, folders or globs; none: the built-in corpus")
+    parser.add_argument("--out", metavar="FOLDER", help="the prepared folder")
+    add_settings(parser, lambda name: name.startswith("text."))
+
+
+def prepare_command(arguments: argparse.Namespace) -> None:
+    """turn text into token shards, with a report on the data"""
+    from hornbook.session.live import View
+    from hornbook.session.texts import prepare
+
+    with View().progress("preparing") as progress:
+        result = prepare(*arguments.texts, out=arguments.out, progress=progress, **text_settings(arguments))
+    if arguments.json:
+        print_json(result)
+    else:
+        from hornbook.report.terminal import print_prepared
+
+        print_prepared(result)
+
+
+def describe_generate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a run, a checkpoint, a Hugging Face folder or a .gguf file")
+    parser.add_argument("prompt", nargs="?", default="", metavar="PROMPT", help="what to continue; none: a document")
+    for flag, kind, default, text in (
+        ("--max-tokens", int, 200, "length in tokens"),
+        ("--temperature", float, 0.8, "0 is greedy"),
+        ("--top-k", int, None, "keep the k most probable tokens"),
+        ("--top-p", float, None, "keep the most probable tokens that together reach p"),
+        ("--min-p", float, None, "keep tokens at least p times as probable as the most probable one"),
+        ("--seed", int, 0, "the same seed gives the same text"),
+        ("--step", int, None, "the run's checkpoint at this step"),
+    ):
+        parser.add_argument(flag, type=value(kind), default=default, metavar="N", help=f"{text} (default: {default})")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text")
+
+
+def generate_command(arguments: argparse.Namespace) -> None:
+    """let a model continue a text"""
+    from hornbook.session.models import open_model
+    from hornbook.session.writing import generate, prompt_ids
+
+    opened = open_model(arguments.model, step=arguments.step)
+    length, context = len(prompt_ids(opened, arguments.prompt)), opened.model.shape.context
+    if length > context:
+        print(f"the prompt has {length:,} tokens: only its last {context:,} are read.", file=sys.stderr)
+    if not arguments.json:
+        print(arguments.prompt, end="", flush=True)
+    text = ""
+    for piece in generate(
+        opened, arguments.prompt, max_tokens=arguments.max_tokens, temperature=arguments.temperature,
+        top_k=arguments.top_k, top_p=arguments.top_p, min_p=arguments.min_p, seed=arguments.seed, stop=arguments.stop,
+    ):  # fmt: skip
+        if not arguments.json:
+            print(piece, end="", flush=True)
+        text += piece
+    if arguments.json:
+        print_json({"prompt": arguments.prompt, "text": text, "seed": arguments.seed, "model": opened.name})
+    else:
+        print()
+
+
+def describe_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", default="runs", metavar="FOLDER", help="where runs lie (default: runs)")
+
+
+def runs_command(arguments: argparse.Namespace) -> None:
+    """list the runs of a folder"""
+    from hornbook.records.listing import list_runs
+
+    found = list_runs(arguments.folder)
+    if arguments.json:
+        print_json({"runs": found})
+    else:
+        from hornbook.report.terminal import print_runs
+
+        print_runs(found)

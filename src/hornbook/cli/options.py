@@ -1,0 +1,70 @@
+"""Options that several commands share, and how settings become options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any, get_args, get_origin
+
+
+def value(kind: Any) -> Callable[[str], Any]:
+    """Text -> a value of a setting's type; what is wrong becomes a sentence."""
+    import msgspec
+
+    def convert(text: str) -> Any:
+        try:
+            return msgspec.convert(text, kind, strict=False)
+        except msgspec.ValidationError as error:
+            sentence = str(error).replace("`", "")
+            raise argparse.ArgumentTypeError(f"{sentence[0].lower()}{sentence[1:]}, not {text!r}") from None
+
+    return convert
+
+
+# Flags that scripts rely on, for settings that are asked for most.
+_SHORT = {
+    "budget": "train.budget", "epochs": "train.epochs", "steps": "train.steps", "tokens": "train.tokens",
+    "seed": "train.seed", "threads": "train.threads", "tokenizer": "text.tokenizer", "split": "text.split",
+    "field": "text.field", "separator": "text.separator", "errors": "text.errors",
+}  # fmt: skip
+
+
+def add_settings(parser: argparse.ArgumentParser, names: Callable[[str], bool]) -> None:
+    """An option for each setting whose dotted name is wanted; the short flag stands beside the dotted one."""
+    from hornbook.facts.settings import fields
+
+    shorts = {dotted: f"--{short}" for short, dotted in _SHORT.items()}
+    for field in fields():
+        if field.name == "text.paths" or not names(field.name):
+            continue
+        flags = [f"--{field.name}"] + ([shorts[field.name]] if field.name in shorts else [])
+        listed = get_origin(field.type) is list
+        default = "automatic" if field.optional else field.default
+        parser.add_argument(
+            *flags, dest=field.name, default=argparse.SUPPRESS, action="append" if listed else "store",
+            type=value(get_args(field.type)[0] if listed else field.type), metavar="VALUE",
+            help=f"{field.description} (default: {default})".replace("%", "%%"),
+        )  # fmt: skip
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given, by their dotted names."""
+    return {name: value for name, value in vars(arguments).items() if "." in name}
+
+
+def add_texts(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help=help)
+
+
+def is_reading(name: str) -> bool:
+    return name in ("text.field", "text.separator", "text.errors")
+
+
+def text_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name.removeprefix("text."): value for name, value in given_settings(arguments).items()}
+
+
+def print_json(result: Any) -> None:
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())

@@ -1,0 +1,128 @@
+"""The whole command line: every command with its options, errors as sentences, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from hornbook import __version__
+from hornbook.cli import making, scoring
+from hornbook.facts.errors import InputError, Interrupted, WorldError, suggestion
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, whose errors are one sentence with the nearest valid name."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message[0].lower()}{message[1:]}; see {self.prog} --help.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 for bad input, 1 for a failure of the world, 130 and 143."""
+    argv = [_normal(word) for word in (sys.argv[1:] if argv is None else argv)]
+    try:
+        commands = {name: command for name, (_, command) in COMMANDS.items()}
+        parser = build_parser()
+        if not argv:
+            parser.print_help()
+            return 0
+        if argv[0] not in commands and not argv[0].startswith("-"):
+            raise InputError(f'there is no command "{argv[0]}"{suggestion(argv[0], commands)}; see hornbook --help.')
+        arguments = _parse(parser, argv)
+        if arguments.print_completion is not None:
+            _print_completion(parser, arguments.print_completion)
+            return 0
+        commands[arguments.command](arguments)
+        sys.stdout.flush()
+    except InputError as error:
+        return _say(error, 2)
+    except WorldError as error:
+        return _say(error, 1)
+    except Interrupted as error:
+        return _say(error, 128 + error.signal_number)
+    except KeyboardInterrupt:
+        return _say("interrupted; nothing was left half-written.", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _say(f"cannot go on: {error}.", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        return _say("out of memory: try a smaller --model.width, --model.context or --train.microbatch.", 1)
+    return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """PyTorch says so in words: its allocator on the CPU raises a plain RuntimeError."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("can't allocate memory", "out of memory")
+    )
+
+
+def _print_completion(parser: argparse.ArgumentParser, shell: str) -> None:
+    try:
+        import shtab
+    except ModuleNotFoundError:
+        raise InputError('completion needs the package shtab: pip install "hornbook[completion]".') from None
+    print(shtab.complete(parser, shell=shell))
+
+
+def _say(sentence: object, code: int) -> int:
+    print(f"hornbook: {sentence}", file=sys.stderr)
+    return code
+
+
+def _normal(word: str) -> str:
+    """--train.early-stop is --train.early_stop."""
+    name, equals, value = word.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") and "." in name else word
+
+
+def _parse(parser: _Parser, argv: list[str]) -> argparse.Namespace:
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        options = [word for word in unknown if word.startswith("-")]
+        if options:
+            option = options[0].partition("=")[0]
+            known = parser.known[arguments.command or ""]  # type: ignore[attr-defined]
+            raise InputError(f'there is no option "{option}"{suggestion(option, known)}; see hornbook --help.')
+        texts = getattr(arguments, "texts", None)
+        if texts is None:
+            raise InputError(f'"{unknown[0]}" is one argument too many; see hornbook {arguments.command} --help.')
+        texts += unknown  # texts after options
+    if arguments.command is None and arguments.print_completion is None:
+        raise InputError("name a command; see hornbook --help.")
+    return arguments
+
+
+def build_parser() -> _Parser:
+    """The whole command line, for parsing, help and shell completion."""
+    about = "Teaches a language model to read your text, and tells the truth about it."
+    parser = _Parser(prog="hornbook", description=about, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"hornbook {__version__}")
+    parser.add_argument("--print-completion", choices=["bash", "zsh", "tcsh"], help="print a shell completion script")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    known = {"": [option for action in parser._actions for option in action.option_strings]}
+    for name, (describe, command) in COMMANDS.items():
+        line = (command.__doc__ or "").splitlines()[0]
+        sub = commands.add_parser(name, help=line, description=line, allow_abbrev=False)
+        sub.set_defaults(print_completion=None)
+        describe(sub)
+        sub.add_argument("--json", action="store_true", help="print one machine-readable object and nothing else")
+        known[name] = [option for action in sub._actions for option in action.option_strings]
+    parser.known = known  # type: ignore[attr-defined]
+    return parser
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]]] = {
+    "train": (making.describe_train, making.train_command),
+    "prepare": (making.describe_prepare, making.prepare_command),
+    "evaluate": (scoring.describe_evaluate, scoring.evaluate_command),
+    "generate": (making.describe_generate, making.generate_command),
+    "runs": (making.describe_runs, making.runs_command),
+}
