@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import html
-import importlib.resources
 import math
 import re
 from collections.abc import Mapping, Sequence
-from string import Template
 from typing import Any
 
-from hornbook.facts.metrics import metric
 from hornbook.facts.quantities import format_bytes, format_count, format_duration
 from hornbook.report.curves import Evaluation, Rows, evaluations
+from hornbook.report.heatmap import six_steps
+from hornbook.report.html import escape, page
 from hornbook.report.numbers import perplexity_text
 from hornbook.report.plots import COLOURS
 
 Row = Mapping[str, Any]
 
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>$title</title>
-<style>
-$style</style>
-</head>
-<body>
-$body
-</body>
-</html>
-""")  # noqa: E501
-
-_ROWS_SHOWN = 32  # tokens in a six-steps table; the averages below it are over all
 _SAMPLES_SHOWN = 7  # of one prompt: the first, the last, and some evenly between
 _SAMPLE_CHARACTERS = 900
 
@@ -62,29 +42,18 @@ def run_page(
     `words`: what `curves_in_words` says. `loss_svg`: what `loss_plot` returns.
     """
     title = str(summary.get("title") or "A run")
+    before_and_after = [("Before training", inspection_before), ("After training", inspection_after)]
     body = [
         _header(title, summary),
         _headline(summary),
         _curves(words, loss_svg),
-        _six_steps(inspection_before, inspection_after, summary.get("vocabulary")),
+        six_steps(before_and_after, summary.get("vocabulary")),
         _samples(samples, evaluations(rows)),
         _folded(rows, settings_toml, summary),
         "<footer>Written by Hornbook. Everything on this page is in the run's folder: metrics.jsonl, samples.jsonl, "
         "settings.toml, environment.json.</footer>",
     ]
-    style = importlib.resources.files("hornbook.report").joinpath("page.css").read_text(encoding="utf-8")
-    return _PAGE.substitute(title=escape(title), style=style, body="\n".join(part for part in body if part))
-
-
-def escape(text: object) -> str:
-    """Text as HTML that shows it: no mark-up gets through, and what HTML cannot hold becomes a visible sign.
-
-    >>> escape('</pre><b title="x">' + chr(0))
-    '&lt;/pre&gt;&lt;b title=&quot;x&quot;&gt;␀'
-    """
-    sound = str(text).encode("utf-8", "replace").decode("utf-8")  # lone surrogates
-    visible = re.sub(r"[\x00-\x08\x0b-\x1f]", lambda match: chr(0x2400 + ord(match[0])), sound.replace("\r\n", "\n"))
-    return html.escape(visible)
+    return page(title, body)
 
 
 # The sections, from the top.
@@ -178,106 +147,6 @@ def inline_svg(svg: str) -> str:
         svg = svg.replace(colour, f"var(--{name})")
     label = "Training and validation loss against tokens read"
     return svg.strip().replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
-
-
-def _six_steps(before: Sequence[Row] | None, after: Sequence[Row] | None, vocabulary: int | None) -> str:
-    shown = [(name, items) for name, items in (("Before training", before), ("After training", after)) if items]
-    if not shown:
-        return ""
-    names = ("logit", "probability", "log_probability", None, "loss_nats_per_token", "perplexity")
-    titles = ("Logit", "Softmax probability", "Log-probability", "Average", "Cross-entropy", "Perplexity")
-    average = "Sum of the log-probabilities divided by the number of tokens."
-    steps = "".join(
-        f"<li>{_badge(number)}<span><b>{title}.</b> {escape(metric(name).sentence if name else average)}</span></li>\n"
-        for number, (title, name) in enumerate(zip(titles, names, strict=True), 1)
-    )
-    worst = max([item["nats"] for _, items in shown for item in items if item["nats"] is not None], default=1.0)
-    scale = math.log(vocabulary) if vocabulary else worst
-    limit = f"{scale:.1f} nats{', a guess among all tokens' if vocabulary else ''}"
-    legend = f'<p class="note scale"><span>0 nats, certain</span><i></i><span>{limit}</span></p>'
-    cards = "".join(_card(name, items, scale) for name, items in shown)
-    return (
-        "<section>\n<h2>From logits to perplexity, in six steps</h2>\n<p>One sentence, token by token. Colour shows "
-        f'surprise.</p>\n<ol class="steps">\n{steps}</ol>\n{legend}\n<div class="pair">\n{cards}</div>\n</section>'
-    )
-
-
-def _card(name: str, items: Sequence[Row], scale: float) -> str:
-    scored = [item for item in items if item["nats"] is not None]
-    strip = "".join(_token(item, scale) + "\n" * ("\n" in str(item["text"])) for item in items)
-    lines = "".join(_token_row(item, scale) for item in items[:_ROWS_SHOWN])
-    if len(items) > _ROWS_SHOWN:
-        lines += f'<tr><td colspan="5">and {len(items) - _ROWS_SHOWN:,} more tokens</td></tr>\n'
-    foot = ""
-    if scored:
-        average = math.fsum(item["log_probability"] for item in scored) / len(scored)
-        foot = "".join(
-            f'<tr><td colspan="3">{_badge(number)} {text}</td><td colspan="2">{value}</td></tr>\n'
-            for number, text, value in (
-                (4, f"average over {len(scored):,} tokens", _signed(average)),
-                (5, "negative average: cross-entropy", _signed(-average)),
-                (6, f"exp({-average:.3f}): perplexity", perplexity_text(-average)),
-            )
-        )
-    head = "".join(
-        f"<th>{text}</th>"
-        for text in ("token", f"{_badge(1)} logit", f"{_badge(2)} probability", f"{_badge(3)} ln p", "rank")
-    )
-    table = (
-        f'<table class="sums">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody>\n'
-        f"<tfoot>\n{foot}</tfoot>\n</table>"
-    )
-    strip = f'<p class="tokens" dir="auto">{strip}</p>'
-    return f'<div><h3>{name}</h3>\n{strip}\n<div class="scroll">{table}</div></div>\n'
-
-
-def _token(item: Row, scale: float) -> str:
-    text = escape(str(item["text"]).replace("\n", "↵"))
-    if item["nats"] is None:
-        return f'<bdi class="token unscored" style="--n:0" title="not scored">{text}</bdi>'
-    heat = min(1.0, item["nats"] / scale) if scale > 0 else 0.0
-    entropy = item.get("entropy_nats")
-    expected = "" if entropy is None else f", {entropy:.2f} expected"
-    tip = f"{item['nats']:.2f} nats{expected}; p = {_probability(item['probability'])}; rank {item['rank']:,}"
-    return f'<bdi class="token" style="--n:{heat:.3f}" title="{escape(tip)}">{text}</bdi>'
-
-
-def _token_row(item: Row, scale: float) -> str:
-    visible = (
-        re.sub(r"^ +| +$", lambda spaces: "␣" * len(spaces[0]), str(item["text"])).replace("\n", "↵").replace("\t", "⇥")
-    )
-    token = _token({**item, "text": visible}, scale)
-    if item["nats"] is None:
-        return f"<tr><td>{token}</td><td>–</td><td>–</td><td>–</td><td>–</td></tr>\n"
-    numbers = (
-        f"{_signed(item['logit'], 2)}",
-        _probability(item["probability"]),
-        _signed(item["log_probability"], 2),
-        f"{item['rank']:,}",
-    )
-    return f"<tr><td>{token}</td>{''.join(f'<td>{number}</td>' for number in numbers)}</tr>\n"
-
-
-def _badge(number: int) -> str:
-    return f'<span class="step">{number}</span>'
-
-
-def _signed(value: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
-def _probability(value: float) -> str:
-    """A probability with three digits that count.
-
-    >>> [_probability(p) for p in (0.98765, 0.0123, 0.000244, 2.44e-7, 0.0)]
-    ['0.988', '0.0123', '0.00024', '2.4·10⁻⁷', '0']
-    """
-    if value == 0:
-        return "0"
-    if value < 1e-4:
-        digits, _, power = f"{value:.1e}".partition("e")
-        return f"{digits}·10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-    return f"{value:.3f}" if value >= 0.1 else f"{value:.4f}" if value >= 0.001 else f"{value:.5f}"
 
 
 def _samples(samples: Sequence[Row], points: list[Evaluation]) -> str:
