@@ -14,13 +14,14 @@ import numpy as np
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator, lookup
+from hornbook.facts.quantities import format_count
 from hornbook.facts.shape import GPTShape
 from hornbook.planning.published import RUNS, PublishedRun
 
 REFERENCE_BALANCE = 153.0  # FLOPs per byte of an A100-80, where the constant of the fit is anchored
 SLOPE_PRIOR = 0.2  # sd; the slope lies between 0 (bound by arithmetic) and -1 (bound by memory), nearer to 0
 FAMILY_VARIANCE, RUN_VARIANCE = 0.06, 0.03  # of log utilisation, between and within families
-STUDENT_95 = 1.80  # upper 95 % point of Student's t with 11 degrees of freedom: 13 families less 2 coefficients
+STUDENT_95 = 1.81  # upper 95 % point of Student's t with 10 degrees of freedom: 12 families less 2 coefficients
 SMALLEST_PARAMETERS = 50e6  # the smallest run of the table has 70M
 MEASURED_FACTOR = 1.15  # a run against a probe of the same run on the same machine
 DRAW = (0.75, 0.85, 0.95)  # of the power limit while training: Luccioni et al. 2022, Morrison et al. 2025
@@ -76,7 +77,7 @@ def training_flops(
     """
     if layers is None or width is None:
         layers, width = typical_shape(parameters)
-    return (6 * parameters + 12 * layers * width * context) * tokens
+    return float((6 * parameters + 12 * layers * width * context) * tokens)
 
 
 def shape_flops(shape: GPTShape, tokens: float, window: int | None = None) -> float:
@@ -259,3 +260,25 @@ def budget(
         price_usd=None if hours is None or usd_per_hour is None else hours.times(usd_per_hour / count),
         unknown=tuple(unknown),
     )
+
+
+def published_table() -> list[str]:
+    """Markdown rows of the published runs, each predicted from the others: its own family is left out of the fit."""
+    rows = [
+        "| run | on | parameters | tokens | hours | used | predicted hours (90 %) | factor | inside | source |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in RUNS:
+        accelerator = lookup(run.accelerator)[1]
+        used = implied_utilisation(run_flops(run), run.accelerator_hours, accelerator) or 1.0
+        share = utilisation(accelerator, run.parameters, without_family=run.family)
+        assert share is not None  # every published run is in the domain of its own fit
+        hours = [run.accelerator_hours * used / part for part in (share.central, share.high, share.low)]
+        central, low, high = (f"{float(f'{number:.2g}'):,.10g}" for number in hours)
+        rows.append(
+            f"| {run.name}{' (check)' if run.check else ''} | {run.accelerator} | {format_count(run.parameters)} | "
+            f"{format_count(run.tokens)} | {run.accelerator_hours:,.10g} | {used:.0%} | {central} ({low} to {high}) | "
+            f"{max(used / share.central, share.central / used):.2f} | {'yes' if share.contains(used) else 'no'} | "
+            f"{run.source} ({run.hours_are}) |"
+        )
+    return rows

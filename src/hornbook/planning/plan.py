@@ -141,9 +141,9 @@ def make_plan(
         flops=costs.flops,
         accelerator=accelerator.name,
         num_accelerators=count,
-        steps=recipe and recipe.steps,
+        steps=recipe.steps if recipe else None,
         epochs=passes,
-        warmup_share=recipe and recipe.warmup_steps / max(recipe.steps, 1),
+        warmup_share=recipe.warmup_steps / max(recipe.steps, 1) if recipe else None,
         microbatch=used,
         compute_optimal=next((point for point in points if point.flops == flops), None),
         frontier=points,
@@ -293,7 +293,7 @@ def _memory_lines(plan: Plan) -> list[str]:
         f"memory        {format_bytes(plan.memory_bytes['total'])} a device at microbatch {plan.microbatch}, "
         f"{format_bytes(plan.memory_bytes_checkpointing or 0)} with checkpointing",
         f"              {parts}",
-        f"microbatch    at most {fits[0]} windows, with checkpointing {fits[1]}",
+        *([f"microbatch    at most {fits[0]} windows, with checkpointing {fits[1]}"] if most[0] is not None else []),
     ]
 
 

@@ -77,8 +77,6 @@ RUNS: tuple[PublishedRun, ...] = (
                  "SmolLM3 announcement, Hugging Face 2025: 384 GPUs for 24 days", check=True),
     PublishedRun("MPT 7B", "mpt", "A100-40", 6.65e9, 1e12, 32, 4096, 2048, 100_320, "derived",
                  "MPT-7B announcement, MosaicML 2023: 440 GPUs for 9.5 days", check=True),
-    PublishedRun("StarCoder 15B", "starcoder", "A100-80", 15.5e9, 1e12, 40, 6144, 8192, 320_256, "stated",
-                 "Li et al. 2023, arXiv:2305.06161, section on carbon", check=True),
     PublishedRun("Falcon 40B", "falcon", "A100-40", 41.8e9, 1e12, 60, 8192, 2048, 552_960, "derived",
                  "Falcon-40B model card: 384 GPUs for two months", check=True),
 )  # fmt: skip

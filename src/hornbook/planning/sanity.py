@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -45,7 +46,7 @@ def rate_rule(kind: str, width: int) -> float:
     if kind == "muon":
         return MUON_RATE
     if kind == "beside muon":
-        return BESIDE_MUON_RATE * min(1.0, (128 / width) ** 0.5)
+        return BESIDE_MUON_RATE * min(1.0, math.sqrt(128 / width))
     return min(3e-3, 1.5e-3 * 768 / width)
 
 

@@ -1,0 +1,58 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hornbook.facts.hardware import lookup
+from hornbook.planning.expect import chinchilla_loss, compute_optimal, effective_tokens, expected_loss, frontier
+
+
+def test_outside_its_domain_the_law_is_silent() -> None:
+    assert chinchilla_loss(6e6, 1.3e6) > math.log(65)  # the nonsense that it would say: more than knowing nothing
+    for parameters, tokens in ((6e6, 1.3e6), (49e6, 1e12), (7e9, 0.9e9)):
+        assert expected_loss(parameters, tokens, 50257) is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "tokens", "loss"),
+    [(124e6, 295e9, 2.85), (6.7e9, 1e12, 1.77)],  # nanoGPT README on OpenWebText; LLaMA 7B, figure 1 of its paper
+)
+def test_published_losses_are_in_the_band(parameters: float, tokens: float, loss: float) -> None:
+    band = expected_loss(parameters, tokens, 32_000)
+    assert band is not None
+    assert band.contains(loss)
+
+
+@given(st.floats(50e6, 1e13), st.floats(1e9, 1e15), st.integers(2, 300_000))
+def test_no_expectation_exceeds_knowing_nothing(parameters: float, tokens: float, vocabulary: int) -> None:
+    band = expected_loss(parameters, tokens, vocabulary)
+    assert band is not None
+    assert band.low <= band.central <= band.high <= math.log(vocabulary) + 1e-12
+
+
+@given(st.floats(1e20, 1e27), st.floats(0.5, 2.0).filter(lambda f: abs(f - 1) > 0.01))
+def test_no_other_split_of_the_same_flops_is_better(flops: float, factor: float) -> None:
+    best = compute_optimal(flops)
+    assert best is not None
+    parameters, tokens = best
+    assert 6 * parameters * tokens == pytest.approx(flops)
+    assert chinchilla_loss(parameters, tokens) <= chinchilla_loss(parameters * factor, tokens / factor)
+
+
+def test_little_money_has_no_optimum_in_the_domain() -> None:
+    assert compute_optimal(1e16) is None
+
+
+@given(st.floats(1, 1000))
+def test_repetition_is_worth_no_more_than_fresh_text(epochs: float) -> None:
+    worth = effective_tokens(100.0, epochs)
+    assert 100.0 <= worth <= 100.0 * min(epochs, 16.4) + 1e-9
+
+
+def test_the_frontier_falls_as_money_grows() -> None:
+    points = frontier(1e23, lookup("8xA100")[1], count=8, usd_per_hour=30)
+    assert [p.loss_nats_per_token for p in points] == sorted((p.loss_nats_per_token for p in points), reverse=True)
+    prices = [p.price_usd for p in points]
+    assert None not in prices
+    assert prices == sorted(prices)  # type: ignore[type-var]

@@ -1,0 +1,73 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hornbook.planning.forecast import forecast, leaves_band
+
+TOKENS = [50_000.0 * k for k in range(1, 41)]
+
+
+def curve(floor: float, height: float, exponent: float, noise: float = 0.0, seed: int = 0) -> list[float]:
+    """A law whose loss at the first point is floor + height, with noise as a share of the loss."""
+    generator = np.random.default_rng(seed)
+    x = np.asarray(TOKENS) / TOKENS[0]
+    y = (floor + height * x**-exponent) * (1 + noise * generator.standard_normal(len(x)))
+    return [float(value) for value in y]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.5, 3.0), st.floats(0.5, 4.0), st.floats(0.1, 1.0), st.integers(0, 10**6))
+def test_the_band_of_half_a_run_contains_its_end(floor: float, height: float, exponent: float, seed: int) -> None:
+    losses = curve(floor, height, exponent, noise=0.01, seed=seed)
+    band = forecast(TOKENS[:20], losses[:20], TOKENS[-1])
+    assert band is not None
+    end = curve(floor, height, exponent)[-1]
+    assert band.low <= end <= band.high
+    assert (band.high - band.low) < 0.6 * end
+
+
+def test_one_wild_point_does_not_carry_the_fit() -> None:
+    clean = curve(2.0, 2.0, 0.4)
+    wild = [*clean[:12], 9.0, *clean[13:20]]
+    a, b = forecast(TOKENS[:20], clean[:20], TOKENS[-1]), forecast(TOKENS[:20], wild, TOKENS[-1])
+    assert a is not None
+    assert b is not None
+    assert a.central == pytest.approx(b.central, rel=0.02)
+
+
+def test_a_few_points_say_nothing() -> None:
+    assert forecast(TOKENS[:5], curve(2, 2, 0.4)[:5], TOKENS[-1]) is None
+    assert forecast(TOKENS[:8], [math.nan] * 8, TOKENS[-1]) is None
+    assert leaves_band([], []) is None
+
+
+def test_the_ceiling_caps_the_band() -> None:
+    band = forecast(TOKENS[:10], [5.0] * 10, TOKENS[-1], ceiling=math.log(65))
+    assert band is not None
+    assert band.high <= math.log(65)
+
+
+def test_it_refits_as_it_goes() -> None:
+    losses = curve(1.5, 3.0, 0.5, noise=0.01, seed=3)
+    early, late = (forecast(TOKENS[:k], losses[:k], TOKENS[-1]) for k in (8, 30))
+    assert early is not None
+    assert late is not None
+    assert late.high - late.low < early.high - early.low
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_healthy_curves_stay_within(seed: int) -> None:
+    losses = curve(1.0 + seed % 5 / 2, 1.0 + seed % 3, 0.2 + seed % 4 / 5, noise=0.01, seed=seed)
+    assert not any(leaves_band(TOKENS[:k], losses[:k]) for k in range(4, len(TOKENS) + 1))
+
+
+def test_a_fall_below_is_no_fault_and_a_rise_is() -> None:
+    losses = curve(2.0, 2.0, 0.4, noise=0.005, seed=1)
+    fallen = [*losses[:37], *(0.85 * loss for loss in losses[37:])]
+    risen = [*losses[:37], *(1.3 * loss for loss in losses[37:])]
+    assert leaves_band(TOKENS, fallen) is None
+    assert "left its forecast" in (leaves_band(TOKENS, risen) or "")
+    assert leaves_band(TOKENS, [*losses[:37], math.nan, math.nan, math.nan]) is not None

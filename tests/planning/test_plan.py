@@ -1,0 +1,115 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hornbook.facts.errors import InputError
+from hornbook.facts.hardware import custom, lookup
+from hornbook.facts.shape import preset
+from hornbook.planning.plan import Plan, make_plan, render, score, shape_of_size
+from hornbook.planning.sanity import Recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def llama() -> Plan:
+    return make_plan(parameters=7 * 10**9, tokens=2 * 10**12, on=lookup("8xA100"), usd_per_hour=30.0)
+
+
+def test_the_seed_figure_is_in_its_range(llama: Plan) -> None:
+    for interval, value in ((llama.gpu_hours_interval_90, 184_320), (llama.price_usd_interval_90, 691_200)):
+        assert interval is not None
+        assert interval[0] < value < interval[1] < 4 * interval[0]
+
+
+def test_a_plan_is_json_with_a_reason_for_each_range(llama: Plan) -> None:
+    fields = msgspec.json.decode(msgspec.json.encode(llama))
+    for key in ("gpu_hours", "wall_seconds", "energy_kwh", "price_usd", "loss_nats_per_token"):
+        low, high = fields[f"{key}_interval_90"]
+        assert low < fields[key] < high
+        assert fields["reasons"][key]
+    assert msgspec.json.decode(msgspec.json.encode(llama), type=Plan) == llama
+
+
+def test_a_shape_is_exact_and_its_parts_add_up() -> None:
+    shape = preset("llama2-7b")
+    plan = make_plan(shape=shape, tokens=10**12, on=lookup("64xA100"))
+    assert plan.parameters == 6_738_415_616 == sum((plan.parameters_by_part or {}).values())
+    assert plan.flops == shape.flops_per_token() * 10**12
+    assert plan.assumed == []
+    assert plan.price_usd is None
+    assert any("--price" in sentence for sentence in plan.unknown)
+
+
+def test_more_devices_take_less_time_and_the_same_hours() -> None:
+    one, many = (make_plan(parameters=10**9, tokens=10**11, on=lookup(on)) for on in ("H100", "8xH100"))
+    assert one.gpu_hours == many.gpu_hours
+    assert one.wall_seconds == pytest.approx(8 * (many.wall_seconds or 0))
+
+
+def test_what_does_not_fit_is_said() -> None:
+    plan = make_plan(shape=preset("llama3-8b"), tokens=10**12, on=lookup("T4"))
+    assert plan.largest_microbatch == 0
+    assert any("does not fit" in sentence for sentence in plan.warnings)
+
+
+def test_a_small_run_measured_here() -> None:
+    shape = preset("1M")
+    recipe = Recipe(shape=shape, batch_tokens=4096, steps=100, warmup_steps=100, train_tokens=10**6)
+    plan = make_plan(
+        shape=shape, tokens=409_600, on=(1, custom("this machine", 150e9)), recipe=recipe,
+        measured_flops_per_second=50e9, memory_bytes=8 * 2**30,
+    )  # fmt: skip
+    assert plan.wall_seconds == pytest.approx(shape.flops_per_token() * 409_600 / 50e9)
+    assert plan.epochs == 0.4096
+    assert plan.loss_nats_per_token is None
+    assert any("all warm-up" in sentence for sentence in plan.warnings)
+    assert (plan.largest_microbatch_checkpointing or 0) > (plan.largest_microbatch or 0) > 0
+
+
+def test_the_score_of_a_plan(llama: Plan) -> None:
+    scored = score(llama, gpu_hours=184_320, price_usd=10.0, memory_bytes=10**10)
+    assert scored["gpu_hours"]["inside"] is True
+    assert 1 < scored["gpu_hours"]["factor"] < 1.35
+    assert scored["price_usd"]["inside"] is False
+    assert scored["memory_bytes"]["predicted"] == (llama.memory_bytes or {})["total"]
+    with pytest.raises(InputError, match="speed"):
+        score(llama, speed=1.0)
+
+
+def test_either_a_shape_or_a_size() -> None:
+    with pytest.raises(InputError, match="not both"):
+        make_plan(tokens=10**9, on=lookup("A100"))
+    with pytest.raises(InputError, match="not both"):
+        make_plan(tokens=10**9, on=lookup("A100"), shape=preset("1B"), parameters=10**9)
+    with pytest.raises(InputError, match="tokens"):
+        make_plan(tokens=0, on=lookup("A100"), parameters=10**9)
+
+
+@pytest.mark.parametrize("size", [10**6, 10**7, 10**8, 10**9, 7 * 10**9, 7 * 10**10, 4 * 10**11])
+def test_a_typical_shape_has_about_its_size(size: int) -> None:
+    assert shape_of_size(size).parameters == pytest.approx(size, rel=0.15)
+
+
+def test_the_text_says_every_number_and_what_is_unknown(llama: Plan) -> None:
+    text = "\n".join(render(llama))
+    for word in ("7B parameters", "GPU-hours", "wall time", "kWh", "$", "microbatch", "because", "frontier", "assumed"):
+        assert word in text
+    bare = "\n".join(render(make_plan(shape=preset("1M"), tokens=10**6, on=lookup("H100"))))
+    assert "GPU-hours" not in bare
+    assert "unknown" in bare
+    assert all(len(line) < 250 for line in text.splitlines())
+
+
+def test_a_plan_needs_no_torch_and_no_matplotlib() -> None:
+    code = (
+        "import sys; from hornbook.planning.plan import make_plan, render; from hornbook.facts.hardware import lookup; "
+        "import hornbook.planning.rails; "
+        "render(make_plan(parameters=7*10**9, tokens=2*10**12, on=lookup('8xA100'), usd_per_hour=30)); "
+        "sys.exit(bool({'torch', 'matplotlib', 'tokenizers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "src")}, check=False)
+    assert done.returncode == 0

@@ -1,0 +1,167 @@
+"""Real runs of a tiny model on a Markov chain, healthy and with each fault seeded; and the rules one by one."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hornbook.facts.shape import GPTShape
+from hornbook.planning.rails import Course, faults, start_range, unigram_nats
+
+torch = pytest.importorskip("torch")
+
+VOCABULARY, CONTEXT, BATCH, STEPS, RATE = 32, 32, 16, 140, 3e-3
+
+
+@pytest.fixture(autouse=True)
+def one_thread():  # type: ignore[no-untyped-def]
+    """The matrices are tiny: a second thread only waits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def chain(seed: int, num_tokens: int) -> np.ndarray:
+    """Tokens of a Markov chain: each is followed by one of four others, so that about ln 4 nats are left to learn."""
+    generator = np.random.default_rng(7)  # the chain is the same for every seed, the walk is not
+    following = np.stack([generator.choice(VOCABULARY, 4, replace=False) for _ in range(VOCABULARY)])
+    weights = generator.dirichlet(np.full(4, 2.0), VOCABULARY)
+    walk, state = np.random.default_rng(seed), 0
+    tokens = np.empty(num_tokens, dtype=np.int64)
+    for index in range(num_tokens):
+        state = int(following[state, np.searchsorted(np.cumsum(weights[state])[:-1], walk.random())])
+        tokens[index] = state
+    return tokens
+
+
+TRAIN, VALIDATION = chain(1, 100_000), chain(2, 2_100)
+
+
+def run(
+    seed: int, *, family: str = "qwen3", rate: float = RATE, warmup: int = 10, shift: int = 1, shuffled: bool = False,
+    frozen: bool = False, other_tokenizer: bool = False, every: int = 10,
+) -> list[Course]:  # fmt: skip
+    """What the run had recorded at each of its evaluations."""
+    from hornbook.likelihood import sum_nats
+    from hornbook.model.decoder import Decoder
+    from hornbook.model.initialise import initialise
+
+    shape = GPTShape(family=family, layers=2, width=32, heads=2, context=CONTEXT, vocabulary=VOCABULARY)
+    model, generator = initialise(Decoder(shape), seed), np.random.default_rng(seed)
+    start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+    if frozen:
+        model.blocks[1].requires_grad_(False)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate, betas=(0.9, 0.95))
+    validation = np.random.default_rng(3).permutation(VOCABULARY)[VALIDATION] if other_tokenizer else VALIDATION
+
+    def loss_of(tokens: np.ndarray, starts: np.ndarray) -> Any:
+        windows = torch.from_numpy(np.stack([tokens[s : s + CONTEXT + 1] for s in starts]))
+        targets = windows[:, shift : CONTEXT + shift].reshape(-1)
+        if shuffled:
+            targets = targets[torch.from_numpy(generator.permutation(len(targets)))]
+        hidden = model.hidden(windows[:, :CONTEXT]).flatten(0, 1)
+        return sum_nats(model.head, hidden, targets, VOCABULARY) / len(targets)
+
+    train: list[float] = []
+    norms: list[float] = []
+    points: list[tuple[float, float]] = []
+    courses = []
+    for step in range(STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / max(warmup, 1), (STEPS - step) / 40)
+        loss = loss_of(TRAIN, generator.integers(0, len(TRAIN) - CONTEXT - 1, BATCH))
+        optimizer.zero_grad()
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item())
+        optimizer.step()
+        train.append(loss.item())
+        if (step + 1) % every == 0:
+            with torch.no_grad():
+                points.append(((step + 1) * BATCH * CONTEXT, loss_of(validation, np.arange(0, 2000, 64)).item()))
+                moved = {name: float((p - start[name]).norm()) for name, p in model.named_parameters()}
+            course = Course(
+                shape=shape, train_losses=list(train), gradient_norms=list(norms),
+                validation_tokens=[t for t, _ in points], validation_losses=[v for _, v in points],
+                unigram_nats=unigram_nats(np.bincount(TRAIN).tolist()), epochs=points[-1][0] / len(TRAIN),
+                learning_rates={"adamw": rate}, warmup_steps=warmup, movement=moved,
+            )  # fmt: skip
+            courses.append(course)
+    return courses
+
+
+HEALTHY: list[dict[str, Any]] = [{}, {"rate": 6e-4}, {"family": "gpt2"}, {"warmup": 0}, {"rate": 8e-3}]
+
+
+@pytest.mark.parametrize("settings", HEALTHY, ids=str)
+def test_healthy_runs_are_left_in_peace(settings: dict[str, Any]) -> None:
+    for course in run(11, **settings):
+        assert faults(course) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"shift": 0}, "not shifted by one"),
+        ({"rate": 30 * RATE}, "30 times the rule"),
+        ({"shuffled": True}, "shuffled labels"),
+        ({"frozen": True}, "a layer is frozen"),
+        ({"other_tokenizer": True}, "another tokenizer"),
+        ({"warmup": 0, "rate": 5 * RATE}, "no warm-up"),
+    ],
+    ids=["not-shifted", "rate-x30", "shuffled", "frozen", "tokenizer", "no-warm-up"],
+)
+def test_seeded_faults_are_named(settings: dict[str, Any], said: str) -> None:
+    named = [sentence for course in run(5, **settings) for sentence in faults(course)]
+    assert any(said in sentence for sentence in named)
+    assert all(said in sentence for sentence in named), "another fault was named beside it"
+
+
+def test_the_first_loss_of_each_initialisation_is_in_its_range() -> None:
+    from hornbook.likelihood import sum_nats
+    from hornbook.model.decoder import Decoder
+    from hornbook.model.initialise import initialise
+
+    for family, width, vocabulary in (("gpt2", 64, 65), ("gpt2", 256, 1000), ("qwen3", 64, 65), ("llama", 128, 300)):
+        shape = GPTShape(family=family, layers=2, width=width, heads=2, context=32, vocabulary=vocabulary)
+        model = initialise(Decoder(shape), 0)
+        tokens = torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, (8, 33)))
+        hidden = model.hidden(tokens[:, :-1]).flatten(0, 1)
+        loss = sum_nats(model.head, hidden, tokens[:, 1:].flatten(), vocabulary).item() / 256
+        expected = start_range(shape)
+        assert expected is not None
+        assert expected.low <= loss <= expected.high
+
+
+SHAPE = GPTShape(family="qwen3", layers=2, width=64, heads=2, context=64, vocabulary=65)
+
+
+def test_given_weights_with_another_tokenizer() -> None:
+    assert faults(Course(shape=SHAPE, train_losses=[2.0], fresh=False)) == []
+    (sentence,) = faults(Course(shape=SHAPE, train_losses=[7.0], fresh=False))
+    assert "tokenizer" in sentence
+
+
+def test_a_diverging_run_is_named() -> None:
+    losses = [4.17] * 10 + list(np.linspace(4.1, 2.0, 60)) + list(np.linspace(2.0, 6.0, 40))
+    assert any("diverges" in sentence for sentence in faults(Course(shape=SHAPE, train_losses=losses)))
+    assert any("not" in s or "number" in s for s in faults(Course(shape=SHAPE, train_losses=losses + [math.nan] * 10)))
+
+
+def test_a_jump_without_warm_up_is_named() -> None:
+    losses = [4.17, 4.9, 5.2, *np.linspace(5.0, 3.0, 40)]
+    (sentence,) = faults(Course(shape=SHAPE, train_losses=losses, warmup_steps=0))
+    assert "no warm-up" in sentence
+
+
+def test_overfitting_after_the_first_epoch_is_not_blamed_on_the_tokenizer() -> None:
+    losses = list(np.linspace(4.17, 0.5, 100))
+    course = Course(
+        shape=SHAPE, train_losses=losses, validation_tokens=[1e4, 2e4], validation_losses=[4.5, 5.0], epochs=20
+    )
+    assert faults(course) == []
+
+
+def test_nothing_recorded_nothing_said() -> None:
+    assert faults(Course(shape=SHAPE, train_losses=[])) == []
