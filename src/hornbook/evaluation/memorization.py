@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, START, Part
 from hornbook.data.spans import find_spans
-from hornbook.evaluation.baseline import bigram_nats
+from hornbook.evaluation.baselines import count_ngrams, ngram_nats, training_stream
 from hornbook.evaluation.copying import WORST, copying, place
 from hornbook.evaluation.corpus import byte_lengths
 from hornbook.evaluation.differences import (
@@ -51,6 +51,7 @@ from hornbook.text.tokenizer import Tokenizer
 LENGTHS = (8, 32, 50)  # tokens of a prefix and of its continuation, where context and documents allow
 MATERIAL = 0.01  # less than one passage in a hundred is not "by heart"
 HALF = 0.5  # of the surprise at new text, gone on the training text: by heart, whether or not greedy decoding shows it
+
 
 class Memorization(msgspec.Struct, frozen=True, kw_only=True):
     """What was found. `numbers` and `intervals` by name; tables as rows of JSON values.
@@ -137,8 +138,9 @@ def memorization(
         table, found.numbers["canary_rank_correlation"] = exposure_table(
             model, tokenizer, canaries, num_candidates=num_candidates, seed=seed
         )
-    baseline = bigram_nats(train, held_out.tokens, model.shape.vocabulary).sum() / held_out.nats.size
-    found.numbers["bigram_heldout_loss_nats_per_token"] = float(baseline)
+    levels = count_ngrams(training_stream(train), model.shape.vocabulary, 2)
+    bigram = np.mean([ngram_nats(levels, tokens, model.shape.vocabulary)[-1] for tokens in held_out.tokens])
+    found.numbers["bigram_heldout_loss_nats_per_token"] = float(bigram)
     by_heart, learned_enough, verdict = _verdict(found)
     return Memorization(
         verdict=verdict, by_heart=by_heart, learned_enough=learned_enough, numbers=found.numbers,
