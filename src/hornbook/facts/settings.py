@@ -77,7 +77,7 @@ class Optimizer(msgspec.Struct, forbid_unknown_fields=True):
     beta1: Annotated[Fraction, Meta(description="AdamW: decay of the first moment")] = 0.9
     beta2: Annotated[Fraction | None, Meta(description="AdamW: decay of the second moment")] = None
     epsilon: Annotated[Positive, Meta(description="AdamW: added to the denominator")] = 1e-8
-    momentum: Annotated[Fraction, Meta(description="Muon: momentum")] = 0.95
+    momentum: Annotated[Fraction | None, Meta(description="Muon: momentum")] = None
     clip_norm: Annotated[Positive, Meta(description="largest global norm of the gradient")] = 1.0
 
 

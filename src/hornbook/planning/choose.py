@@ -20,7 +20,7 @@ from hornbook.facts.shape import FAMILIES, GPTShape, preset
 # (width, layers): the ladder from which an automatic size is taken. Heads are 32 wide up to 128, then 64.
 LADDER = ((64, 2), (96, 3), (128, 4), (192, 5), (256, 6), (320, 8), (384, 8), (448, 8), (512, 10), (640, 12), (768, 12))
 DEFAULT_SECONDS = 180.0  # on a CPU, start to end
-TOKENS_PER_PARAMETER = 4.0  # of those that multiply: what a run of minutes should at least see
+TOKENS_PER_PARAMETER = 2.0  # of those that multiply: what a run of minutes should at least see
 SHAPE = ("family", "layers", "width", "heads", "kv_heads", "hidden", "context", "tied", "rope_base")
 MAX_EPOCHS = 4.0  # beyond, repeated tokens are worth much less than new ones (Muennighoff et al. 2023)
 
@@ -76,7 +76,7 @@ def choose(settings: Settings, data: Data, machine: Machine, *, shape: GPTShape 
     chosen = msgspec.convert(msgspec.to_builtins(settings), Settings)  # a copy, checked
     _fill_model(chosen, shape)
     _fill_batch(chosen, shape, data, machine, reasons)
-    _fill_optimizer(chosen, shape, reasons)
+    _fill_optimizer(chosen, shape, machine, reasons)
     train = chosen.train
     if not given:
         train.epochs = epochs
@@ -200,7 +200,7 @@ def _fill_batch(settings: Settings, shape: GPTShape, data: Data, machine: Machin
         train.compile = machine.accelerator
 
 
-def _fill_optimizer(settings: Settings, shape: GPTShape, reasons: list[str]) -> None:
+def _fill_optimizer(settings: Settings, shape: GPTShape, machine: Machine, reasons: list[str]) -> None:
     optimizer, train = settings.optimizer, settings.train
     assert train.batch is not None
     tokens = train.batch * shape.context
@@ -214,7 +214,9 @@ def _fill_optimizer(settings: Settings, shape: GPTShape, reasons: list[str]) -> 
         alone = min(3e-3, 0.0047 * (shape.parameters / 108e6) ** (-1 / 3) / 2)
         optimizer.learning_rate = 0.01 * min(1.0, (128 / shape.width) ** 0.5) if muon else float(f"{alone:.2g}")
     if optimizer.matrix_learning_rate is None:
-        optimizer.matrix_learning_rate = 0.02
+        optimizer.matrix_learning_rate = 0.03
+    if optimizer.momentum is None:
+        optimizer.momentum = 0.95 if machine.accelerator else 0.9  # runs of few steps do not live long enough for more
     if optimizer.weight_decay is None:
         optimizer.weight_decay = 0.0 if muon else 0.1
     if optimizer.beta2 is None:

@@ -57,6 +57,7 @@ def make_optimizers(settings: Settings, model: Decoder) -> list[Optimizer]:
     assert o.matrix_learning_rate is not None
     assert o.weight_decay is not None
     assert o.beta2 is not None
+    assert o.momentum is not None
     matrices, others = groups(model)
     optimizers: list[Optimizer] = []
     if o.name == "muon":
