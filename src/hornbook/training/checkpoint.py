@@ -1,8 +1,8 @@
 """Checkpoints: weights and optimizer as safetensors, everything else as JSON, whole or not there.
 
 A checkpoint is a folder `step-00001000` with `model.safetensors`, `optimizer.safetensors` and `manifest.json`, which
-names the SHA-256 of both. It is written under another name, flushed to the disk and renamed, so that no crash leaves
-half a checkpoint that looks like a whole one. Nothing is ever unpickled.
+names the SHA-256 of both and ends with its own. It is written under another name, flushed to the disk and renamed, so
+that no crash leaves half a checkpoint that looks like a whole one. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def save(folder: Path, *, step: int, model: Decoder, optimizers: Sequence[Optimi
             "optimizer.safetensors": write_tensors(aside / "optimizer.safetensors", tensors),
         }
         manifest = FORMAT | {"step": step, "shape": msgspec.to_builtins(model.shape), "files": files, "state": state}
+        manifest |= {"sha256": _hash(msgspec.json.encode(manifest))}  # of all that stands before it
         _write(aside / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2))
         _sync(aside)
         if final.exists():
@@ -66,14 +67,19 @@ def weights(model: Decoder) -> dict[str, Tensor]:
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """The manifest; raises InputError when it is missing, damaged or of a later version."""
+    """The manifest without its own hash; raises InputError when it is missing, damaged or of a later version."""
     try:
         manifest = msgspec.json.decode((checkpoint / "manifest.json").read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
         raise InputError(f"{checkpoint} is not a checkpoint: it has no manifest.json.") from None
-    except msgspec.DecodeError:
-        raise InputError(f"{checkpoint}/manifest.json is damaged: go back to an older checkpoint.") from None
-    if manifest.get("format") != FORMAT["format"] or manifest.get("version", 0) > FORMAT["version"]:
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise InputError(f"{checkpoint} is damaged: manifest.json is not JSON; go back to an older checkpoint.") from None
+    said = manifest.pop("sha256", None)
+    if said != _hash(msgspec.json.encode(manifest)):
+        raise InputError(
+            f"{checkpoint} is damaged: manifest.json is not what was written; go back to an older checkpoint."
+        )
+    if manifest["format"] != FORMAT["format"] or manifest["version"] > FORMAT["version"]:
         raise InputError(f"{checkpoint} was not written by this version of hornbook: update hornbook to read it.")
     return manifest
 
@@ -119,7 +125,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
 
     content = serialise({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata={"format": "pt"})
     _write(path, content)
-    return {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return {"num_bytes": len(content), "sha256": _hash(content)}
 
 
 def verify(checkpoint: Path) -> None:
@@ -148,7 +154,7 @@ def _read(checkpoint: Path, file: str, manifest: dict[str, Any]) -> bytes:
         content = (checkpoint / file).read_bytes()
     except FileNotFoundError:
         raise InputError(f"{checkpoint} is damaged: {file} is missing; go back to an older checkpoint.") from None
-    if hashlib.sha256(content).hexdigest() != manifest["files"][file]["sha256"]:
+    if _hash(content) != manifest["files"][file]["sha256"]:
         raise InputError(f"{checkpoint} is damaged: {file} is not what was written; go back to an older checkpoint.")
     return content
 
@@ -158,6 +164,10 @@ def _read_tensors(checkpoint: Path, file: str, manifest: dict[str, Any]) -> dict
 
     tensors: dict[str, Tensor] = parse(_read(checkpoint, file, manifest))
     return tensors
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:
