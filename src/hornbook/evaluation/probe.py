@@ -25,7 +25,7 @@ class Probe:
         windows = max(1, min(num_tokens, part.num_tokens) // context)
         starts = np.arange(windows, dtype=np.int64) * part.num_tokens // windows
         tokens = torch.from_numpy(part.take(starts, context + 1))
-        self.inputs, self.targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+        self.inputs, self.targets = tokens[:, :-1].clone(), tokens[:, 1:].clone()
         self.targets[:, part.num_tokens :] = IGNORE  # a part shorter than the context is not read twice
         scored = self.targets.numpy()[self.targets.numpy() != IGNORE]
         self.num_tokens, self.num_bytes = len(scored), int(byte_lengths[scored].sum())
