@@ -1,0 +1,135 @@
+import math
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hornbook.facts.errors import InputError
+from hornbook.facts.settings import Settings, differences, fields, from_table, overridden, read_table, to_toml
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+
+
+def test_every_setting_says_what_it_is():
+    found = list(fields())
+    names = [field.name for field in found]
+    assert len(names) == len(set(names)) > 40
+    table = msgspec.to_builtins(Settings())
+    assert names == [f"{section}.{key}" for section, values in table.items() for key in values]
+    for field in found:
+        assert field.description, field.name
+        assert not field.description.endswith("."), field.name
+        section, key = field.name.split(".")
+        assert table[section][key] == field.default
+        assert field.optional or field.default is not None
+
+
+def valid(field):
+    """Some value of a field's type: each type of setting is told by the values it takes."""
+    for value in (0.5, 3, True, "float32", "strict", "adamw", "wsd", "text", ["a", "b"]):
+        try:
+            if msgspec.convert(value, field.type, strict=True) == value:
+                return value
+        except msgspec.ValidationError:
+            continue
+    raise AssertionError(field.name)
+
+
+def test_every_setting_survives_toml(tmp_path):
+    table = {}
+    for field in fields():
+        section, key = field.name.split(".")
+        table.setdefault(section, {})[key] = valid(field)
+    settings = from_table(table, source="test")
+    (tmp_path / "settings.toml").write_text(to_toml(settings), encoding="utf-8")
+    assert from_table(read_table(tmp_path / "settings.toml"), source="settings.toml") == settings
+    assert msgspec.to_builtins(settings) == table
+
+
+@given(st.text(), st.floats(1e-300, 1e300), st.integers(0, 2**62))
+def test_toml_keeps_text_and_numbers_exactly(text, rate, seed):
+    import tomllib
+
+    settings = Settings()
+    settings.watch.prompts, settings.optimizer.learning_rate, settings.train.seed = [text, ""], rate, seed
+    assert from_table(tomllib.loads(to_toml(settings)), source="test") == settings
+
+
+def test_what_is_open_is_left_out():
+    assert "learning_rate" not in to_toml(Settings())
+    assert from_table({}, source="test") == Settings()
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ({"trian": {"steps": 1}}, 'unknown section "trian" (did you mean "train"?)'),
+        ({"train": {"stps": 1}}, 'unknown setting "train.stps" (did you mean "steps"?)'),
+        ({"train": 3}, '"train" must be a section of settings, not a value'),
+        ({"train": {"steps": 0}}, "expected int >= 1 at train.steps"),
+        ({"train": {"steps": "many"}}, "expected int | null, got str at train.steps"),
+        ({"train": {"steps": 1.5}}, "expected int | null, got float at train.steps"),
+        ({"model": {"context": 1}}, "expected int >= 2 at model.context"),
+        ({"model": {"dropout": 1.0}}, "expected float < 1.0 at model.dropout"),
+        ({"schedule": {"kind": "cosin"}}, "invalid enum value 'cosin' at schedule.kind"),
+    ],
+)
+def test_what_is_wrong_is_named(table, sentence):
+    with pytest.raises(InputError) as error:
+        from_table(table, source="recipe.toml")
+    assert str(error.value).rstrip(".") == f"recipe.toml: {sentence}"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "name", ["optimizer.learning_rate", "train.epochs", "watch.temperature", "optimizer.clip_norm"]
+)
+def test_numbers_must_be_finite(name, value):
+    section, key = name.split(".")
+    with pytest.raises(InputError):
+        from_table({section: {key: value}}, source="recipe.toml")
+
+
+def test_recipes_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match="no recipe at"):
+        read_table(tmp_path / "absent.toml")
+    with pytest.raises(InputError, match="is not a recipe"):
+        read_table(tmp_path)
+    (tmp_path / "bad.toml").write_text("[train\nsteps = 3", encoding="utf-8")
+    with pytest.raises(InputError, match="not valid TOML"):
+        read_table(tmp_path / "bad.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="is not a recipe"):
+        read_table(tmp_path / "bytes.toml")
+
+
+def test_changes_come_on_top_and_one_length_replaces_another():
+    table = {"train": {"epochs": 3.0, "batch": 4}, "model": {"width": 64}}
+    merged = overridden(table, {"train.steps": 10, "model.layers": 2, "watch.temperature": 0.0})
+    assert merged == {
+        "train": {"steps": 10, "batch": 4}, "model": {"width": 64, "layers": 2}, "watch": {"temperature": 0.0},
+    }  # fmt: skip
+    assert table["train"] == {"epochs": 3.0, "batch": 4}
+    assert overridden(table, {"train.batch": 8})["train"] == {"epochs": 3.0, "batch": 8}
+
+
+def test_changes_by_a_bare_name_or_onto_a_value_are_refused():
+    with pytest.raises(InputError, match='not "steps"'):
+        overridden({}, {"steps": 3})
+    for changes in ({"train.steps": 3}, {"train.batch": 3}):
+        with pytest.raises(InputError, match="must be a section"):
+            from_table(overridden({"train": 7}, changes), source="recipe.toml")
+
+
+def test_differences():
+    new = from_table({"train": {"steps": 5}, "optimizer": {"beta1": 0.8}}, source="test")
+    assert differences(Settings(), new) == {"optimizer.beta1": (0.9, 0.8), "train.steps": (None, 5)}
+    assert differences(new, new) == {}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipes_of_this_repository(recipe):
+    settings = from_table(read_table(recipe), source=recipe.name)
+    assert settings != Settings()

@@ -1,0 +1,96 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from hornbook.data.loader import Batches
+from hornbook.training.checkpoint import load_into, save
+from hornbook.training.loop import dropout_seed, microbatches, steps
+
+HOW = {"multiplier": lambda step: 1.0, "clip_norm": 1.0, "seed": 4}
+
+
+@pytest.fixture
+def batches(prepared):
+    return Batches(prepared.train, context=16, batch=8, seed=4)
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_steps_are_numbered_and_know_their_epoch(make, batches):
+    model, optimizers = make()
+    done = list(steps(model, optimizers, batches, first=0, last=25, microbatch=8, **HOW))
+    assert [step.number for step in done] == list(range(1, 26))
+    assert [step.epoch for step in done] == [batches.epoch(n) for n in range(1, 26)]
+    assert done[-1].epoch > 1
+    assert done[0].update.loss - done[-1].update.loss > 0.5
+
+
+def test_each_token_of_an_epoch_is_counted_once(make, prepared):
+    batches = Batches(prepared.train, context=16, batch=1, seed=4)
+    model, optimizers = make()
+    done = steps(model, optimizers, batches, first=0, last=batches.windows_per_epoch, microbatch=1, **HOW)
+    assert sum(step.update.num_tokens for step in done) == prepared.train.num_tokens
+
+
+@pytest.mark.parametrize("microbatch", [8, 3])
+def test_going_on_from_any_step_gives_the_same_bits(tmp_path, make, bits, batches, microbatch):
+    """With dropout, accumulation and both optimizers, across the end of an epoch."""
+    last = int(batches.windows_per_epoch / 8) + 4
+    model, optimizers = make(dropout=0.2)
+    saved = {}
+    for step in steps(model, optimizers, batches, first=0, last=last, microbatch=microbatch, **HOW):
+        if step.number in (1, last - 5):
+            saved[step.number] = save(
+                tmp_path, step=step.number, model=model, optimizers=optimizers, state={"updates": step.number}
+            )
+    wanted = bits(model, optimizers)
+    for number, folder in saved.items():
+        other, others = make(seed=9, dropout=0.2)
+        load_into(folder, model=other, optimizers=others)
+        torch.manual_seed(123)  # whatever else drew meanwhile
+        for _ in steps(other, others, batches, first=number, last=last, microbatch=microbatch, **HOW):
+            torch.rand(7)
+        assert same(bits(other, others), wanted), number
+
+
+def test_dropout_is_on_and_depends_on_the_seed_only(make, bits, batches):
+    ends = []
+    for dropout, seed in ((0.0, 4), (0.2, 4), (0.2, 4), (0.2, 5)):
+        model, optimizers = make(dropout=dropout)
+        list(steps(model, optimizers, batches, first=0, last=3, microbatch=8, **{**HOW, "seed": seed}))
+        ends.append(bits(model))
+    assert not same(ends[0], ends[1])
+    assert same(ends[1], ends[2])
+    assert not same(ends[2], ends[3])
+
+
+def test_dropout_seeds_differ():
+    seeds = {dropout_seed(seed, number, index) for seed in range(5) for number in range(20) for index in range(5)}
+    assert len(seeds) == 500
+
+
+def test_a_stop_before_an_update_leaves_the_weights(make, bits, batches):
+    model, optimizers = make()
+    stop, numbers = threading.Event(), []
+    for step in steps(model, optimizers, batches, first=0, last=10, microbatch=4, stop=stop, **HOW):
+        numbers.append(step.number)
+        if step.number == 3:
+            stop.set()
+            after = bits(model, optimizers)
+    assert numbers == [1, 2, 3]
+    assert same(bits(model, optimizers), after)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 100])
+@pytest.mark.parametrize("masked", [False, True])
+def test_microbatches_are_the_batch(batches, size, masked):
+    pieces = list(microbatches(batches, 2, size, torch.device("cpu"), masked))
+    inputs, targets = batches.batch(2)
+    assert np.array_equal(torch.cat([piece[0] for piece in pieces]), inputs)
+    assert np.array_equal(torch.cat([piece[1] for piece in pieces]), targets)
+    assert all(len(piece[0]) <= size for piece in pieces)
+    assert all((piece[2] is not None) is masked for piece in pieces)

@@ -1,0 +1,97 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hornbook.data.packing import IGNORE
+from hornbook.training.step import clip, train_step
+
+
+def batch(rows=8, seed=3):
+    """Inputs and targets (rows, 16); the last row has three targets only, as the last window of an epoch may."""
+    tokens = torch.randint(0, 257, (rows, 17), generator=torch.Generator().manual_seed(seed))
+    targets = tokens[:, 1:].clone()
+    targets[-1, 3:] = IGNORE
+    return tokens[:, :-1], targets
+
+
+def cut(inputs, targets, size):
+    return [(inputs[i : i + size], targets[i : i + size], None) for i in range(0, len(inputs), size)]
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_the_update_is_the_same_however_the_batch_is_cut(make, bits, size, tied):
+    inputs, targets = batch()
+    seen = []
+    for each in (8, size):
+        model, optimizers = make(tied=tied)
+        update = train_step(model, optimizers, cut(inputs, targets, each), multiplier=0.5, clip_norm=1.0)
+        seen.append((update, bits(model)))
+    (whole, weights), (parts, others) = seen
+    assert parts.num_tokens == whole.num_tokens == 7 * 16 + 3
+    assert parts.nats == pytest.approx(whole.nats, rel=1e-6)
+    assert parts.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-4)
+    for name, weight in weights.items():
+        torch.testing.assert_close(others[name], weight, rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_the_gradient_is_that_of_the_mean_over_scored_tokens(make):
+    inputs, targets = batch()
+    model, _ = make()
+    update = train_step(model, [], cut(inputs, targets, 3), multiplier=1.0, clip_norm=1e9)
+    ours = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    loss = F.cross_entropy(model.head(model.hidden(inputs)).flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+    loss.backward()
+    assert update.loss == pytest.approx(loss.item(), rel=1e-6)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(ours[name], p.grad, rtol=1e-4, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_gradient_that_is_not_finite_changes_no_bit(make, bits, bad):
+    model, optimizers = make()
+    train_step(model, optimizers, cut(*batch(), 8), multiplier=1.0, clip_norm=1.0)  # the state is not all zeros
+    before, updates = bits(model, optimizers), optimizers[1].updates
+    spoil = model.blocks[0].mlp.down.weight.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor(2), bad))
+    update = train_step(model, optimizers, cut(*batch(), 4), multiplier=1.0, clip_norm=1.0)
+    assert update.gradient_norm is None
+    assert same(bits(model, optimizers), before)
+    assert optimizers[1].updates == updates
+    spoil.remove()
+    update = train_step(model, optimizers, cut(*batch(), 4), multiplier=1.0, clip_norm=1.0)
+    assert update.gradient_norm is not None
+    assert not same(bits(model, optimizers), before)
+
+
+def test_an_abandoned_update_changes_no_bit(make, bits):
+    model, optimizers = make()
+    before, asked = bits(model, optimizers), []
+    result = train_step(
+        model, optimizers, cut(*batch(), 2), multiplier=1.0, clip_norm=1.0,
+        before_microbatch=lambda index: asked.append(index) or index < 2,
+    )  # fmt: skip
+    assert result is None
+    assert asked == [0, 1, 2]
+    assert same(bits(model, optimizers), before)
+
+
+@pytest.mark.parametrize("clip_norm", [1e-3, 0.5, 1e6])
+def test_clip_against_torch(make, clip_norm):
+    gradients = []
+    for reference in (False, True):
+        model, _ = make()
+        for i, p in enumerate(model.parameters()):
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+        if reference:
+            norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm))
+        else:
+            ours = clip(model, clip_norm)
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert ours == pytest.approx(norm, rel=1e-6)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-9)
+    assert float(gradients[0].norm()) == pytest.approx(min(norm, clip_norm), rel=1e-4)
