@@ -73,7 +73,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{checkpoint} is not a checkpoint: it has no manifest.json.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise InputError(f"{checkpoint} is damaged: manifest.json is not JSON; go back to an older checkpoint.") from None
+        raise InputError(f"{checkpoint} is damaged: manifest.json is not JSON; go back to an older one.") from None
     said = manifest.pop("sha256", None)
     if said != _hash(msgspec.json.encode(manifest)):
         raise InputError(
