@@ -123,6 +123,9 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[a
     "train": (making.describe_train, making.train_command),
     "prepare": (making.describe_prepare, making.prepare_command),
     "evaluate": (scoring.describe_evaluate, scoring.evaluate_command),
+    "inspect": (scoring.describe_inspect, scoring.inspect_command),
+    "compare": (scoring.describe_compare, scoring.compare_command),
+    "export": (scoring.describe_export, scoring.export_command),
     "generate": (making.describe_generate, making.generate_command),
     "runs": (making.describe_runs, making.runs_command),
 }

@@ -56,6 +56,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     _table(rows, f"{summary['title']}: on text it has not seen")
     for sentence in summary["words"]:
         print(sentence)
+    if summary.get("baselines"):
+        print(baselines_in_words(summary["baselines"]))
     if summary.get("sample"):
         print(f"\nIt writes:\n{summary['sample'].strip()}\n")
     print(f"report: {summary['report']}")
@@ -74,13 +76,79 @@ def print_report(report: Report) -> None:
     _table(rows, f"{report.model} on {report.text}")
     if report.interval_method:
         print(f"intervals: {report.interval_method}")
-    print("convention: " + "; ".join(f"{name} {value}" for name, value in report.conventions.items()))
+    print_conventions(report.conventions)
+    if report.extra.get("baselines"):
+        print(baselines_in_words(report.extra["baselines"]))
+    print_answers(report.extra)
     if 1 < len(report.documents) <= 40:
         documents = [
             (row.name, f"{row.bits_per_byte:.4f}", f"bits per byte, loss {row.nats / max(1, row.num_tokens):.4f}")
             for row in sorted(report.documents, key=lambda row: -row.bits_per_byte)
         ]
         _table(documents, "by document")
+
+
+def print_conventions(conventions: Mapping[str, str]) -> None:
+    print("convention: " + "; ".join(f"{name} {value}" for name, value in conventions.items()))
+
+
+def baselines_in_words(baselines: Mapping[str, Any]) -> str:
+    """What models that only count get on the same tokens, one sentence.
+
+    >>> baselines_in_words({"uniform": {"loss_nats_per_token": 5.545}, "unigram": {"loss_nats_per_token": 3.1}})
+    'for comparison, models that only count: uniform 5.545, unigram 3.100 nats per token'
+    """
+    numbers = (f"{name} {each['loss_nats_per_token']:.3f}" for name, each in baselines.items())
+    return f"for comparison, models that only count: {', '.join(numbers)} nats per token"
+
+
+def print_answers(result: Mapping[str, Any]) -> None:
+    """What `evaluate` was asked besides: another program's numbers, tasks, calibration."""
+    if "like" in result:
+        names = (
+            "loss_nats_per_token",
+            "perplexity",
+            "word_perplexity",
+            "byte_perplexity",
+            "bits_per_byte",
+            "num_tokens",
+        )
+        rows = [(name.replace("_", " "), f"{result[name]:,.6g}", "") for name in names if name in result]
+        _table(rows, f"{result['model']} on {result['text']}, as {result['like']} counts")
+        print_conventions(result["conventions"])
+    for task, numbers in result.get("tasks", {}).items():
+        rows = [
+            (name.replace("_", " "), f"{value:.4f}", _between(numbers.get(f"{name}_interval_95")))
+            for name, value in numbers.items()
+            if isinstance(value, float)
+        ]
+        _table(rows, f"{task}: {numbers['num_questions']:,} questions")
+    if "calibration" in result:
+        numbers = result["calibration"]
+        rows = [
+            ("entropy gap", f"{numbers['entropy_gap_nats']:+.4f}", "nats; above 0 it is too sure of itself"),
+            ("calibration error", f"{numbers['expected_calibration_error']:.4f}", "of its most probable token"),
+            ("mean reciprocal rank", f"{numbers['mean_reciprocal_rank']:.4f}", ""),
+            *((f"among its first {k}", f"{share:.4f}", "of tokens") for k, share in numbers["top_accuracy"].items()),
+        ]
+        for name, value in numbers["samples"].items():
+            if isinstance(value, float):
+                human = numbers["samples_of_the_text"][name]
+                rows.append((f"samples: {name.replace('_', ' ')}", f"{value:.4f}", f"of the text: {human:.4f}"))
+        _table(rows, "calibration")
+
+
+def print_comparison(result: Mapping[str, Any]) -> None:
+    """The verdict, what it rests on, and in what the two differ."""
+    rows = [(side.upper(), f"{result[side]['bits_per_byte']:.4f}", result[side]["model"]) for side in ("a", "b")]
+    interval = _between(result["difference_bits_per_byte_interval_95"], "{:+.4f}")
+    rows.append(("B − A", f"{result['difference_bits_per_byte']:+.4f}", f"bits per byte  {interval}".rstrip()))
+    _table(rows, f"bits per byte of {result['text']}")
+    print(result["verdict"])
+    for name in result["differing_conventions"]:
+        print(f"differing convention: {name}: {result['a']['conventions'][name]} / {result['b']['conventions'][name]}")
+    if result["differing_settings"]:
+        _table([(name, str(a), str(b)) for name, (a, b) in result["differing_settings"].items()], "settings: A, B")
 
 
 def print_prepared(manifest: Mapping[str, Any]) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from typing import Any
 
+import msgspec
+import numpy as np
+
+from hornbook.evaluation.baselines import baselines as count_baselines
 from hornbook.evaluation.corpus import conventions, part_documents
 from hornbook.evaluation.corpus import evaluate as score
+from hornbook.evaluation.inspection import inspect_text
 from hornbook.facts.errors import Interrupted
 from hornbook.model.decoder import Decoder
 from hornbook.records.result import Report
@@ -19,6 +25,7 @@ from hornbook.session.live import View
 from hornbook.session.models import device
 from hornbook.session.signals import Stop
 from hornbook.session.start import Start
+from hornbook.text.tokenizer import Tokenizer
 from hornbook.training import checkpoint as checkpoints
 
 
@@ -30,7 +37,11 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, started: flo
     report = _final_report(start, model, view, stop, step)
     view.end()
     rows, samples = run.rows(), run.samples()
-    words = curves_in_words(rows, tokens_per_epoch=prepared.train.num_tokens)
+    baselines = report.extra["baselines"] if report is not None else {}
+    words = curves_in_words(
+        rows, tokens_per_epoch=prepared.train.num_tokens,
+        bigram_loss=baselines.get("2-gram", {}).get("loss_nats_per_token"),
+    )  # fmt: skip
     last_step = next(row for row in reversed(rows) if row["event"] == "step")
     last_probe = next(row for row in reversed(rows) if row["event"] == "evaluation")
     summary: dict[str, Any] = {
@@ -45,6 +56,7 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, started: flo
         "train_loss_nats_per_token": last_probe["probe_train_loss_nats_per_token"],
         "wall_seconds": time.monotonic() - started,
         "tokens_per_second": last_step["tokens"] / last_step["seconds"],
+        "baselines": baselines,
         "words": words,
         "sample": samples[-1]["prompt"] + samples[-1]["text"] if samples else None,
     }
@@ -85,11 +97,13 @@ def _final_report(start: Start, model: Decoder, view: View, stop: Stop, step: in
             )
 
     view.note(f"scoring all {part.num_tokens:,} tokens of the validation text")
-    return score(
-        model, part_documents(part, tokenizer), conventions(model, tokenizer),
-        model_name=f"{start.run.folder} at step {step}", text_name="the validation side", batch_size=64,
-        device=device(), progress=progress,
+    documents, how = part_documents(part, tokenizer), conventions(model, tokenizer)
+    report = score(
+        model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation side",
+        batch_size=64, device=device(), progress=progress,
     )  # fmt: skip
+    table = count_baselines(start.prepared.train, documents, how, tokenizer.vocabulary)
+    return msgspec.structs.replace(report, extra=report.extra | {"baselines": table})
 
 
 def _best(start: Start, model: Decoder, step: int) -> tuple[Decoder, int]:
@@ -101,5 +115,25 @@ def _best(start: Start, model: Decoder, step: int) -> tuple[Decoder, int]:
     return checkpoints.load_model(folder).to(device()), best
 
 
-def _inspections(start: Start, model: Decoder) -> tuple[None, None]:
-    return None, None
+def _inspections(start: Start, model: Decoder) -> tuple[list[dict[str, Any]] | None, list[dict[str, Any]] | None]:
+    """Each token of the same sentence of the validation text, before training and after."""
+    part, tokenizer = start.prepared.validation, start.prepared.tokenizer
+    ids = next((ids for i in range(len(part.names)) if len(ids := part.document_tokens(i)) > 1), None)
+    first = start.run.checkpoint_folder(0)
+    if ids is None or not first.is_dir():
+        return None, None
+    text, untrained = excerpt(tokenizer, ids), checkpoints.load_model(first).to(device())
+    before, after = (inspect_text(each, tokenizer, text, device=device()).tokens for each in (untrained, model))
+    return before, after
+
+
+def excerpt(tokenizer: Tokenizer, ids: np.ndarray) -> str:
+    """About 40 tokens from where a sentence begins, to the end of one where there is one after the first 20."""
+    text = tokenizer.decode_bytes(ids[:400]).decode("utf-8", "ignore").lstrip()
+    begin = re.search(r"(?<=[.!?])[\"'”’)]*\s+(?=\S)", text)
+    if begin is not None and not text[0].isupper() and len(tokenizer.encode(text[begin.end() :])) >= 40:
+        text = text[begin.end() :]
+    kept = tokenizer.encode(text)[:40]
+    whole, least = (tokenizer.decode_bytes(some).decode("utf-8", "ignore") for some in (kept, kept[:20]))
+    end = re.search(r".*[.!?][\"'”’)]*(?=\s)", whole[len(least) :], re.DOTALL)
+    return whole if end is None else least + end[0]

