@@ -35,10 +35,10 @@ class Level(NamedTuple):
 
 
 def count_ngrams(stream: Ids, vocabulary: int, order: int = ORDER) -> list[Level]:
-    """Count the n-grams of a stream of ids (n,) up to `order`."""
+    """Count the n-grams of a stream of ids (n,) up to `order`, or up to n where the stream is shorter."""
     levels: list[Level] = []
     context, places = np.zeros(len(stream), np.int64), 1  # the place of what stands before each token; order 1: nothing
-    for length in range(1, order + 1):
+    for length in range(1, min(order, len(stream)) + 1):
         kept = np.arange(length - 1, len(stream))
         codes, where, counts = np.unique(
             context[kept] * vocabulary + stream[kept], return_inverse=True, return_counts=True
@@ -91,6 +91,7 @@ def baselines(
     stream = training_stream(part)
     order = ORDER - (len(stream) > 2**22) - (len(stream) > 2**23)
     levels = count_ngrams(stream, vocabulary, order)
+    order = len(levels)
     before = [] if how.beginning is None else [how.beginning]
     sums: list[list[float]] = [[] for _ in range(order + 1)]
     num_tokens = 0

@@ -54,13 +54,17 @@ class EncodedDocument:
 
 
 def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
-    """How many bytes each id spells, (vocabulary,) int32; nothing for `<|endoftext|>`."""
-    special = tokenizer.end_of_text
-    return np.array([0 if i == special else len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocabulary)], "i4")
+    """How many bytes each id spells, (vocabulary,) int32; none for `<|endoftext|>`."""
+    return np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocabulary)], np.int32)
+
+
+def beginning_of(tokenizer: Tokenizer) -> int | None:
+    """The id that stands unscored before a text: the tokenizer's beginning, else its end of text, else None."""
+    return tokenizer.end_of_text if tokenizer.beginning is None else tokenizer.beginning
 
 
 def encode_documents(texts: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> list[EncodedDocument]:
-    """Encode (name, text) pairs. Without an end-of-text token in the vocabulary, the first token leaves the counts."""
+    """Encode (name, text) pairs. Where no token can stand before a text, its first token leaves the counts."""
     lengths = byte_lengths(tokenizer)
     return [_encode(name, text, tokenizer, lengths) for name, text in texts]
 
@@ -68,7 +72,7 @@ def encode_documents(texts: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> 
 def _encode(name: str, text: str, tokenizer: Tokenizer, lengths: np.ndarray) -> EncodedDocument:
     tokens = np.concatenate([np.empty(0, np.int32), *tokenizer.encode_document([text])])
     scored = text.encode()
-    if tokenizer.end_of_text is None:
+    if beginning_of(tokenizer) is None:
         scored = scored[int(lengths[tokens[:1]].sum()) :]
         text = scored.decode(errors="replace")
     digest = hashlib.sha256(scored).hexdigest()
@@ -119,7 +123,7 @@ def conventions(
     if not 1 <= stride <= window:
         raise InputError(f"the stride is {stride} tokens, but must be from 1 to the window of {window}.")
     end = tokenizer.end_of_text if tokenizer.kind != "foreign" else None
-    return Conventions(window, stride, tokenizer.end_of_text, end)
+    return Conventions(window, stride, beginning_of(tokenizer), end)
 
 
 def conventions_in_words(chosen: Conventions, model: Decoder, num_documents: int) -> dict[str, str]:

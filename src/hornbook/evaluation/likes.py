@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hornbook.evaluation.corpus import Job, compute
+from hornbook.evaluation.corpus import Job, beginning_of, compute
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import perplexity
@@ -68,12 +68,13 @@ def like_lm_eval(
     Words are counted as there: pieces between white space, empty ones at the ends included. Raises InputError for a
     tokenizer without a token that could stand before the text.
     """
-    if tokenizer.end_of_text is None:
+    beginning = beginning_of(tokenizer)
+    if beginning is None:
         raise InputError("lm-eval's convention needs a beginning-of-text token, which this tokenizer does not have.")
     window = model.shape.context if window is None else window
     jobs = []
     for text in texts:
-        sequence = np.concatenate([[tokenizer.end_of_text], tokenizer.encode(text)]).astype(np.int64)
+        sequence = np.concatenate([[beginning], tokenizer.encode(text)]).astype(np.int64)
         for w in windows(len(sequence) - 1, window, window):
             targets = sequence[w.first + 1 : w.stop + 1]
             jobs.append(Job(sequence[w.start : w.stop], targets, np.empty(len(targets))))
@@ -94,7 +95,7 @@ def like_lm_eval(
         "conventions": {
             "window": f"{window} tokens",
             "stride": f"{window} tokens",
-            "beginning": f"id {tokenizer.end_of_text} before each document, not scored",
+            "beginning": f"id {beginning} before each document, not scored",
             "words": "pieces between white space, empty ones at the ends included",
         },
     }

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hornbook.evaluation.corpus import Progress, evaluating, groups
+from hornbook.evaluation.corpus import Progress, beginning_of, evaluating, groups
 from hornbook.evaluation.intervals import bootstrap_ratio, wilson
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.likelihood import chunk_rows, token_nats
@@ -180,9 +180,10 @@ def encode_request(tokenizer: Tokenizer, context: str, continuation: str, beginn
     start = len(tokenizer.encode(context)) if context else 0
     whole = tokenizer.encode(context + continuation).tolist()
     if not first and not start:
-        if tokenizer.end_of_text is None:
+        instead = beginning_of(tokenizer)
+        if instead is None:
             raise InputError("an empty context needs a beginning-of-text token, which this tokenizer does not have.")
-        first = [tokenizer.end_of_text]
+        first = [instead]
     ids = (first + whole)[-(most + 1) :]
     num_scored = min(len(whole) - start, len(ids) - 1)
     if num_scored < 1:
