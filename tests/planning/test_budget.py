@@ -76,6 +76,18 @@ def test_our_table_is_predicted_with_families_left_out_and_so_are_runs_outside_t
         assert_honest(rows)
 
 
+def test_the_closed_form_is_generalised_least_squares() -> None:
+    """Against numpy's matrices."""
+    runs = [run for run in RUNS if not run.check]
+    points = np.array([planning._observed(run) for run in runs])
+    features = np.stack([np.ones(len(runs)), points[:, 0]], 1)
+    same = np.array([[a.family == b.family for b in runs] for a in runs])
+    precision = np.linalg.inv(planning.FAMILY_VARIANCE * same + planning.RUN_VARIANCE * np.eye(len(runs)))
+    normal = features.T @ precision @ features + np.diag([0.0, planning.SLOPE_PRIOR**-2])
+    expected = np.linalg.solve(normal, features.T @ precision @ points[:, 1])
+    assert planning.fit()[:2] == pytest.approx(tuple(expected))
+
+
 def test_no_run_outside_the_fit_shares_a_family_name_that_would_hide_it() -> None:
     for run in RUNS:
         assert run.source

@@ -10,7 +10,6 @@ import functools
 import math
 
 import msgspec
-import numpy as np
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator, lookup
@@ -118,26 +117,40 @@ def refuse_impossible(
         )
 
 
-def _features(accelerator: Accelerator) -> list[float]:
-    """1 and log(balance / reference), the balance kept within those of the fitted runs."""
+def _balance(accelerator: Accelerator) -> float:
+    """log(balance / reference), the balance kept within those of the fitted runs."""
     balances = [lookup(run.accelerator)[1].balance or REFERENCE_BALANCE for run in RUNS if not run.check]
     balance = min(max(accelerator.balance or REFERENCE_BALANCE, min(balances)), max(balances))
-    return [1.0, math.log(balance / REFERENCE_BALANCE)]
+    return math.log(balance / REFERENCE_BALANCE)
 
 
-def _solve(runs: list[PublishedRun]) -> np.ndarray:
-    """Coefficients (2,) of log utilisation: generalised least squares in which runs of a family share an error."""
-    features = np.array([_features(lookup(run.accelerator)[1]) for run in runs])
-    observed = [
-        implied_utilisation(run_flops(run), run.accelerator_hours, lookup(run.accelerator)[1]) or 1.0 for run in runs
-    ]
-    same = np.array([[a.family == b.family for b in runs] for a in runs])
-    precision = np.linalg.inv(FAMILY_VARIANCE * same + RUN_VARIANCE * np.eye(len(runs)))
-    prior = np.diag([0.0, SLOPE_PRIOR**-2])
-    solution: np.ndarray = np.linalg.solve(
-        features.T @ precision @ features + prior, features.T @ precision @ np.log(observed)
-    )
-    return solution
+def _observed(run: PublishedRun) -> tuple[float, float]:
+    """(log balance, log utilisation) of a published run."""
+    accelerator = lookup(run.accelerator)[1]
+    used = implied_utilisation(run_flops(run), run.accelerator_hours, accelerator)
+    assert used is not None  # the peak of every device in the table is known
+    return _balance(accelerator), math.log(used)
+
+
+def _solve(runs: list[PublishedRun]) -> tuple[float, float]:
+    """(constant, slope) of log utilisation: generalised least squares in which runs of a family share an error.
+
+    Within a family of n the precision is (I - shared / (own + n shared) x ones) / own, so that every product of the
+    normal equations is a sum over families, in closed form.
+    """
+    sums = dict.fromkeys(("11", "1x", "xx", "1y", "xy"), 0.0)
+    for family in sorted({run.family for run in runs}):
+        points = [_observed(run) for run in runs if run.family == family]
+        columns = {"1": [1.0] * len(points), "x": [x for x, _ in points], "y": [y for _, y in points]}
+        common = FAMILY_VARIANCE / (RUN_VARIANCE + len(points) * FAMILY_VARIANCE)
+        for pair in sums:
+            u, v = columns[pair[0]], columns[pair[1]]
+            dot = math.fsum(a * b for a, b in zip(u, v, strict=True))
+            sums[pair] += (dot - common * math.fsum(u) * math.fsum(v)) / RUN_VARIANCE
+    sums["xx"] += SLOPE_PRIOR**-2
+    determinant = sums["11"] * sums["xx"] - sums["1x"] ** 2
+    slope = (sums["11"] * sums["xy"] - sums["1x"] * sums["1y"]) / determinant
+    return (sums["1y"] - slope * sums["1x"]) / sums["11"], slope
 
 
 @functools.cache
@@ -147,13 +160,10 @@ def fit(without_family: str | None = None) -> tuple[float, float, float]:
     runs = [run for run in RUNS if not run.check and run.family != without_family]
     errors = []
     for family in sorted({run.family for run in runs}):
-        coefficients = _solve([run for run in runs if run.family != family])
-        for run in (run for run in runs if run.family == family):
-            accelerator = lookup(run.accelerator)[1]
-            seen = implied_utilisation(run_flops(run), run.accelerator_hours, accelerator) or 1.0
-            errors.append(float(np.dot(_features(accelerator), coefficients)) - math.log(seen))
-    constant, slope = _solve(runs)
-    return float(constant), float(slope), math.sqrt(sum(error * error for error in errors) / len(errors))
+        constant, slope = _solve([run for run in runs if run.family != family])
+        for x, y in (_observed(run) for run in runs if run.family == family):
+            errors.append(constant + slope * x - y)
+    return (*_solve(runs), math.sqrt(math.fsum(error * error for error in errors) / len(errors)))
 
 
 def why_unknown(accelerator: Accelerator, parameters: float) -> str | None:
@@ -181,7 +191,7 @@ def utilisation(accelerator: Accelerator, parameters: float, *, without_family: 
     if why_unknown(accelerator, parameters) is not None:
         return None
     constant, slope, deviation = fit(without_family)
-    central = math.exp(float(np.dot(_features(accelerator), [constant, slope])))
+    central = math.exp(constant + slope * _balance(accelerator))
     factor = min(math.exp(STUDENT_95 * deviation), 2.0)
     reason = (
         f"by published runs, nine in ten on such accelerators use {central / factor:.0%} to {central * factor:.0%} of "

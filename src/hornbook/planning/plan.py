@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.hardware import Accelerator
+from hornbook.facts.hardware import Accelerator, lookup
 from hornbook.facts.quantities import format_bytes, format_count, format_duration, format_usd
 from hornbook.facts.shape import GPTShape
 from hornbook.planning.budget import Range, budget, training_flops, typical_shape
@@ -104,9 +104,8 @@ def make_plan(
 
     `usd_per_hour` pays for all accelerators. `memory_bytes` is one device's, by default as sold. `recipe` is judged by
     `sanity`. `measured_flops_per_second`, per device, replaces the published runs. `extra_flops` are those of
-    evaluations and samples. Raises InputError when neither or both of shape and parameters are given.
+    evaluations and samples. Raises InputError unless one of shape and parameters is given.
 
-    >>> from hornbook.facts.hardware import lookup
     >>> plan = make_plan(parameters=7_000_000_000, tokens=2 * 10**12, on=lookup("8xA100"), usd_per_hour=30)
     >>> low, high = plan.gpu_hours_interval_90
     >>> low < 184_320 < high, high / low < 4  # Llama 2 7B took 184,320 hours
@@ -118,19 +117,12 @@ def make_plan(
         flops + extra_flops, accelerator, count=count, parameters=size, usd_per_hour=usd_per_hour,
         measured_flops_per_second=measured_flops_per_second,
     )  # fmt: skip
-    passes = tokens / recipe.train_tokens if recipe is not None and recipe.train_tokens else None
+    passes = tokens / recipe.train_tokens if recipe and recipe.train_tokens else None
     loss = expected_loss(size, tokens, full.vocabulary, epochs=passes or 1.0)
     room = memory_bytes or accelerator.memory_bytes
     parts = _parts(full, accelerator, count, room, recipe, accumulating)
-    used = microbatch or 1
-    needed = parts(checkpointing, used)
-    if recipe is not None and recipe.needed_bytes is None:
-        recipe = msgspec.structs.replace(recipe, needed_bytes=needed.total, available_bytes=room)
-    warnings = sanity(recipe) if recipe is not None else _too_large(needed, room, full, parts)
-    ranges = {
-        "utilisation": costs.utilisation, "gpu_hours": costs.gpu_hours, "wall_seconds": costs.wall_seconds,
-        "energy_kwh": costs.energy_kwh, "price_usd": costs.price_usd, "loss_nats_per_token": loss,
-    }  # fmt: skip
+    needed = parts(checkpointing, microbatch or 1)
+    ranges = {name: getattr(costs, name) for name in _COSTS} | {"loss_nats_per_token": loss}
     assumed = [] if shape else [f"only the size is given: a context of {full.context:,} tokens and a Llama's shape."]
     points = frontier(flops, accelerator, count=count, usd_per_hour=usd_per_hour)
     return Plan(
@@ -144,16 +136,28 @@ def make_plan(
         steps=recipe.steps if recipe else None,
         epochs=passes,
         warmup_share=recipe.warmup_steps / max(recipe.steps, 1) if recipe else None,
-        microbatch=used,
+        microbatch=microbatch or 1,
         compute_optimal=next((point for point in points if point.flops == flops), None),
         frontier=points,
         reasons={name: value.reason for name, value in ranges.items() if value is not None},
         assumed=assumed,
         unknown=[*costs.unknown, *([] if loss is not None else [why_no_loss(size, tokens) or ""])],
-        warnings=warnings,
+        warnings=_warnings(recipe, needed, room, full, parts),
         **_intervals(ranges),
-        **_memory(parts, needed, used, room),
+        **_memory(parts, needed, microbatch or 1, room),
     )
+
+
+_COSTS = ("utilisation", "gpu_hours", "wall_seconds", "energy_kwh", "price_usd")
+
+
+def _warnings(recipe: Recipe | None, needed: Memory, room: int | None, shape: GPTShape, parts: _Parts) -> list[str]:
+    """What is wrong with the recipe, whose memory is filled in; without one, whether the model fits at all."""
+    if recipe is None:
+        return _too_large(needed, room, shape, parts)
+    if recipe.needed_bytes is None:
+        recipe = msgspec.structs.replace(recipe, needed_bytes=needed.total, available_bytes=room)
+    return sanity(recipe)
 
 
 def _model(
@@ -234,7 +238,6 @@ def score(plan: Plan, **actual: float) -> dict[str, dict[str, Any]]:
 
     Raises InputError for a key that a plan does not have.
 
-    >>> from hornbook.facts.hardware import lookup
     >>> plan = make_plan(parameters=7_000_000_000, tokens=2 * 10**12, on=lookup("8xA100"))
     >>> score(plan, gpu_hours=184_320)["gpu_hours"]["inside"]
     True
