@@ -21,13 +21,13 @@ def print_look(views: Sequence[Row]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     scale = math.log(scale_of(views))
     for view, name in zip(views, view_names(views), strict=True):
         console.print(Text(name, style="bold"))
         if "weights" in view:
             console.print(weights_in_words(view), markup=False)
-            console.print(_table([(column, column in ("weight", "shape")) for column in COLUMNS], weight_rows(view)))
+            console.print(_weights(view, wide=console.width >= 130))
             continue
         if console.color_system is not None and not console.no_color:
             console.print(_heat_line(view["tokens"], scale))
@@ -36,8 +36,11 @@ def print_look(views: Sequence[Row]) -> None:
         return
     tokens = [view["tokens"] for view in views]
     alike = len({tuple(token["id"] for token in each) for each in tokens}) == 1
+    if max(map(len, tokens)) > ROWS:
+        console.print(f"the {ROWS} most surprising tokens of {max(map(len, tokens)):,}:")
     if len(views) == 2 and alike:
         console.print(_two(tokens[0], tokens[1], scale))
+        console.print()
     for view in views:
         if len(views) == 1 or not alike:
             console.print(_six(view["tokens"], scale, wide=console.width >= 110))
@@ -86,7 +89,7 @@ def _table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[Any]]) -
     """`columns`: (title, whether its texts begin at the left)."""
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for title, left in columns:
         table.add_column(title, justify="left" if left else "right", no_wrap=True, overflow="ellipsis")
     for row in rows:
@@ -94,12 +97,15 @@ def _table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[Any]]) -
     return table
 
 
-def _chosen(tokens: Sequence[Row]) -> tuple[list[int], str]:
-    """Which tokens the table shows, in order, and what to call them."""
-    if len(tokens) <= ROWS:
-        return list(range(len(tokens))), "token"
-    worst = sorted(range(len(tokens)), key=lambda i: -(tokens[i]["nats"] or 0.0))[:ROWS]
-    return sorted(worst), f"the {ROWS} most surprising of {len(tokens):,}"
+def _weights(view: Row, *, wide: bool) -> Any:
+    kept = [i for i, name in enumerate(COLUMNS) if wide or name in ("weight", "shape", "norm", "spread", "histogram")]
+    rows = [tuple(row[i] for i in kept) for row in weight_rows(view)]
+    return _table([(COLUMNS[i], COLUMNS[i] in ("weight", "shape", "histogram")) for i in kept], rows)
+
+
+def _chosen(tokens: Sequence[Row]) -> list[int]:
+    """Which tokens the table shows, in order: the most surprising ROWS."""
+    return sorted(sorted(range(len(tokens)), key=lambda i: -(tokens[i]["nats"] or 0.0))[:ROWS])
 
 
 def _token(token: Row, scale: float) -> Any:
@@ -111,12 +117,11 @@ def _token(token: Row, scale: float) -> Any:
 def _six(tokens: Sequence[Row], scale: float, *, wide: bool) -> Any:
     from rich.text import Text
 
-    chosen, title = _chosen(tokens)
-    columns = [(title, True), ("① logit", False), ("② p", False), ("③ ln p", False), ("surprise", True),
+    columns = [("token", True), ("① logit", False), ("② p", False), ("③ ln p", False), ("surprise", True),
                ("rank", False), ("expected", False), ("surplus", False)]  # fmt: skip
     columns += [("most probable", True)] if wide else []
     rows = []
-    for token in (tokens[i] for i in chosen):
+    for token in (tokens[i] for i in _chosen(tokens)):
         if token["nats"] is None:
             rows.append([_token(token, scale), *["–"] * (len(columns) - 1)])
             continue
@@ -131,15 +136,16 @@ def _six(tokens: Sequence[Row], scale: float, *, wide: bool) -> Any:
 
 
 def _two(a: Sequence[Row], b: Sequence[Row], scale: float) -> Any:
-    chosen, title = _chosen(b)
-    columns = [(title, True), ("first: nats", False), ("rank", False), ("", True),
+    columns = [("token", True), ("first: nats", False), ("rank", False), ("", True),
                ("second: nats", False), ("rank", False), ("", True), ("change", False)]  # fmt: skip
     rows = []
-    for one, other in ((a[i], b[i]) for i in chosen):
+    for one, other in ((a[i], b[i]) for i in _chosen(b)):
         row: list[Any] = [_token(other, scale)]
         for token in (one, other):
             known = token["nats"] is not None
-            row += [signed(token["nats"]), f"{token['rank']:,}", _bar(token["nats"], scale)] if known else ["–"] * 3
+            row += (
+                [signed(token["nats"], 2), f"{token['rank']:,}", _bar(token["nats"], scale, 6)] if known else ["–"] * 3
+            )
         rows.append([*row, f"{other['nats'] - one['nats']:+.2f}" if one["nats"] is not None else "–"])
     return _table(columns, rows)
 
@@ -152,8 +158,8 @@ def _sums(view: Row) -> str:
         f"④ average of ln p over {count:,} tokens   {signed(-loss, 4)}",
         f"⑤ its negative: cross-entropy (loss)   {loss:.4f} nats per token",
         f"⑥ exp({loss:.4f}): perplexity   {perplexity_text(loss)}",
-        f"  {view['bits_per_byte']:.4f} bits per byte; it expected {view['mean_entropy_nats']:.4f} nats per token, "
-        f"{abs(gap):.4f} {'too few' if gap > 0 else 'too many'}",
+        f"  {view['bits_per_byte']:.4f} bits per byte; it expected {view['mean_entropy_nats']:.4f} nats per token"
+        + (f", {abs(gap):.4f} {'too few' if gap > 0 else 'too many'}" if abs(gap) >= 5e-5 else ""),
     ]
     if view["greedy"] is not None:
         lines.append(f"  {greedy_in_words(view['greedy'])}")

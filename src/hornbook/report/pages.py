@@ -35,7 +35,7 @@ def run_page(
     `summary`: any of title, text, model, num_parameters, vocabulary, step, tokens, epoch, wall_seconds,
     tokens_per_second, gpu_hours, price_usd, train_loss_nats_per_token, interval_method, conventions and environment
     (mappings), and the results validation_loss_nats_per_token, perplexity, bits_per_byte, each with
-    `<name>_interval_95`; what is absent or None is left out.
+    `<name>_interval_95`, and baselines (name -> loss_nats_per_token); what is absent or None is left out.
     `inspection_*`: one mapping for each token of the same sentence before and after training: text, id, logit,
     probability, log_probability, nats, rank, entropy_nats (numbers None where the token was not scored).
     `samples`: rows of samples.jsonl, whose text goes on where their prompt ends.
@@ -47,6 +47,7 @@ def run_page(
         _header(title, summary),
         _headline(summary),
         _curves(words, loss_svg),
+        _baselines(summary),
         six_steps(before_and_after, summary.get("vocabulary")),
         _samples(samples, evaluations(rows)),
         _folded(rows, settings_toml, summary),
@@ -134,6 +135,29 @@ def _curves(words: Sequence[str], loss_svg: str) -> str:
     said = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in words)
     plot = f'<figure class="plot">{inline_svg(loss_svg)}</figure>' if loss_svg else ""
     return f'<section>\n<h2>What the loss curves say</h2>\n<ul class="said">\n{said}</ul>\n{plot}\n</section>'
+
+
+def _baselines(summary: Row) -> str:
+    """The model's loss among those of models that only count, the highest first."""
+    loss = summary.get("validation_loss_nats_per_token")
+    if loss is None or not summary.get("baselines"):
+        return ""
+    names = {"uniform": "a guess among all tokens", "unigram": "how frequent each token is"}
+    others = [
+        (names.get(name, f"what follows the last {int(name.split('-')[0]) - 1}" if name[0].isdigit() else name),
+         each["loss_nats_per_token"])
+        for name, each in summary["baselines"].items()
+    ]  # fmt: skip
+    rows = sorted([*others, ("<b>this model</b>", loss)], key=lambda row: -row[1])
+    most = rows[0][1]
+    lines = "".join(
+        f'<tr><td>{name}</td><td class="bar" style="--p:{value / most:.3f}">{value:.3f}</td></tr>\n'
+        for name, value in rows
+    )
+    return (
+        "<section>\n<h2>Is this loss normal?</h2>\n<p>On the same tokens, models that only count what stands in the "
+        f'training text, in nats per token.</p>\n<table class="bars">\n<tbody>\n{lines}</tbody>\n</table></section>'
+    )
 
 
 def inline_svg(svg: str) -> str:

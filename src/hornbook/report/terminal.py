@@ -14,7 +14,7 @@ def _table(rows: Sequence[tuple[str, str, str]], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 3, 0, 0))
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 3, 0, 0), pad_edge=False)
     table.add_column(style="dim")
     table.add_column(justify="right", style="bold")
     table.add_column(style="dim")

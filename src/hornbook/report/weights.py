@@ -26,13 +26,20 @@ def weight_rows(view: Row) -> list[tuple[str, ...]]:
     """A row of texts for each weight, as COLUMNS says."""
     return [
         (
-            row["name"] + (" (also the head)" if row["tied_to"] else "") + ("" if row["trainable"] else " (frozen)"),
-            " × ".join(map(str, row["shape"])), f"{row['num_parameters']:,}", f"{row['norm']:.3g}",
-            f"{row['mean']:.1e}", f"{row['standard_deviation']:.2e}", f"{row['minimum']:.2g}", f"{row['maximum']:.2g}",
+            row["name"].removesuffix(".weight")
+            + (" (also the head)" if row["tied_to"] else "")
+            + ("" if row["trainable"] else " (frozen)"),
+            "×".join(map(str, row["shape"])),
+            f"{row['num_parameters']:,}",
+            f"{row['norm']:.3g}",
+            f"{row['mean']:.1e}",
+            f"{row['standard_deviation']:.2e}",
+            f"{row['minimum']:.2g}",
+            f"{row['maximum']:.2g}",
             sparkline(row["histogram"]),
         )
         for row in view["weights"]
-    ]  # fmt: skip
+    ]
 
 
 def weights_in_words(view: Row) -> str:

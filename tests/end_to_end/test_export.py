@@ -1,0 +1,73 @@
+"""`hornbook export`: other programs open what is written, and it is the same model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import hornbook
+from hornbook.facts.errors import InputError
+from hornbook.model.generate import generate
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "tiny"
+    hornbook.export(str(tiny_run.run), to="huggingface", out=folder)
+    return folder
+
+
+def test_transformers_opens_it_and_continues_alike(tiny_run, exported):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+    ours = hornbook.open_model(tiny_run.run)
+    text = "Return the “argument” parser."
+    ids = tokenizer(text)["input_ids"]
+    assert ids == ours.tokenizer.encode(text).tolist()
+    assert tokenizer.decode(ids) == text
+    prompt = torch.tensor([[ours.tokenizer.end_of_text, *ids[:10]]])
+    with torch.no_grad():
+        assert torch.allclose(theirs(prompt).logits, ours.model(prompt), atol=1e-5)
+    written = theirs.generate(prompt, do_sample=False, max_new_tokens=20, pad_token_id=0)[0, prompt.shape[1] :]
+    assert written.tolist() == list(generate(ours.model, prompt[0].tolist(), max_tokens=20, temperature=0.0))
+
+
+def test_the_card_has_the_runs_numbers_and_conventions(tiny_run, exported):
+    card = (exported / "README.md").read_text(encoding="utf-8")
+    assert f"{tiny_run.summary['validation_loss_nats_per_token']:.4f} nats per token" in card
+    assert "stride 16 tokens" in card
+    assert "loss of a unigram model" in card
+    assert str(tiny_run.folder) not in card
+    assert json.loads((exported / "generation_config.json").read_text())["eos_token_id"] == 256
+
+
+def test_a_checkpoint_that_was_not_evaluated_claims_nothing(tiny_run, tmp_path):
+    hornbook.export(str(tiny_run.run), to="huggingface", out=tmp_path / "first", step=0)
+    card = (tmp_path / "first" / "README.md").read_text(encoding="utf-8")
+    assert "were not evaluated" in card
+    assert "| training | 0 steps |" in card
+
+
+def test_gguf_has_the_same_loss(command_line, tiny_run):
+    pytest.importorskip("gguf")
+    done = command_line("export", tiny_run.run, "--to", "gguf", "--dtype", "f32", "--out", "tiny", "--json").json
+    assert set(done["num_bytes"]) == {"tiny.gguf", "README.md"}
+    text = str(tiny_run.folder / "text.txt")
+    ours = hornbook.evaluate(str(tiny_run.run), text)
+    theirs = hornbook.evaluate(str(command_line.folder / "tiny" / "tiny.gguf"), text)
+    assert np.isclose(theirs.nats, ours.nats, rtol=1e-6)
+    assert theirs.num_bytes == ours.num_bytes
+
+
+def test_nothing_is_overwritten_and_nothing_half_written(command_line, tiny_run, exported):
+    for to in ("huggingface", "gguf"):
+        finished = command_line("export", tiny_run.run, "--to", to, "--out", exported)
+        assert (finished.code, finished.stdout) == (2, "")
+        assert "exists already" in finished.stderr
+    with pytest.raises(InputError, match='did you mean "huggingface"'):
+        hornbook.export(str(tiny_run.run), to="hugingface", out=command_line.folder / "x")
+    with pytest.raises(InputError, match="gguf is written as f16, f32, q8_0, not float32"):
+        hornbook.export(str(tiny_run.run), to="gguf", dtype="float32", out=command_line.folder / "x")
+    assert not list(command_line.folder.iterdir())
