@@ -18,9 +18,12 @@ from hornbook.facts.settings import Settings
 from hornbook.facts.shape import FAMILIES, GPTShape, preset
 
 # (width, layers): the ladder from which an automatic size is taken. Heads are 32 wide up to 128, then 64.
-LADDER = ((64, 2), (96, 3), (128, 4), (192, 5), (256, 6), (320, 8), (384, 8), (448, 8), (512, 10), (640, 12), (768, 12))
+LADDER = (
+    (64, 2), (96, 3), (128, 4), (160, 4), (192, 5), (256, 6), (320, 8), (384, 8), (448, 8), (512, 10), (640, 12),
+    (768, 12),
+)  # fmt: skip
 DEFAULT_SECONDS = 180.0  # on a CPU, start to end
-TOKENS_PER_PARAMETER = 2.0  # of those that multiply: what a run of minutes should at least see
+TOKENS_PER_PARAMETER = 1.0  # of those that multiply: what a run of minutes should at least see
 SHAPE = ("family", "layers", "width", "heads", "kv_heads", "hidden", "context", "tied", "rope_base")
 MAX_EPOCHS = 4.0  # beyond, repeated tokens are worth much less than new ones (Muennighoff et al. 2023)
 
@@ -162,7 +165,7 @@ def _size(data: Data, machine: Machine, seconds: float | None, settings: Setting
     best = LADDER[0]
     for width, layers in LADDER:
         shape = GPTShape(
-            family="qwen3", layers=layers, width=width, heads=1, head_width=64, context=256, vocabulary=data.vocabulary
+            family="qwen3", layers=layers, width=width, heads=1, context=256, vocabulary=data.vocabulary
         )
         affordable = MAX_EPOCHS * data.num_tokens
         if seconds is not None:
