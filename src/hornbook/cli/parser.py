@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from hornbook import __version__
-from hornbook.cli import making, scoring
+from hornbook.cli import asking, making, scoring
 from hornbook.facts.errors import InputError, Interrupted, WorldError, suggestion
 
 
@@ -91,10 +91,14 @@ def _parse(parser: _Parser, argv: list[str]) -> argparse.Namespace:
             option = options[0].partition("=")[0]
             known = parser.known[arguments.command or ""]  # type: ignore[attr-defined]
             raise InputError(f'there is no option "{option}"{suggestion(option, known)}; see hornbook --help.')
+        for name, default in parser.late[arguments.command or ""]:  # type: ignore[attr-defined]
+            if unknown and getattr(arguments, name) == default:
+                setattr(arguments, name, unknown.pop(0))  # one text after options
         texts = getattr(arguments, "texts", None)
-        if texts is None:
+        if texts is None and unknown:
             raise InputError(f'"{unknown[0]}" is one argument too many; see hornbook {arguments.command} --help.')
-        texts += unknown  # texts after options
+        if texts is not None:
+            texts += unknown  # texts after options
     if arguments.command is None and arguments.print_completion is None:
         raise InputError("name a command; see hornbook --help.")
     return arguments
@@ -108,6 +112,7 @@ def build_parser() -> _Parser:
     parser.add_argument("--print-completion", choices=["bash", "zsh", "tcsh"], help="print a shell completion script")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     known = {"": [option for action in parser._actions for option in action.option_strings]}
+    late: dict[str, list[tuple[str, object]]] = {"": []}
     for name, (describe, command) in COMMANDS.items():
         line = (command.__doc__ or "").splitlines()[0]
         sub = commands.add_parser(name, help=line, description=line, allow_abbrev=False)
@@ -115,7 +120,10 @@ def build_parser() -> _Parser:
         describe(sub)
         sub.add_argument("--json", action="store_true", help="print one machine-readable object and nothing else")
         known[name] = [option for action in sub._actions for option in action.option_strings]
-    parser.known = known  # type: ignore[attr-defined]
+        late[name] = [
+            (action.dest, action.default) for action in sub._positionals._group_actions if action.nargs == "?"
+        ]
+    parser.known, parser.late = known, late  # type: ignore[attr-defined]
     return parser
 
 
@@ -127,5 +135,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[a
     "compare": (scoring.describe_compare, scoring.compare_command),
     "export": (scoring.describe_export, scoring.export_command),
     "generate": (making.describe_generate, making.generate_command),
+    "memorize": (asking.describe_memorize, asking.memorize_command),
+    "plan": (asking.describe_plan, asking.plan_command),
     "runs": (making.describe_runs, making.runs_command),
 }
