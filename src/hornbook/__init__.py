@@ -18,6 +18,8 @@ _PLACES = {
     "inspect": "hornbook.session.looking",
     "compare": "hornbook.session.comparing",
     "export": "hornbook.session.exporting",
+    "memorize": "hornbook.session.memory",
+    "plan": "hornbook.session.costs",
     "open_model": "hornbook.session.models",
     "Decoder": "hornbook.model.decoder",
     "GPTShape": "hornbook.facts.shape",

@@ -173,3 +173,14 @@ def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
             (run["run"], f"{loss:.4f}" if loss is not None else "-", f"step {run.get('step', 0):,}, {run['state']}")
         )
     _table(rows, "runs: validation loss in nats per token" if rows else "no runs here")
+
+
+def print_memorization(found: Mapping[str, Any]) -> None:
+    """The verdict, and the measures that it rests on, each with its interval."""
+    print(found["verdict"])
+    rows = [
+        (name.replace("_", " "), f"{number:.4g}", _between(found.get(f"{name}_interval_95"), "{:.4g}"))
+        for name, number in found.items()
+        if isinstance(number, float)
+    ]
+    _table(rows, "")

@@ -51,7 +51,7 @@ def fresh(
     if opened is not None:
         _refuse_other_shape(wanted, opened)
         if wanted.text.tokenizer == "auto" and not is_prepared(wanted.text.paths):
-            wanted.text.tokenizer = _tokenizer_of(opened)
+            wanted.text.tokenizer = tokenizer_of(opened)
     prepared = _prepare(wanted, view)
     if opened is not None and prepared.tokenizer.fingerprint != opened.tokenizer.fingerprint:
         raise InputError(
@@ -124,7 +124,7 @@ def _shown(folder: Path) -> Path:
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
-def _tokenizer_of(opened: Opened) -> str:
+def tokenizer_of(opened: Opened) -> str:
     """A folder with the tokenizer of given weights, so that the text is prepared with it."""
     folder = opened.run.folder if opened.run is not None else Path(opened.name)
     if not (folder / "tokenizer.json").is_file():  # a GGUF file or a hub id
