@@ -163,7 +163,7 @@ def lookup(text: str) -> tuple[int, Accelerator]:
         near = suggestion(match[2].upper(), [a.name for a in ACCELERATORS])
         raise InputError(
             f'unknown accelerator "{match[2]}"{near}: known are {", ".join(a.name for a in ACCELERATORS)}; '
-            "for any other give its peak dense FLOP/s with --peak, or measure with --measure."
+            "for any other give its peak dense FLOP/s with --peak."
         )
     if accelerator is None or count < 1:
         raise InputError(f'"{text}" names no accelerators: give a number and a name, such as 8xA100 or 1xH100.')

@@ -170,13 +170,13 @@ def why_unknown(accelerator: Accelerator, parameters: float) -> str | None:
     """Why no utilisation can be named, as a sentence; None where one can."""
     peak = accelerator.training_flops()
     if peak is None:
-        return f"the peak FLOP/s of {accelerator.name} is unknown: give --peak or measure with --measure."
+        return f"the peak FLOP/s of {accelerator.name} is unknown: give it with --peak."
     if accelerator.bandwidth_bytes_per_second is not None and peak[0] == "float32":
-        return f"no published run used {accelerator.name}: measure with --measure."
+        return f"no published run used {accelerator.name}: what it reaches is unknown until it is measured."
     if parameters < SMALLEST_PARAMETERS:
         return (
             f"{parameters:,.0f} parameters are fewer than in any published run (70M): how much of the peak so small a "
-            "model reaches is unknown, measure with --measure."
+            "model reaches is unknown until it is measured."
         )
     return None
 

@@ -13,6 +13,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 # A change below this is not worth a sentence: 0.02 nats is 2 % of perplexity, whatever the text and the tokenizer.
 WORTH_SAYING_NATS = 0.02
+# Few evaluations of a steep curve look noisier than they are: a move of this size is none of chance, whatever they say.
+SURELY_NATS = 0.5
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int) -> Curves | None:
     turned = (
         noise is not None
         and len(after) == 2
-        and min(point.validation_loss for point in after) - best.validation_loss > max(WORTH_SAYING_NATS, 5 * noise)
+        and min(point.validation_loss for point in after) - best.validation_loss
+        > max(WORTH_SAYING_NATS, min(5 * noise, SURELY_NATS))
     )
     train = _train_loss(rows, last, points)
     epochs = max((row["tokens"] for row in rows if "tokens" in row), default=0) / tokens_per_epoch
@@ -175,7 +178,8 @@ def _gap(curves: Curves) -> str:
         )
     # Two texts differ in difficulty even for a model that has learned nothing: that difference is no sign of anything.
     start = 0.0 if curves.first.train_loss is None else curves.first.validation_loss - curves.first.train_loss
-    if gap - start <= max(2 * WORTH_SAYING_NATS, 6 * (curves.noise or 0)):  # four noisy losses: six is three of theirs
+    # Four noisy losses: six is three of theirs.
+    if gap - start <= max(2 * WORTH_SAYING_NATS, min(6 * (curves.noise or 0), SURELY_NATS)):
         together = f"Training loss ({train:.2f}) and validation loss have not clearly moved apart"
         return f"{together} after reading the text {seen}: no sign of learning by heart."
     return (
