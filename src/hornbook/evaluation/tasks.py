@@ -199,19 +199,29 @@ def score_requests(
 
     What the requests of a set share at their beginning is computed once for all of them.
     """
-    results: list[list[tuple[float, bool]]] = [[] for _ in sets]
+    results = [[(math.nan, False)] * len(requests) for requests in sets]
     by_shared: dict[int, list[int]] = {}
     for index, requests in enumerate(sets):
         by_shared.setdefault(_shared(requests), []).append(index)
     done = 0
     with evaluating(model):
         for shared, indices in sorted(by_shared.items()):
-            indices.sort(key=lambda i: max(len(r.ids) for r in sets[i]))
-            most = max(len(r.ids) * len(sets[i]) for i in indices for r in sets[i])
-            for together in groups(indices, max(1, most_tokens // most)):
-                scores = _score_group(model, [sets[i] for i in together], shared, device)
-                for index in together:
-                    results[index] = [next(scores) for _ in sets[index]]
+            for together in groups(indices, max(1, most_tokens // max(shared, 64))):
+                beginning = _read(model, [sets[i][0].ids[:shared] for i in together], device) if shared else None
+                # (length after the beginning, row of the beginning, set, choice): equal lengths stand together.
+                waiting = sorted(
+                    (len(r.ids) - 1 - shared, row, index, choice)
+                    for row, index in enumerate(together)
+                    for choice, r in enumerate(sets[index])
+                )
+                while waiting:
+                    # Whole rows, their beginnings included, bound what is held in memory.
+                    size = max(1, most_tokens // (shared + waiting[-1][0]))
+                    some, waiting = waiting[-size:], waiting[:-size]
+                    rest = [sets[index][choice] for _, _, index, choice in some]
+                    scores = _score_rest(model, rest, beginning, [row for _, row, _, _ in some], device)
+                    for (_, _, index, choice), score in zip(some, scores, strict=True):
+                        results[index][choice] = score
                 done += len(together)
                 if progress is not None:
                     progress(done, len(sets))
@@ -228,20 +238,26 @@ def _shared(requests: Sequence[Request]) -> int:
     return same // ROUND * ROUND
 
 
-def _score_group(
-    model: Decoder, sets: Sequence[Sequence[Request]], shared: int, device: torch.device | str
-) -> Iterator[tuple[float, bool]]:
-    """Scores of the requests of all sets, in order; every set shares its first `shared` ids."""
-    requests = [request for some in sets for request in some]
+def _read(model: Decoder, beginnings: Sequence[tuple[int, ...]], device: torch.device | str) -> Cache:
+    """The cache after reading beginnings of equal length."""
+    dtype, shared = next(model.parameters()).dtype, len(beginnings[0])
+    cache = Cache(model.shape, batch=len(beginnings), capacity=shared, device=device, dtype=dtype)
+    model.hidden(torch.tensor(beginnings, device=device), cache=cache)
+    return cache
+
+
+def _score_rest(
+    model: Decoder, requests: Sequence[Request], beginning: Cache | None, rows: Sequence[int],
+    device: torch.device | str,
+) -> Iterator[tuple[float, bool]]:  # fmt: skip
+    """Scores of requests, each of which goes on from the given row of `beginning`."""
+    shared = beginning.length if beginning is not None else 0
     length = max(len(r.ids) for r in requests) - 1 - shared
     cache = None
-    if shared:
-        dtype = next(model.parameters()).dtype
-        short = Cache(model.shape, batch=len(sets), capacity=shared, device=device, dtype=dtype)
-        model.hidden(torch.tensor([some[0].ids[:shared] for some in sets], device=device), cache=short)
-        copies = torch.tensor([len(some) for some in sets], device=device)
-        cache = Cache(model.shape, batch=len(requests), capacity=shared + length, device=device, dtype=dtype)
-        cache.store[..., :shared, :] = short.store.repeat_interleave(copies, 2)
+    if beginning is not None:
+        capacity, store = shared + length, beginning.store
+        cache = Cache(model.shape, batch=len(requests), capacity=capacity, device=device, dtype=store.dtype)
+        cache.store[..., :shared, :] = store[:, :, torch.tensor(rows, device=device)]
         cache.length = shared
     tokens = np.zeros((len(requests), length), np.int64)
     scored = np.zeros((len(requests), length), bool)
@@ -253,11 +269,11 @@ def _score_group(
     hidden = hidden[torch.from_numpy(np.flatnonzero(scored)).to(device)]
     targets = torch.tensor([i for r in requests for i in r.ids[-r.num_scored :]], device=device)
     nats, best = [], []
-    rows = chunk_rows(model.shape.vocabulary, bytes_per_logit=8)
-    for start in range(0, len(targets), rows):
-        logits = model.head(hidden[start : start + rows]).double()
-        nats.append(token_nats(logits, targets[start : start + rows]))
-        best.append(logits.argmax(-1) == targets[start : start + rows])
+    step = chunk_rows(model.shape.vocabulary, bytes_per_logit=8)
+    for start in range(0, len(targets), step):
+        logits = model.head(hidden[start : start + step]).double()
+        nats.append(token_nats(logits, targets[start : start + step]))
+        best.append(logits.argmax(-1) == targets[start : start + step])
     counts = [request.num_scored for request in requests]
     bounds = np.cumsum(counts)[:-1]
     nats_of, best_of = (np.split(torch.cat(x).cpu().numpy(), bounds) for x in (nats, best))
