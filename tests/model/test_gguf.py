@@ -87,7 +87,7 @@ def test_transformers_reads_what_is_written(tmp_path, family, changes):
     theirs = transformers.AutoModelForCausalLM.from_config(settings, dtype=torch.float32).eval()
     missing, extra = theirs.load_state_dict(tensors, strict=False)
     assert extra == []
-    assert missing == (["lm_head.weight"] if shape.tied else [])
+    assert missing == (["lm_head.weight"] if shape.tied and family != "gpt2" else [])  # GPT-2 stores it twice
     theirs.tie_weights()
     with torch.no_grad():
         torch.testing.assert_close(model(TOKENS), theirs(TOKENS).logits, atol=1e-5, rtol=0)

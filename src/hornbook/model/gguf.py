@@ -38,7 +38,7 @@ _PARTS = {
     "mlp_norm": "ffn_norm", "mlp.gate": "ffn_gate", "mlp.up": "ffn_up", "mlp.down": "ffn_down",
 }  # fmt: skip
 _FUSED = {"attention.query": "attn_qkv", "attention.key": "attn_qkv", "attention.value": "attn_qkv"}
-_ROPE_FACTORS = "rope_freqs.weight"
+_EMBEDDING, _HEAD, _ROPE_FACTORS = "token_embd.weight", "output.weight", "rope_freqs.weight"
 
 
 def _naming(family: str) -> Naming:
@@ -82,9 +82,11 @@ def read_gguf(path: str | Path) -> tuple[GPTShape, dict[str, Tensor]]:
     """
     gguf = _package()
     header = read_header(Path(path))
-    shape = _shape(header)
-    stored = {name: tensor.size for name, tensor in header.tensors.items() if name != _ROPE_FACTORS}
     with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        shape = _shape(header, tied=_is_tied(gguf, header, data))
+        stored = {name: tensor.size for name, tensor in header.tensors.items() if name != _ROPE_FACTORS}
+        if shape.tied:
+            stored.pop(_HEAD, None)
 
         def read(name: str) -> Tensor:
             tensor = _dequantized(gguf, header, name, data)
@@ -102,8 +104,8 @@ def _package() -> Any:
     return gguf
 
 
-def _dequantized(gguf: Any, header: GGUFHeader, name: str, data: mmap.mmap) -> Tensor:
-    """One tensor as float32 in memory of its own."""
+def _raw(gguf: Any, header: GGUFHeader, name: str, data: mmap.mmap) -> tuple[Any, np.ndarray[Any, Any]]:
+    """The format of a tensor and its bytes, (rows, bytes of a row); raises InputError when not read, or cut off."""
     tensor: GGUFTensor = header.tensors[name]
     formats = gguf.GGMLQuantizationType
     kind = next((known for known in gguf.GGML_QUANT_SIZES if known == tensor.kind), None)
@@ -113,20 +115,33 @@ def _dequantized(gguf: Any, header: GGUFHeader, name: str, data: mmap.mmap) -> T
     block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     row = tensor.size[-1] if tensor.size else 1
     num_bytes = tensor.count // block * block_bytes
-    if row % block or tensor.start + num_bytes > header.num_bytes:
+    if row % block or not tensor.count or tensor.start + num_bytes > header.num_bytes:
         raise InputError(f"{header.path} is damaged or cut off at the tensor {name}: copy or download it again.")
     raw = np.frombuffer(data[tensor.start : tensor.start + num_bytes], np.uint8)
+    return kind, raw.reshape(-1, row // block * block_bytes)
+
+
+def _dequantized(gguf: Any, header: GGUFHeader, name: str, data: mmap.mmap) -> Tensor:
+    """One tensor as float32 in memory of its own."""
+    kind, raw = _raw(gguf, header, name, data)
+    formats = gguf.GGMLQuantizationType
     floats = {formats.F32: np.float32, formats.F16: np.float16, formats.F64: np.float64}
-    if kind in floats:
-        return torch.from_numpy(raw.view(floats[kind]).astype(np.float32).reshape(tensor.size))
     try:
-        numbers = gguf.dequantize(raw.reshape(*tensor.size[:-1], row // block * block_bytes), kind)
+        numbers = raw.view(floats[kind]) if kind in floats else gguf.dequantize(raw, kind)
     except NotImplementedError:
         raise InputError(f"{header.path}: {name} is stored as {kind.name}, which is not read.") from None
-    return torch.from_numpy(np.ascontiguousarray(numbers, dtype=np.float32)).reshape(tensor.size)
+    return torch.from_numpy(np.array(numbers, dtype=np.float32)).reshape(header.tensors[name].size)
 
 
-def _shape(header: GGUFHeader) -> GPTShape:
+def _is_tied(gguf: Any, header: GGUFHeader, data: mmap.mmap) -> bool:
+    """Whether the head is the embedding: not stored, or stored again with the same bytes, as is usual for GPT-2."""
+    if _HEAD not in header.tensors or _EMBEDDING not in header.tensors:
+        return _HEAD not in header.tensors
+    (kind, raw), (other_kind, other) = (_raw(gguf, header, name, data) for name in (_HEAD, _EMBEDDING))
+    return bool(kind == other_kind and np.array_equal(raw, other))
+
+
+def _shape(header: GGUFHeader, *, tied: bool) -> GPTShape:
     """The shape that the metadata describes; raises InputError for what the decoder does not have."""
     metadata, where = header.metadata, header.path
     family = metadata.get("general.architecture")
@@ -154,15 +169,15 @@ def _shape(header: GGUFHeader) -> GPTShape:
             raise InputError(
                 f"{where} has {family}.{key} = {value}, which Hornbook's decoder does not have: read is {allowed}."
             )
-    embedding = header.tensors.get("token_embd.weight")
+    embedding = header.tensors.get(_EMBEDDING)
     if embedding is None:
-        raise InputError(f"{where} has no token_embd.weight: it is not a whole model.")
+        raise InputError(f"{where} has no {_EMBEDDING}: it is not a whole model.")
     epsilon = "attention.layer_norm_epsilon" if family == "gpt2" else "attention.layer_norm_rms_epsilon"
     base = float(number("rope.freq_base", 10_000.0, float))
     return GPTShape(
         family=family, layers=number("block_count"), width=width, heads=heads, head_width=head_width,
         kv_heads=number("attention.head_count_kv", heads), hidden=number("feed_forward_length"), context=context,
-        vocabulary=embedding.size[0], tied="output.weight" not in header.tensors, rope_base=base,
+        vocabulary=embedding.size[0], tied=tied, rope_base=base,
         norm_epsilon=float(number(epsilon, None, float)),
         rope_scaling=None if family == "gpt2" else _rope_scaling(header, family, head_width, base),
     )  # fmt: skip
@@ -279,6 +294,8 @@ def _tensors(gguf: Any, model: Decoder, kind: Kind) -> dict[str, tuple[np.ndarra
         if stored == formats.F16 and rows.abs().max() > torch.finfo(torch.float16).max:
             raise InputError(f"{theirs} holds numbers too large for f16: export as f32.")
         tensors[theirs] = (gguf.quantize(rows.numpy(), stored), stored)
+    if shape.family == "gpt2" and shape.tied:  # llama.cpp ties the other families' heads itself
+        tensors[_HEAD] = tensors[_EMBEDDING]
     if shape.rope_scaling is not None and shape.rope_scaling.kind == "llama3":
         plain = rotary_frequencies(shape.head_width, shape.rope_base, None)
         divisors = plain / rotary_frequencies(shape.head_width, shape.rope_base, shape.rope_scaling)
