@@ -67,7 +67,8 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, started: flo
             if f"{name}_interval_95" in numbers:
                 summary[f"{name}_interval_95"] = numbers[f"{name}_interval_95"]
         summary["validation_loss_nats_per_token"] = report.loss_nats_per_token
-        summary["validation_loss_nats_per_token_interval_95"] = numbers["loss_nats_per_token_interval_95"]
+        if "loss_nats_per_token_interval_95" in numbers:  # a short text has none
+            summary["validation_loss_nats_per_token_interval_95"] = numbers["loss_nats_per_token_interval_95"]
         run.write_report("evaluation.json", report.to_json())
     run.reports.mkdir(exist_ok=True)
     svg = loss_plot(
