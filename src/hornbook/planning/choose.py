@@ -14,7 +14,7 @@ import msgspec
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.quantities import parse_duration
-from hornbook.facts.settings import Settings
+from hornbook.facts.settings import LENGTHS, Settings
 from hornbook.facts.shape import FAMILIES, GPTShape, preset
 
 # (width, layers): the ladder from which an automatic size is taken. Heads are 32 wide up to 128, then 64.
@@ -59,9 +59,7 @@ def choose(settings: Settings, data: Data, machine: Machine, *, shape: GPTShape 
     """Fill in what `settings` leaves open. Raises InputError when the text cannot fill one context."""
     reasons: list[str] = []
     length = settings.train
-    given = [name for name in ("steps", "epochs", "tokens", "budget") if getattr(length, name) is not None]
-    if len(given) > 1:
-        raise InputError(f"a run has one length, not both {given[0]} and {given[1]}: leave one out.")
+    given = given_length(settings)
     seconds = parse_duration(length.budget, "the budget") if length.budget else None
     epochs = length.epochs
     if not given and machine.accelerator:
@@ -86,6 +84,16 @@ def choose(settings: Settings, data: Data, machine: Machine, *, shape: GPTShape 
     train.steps = steps_of(chosen, data.num_tokens)
     train.epochs = train.tokens = train.budget = None
     return Choice(chosen, shape, reasons, seconds)
+
+
+def given_length(settings: Settings) -> str | None:
+    """Which of the four lengths is given; raises InputError for two, or for a budget that is not a time."""
+    given = [name for name in LENGTHS if getattr(settings.train, name) is not None]
+    if len(given) > 1:
+        raise InputError(f"a run has one length, not both {given[0]} and {given[1]}: leave one out.")
+    if settings.train.budget is not None:
+        parse_duration(settings.train.budget, "the budget")
+    return given[0] if given else None
 
 
 def steps_of(settings: Settings, num_train_tokens: int) -> int | None:

@@ -16,7 +16,7 @@ from hornbook.facts.quantities import format_count
 from hornbook.facts.settings import LENGTHS, Settings, from_table, read_table, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
-from hornbook.planning.choose import SHAPE, Choice, Data, choose, fill_steps, shape_of, steps_of
+from hornbook.planning.choose import SHAPE, Choice, Data, choose, fill_steps, given_length, shape_of, steps_of
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out
 from hornbook.session.build import measure_machine, seconds_per_step, usable_cores
@@ -47,6 +47,7 @@ def fresh(
     """Prepare the text, choose what is open, find the number of steps, and then write the run folder."""
     if out is not None and out.exists() and (not out.is_dir() or {entry.name for entry in out.iterdir()} - LEFTOVERS):
         raise InputError(f"{out} exists and is not a run: give --out a fresh folder.")
+    given_length(wanted)  # what is wrong is said before the text is read
     opened = open_model(from_) if from_ is not None else None
     if opened is not None:
         _refuse_other_shape(wanted, opened)
