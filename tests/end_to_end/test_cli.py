@@ -1,0 +1,287 @@
+"""The command line as a person and as a script meet it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hornbook
+from hornbook.cli.parser import COMMANDS
+
+HANG_SECONDS = float(os.environ.get("HORNBOOK_HANG_SECONDS", "300"))  # a guard against hanging, not a measurement
+SOURCE = str(Path(hornbook.__file__).parents[1])
+TORCH_FREE = ("facts", "text", "data", "records", "report", "planning", "cli")
+TINY = {
+    "text.tokenizer": "bytes", "text.split": "tail:0.1", "train.threads": 1, "model.layers": 1, "model.width": 32,
+    "model.context": 32, "train.batch": 4, "watch.sample_tokens": 8,
+}  # fmt: skip
+
+
+def python(script, *arguments, cwd=None):
+    """Run a script in a fresh interpreter and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=cwd, capture_output=True, text=True, timeout=HANG_SECONDS,
+        env={**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+LOADED = "import sys; print(sorted({m.split('.')[0] for m in sys.modules} & {'torch', 'matplotlib', 'tokenizers'}))"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)], ids=" ".join
+)
+def test_help_without_torch(arguments):
+    script = f"""
+import contextlib, sys
+from hornbook.cli import main
+with contextlib.suppress(SystemExit):
+    main({arguments!r})
+{LOADED}
+"""
+    *said, loaded = python(script).splitlines()
+    assert loaded == "[]"
+    assert any("hornbook" in line for line in said)
+
+
+def test_importing_is_free_and_names_are_found_when_used():
+    script = f"""
+import hornbook
+assert 'train' in dir(hornbook) and 'numpy' not in __import__('sys').modules
+{LOADED}
+import hornbook.facts.settings
+for name in hornbook.__all__:
+    assert getattr(hornbook, name) is not None, name
+try:
+    hornbook.trian
+except AttributeError as error:
+    print(error)
+"""
+    assert python(script).splitlines() == ["[]", "module 'hornbook' has no attribute 'trian'"]
+
+
+def test_torch_free_folders_load_no_torch():
+    names = []
+    for path in sorted(Path(SOURCE, "hornbook").rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        if len(parts) > 1 and parts[1] in TORCH_FREE:
+            names.append(".".join(parts).removesuffix(".__init__"))
+    assert len(names) > 25
+    script = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\n" + LOADED
+    assert python(script, *names).strip() == "[]"
+
+
+def test_no_arguments_shows_the_help(command_line):
+    finished = command_line()
+    assert finished.code == 0
+    for name in COMMANDS:
+        assert name in finished.stdout
+
+
+def test_json_prints_one_object_and_nothing_else(tiny_run):
+    summary = tiny_run.summary  # was parsed from the whole of stdout
+    assert summary["run"] == "run"
+    assert summary["step"] == 24
+    assert Path(tiny_run.folder, summary["report"]).is_file()
+    low, high = summary["validation_loss_nats_per_token_interval_95"]
+    assert low < summary["validation_loss_nats_per_token"] < high
+    assert summary["validation_loss_nats_per_token"] < 5.5  # ln 257 = 5.55: it has learned something
+
+
+def test_what_a_run_leaves(tiny_run):
+    names = {path.name for path in tiny_run.run.iterdir()} - {".lock"}
+    assert names == {
+        "settings.toml", "environment.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "reports",
+        "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    assert {p.name for p in (tiny_run.run / "reports").iterdir()} >= {"loss.png", "loss.svg", "report.html"}
+    assert (tiny_run.run / "checkpoints" / "step-00000000").is_dir()
+    assert (tiny_run.run / "checkpoints" / "step-00000024").is_dir()
+
+
+@pytest.fixture(scope="module")
+def reports(tiny_run):
+    """The validation side and a text, scored with several batch sizes, in one process: name -> report."""
+    script = """
+import json, sys, hornbook
+found = {}
+for size in (1, 7, 32, 256):
+    for name, texts in (("own", ()), ("text", ("text.txt",))):
+        found[f"{name} {size}"] = json.loads(hornbook.evaluate("run", *texts, batch_size=size).to_json())
+print(json.dumps(found))
+"""
+    return json.loads(python(script, cwd=tiny_run.folder))
+
+
+@pytest.mark.parametrize("name", ["own", "text"])
+def test_the_batch_size_does_not_change_a_bit(reports, name):
+    for size in (7, 32, 256):
+        assert reports[f"{name} {size}"] == reports[f"{name} 1"]
+
+
+def test_evaluate_agrees_with_the_summary_to_the_last_bit(tiny_run, reports):
+    """And so the command agrees with the function, and the function with training."""
+    summary, own = tiny_run.summary, reports["own 1"]
+    assert own["loss_nats_per_token"] == summary["validation_loss_nats_per_token"]
+    for name in (
+        "perplexity",
+        "bits_per_byte",
+        "bits_per_byte_interval_95",
+        "num_tokens",
+        "num_bytes",
+        "num_documents",
+    ):
+        assert own[name] == summary[name], name
+
+
+def test_the_command_evaluates_as_the_function_does(tiny_run, reports, hornbook_in):
+    finished = hornbook_in(tiny_run.folder)("evaluate", "run", "text.txt", "--json", "--batch-size", "7")
+    assert finished.code == 0, finished.stderr
+    assert finished.json == reports["text 1"]
+    assert finished.json["num_bytes"] == 30_000
+
+
+def test_a_checkpoint_is_a_model_too(tiny_run):
+    opened = hornbook.open_model(tiny_run.run)
+    again = hornbook.open_model(tiny_run.run / "checkpoints" / "step-00000024")
+    first = hornbook.open_model(tiny_run.run, step=0)
+    assert (opened.step, again.step, first.step) == (24, 24, 0)
+    for name, weight in opened.model.state_dict().items():
+        assert weight.equal(again.model.state_dict()[name])
+    assert any(not w.equal(first.model.state_dict()[name]) for name, w in opened.model.state_dict().items())
+    assert opened.tokenizer.fingerprint == again.tokenizer.fingerprint
+
+
+def test_generate_the_same_seed_gives_the_same_text(tiny_run, hornbook_in):
+    run = hornbook_in(tiny_run.folder)
+    asked = ("generate", "run", "Thé end", "--max-tokens", "40", "--seed", "3")
+    plain, as_json = run(*asked), run(*asked, "--json")
+    assert plain.code == as_json.code == 0
+    assert as_json.json["prompt"] == "Thé end"
+    assert plain.stdout == "Thé end" + as_json.json["text"] + "\n"
+    assert "".join(hornbook.generate(str(tiny_run.run), "Thé end", max_tokens=40, seed=3)) == as_json.json["text"]
+    other = "".join(hornbook.generate(str(tiny_run.run), "Thé end", max_tokens=40, seed=4))
+    assert other != as_json.json["text"]
+    assert len(as_json.json["text"]) > 10
+
+
+def test_generate_stops_before_a_word_and_says_when_the_prompt_is_cut(tiny_run, hornbook_in):
+    whole = "".join(hornbook.generate(str(tiny_run.run), "x", max_tokens=60, seed=1))
+    word = whole[20:22]
+    assert (
+        "".join(hornbook.generate(str(tiny_run.run), "x", max_tokens=60, seed=1, stop=[word]))
+        == (whole[: whole.index(word)])
+    )
+    finished = hornbook_in(tiny_run.folder)("generate", "run", "long " * 20, "--max-tokens", "3")
+    assert finished.code == 0
+    assert "the prompt has 101 tokens: only its last 32 are read" in finished.stderr
+
+
+def test_the_function_trains_as_the_command_does(tiny_run, tmp_path, monkeypatch, english):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(english, encoding="utf-8")
+    summary = hornbook.train("text.txt", out="run", **TINY, **{"train.steps": 24})
+    timed = {"wall_seconds", "tokens_per_second"}
+    assert summary.keys() == tiny_run.summary.keys()
+    for name in summary.keys() - timed:
+        ours = list(summary[name]) if isinstance(summary[name], tuple) else summary[name]
+        assert ours == tiny_run.summary[name], name
+    file = Path("checkpoints", "step-00000024", "model.safetensors")
+    assert ("run" / file).read_bytes() == (tiny_run.run / file).read_bytes()
+
+
+def test_a_recipe_and_flags_are_the_same_settings(tiny_run, tmp_path, monkeypatch, english):
+    """The settings.toml of a run is a recipe that makes the run again, and a flag overrides it."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(english, encoding="utf-8")
+    hornbook.train(recipe=tiny_run.run / "settings.toml", out="run", **{"train.steps": 2})
+    ours = Path("run", "settings.toml").read_text(encoding="utf-8").splitlines()
+    theirs = (tiny_run.run / "settings.toml").read_text(encoding="utf-8").splitlines()
+    assert [line for line in ours if line not in theirs] == ["steps = 2"]
+
+
+def test_runs_lists_what_is_there(tiny_run, hornbook_in):
+    run = hornbook_in(tiny_run.folder)
+    finished = run("runs", ".", "--json")
+    assert finished.code == 0, finished.stderr
+    assert [Path(row["run"]).name for row in finished.json["runs"]] == ["run"]
+    plain = run("runs", ".")
+    assert plain.code == 0
+    assert "run" in plain.stdout
+
+
+def test_prepare_reports_and_is_not_done_twice(command_line, text_file):
+    first = command_line(
+        "prepare", "text.txt", "--tokenizer", "bytes", "--split", "tail:0.1", "--out", "shards", "--json"
+    )
+    assert first.code == 0, first.stderr
+    assert first.json["parts"]["train"]["num_bytes"] == 27_000
+    shard = command_line.folder / "shards" / "train-00000.bin"
+    before = shard.stat().st_mtime_ns
+    again = command_line(
+        "prepare", "text.txt", "--tokenizer", "bytes", "--split", "tail:0.1", "--out", "shards", "--json"
+    )
+    assert again.json["key"] == first.json["key"]
+    assert shard.stat().st_mtime_ns == before
+    text_file.write_text(text_file.read_text(encoding="utf-8") + "changed", encoding="utf-8")
+    changed = command_line(
+        "prepare", "text.txt", "--tokenizer", "bytes", "--split", "tail:0.1", "--out", "shards", "--json"
+    )
+    assert changed.json["key"] != first.json["key"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(command_line, shell):
+    finished = command_line("--print-completion", shell)
+    try:
+        import shtab  # noqa: F401
+    except ModuleNotFoundError:
+        assert finished.code == 2
+        assert 'pip install "hornbook[completion]"' in finished.stderr
+        return
+    assert finished.code == 0
+    assert "--per-document" in finished.stdout
+    assert "--optimizer.learning_rate" in finished.stdout
+
+
+def test_stdout_that_is_closed_is_no_traceback(tiny_run, hornbook_in):
+    process = hornbook_in(tiny_run.folder).start("generate", "run", "x", "--max-tokens", "2000")
+    process.stdout.close()
+    stderr = process.stderr.read()
+    process.wait(timeout=HANG_SECONDS)
+    assert "Traceback" not in stderr
+
+
+def test_from_given_weights(tiny_run, tmp_path, monkeypatch, english):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(english[::-1], encoding="utf-8")
+    hornbook.train("text.txt", out="run", from_=str(tiny_run.run), **{"train.steps": 2, "train.threads": 1})
+    start = Path("run", "checkpoints", "step-00000000", "model.safetensors").read_bytes()
+    end = (tiny_run.run / "checkpoints" / "step-00000024" / "model.safetensors").read_bytes()
+    assert start == end
+
+
+def test_a_short_text_is_learned_by_heart(tmp_path, monkeypatch, english):
+    """recipes/verdict.toml in small: a gpt2-family model on a text that is much too short for it."""
+    monkeypatch.chdir(tmp_path)
+    story = re.sub(r"[^a-z]+", " ", english.lower())[:2000]  # characters that both sides of the split have
+    Path("story.txt").write_text(story, encoding="utf-8")
+    summary = hornbook.train(
+        "story.txt", out="run",
+        **{
+            "text.tokenizer": "characters", "text.split": "tail:0.1", "model.family": "gpt2", "model.layers": 2,
+            "model.width": 64, "model.heads": 4, "model.context": 32, "optimizer.name": "adamw",
+            "optimizer.learning_rate": 5e-3, "optimizer.weight_decay": 0.1, "schedule.kind": "constant",
+            "train.batch": 8, "train.epochs": 40, "train.threads": 1, "watch.sample_tokens": 8,
+        },
+    )  # fmt: skip
+    assert summary["train_loss_nats_per_token"] < 1
+    assert summary["validation_loss_nats_per_token"] > 3
+    assert "by heart" in summary["words"]
+    assert "by heart" in Path(summary["report"]).read_text(encoding="utf-8")
