@@ -172,9 +172,7 @@ def _size(data: Data, machine: Machine, seconds: float | None, settings: Setting
     """The largest of LADDER that sees TOKENS_PER_PARAMETER within the time and MAX_EPOCHS."""
     best = LADDER[0]
     for width, layers in LADDER:
-        shape = GPTShape(
-            family="qwen3", layers=layers, width=width, heads=1, context=256, vocabulary=data.vocabulary
-        )
+        shape = GPTShape(family="qwen3", layers=layers, width=width, heads=1, context=256, vocabulary=data.vocabulary)
         affordable = MAX_EPOCHS * data.num_tokens
         if seconds is not None:
             affordable = min(affordable, seconds * machine.flops_per_second / shape.flops_per_token())
