@@ -42,8 +42,10 @@ def test_like_lm_eval_and_its_options(tiny_run, opened):
     text = str(tiny_run.folder / "text.txt")
     theirs = hornbook.evaluate(opened, text, like="lm-eval")
     ours = hornbook.evaluate(opened, text, per_document=True)
-    assert theirs["bits_per_byte"] == pytest.approx(ours.bits_per_byte, rel=1e-12)
-    assert theirs["byte_perplexity"] == pytest.approx(2**ours.bits_per_byte, rel=1e-12)
+    # Ours predicts the end of the document too, so the last window, which reaches back, begins a token later.
+    assert theirs["bits_per_byte"] == pytest.approx(ours.bits_per_byte, rel=1e-5)
+    assert theirs["byte_perplexity"] == pytest.approx(2 ** theirs["bits_per_byte"], rel=1e-12)
+    assert theirs["num_tokens"] == theirs["num_bytes"] == ours.num_tokens
     for options, message in (
         ({"like": "lm_eval"}, 'did you mean "lm-eval"'),
         ({"like": "lm-eval", "stride": 4}, "only --window goes with it"),

@@ -68,6 +68,10 @@ def last_step(run):
     return max((row["step"] for row in rows if row["event"] == "step"), default=0)
 
 
+def resumes(run):
+    return [row for row in read_rows(run / "metrics.jsonl") if row["event"] == "resume"]
+
+
 def wait_until(condition, process):
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -80,19 +84,23 @@ def train(**changes):
 
 def test_killed_at_random_moments_and_inside_a_save(again, whole, command_line):
     draw, run = random.Random(2026), again / "run"
-    for target in sorted(draw.sample(range(1, STEPS - 40), 5)):
+    for number, target in enumerate(sorted(draw.sample(range(1, STEPS - 40), 5))):
         process = command_line.start(*COMMAND, "--steps", STEPS)
-        wait_until(lambda target=target: last_step(run) >= target, process)
+        wait_until(lambda n=number, t=target: len(resumes(run)) == n and last_step(run) >= t, process)
         time.sleep(draw.uniform(0, 0.02))
         process.kill()
         assert command_line.finish(process).code == -signal.SIGKILL
         assert list((run / "checkpoints").glob("step-*/manifest.json"))
     # Stopped as soon as something hidden is seen: if it is there still, the process stands inside a save.
     process, inside = command_line.start(*COMMAND, "--steps", STEPS), False
+
+    def saving():
+        return [name for name in os.listdir(run / "checkpoints") if name.endswith(f".{process.pid}")]
+
     while not inside:
-        wait_until(lambda: any(name.startswith(".step-") for name in os.listdir(run / "checkpoints")), process)
+        wait_until(saving, process)
         os.kill(process.pid, signal.SIGSTOP)
-        inside = any(name.startswith(".step-") for name in os.listdir(run / "checkpoints"))
+        inside = bool(saving())
         os.kill(process.pid, signal.SIGKILL if inside else signal.SIGCONT)
     assert command_line.finish(process).code == -signal.SIGKILL
     finished = command_line(*COMMAND, "--steps", STEPS)
@@ -101,8 +109,7 @@ def test_killed_at_random_moments_and_inside_a_save(again, whole, command_line):
     assert weights(run) == weights(whole / "run")
     assert history(run) == history(whole / "run")
     assert not list((run / "checkpoints").glob(".*"))
-    resumes = [row for row in read_rows(run / "metrics.jsonl") if row["event"] == "resume"]
-    assert len(resumes) == 6
+    assert len(resumes(run)) == 6
 
 
 def test_signals_save_and_exit_and_nothing_is_lost(again, whole, command_line):

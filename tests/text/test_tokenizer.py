@@ -235,18 +235,19 @@ def test_training_on_a_sample_is_even_and_bounded(monkeypatch):
 
 def test_a_long_run_without_blanks_trains_and_encodes_in_bounded_time_and_memory():
     code = (
-        "import resource; from hornbook.text.documents import safe_pieces\n"
+        "import re; from hornbook.text.documents import safe_pieces\n"
         "from hornbook.text.tokenizer import train_bpe\n"
         "line = lambda: safe_pieces('a' * 1_000_000 for _ in range(20))\n"
         "tokenizer = train_bpe(line(), 260)\n"
         "n = sum(len(ids) for ids in tokenizer.encode_document(line()))\n"
-        "print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "print(n, re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     num_tokens, peak = map(int, result.stdout.split())
     assert num_tokens == sum(-(-len(piece) // 8) for piece in safe_pieces("a" * 1_000_000 for _ in range(20)))
     # KiB. `tokenizers` takes 256 pieces at a time and keeps two positions for each byte of them: about 250 MB.
-    assert peak < 450_000 * (1 if sys.platform != "darwin" else 1024)
+    # VmHWM, not ru_maxrss: that one begins with the peak of the process that forked this one.
+    assert peak < 450_000
 
 
 # Files

@@ -14,7 +14,7 @@ Rows = Sequence[Mapping[str, Any]]
 # A change below this is not worth a sentence: 0.02 nats is 2 % of perplexity, whatever the text and the tokenizer.
 WORTH_SAYING_NATS = 0.02
 # Few evaluations of a steep curve look noisier than they are: a move of this size is none of chance, whatever they say.
-SURELY_NATS = 0.5
+SURELY_NATS = 2.0
 
 
 @dataclass(frozen=True)

@@ -194,8 +194,8 @@ def _difference(views: Sequence[Row]) -> str:
         tokens += f'<bdi class="token {side}" style="--n:{min(1.0, abs(change) / 4):.3f}" title="{tip}">{text}</bdi>'
     return (
         f"<section>\n<h2>Which is less surprised</h2>\n{said}\n"
-        f'<p class="note scale"><i class="better"></i><span>the second is less surprised, by 4 nats or more</span>'
-        f'<i></i><span>more surprised</span></p>\n<p class="tokens" dir="auto">{tokens}</p></section>'
+        '<p class="note scale"><span>4 nats less</span><i class="better"></i><i></i><span>4 nats more</span></p>\n'
+        f'<p class="tokens" dir="auto">{tokens}</p></section>'
     )
 
 

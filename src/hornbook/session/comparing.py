@@ -9,7 +9,6 @@ from typing import Any
 from hornbook.evaluation.comparison import compare as compare_reports
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import read_table
-from hornbook.records.result import Report
 from hornbook.session.models import Opened, open_model
 from hornbook.session.scores import score_text
 
@@ -26,16 +25,13 @@ def compare(
     errors of the section [text]. Raises InputError when the scored text differs.
     """
     texts = (on,) if isinstance(on, str) else tuple(on)
-    reports: list[Report] = []
-    opened: list[Opened] = []
-    for model, step in ((a, step_a), (b, step_b)):
-        each = open_model(model, step=step) if isinstance(model, str) else model
+    opened = [
+        open_model(each, step=step) if isinstance(each, str) else each for each, step in ((a, step_a), (b, step_b))
+    ]
+    for each in opened:
         if not texts and each.run is None:
-            raise InputError(
-                f"name a text with --on: {each.name} is not a run, so it has no validation side of its own."
-            )
-        reports.append(score_text(each, texts, text_settings, progress=progress))
-        opened.append(each)
+            raise InputError(f"name a text with --on: {each.name} is no run, so it has no validation side of its own.")
+    reports = [score_text(each, texts, text_settings, progress=progress) for each in opened]
     result = compare_reports(*reports)
     return {"text": reports[0].text, **result, "differing_settings": differing_settings(*opened)}
 
