@@ -8,9 +8,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import hornbook
+
+hypothesis.settings.register_profile("shared machine", deadline=None)  # a test of what is true, not of how fast
+hypothesis.settings.load_profile("shared machine")
 
 MAIN = "import sys; from hornbook.cli import main; sys.exit(main())"
 # A guard against hanging, not a measurement: a machine that is shared may need more.

@@ -66,6 +66,15 @@ def test_another_seed_gives_other_batches():
     assert len(drawn) == 20
 
 
+def test_windows_that_do_not_shift_are_the_same_in_every_epoch_in_another_order():
+    still = Batches(a_part(1_000), context=10, batch=100, seed=5, shift=False)
+    first, second = still.batch(0)[0], still.batch(1)[0]
+    assert sorted(first[:, 0].tolist()) == sorted(second[:, 0].tolist()) == list(range(0, 1_000, 10))
+    assert first.tolist() != second.tolist()
+    moving = Batches(a_part(1_000), context=10, batch=100, seed=5)
+    assert len({int(moving.batch(epoch)[0][0, 0]) % 10 for epoch in range(5)}) > 1
+
+
 def test_types_and_shapes():
     inputs, targets, documents = Batches(a_part(50), context=8, batch=3, seed=0).batch(2, with_documents=True)
     assert inputs.shape == targets.shape == documents.shape == (3, 8)

@@ -43,7 +43,7 @@ def one_by_one(model, prepared, windows, part):
     nats, num_tokens, spelled = [], 0, b""
     model.eval()
     for i in range(windows):
-        start = i * part.num_tokens // windows
+        start = i * max(1, part.num_tokens // CONTEXT) // windows * CONTEXT
         ids = [int(stream[k % len(stream)]) for k in range(start, start + CONTEXT + 1)]
         ids = ids[: 1 + min(CONTEXT, part.num_tokens)]
         with torch.no_grad():

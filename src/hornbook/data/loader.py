@@ -22,7 +22,8 @@ class Batches:
     Raises InputError when the part has fewer than two tokens: then there is nothing to predict.
     """
 
-    def __init__(self, part: Part, *, context: int, batch: int, seed: int) -> None:
+    def __init__(self, part: Part, *, context: int, batch: int, seed: int, shift: bool = True) -> None:
+        """`shift`: whether each epoch cuts the text at other places; if not, every epoch has the same windows."""
         for name, value in (("context", context), ("batch", batch)):
             if value < 1:
                 raise InputError(f"the {name} is {value}, but it must be at least 1")
@@ -31,14 +32,15 @@ class Batches:
                 f"the text has {part.num_tokens} tokens, but at least 2 are needed to predict one from another; "
                 "give a longer text"
             )
-        self.part, self.context, self.batch_size, self.seed = part, context, batch, seed
+        self.part, self.context, self.batch_size, self.seed, self.shift = part, context, batch, seed, shift
         self.tokens_per_epoch = part.num_tokens
         self.windows_per_epoch = num_windows(part.num_tokens, context)
         # A batch touches one epoch or two neighbours, except where an epoch is shorter than a batch and cheap to draw.
         self._windows = lru_cache(maxsize=2)(self._draw_windows)
 
     def _draw_windows(self, epoch: int) -> tuple[int, NDArray[np.int64]]:
-        return epoch_windows(self.tokens_per_epoch, self.context, self.seed, epoch)
+        offset, order = epoch_windows(self.tokens_per_epoch, self.context, self.seed, epoch)
+        return (offset if self.shift else 0), order
 
     def epoch(self, step: int) -> float:
         """How many epochs lie before `step`, by windows."""

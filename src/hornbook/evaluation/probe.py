@@ -23,7 +23,9 @@ class Probe:
     def __init__(self, part: Part, *, context: int, num_tokens: int, byte_lengths: np.ndarray) -> None:
         """`byte_lengths` (vocabulary,) are the bytes that each id spells."""
         windows = max(1, min(num_tokens, part.num_tokens) // context)
-        starts = np.arange(windows, dtype=np.int64) * part.num_tokens // windows
+        # On the grid that training cuts where it does not shift it, so that the windows are the ones it read.
+        places = max(1, part.num_tokens // context)
+        starts = np.arange(windows, dtype=np.int64) * places // windows * context
         tokens = torch.from_numpy(part.take(starts, context + 1))
         self.inputs, self.targets = tokens[:, :-1].clone(), tokens[:, 1:].clone()
         self.targets[:, part.num_tokens :] = IGNORE  # a part shorter than the context is not read twice

@@ -104,6 +104,9 @@ class Train(msgspec.Struct, forbid_unknown_fields=True):
     seed: Annotated[Seed, Meta(description="of weights, data order and dropout")] = 0
     precision: Annotated[Precision | None, Meta(description="of the forward pass; weights stay float32")] = None
     compile: Annotated[bool | None, Meta(description="torch.compile each block")] = None
+    shift_windows: Annotated[
+        bool, Meta(description="each epoch cuts the text at other places; false: at the same, as the book does")
+    ] = True
     document_mask: Annotated[bool, Meta(description="attention never crosses a document")] = False
     early_stop: Annotated[
         Count | None, Meta(description="stop after so many evaluations without a better validation loss")

@@ -45,7 +45,9 @@ def build(settings: Settings, shape: GPTShape, prepared: Prepared, device: torch
     if train.compile:
         for block in model.blocks:
             block.compile()
-    batches = Batches(prepared.train, context=shape.context, batch=train.batch, seed=train.seed)
+    batches = Batches(
+        prepared.train, context=shape.context, batch=train.batch, seed=train.seed, shift=train.shift_windows
+    )
     autocast = torch.autocast(device.type, torch.bfloat16) if train.precision == "bfloat16" else None
     return Parts(model, make_optimizers(settings, model), batches, autocast)
 
