@@ -13,7 +13,7 @@ from hornbook.data.prepare import prepare
 from hornbook.likelihood import sum_nats
 from hornbook.model.generate import generate
 from hornbook.model.initialise import initialise
-from hornbook.optim.adamw import AdamW
+from hornbook.optim import AdamW
 from hornbook.text.documents import documents
 
 with tempfile.TemporaryDirectory() as folder:

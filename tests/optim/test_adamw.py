@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hornbook.optim.adamw import AdamW
+from hornbook.optim import AdamW
 
 SHAPES = {"matrix": (7, 5), "vector": (9,), "table": (20, 3)}
 MOMENTS = {"learning_rate": 3e-3, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8}

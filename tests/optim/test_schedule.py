@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.optim.schedule import multiplier
+from hornbook.optim import multiplier
 
 KINDS = ("wsd", "cosine", "linear", "constant")
 

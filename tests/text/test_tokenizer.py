@@ -219,18 +219,18 @@ def test_a_text_that_gives_fewer_ids_than_asked_for():
 
 
 def test_training_on_a_sample_is_even_and_bounded(monkeypatch):
-    from hornbook.text import training_bpe
+    from hornbook.text import bytelevel
 
     pieces = [f"{i:04d} " + "word " * 199 for i in range(1000)]
-    monkeypatch.setattr(training_bpe, "SAMPLE_BYTES", 100_000)
-    sample = training_bpe._sample(pieces)
+    monkeypatch.setattr(bytelevel, "SAMPLE_BYTES", 100_000)
+    sample = bytelevel._sample(pieces)
     assert 50_000 <= sum(map(len, sample)) <= 100_000
     steps = {int(b[:4]) - int(a[:4]) for a, b in pairwise(sample)}
     assert len(steps) == 1
-    monkeypatch.setattr(training_bpe, "DISTINCT_BYTES", 10_000)
+    monkeypatch.setattr(bytelevel, "DISTINCT_BYTES", 10_000)
     rng = random.Random(0)
     crowded = ["".join(rng.choices("abcdefgh", k=1000)) for _ in range(100)]
-    assert sum(map(len, training_bpe._sample(crowded))) <= 10_000
+    assert sum(map(len, bytelevel._sample(crowded))) <= 10_000
 
 
 def test_a_long_run_without_blanks_trains_and_encodes_in_bounded_time_and_memory():
@@ -473,7 +473,7 @@ def test_the_fast_path_gives_the_ids_of_the_library_for_the_builtin_corpus():
 
     texts = [document.text() for document in builtin_documents()[::25]]
     tokenizer = train_bpe(texts, 2048)
-    theirs = tokenizer_json.reference(tokenizer._content)
+    theirs = tokenizer_json.reference(tokenizer.content)
     for text in texts:
         assert tokenizer.encode(text).tolist() == theirs.encode(text, add_special_tokens=False).ids
 
@@ -491,7 +491,7 @@ def test_merges_that_tiktoken_would_apply_differently_are_left_to_the_library(tm
 
 
 def raw_bytes_content() -> str:
-    return json.dumps(raw_bytes()._content)
+    return json.dumps(raw_bytes().content)
 
 
 # Refusals

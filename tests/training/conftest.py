@@ -5,9 +5,7 @@ from hornbook.data.prepare import prepare
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.model.initialise import initialise
-from hornbook.optim.adamw import AdamW
-from hornbook.optim.groups import groups
-from hornbook.optim.muon import Muon
+from hornbook.optim import AdamW, Muon, groups
 from hornbook.text.documents import documents
 
 

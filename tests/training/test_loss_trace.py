@@ -8,8 +8,7 @@ from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.model.initialise import initialise
 from hornbook.model.weights import write_huggingface
-from hornbook.optim.adamw import AdamW
-from hornbook.optim.groups import groups
+from hornbook.optim import AdamW, groups
 from hornbook.training.step import train_step
 
 STEPS, BATCH, CONTEXT, VOCABULARY, LEARNING_RATE, DECAY, CLIP = 20, 8, 24, 64, 3e-3, 0.1, 1.0

@@ -20,8 +20,7 @@ from hornbook.facts.errors import InputError, WorldError
 from hornbook.facts.shape import FAMILIES, GPTShape, RotaryScaling
 from hornbook.model.decoder import Decoder, rotary_frequencies
 from hornbook.model.weights import Naming, assemble, gather, scatter
-from hornbook.text.gguf_file import GGUFHeader, GGUFTensor, read_header
-from hornbook.text.tokenizer_gguf import tokenizer_metadata
+from hornbook.text.gguf import GGUFHeader, GGUFTensor, read_header, tokenizer_metadata
 
 if TYPE_CHECKING:
     from hornbook.text.tokenizer import Tokenizer

@@ -18,10 +18,7 @@ from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.model.initialise import initialise
-from hornbook.optim.adamw import AdamW
-from hornbook.optim.groups import groups
-from hornbook.optim.muon import Muon
-from hornbook.optim.schedule import multiplier
+from hornbook.optim import AdamW, Muon, groups, multiplier
 from hornbook.planning.choose import Machine
 from hornbook.training.loop import steps
 from hornbook.training.step import Optimizer

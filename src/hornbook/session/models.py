@@ -47,7 +47,7 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
         return Opened(str(path), _eval(model), load_tokenizer(run.folder), run, checkpoint_step(path))
     if path.suffix == ".gguf":
         from hornbook.model.gguf import load_gguf
-        from hornbook.text.tokenizer_gguf import load_gguf_tokenizer
+        from hornbook.text.gguf import load_gguf_tokenizer
 
         return Opened(str(path), _eval(load_gguf(path).to(device())), load_gguf_tokenizer(path))
     from hornbook.model import weights

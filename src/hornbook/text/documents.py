@@ -7,27 +7,32 @@ start of a UTF-8 file is left out and noted. Whatever is wrong with an input is 
 from __future__ import annotations
 
 import bisect
+import json
 import os
 import re
+import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
-from typing import overload
+from typing import Any, overload
+
+import msgspec
 
 from hornbook.facts.errors import InputError
-from hornbook.text.finding import find_files, inner_name, unique_names
-from hornbook.text.reading import (
+from hornbook.text.files import (
     BlankError,
     count_undecodable,
     decoded,
+    find_files,
+    inner_name,
+    line_at,
     sentences,
     separated_parts,
     shown,
     text_start,
+    unique_names,
 )
-from hornbook.text.rows import jsonl_rows, jsonl_text, parquet_rows, parquet_text
 
 PIECE = 1 << 16  # characters; the longest piece, and where a run without whitespace is cut
 
@@ -36,10 +41,6 @@ _WHITESPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205
 # A line break may belong to the punctuation before it ("...\n" is one token for Llama 3 and Qwen), so it comes second.
 _BEFORE_SPACE = re.compile(f"[^{_WHITESPACE}]([ \t\xa0\u3000])")
 _BEFORE_WHITESPACE = re.compile(f"[^{_WHITESPACE}]([{_WHITESPACE}])")
-
-
-def _nothing_replaced() -> int:
-    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Document:
     name: str
     pieces: Callable[[], Iterator[str]]
     path: str = ""
-    replaced: Callable[[], int] = _nothing_replaced
+    replaced: Callable[[], int] = lambda: 0
 
     def text(self) -> str:
         """Return the whole text (pieces joined)."""
@@ -109,13 +110,16 @@ def _cut(text: str, start: int) -> int:
     return start + PIECE
 
 
+_Found = tuple[int, Callable[[int], Document]]  # how many documents a file has, and what makes the i-th
+
+
 class Documents(Sequence[Document]):
     """The documents of all files in order, made when asked for: a row costs 16 bytes here, not an object.
 
     `notes` are sentences about what was left out (byte order marks, blank rows, unknown endings): show them.
     """
 
-    def __init__(self, files: Sequence[tuple[int, Callable[[int], Document]]], notes: Sequence[str]) -> None:
+    def __init__(self, files: Sequence[_Found], notes: Sequence[str]) -> None:
         self._files = files
         self._ends = list(accumulate(count for count, _ in files))
         self.notes = tuple(notes)
@@ -138,11 +142,6 @@ class Documents(Sequence[Document]):
         return make(position - (self._ends[which] - count))
 
 
-def count_replaced(documents: Iterable[Document]) -> int:
-    """Return how many bytes were not UTF-8 and were replaced; reads the documents only with errors="replace"."""
-    return sum(document.replaced() for document in documents)
-
-
 def documents(
     paths: Sequence[str], *, field: str = "text", separator: str | None = None, errors: str = "strict"
 ) -> Documents:
@@ -151,7 +150,7 @@ def documents(
     .txt, .md and any other file that is named are text; .jsonl and .parquet have a document in each row's `field`; each
     of them (but .parquet) also as .gz or .zst. In a folder only these endings count. `separator` (for example
     "<|endoftext|>") splits text files into documents. `errors` is "strict" or "replace" (each undecodable sequence
-    becomes U+FFFD; see `count_replaced`). Rows are checked here, the rest of a text file when it is read.
+    becomes U+FFFD). Rows are checked here, the rest of a text file when it is read.
 
     Raises InputError, with a sentence, for every input that cannot be read as text.
     """
@@ -163,7 +162,7 @@ def documents(
         raise InputError("no text was given; give files, folders or a quoted pattern such as 'texts/*.txt'")
     notes: list[str] = []
     found = unique_names(find_files(paths, notes), notes)
-    files: list[tuple[int, Callable[[int], Document]]] = []
+    files: list[_Found] = []
     for path, name, was_named in found:
         try:
             files.append(_file(path, name, field=field, separator=separator, errors=errors, notes=notes))
@@ -176,10 +175,7 @@ def documents(
     return Documents(files, notes)
 
 
-def _file(
-    path: str, name: str, *, field: str, separator: str | None, errors: str, notes: list[str]
-) -> tuple[int, Callable[[int], Document]]:
-    """Return the number of documents in a file and the function that makes the i-th of them."""
+def _file(path: str, name: str, *, field: str, separator: str | None, errors: str, notes: list[str]) -> _Found:
     inner = inner_name(path).lower()
     if inner.endswith(".parquet") and inner != path.lower():
         raise InputError(f"{shown(path)} is a compressed Parquet file; decompress it, Parquet compresses by itself")
@@ -189,45 +185,31 @@ def _file(
         raise InputError(
             f"{shown(path)} has a document in each row, so a separator does not apply; leave the separator out"
         )
-    is_jsonl = inner.endswith(".jsonl")
-    rows, num_blank = jsonl_rows(path, field) if is_jsonl else parquet_rows(path, field)
-    if not rows:
-        raise BlankError(f'{shown(path)} has no row with text in its field "{field}"')
-    if num_blank:
-        notes.append(f"left out in {name}: {num_blank} rows without text")
-    read = jsonl_text if is_jsonl else parquet_text
-
-    def make(i: int) -> Document:
-        row, where = rows[i]
-        return Document(f"{name}:{row}", partial(_row_pieces, partial(read, path, field, row, where)), path)
-
-    return len(rows), make
+    return _row_file(path, name, inner.endswith(".jsonl"), field=field, notes=notes)
 
 
-def _row_pieces(read: Callable[[], str]) -> Iterator[str]:
-    return safe_pieces([read()])
-
-
-def _text_file(
-    path: str, name: str, *, separator: str | None, errors: str, notes: list[str]
-) -> tuple[int, Callable[[int], Document]]:
+def _text_file(path: str, name: str, *, separator: str | None, errors: str, notes: list[str]) -> _Found:
     start = text_start(path)
     if start:
         notes.append(f"{name} begins with a UTF-8 byte order mark, which is left out")
-    ends = array("q", [start, -1]) if separator is None else separated_parts(path, start, separator.encode())
     # Pairs (start, stop) in bytes; stop -1 is the end of the file.
+    ends = array("q", [start, -1]) if separator is None else separated_parts(path, start, separator.encode())
 
     def make(i: int) -> Document:
         begin, stop = ends[2 * i], ends[2 * i + 1]
         label = name if separator is None else f"{name}#{i + 1}"
-        replaced = partial(count_undecodable, path, begin, stop) if errors == "replace" else _nothing_replaced
-        return Document(label, partial(_text_pieces, path, begin, stop, errors), path, replaced)
+        return _text_document(label, path, begin, stop, errors)
 
     return len(ends) // 2, make
 
 
-def _text_pieces(path: str, start: int, stop: int, errors: str) -> Iterator[str]:
-    return safe_pieces(decoded(path, start, stop, errors))
+def _text_document(name: str, path: str, start: int = 0, stop: int = -1, errors: str = "strict") -> Document:
+    return Document(
+        name,
+        lambda: safe_pieces(decoded(path, start, stop, errors)),
+        path,
+        lambda: count_undecodable(path, start, stop) if errors == "replace" else 0,
+    )
 
 
 def builtin_documents() -> list[Document]:
@@ -246,5 +228,152 @@ def builtin_documents() -> list[Document]:
     folder = os.path.join(spec.submodule_search_locations[0], "data")
     with sentences(folder), open(os.path.join(folder, "metadata.csv"), encoding="utf-8", newline="") as table:
         names = [row["fileid"] for row in sorted(csv.DictReader(table), key=lambda row: (row["date"], row["fileid"]))]
-    paths = [os.path.join(folder, "speeches", f"{name}.txt") for name in names]
-    return [Document(n, partial(_text_pieces, p, 0, -1, "strict"), p) for n, p in zip(names, paths, strict=True)]
+    return [_text_document(name, os.path.join(folder, "speeches", f"{name}.txt")) for name in names]
+
+
+# Rows: of JSON lines and of Parquet. Every row is checked when the file is first seen.
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_string = msgspec.json.Decoder(str)
+
+
+def _row_file(path: str, name: str, is_jsonl: bool, *, field: str, notes: list[str]) -> _Found:
+    rows, num_blank = _jsonl_rows(path, field) if is_jsonl else _parquet_rows(path, field)
+    if not rows:
+        raise BlankError(f'{shown(path)} has no row with text in its field "{field}"')
+    if num_blank:
+        notes.append(f"left out in {name}: {num_blank} rows without text")
+    read = _jsonl_text if is_jsonl else _parquet_text
+
+    def make(i: int) -> Document:
+        row, place = rows[2 * i], rows[2 * i + 1]
+        return Document(f"{name}:{row}", lambda: safe_pieces([read(path, field, row, place)]), path)
+
+    return len(rows) // 2, make
+
+
+def _jsonl_rows(path: str, field: str) -> tuple[array[int], int]:
+    """Return number (from 1) and byte offset of each row with text, as one flat array, and how many were blank.
+
+    Raises InputError with the line number for a row that is no JSON object or whose `field` is missing or no string.
+    """
+    rows: array[int] = array("q")
+    offset = number = num_blank = 0
+    while line := line_at(path, offset):
+        number += 1
+        if not line.isspace():
+            if _jsonl_value(path, field, number, line).strip():
+                rows.extend((number, offset))
+            else:
+                num_blank += 1
+        offset += len(line)
+    return rows, num_blank
+
+
+def _jsonl_text(path: str, field: str, number: int, offset: int) -> str:
+    return _jsonl_value(path, field, number, line_at(path, offset))
+
+
+def _jsonl_value(path: str, field: str, number: int, line: bytes) -> str:
+    where = f"{shown(path)}, line {number}"
+    try:
+        row = _fields.decode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+        if field in row:
+            return _string.decode(row[field])
+    except msgspec.ValidationError:
+        if not line.lstrip(b"\xef\xbb\xbf \t").startswith(b"{"):
+            raise InputError(f'{where}: a row must be a JSON object such as {{"{field}": "..."}}') from None
+        kind = type(json.loads(bytes(row[field]))).__name__
+        raise InputError(f'{where}: the field "{field}" must be a string and is of type {kind}') from None
+    except RecursionError:
+        raise InputError(f"{where}: the JSON is nested too deeply; keep only the text field") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: the row is not UTF-8; convert the file to UTF-8") from None
+    except msgspec.DecodeError as error:
+        if re.search(rb"\\u[dD][89a-fA-F]", line):
+            raise InputError(
+                f"{where}: half of a surrogate pair (\\ud800 to \\udfff) is no character; repair the row"
+            ) from None
+        raise InputError(f"{where}: this is not valid JSON ({error}); one JSON object a line is expected") from None
+    has = ", ".join(f'"{name}"' for name in list(row)[:8]) or "no fields"
+    raise InputError(f'{where}: there is no field "{field}", the row has {has}; name the one with the text by --field')
+
+
+class _Kept(threading.local):
+    key: tuple[str, str, int] | None = None
+    column: Any = None
+
+
+_kept = _Kept()
+
+
+def _parquet_rows(path: str, field: str) -> tuple[array[int], int]:
+    """Return number (from 1) and place (row group << 32 | row within it) of each row, and how many were null or blank.
+
+    Raises InputError without pyarrow, for a damaged file, a missing column or one that does not hold strings.
+    """
+    rows: array[int] = array("q")
+    number = num_blank = 0
+    for group in range(_parquet(path, field).num_row_groups):
+        for i, value in enumerate(_column(path, field, group)):
+            number += 1
+            if _as_text(path, value, number).strip():
+                rows.extend((number, group << 32 | i))
+            else:
+                num_blank += 1
+    return rows, num_blank
+
+
+def _parquet_text(path: str, field: str, number: int, place: int) -> str:
+    return _as_text(path, _column(path, field, place >> 32)[place & 0xFFFFFFFF], number)
+
+
+def _as_text(path: str, value: Any, number: int) -> str:
+    try:
+        return value.as_py() or ""
+    except UnicodeDecodeError:
+        raise InputError(f"{shown(path)}, row {number}: the text is not UTF-8; write the file anew") from None
+
+
+def _parquet(path: str, field: str) -> Any:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise InputError(f'{shown(path)} needs pyarrow; run pip install "hornbook[parquet]"') from None
+    try:
+        with sentences(path):
+            file = parquet.ParquetFile(path)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowException, OSError) as error:
+        raise InputError(
+            f"{shown(path)} is damaged or no Parquet file ({_first_line(error)}); fetch it again"
+        ) from None
+    schema = file.schema_arrow
+    if field not in schema.names:
+        has = ", ".join(f'"{name}"' for name in schema.names[:8])
+        raise InputError(f'{shown(path)} has no column "{field}", only {has}; name the one with the text by --field')
+    kind = schema.field(field).type
+    plain = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    if not (pyarrow.types.is_string(plain) or pyarrow.types.is_large_string(plain)):
+        raise InputError(
+            f'{shown(path)}: the column "{field}" must hold strings and holds {kind}; name another by --field'
+        )
+    return file
+
+
+def _column(path: str, field: str, group: int) -> Any:
+    """Return the column chunk of one row group; the one read last stays in memory."""
+    import pyarrow
+
+    key = (path, field, group)
+    if _kept.key != key:
+        try:
+            _kept.column = _parquet(path, field).read_row_group(group, columns=[field]).column(0)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise InputError(f"{shown(path)} is damaged ({_first_line(error)}); fetch it again") from None
+        _kept.key = key
+    return _kept.column
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0][:120]

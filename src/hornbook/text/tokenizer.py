@@ -13,13 +13,11 @@ import numpy.typing as npt
 
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.text import tokenizer_json
-from hornbook.text.bytelevel import BYTE_CHARACTERS, Ids, fast_encoder
+from hornbook.text.bytelevel import BYTE_CHARACTERS, SURROGATE, Ids, fast_encoder, train_merges
 from hornbook.text.documents import safe_pieces
 from hornbook.text.tokenizer_json import END_OF_TEXT, LARGEST_VOCABULARY, library_errors
-from hornbook.text.training_bpe import train_merges
 
 SMALLEST_BPE = 258  # 256 bytes, <|endoftext|> and one merge
-_SURROGATE = "the text has half of a surrogate pair, which is no character; repair the text"
 
 
 class Tokenizer:
@@ -28,18 +26,15 @@ class Tokenizer:
     kind: "bpe", "characters", "bytes", "gpt2" or "foreign" (written by others); vocabulary: number of ids, special
     ones included; end_of_text: id of <|endoftext|> (foreign: its end-of-sequence token, None without one); beginning:
     id that stands before a document (ours: end_of_text; foreign: its beginning-of-sequence token, None without one);
-    fingerprint: SHA-256 of what decides the ids. Immutable: threads may share it, and they encode side by side.
+    fingerprint: SHA-256 of what decides the ids; content: its tokenizer.json. Immutable: threads may share it, and they
+    encode side by side.
     """
 
     def __init__(
-        self,
-        kind: str,
-        content: dict[str, Any],
-        config: dict[str, Any],
-        encode_piece: Callable[[str], Ids],
+        self, kind: str, content: dict[str, Any], config: dict[str, Any], encode_piece: Callable[[str], Ids]
     ) -> None:
         self.kind = kind
-        self._content = content
+        self.content = content
         self._config = config
         self._encode_piece = encode_piece
         self._specials, self._tokens = tokenizer_json.tables(content)
@@ -91,7 +86,7 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, which transformers' PreTrainedTokenizerFast opens."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, value in (("tokenizer.json", self._content), ("tokenizer_config.json", self._config)):
+        for name, value in (("tokenizer.json", self.content), ("tokenizer_config.json", self._config)):
             text = json.dumps(value, ensure_ascii=False, indent=1)
             (folder / name).write_text(text + "\n", encoding="utf-8", errors="strict", newline="\n")
 
@@ -145,7 +140,7 @@ def make_tokenizer(spec: str, pieces: Callable[[], Iterator[str]], num_bytes: in
 def train_bpe(pieces: Iterable[str], vocabulary: int) -> Tokenizer:
     """Return a byte-level BPE with exactly `vocabulary` ids, <|endoftext|> the last, trained on the pieces.
 
-    A text of more than 200 MB, or of more than 12 MB of different words, is sampled evenly (see `training_bpe`).
+    A text of more than 200 MB, or of more than 12 MB of different words, is sampled evenly (see `train_merges`).
     Raises InputError when `vocabulary` is below 258, or more than the text can give.
     """
     return _trained(pieces, vocabulary, is_exact=True)
@@ -173,7 +168,7 @@ def characters(pieces: Iterable[str]) -> Tokenizer:
     if not seen:
         raise InputError("there is no text to take characters from; give a text, or take the tokenizer bytes")
     if any("\ud800" <= character <= "\udfff" for character in seen):
-        raise InputError(_SURROGATE)
+        raise InputError(SURROGATE)
     vocab = {character: number for number, character in enumerate(sorted(seen))}
     return _ours("characters", tokenizer_json.one_character(vocab))
 
@@ -203,12 +198,16 @@ def load_tokenizer(folder_or_file: Path) -> Tokenizer:
     file = folder_or_file / "tokenizer.json" if folder_or_file.is_dir() else folder_or_file
     if not file.exists() and (folder_or_file / "merges.txt").exists():
         return gpt2(folder_or_file)
-    content = tokenizer_json.read(file)
+    return tokenizer_of(tokenizer_json.read(file), tokenizer_json.read_config(file.parent))
+
+
+def tokenizer_of(content: dict[str, Any], config: dict[str, Any]) -> Tokenizer:
+    """Return the tokenizer of a checked tokenizer.json and its tokenizer_config.json."""
     reference = tokenizer_json.reference(content)  # refuses what the library refuses
     kind = tokenizer_json.kind(content)
     if kind != "foreign":
         return _ours(kind, content, reference)
-    config = tokenizer_json.read_config(file.parent, content)
+    config = tokenizer_json.with_usual_names(config, content)
     return Tokenizer(kind, content, config, _exact_encoder(content, reference))
 
 
@@ -235,7 +234,7 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise InputError(_SURROGATE) from None
+        raise InputError(SURROGATE) from None
 
 
 def _byte_encoder(text: str) -> Ids:
@@ -277,7 +276,7 @@ def _exact_encoder(content: dict[str, Any], reference: Any) -> Callable[[str], I
             if fast is not None and not any(token in text for token in added):
                 return fast(text)
         except UnicodeEncodeError:
-            raise InputError(_SURROGATE) from None
+            raise InputError(SURROGATE) from None
         _utf8(text)
         with library_errors("the tokenizer cannot encode this text"):
             return np.array(reference.encode(text, add_special_tokens=False).ids, dtype=np.int32)

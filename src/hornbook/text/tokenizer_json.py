@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from hornbook.text.bytelevel import BYTE_CHARACTERS, merged_tokens, split_patter
 
 END_OF_TEXT = "<|endoftext|>"
 LARGEST_VOCABULARY = 1 << 22  # ids; a file that asks for more is damaged or hostile
-LARGEST_FILE = 1 << 28  # bytes
 GPT2_FILES = {  # the names others give them, and the SHA-256 that tiktoken_ext/openai_public.py has
     "vocab.bpe": ("merges.txt", "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
     "encoder.json": ("vocab.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
@@ -34,7 +33,19 @@ _BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 def byte_level(vocab: dict[str, int], merges: list[tuple[str, str]], *, use_regex: bool = True) -> dict[str, Any]:
     """Return the content for a byte-level BPE; without `use_regex` nothing is split (the bytes kind)."""
-    model = {
+    step = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": use_regex}
+    return content_of(bpe_model(vocab, merges), step, step, [added_token(len(vocab), END_OF_TEXT)])
+
+
+def one_character(vocab: dict[str, int]) -> dict[str, Any]:
+    """Return the content in which each character is a word; there is no unknown token, so an unseen one is an error."""
+    model = {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}
+    return content_of(model, _ONE_CHARACTER, {"type": "Fuse"}, [added_token(len(vocab), END_OF_TEXT)])
+
+
+def bpe_model(vocab: dict[str, int], merges: Iterable[Sequence[str]], *, ignore_merges: bool = False) -> dict[str, Any]:
+    """Return the `model` of a byte-level BPE."""
+    return {
         "type": "BPE",
         "dropout": None,
         "unk_token": None,
@@ -42,28 +53,32 @@ def byte_level(vocab: dict[str, int], merges: list[tuple[str, str]], *, use_rege
         "end_of_word_suffix": None,
         "fuse_unk": False,
         "byte_fallback": False,
-        "ignore_merges": False,
+        "ignore_merges": ignore_merges,
         "vocab": dict(sorted(vocab.items(), key=lambda item: item[1])),
         "merges": [list(merge) for merge in merges],
     }
-    step = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": use_regex}
-    return _content(model, step, step)
 
 
-def one_character(vocab: dict[str, int]) -> dict[str, Any]:
-    """Return the content in which each character is a word; there is no unknown token, so an unseen one is an error."""
-    model = {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}
-    return _content(model, _ONE_CHARACTER, {"type": "Fuse"})
+def added_token(number: int, token: str, *, special: bool = True) -> dict[str, Any]:
+    """Return an entry of `added_tokens`."""
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": number, "content": token, **plain, "special": special}
 
 
-def _content(model: dict[str, Any], pre_tokenizer: dict[str, Any], decoder: dict[str, Any]) -> dict[str, Any]:
-    end = {"id": len(model["vocab"]), "content": END_OF_TEXT, "single_word": False, "lstrip": False, "rstrip": False}
+def content_of(
+    model: dict[str, Any],
+    pre_tokenizer: dict[str, Any],
+    decoder: dict[str, Any],
+    added: list[dict[str, Any]],
+    normalizer: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the whole content of a tokenizer.json."""
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{**end, "normalized": False, "special": True}],
-        "normalizer": None,
+        "added_tokens": added,
+        "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
         "post_processor": None,
         "decoder": decoder,
@@ -100,10 +115,14 @@ def gpt2_files(path: Path | None) -> tuple[dict[str, int], list[tuple[str, str]]
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Return a tokenizer.json whose parts that are used here have the right form. Raises InputError otherwise."""
+    """Return the checked content of a tokenizer.json. Raises InputError for another or a damaged file."""
     if not file.is_file():
         raise InputError(f"{file} does not exist; give a folder with a tokenizer.json (other formats are not read)")
-    content = _json(file)
+    return checked(_json(file), file)
+
+
+def checked(content: dict[str, Any], file: Path | str) -> dict[str, Any]:
+    """Return a content whose parts that are used here have the right form; `file` names it in the InputError else."""
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") not in ("BPE", "Unigram", "WordLevel"):
         kind = model.get("type") if isinstance(model, dict) else None
@@ -116,8 +135,6 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    if file.stat().st_size > LARGEST_FILE:
-        raise InputError(f"{file} has more than {LARGEST_FILE >> 20} MiB, which no tokenizer needs; fetch it again")
     try:
         content = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -153,18 +170,18 @@ def _are_added(added: Any) -> bool:
     return all(type(token.get("id")) is int and isinstance(token.get("content"), str) for token in added)
 
 
-def read_config(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Return tokenizer_config.json, eos_token and bos_token from special_tokens_map.json or by their usual names."""
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return tokenizer_config.json with what special_tokens_map.json adds; {} when there are none."""
     files = [folder / name for name in ("special_tokens_map.json", "tokenizer_config.json")]
-    config: dict[str, Any] = {}
-    for file in files:
-        if file.is_file():
-            config |= _json(file)
+    return {key: value for file in files if file.is_file() for key, value in _json(file).items()}
+
+
+def with_usual_names(config: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    """Return the config with eos_token and bos_token, by their usual names where it does not have them."""
     specials = [token["content"] for token in content["added_tokens"] if token["special"]]
-    for key, usual in (("eos_token", USUAL_ENDS), ("bos_token", USUAL_BEGINNINGS)):
-        if key not in config:
-            config[key] = next((name for name in usual if name in specials), None)
-    return config
+    usual = {"eos_token": USUAL_ENDS, "bos_token": USUAL_BEGINNINGS}
+    found = {key: next((name for name in names if name in specials), None) for key, names in usual.items()}
+    return found | config
 
 
 def reference(content: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Bytes of a file at an offset, compressed or not, with every failure of the file as one sentence.
+"""Which files a person means, and what they hold, compressed or not; every failure of a file is one sentence.
 
 Documents are re-readable and there may be millions of them in one file, so each thread keeps the file it read last
 open and moves in it; a file that was replaced since is opened anew. Reading backward in a compressed file is slow.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import glob
 import gzip
 import os
 import stat
@@ -15,26 +16,116 @@ import sys
 import threading
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import IO, Any, cast
 
 from hornbook.facts.errors import InputError
 
-CHUNK = 1 << 18  # bytes read at once
+ENDINGS = (".txt", ".md", ".jsonl", ".parquet")
 COMPRESSED = (".gz", ".zst")
-BOMB_BYTES = 1 << 30  # a file is suspected of being a decompression bomb only beyond 1 GiB ...
-BOMB_RATIO = 200  # ... and 200 times its size; text compresses 3 to 20 times
+CHUNK = 1 << 18  # bytes read at once
 LINE_BYTES = 1 << 28  # one row of a .jsonl file has to fit into memory
 
 
-class _Kept(threading.local):
-    key: tuple[str, int, int, int] | None = None
-    size: int = 0
-    stream: IO[bytes] | None = None
+class BlankError(ValueError):
+    """A file without text: an error when it was named, left out and noted when a folder has it among others."""
 
 
-_kept = _Kept()
+# Which files
+
+
+def find_files(paths: Sequence[str], notes: list[str]) -> Iterator[tuple[str, str, bool]]:
+    """Yield (path, name relative to what was given, whether the file itself was named)."""
+    for given in paths:
+        given = os.fspath(given)
+        if os.path.lexists(given):
+            check_kind(given)
+            if os.path.isdir(given):
+                yield from _walk(given, notes)
+            else:
+                yield given, os.path.basename(given), True
+        elif glob.has_magic(given):
+            yield from _matches(given, notes)
+        else:
+            with sentences(given):
+                os.stat(given)
+
+
+def _matches(pattern: str, notes: list[str]) -> Iterator[tuple[str, str, bool]]:
+    base = pattern
+    while glob.has_magic(base):
+        base = os.path.dirname(base)
+    matches = sorted(glob.glob(pattern, recursive=True))
+    if not matches:
+        raise InputError(f"no file matches {shown(pattern)}; quote the pattern and check the folder it begins with")
+    folders = [match for match in matches if os.path.isdir(match)]
+    if len(folders) == len(matches):
+        raise InputError(f"{shown(pattern)} matches only folders; write '**/*.txt' for the files in them")
+    for match in matches:
+        if match not in folders:
+            check_kind(match)
+            yield match, os.path.relpath(match, base or "."), False
+
+
+def _walk(folder: str, notes: list[str]) -> Iterator[tuple[str, str, bool]]:
+    others: Counter[str] = Counter()
+    num_links = num_found = 0
+
+    def fail(error: OSError) -> None:
+        with sentences(error.filename):
+            raise error
+
+    for place, folders, names in os.walk(folder, onerror=fail):
+        num_links += sum(os.path.islink(os.path.join(place, name)) for name in folders)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = os.path.join(place, name)
+            if name.startswith("."):
+                continue
+            ending = os.path.splitext(inner_name(name))[1].lower()
+            if ending not in ENDINGS:
+                others[ending or "no ending"] += 1
+                continue
+            check_kind(path)
+            num_found += 1
+            yield path, os.path.relpath(path, folder), False
+    known = ", ".join(ENDINGS)
+    seen = ", ".join(f"{ending} ({count})" for ending, count in others.most_common(5))
+    if not num_found:
+        has = f"only {seen}" if others else "no files"
+        raise InputError(
+            f"the folder {shown(folder)} has {has}; give other files by a pattern such as '{shown(folder)}/*.py'"
+        )
+    if others:
+        notes.append(f"left out in {shown(folder)}: {seen}; known endings are {known}, others are read when named")
+    if num_links:
+        notes.append(f"left out in {shown(folder)}: {num_links} links to folders, which are not followed")
+
+
+def inner_name(name: str) -> str:
+    """Return the file name without .gz or .zst."""
+    return os.path.splitext(name)[0] if name.lower().endswith(COMPRESSED) else name
+
+
+def unique_names(found: Iterable[tuple[str, str, bool]], notes: list[str]) -> list[tuple[str, str, bool]]:
+    """Drop a file that was given twice; where two files have one name, use their paths as given."""
+    kept: dict[str, tuple[str, str, bool]] = {}
+    num_twice = 0
+    for path, name, was_named in found:
+        real = os.path.realpath(path)
+        num_twice += real in kept
+        kept.setdefault(real, (path, name, was_named))
+    if num_twice:
+        notes.append(f"{num_twice} files were given more than once and are read once")
+    times = Counter(name for _, name, _ in kept.values())
+    named = [(path, name if times[name] == 1 else os.path.normpath(path), was) for path, name, was in kept.values()]
+    return [(path, shown(name).replace(os.sep, "/"), was) for path, name, was in named]
+
+
+# Failures as sentences
 
 
 def shown(path: str) -> str:
@@ -78,23 +169,41 @@ def check_kind(path: str) -> None:
     raise InputError(f"{shown(path)} is {kind}; a document is read more than once, so save the text to a file first")
 
 
-def read_at(path: str, offset: int, size: int) -> bytes:
+# Bytes
+
+
+class _Open:
+    """A file that this thread has open, closed with the thread."""
+
+    def __init__(self, key: tuple[str, int, int, int], stream: IO[bytes]) -> None:
+        self.key, self.stream = key, stream
+
+    def __del__(self) -> None:
+        self.stream.close()
+
+
+class _Kept(threading.local):
+    file: _Open | None = None
+
+
+_kept = _Kept()
+
+
+def _read_at(path: str, offset: int, size: int) -> bytes:
     """Return up to `size` bytes of the (decompressed) content from `offset`; b"" at its end.
 
-    Raises InputError for a missing, unreadable, damaged or suspiciously inflating file.
+    Raises InputError for a missing, unreadable or damaged file.
     """
     with _decompression(path):
         stream = _stream(path)
         stream.seek(offset)
-        data = stream.read(size)
-    _check_bomb(path, offset + len(data))
-    return data
+        return stream.read(size)
 
 
 def line_at(path: str, offset: int) -> bytes:
     """Return the line of the (decompressed) content that starts at `offset`, its line feed included; b"" at the end.
 
-    Raises InputError as `read_at` does, and for a line of more than 256 MiB.
+    Raises InputError for a missing, unreadable or damaged file, and for a line of more than 256 MiB.
     """
     with _decompression(path):
         stream = _stream(path)
@@ -102,29 +211,17 @@ def line_at(path: str, offset: int) -> bytes:
         line = stream.readline(LINE_BYTES + 1)
     if len(line) > LINE_BYTES:
         raise InputError(f"{shown(path)} has a row of more than 256 MiB at byte {offset}; split it into several rows")
-    _check_bomb(path, offset + len(line))
     return line
-
-
-def _check_bomb(path: str, num_bytes: int) -> None:
-    if path.lower().endswith(COMPRESSED) and num_bytes > max(BOMB_BYTES, BOMB_RATIO * _kept.size):
-        raise InputError(
-            f"{shown(path)} expands to more than {BOMB_RATIO} times its size, which text does not; "
-            "decompress it yourself if it is sound"
-        )
 
 
 def _stream(path: str) -> IO[bytes]:
     """Return this thread's open stream of the file, opened anew when it is another or a changed one."""
     state = os.stat(path)
     key = (path, state.st_ino, state.st_mtime_ns, state.st_size)
-    if _kept.stream is None or _kept.key != key:
+    if _kept.file is None or _kept.file.key != key:
         check_kind(path)
-        if _kept.stream is not None:
-            _kept.stream.close()
-        _kept.stream, _kept.key = None, None
-        _kept.stream, _kept.key, _kept.size = _open(path), key, state.st_size
-    return _kept.stream
+        _kept.file = _Open(key, _open(path))
+    return _kept.file.stream
 
 
 def _open(path: str) -> IO[bytes]:
@@ -146,43 +243,13 @@ def _decompression(path: str) -> Iterator[None]:
         raise InputError(f"{shown(path)} is damaged or no zstd file ({error}); fetch or compress it again") from None
 
 
-if sys.version_info >= (3, 14):
-
-    def _zstd() -> Any:
-        from compression import zstd
-
-        return zstd
-
-else:
-
-    def _zstd() -> Any:
-        from backports import zstd
-
-        return zstd
-
-
-_MAGIC = {
-    b"\x7fELF": "a program",
-    b"\x89PNG": "an image",
-    b"\xff\xd8\xff": "an image",
-    b"\x1f\x8b": "gzip data (name it .gz)",
-    b"\x28\xb5\x2f\xfd": "zstd data (name it .zst)",
-    b"\xfd7zXZ\x00": "xz data (decompress it)",
-    b"BZh": "bzip2 data (decompress it)",
-    b"PK\x03\x04": "a zip archive or office document (save its text as .txt)",
-    b"%PDF-": "a PDF file (save its text as .txt)",
-    b"PAR1": "a Parquet file (name it .parquet)",
-    b"GGUF": "a GGUF model",
-}
-
-
-class BlankError(ValueError):
-    """A file without text: an error when it was named, left out and noted when a folder has it among others."""
+def _zstd() -> Any:
+    return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
 
 def _chunks(path: str, start: int, stop: int) -> Iterator[bytes]:
     while stop < 0 or start < stop:
-        chunk = read_at(path, start, CHUNK if stop < 0 else min(CHUNK, stop - start))
+        chunk = _read_at(path, start, CHUNK if stop < 0 else min(CHUNK, stop - start))
         if not chunk:
             return
         yield chunk
@@ -191,14 +258,11 @@ def _chunks(path: str, start: int, stop: int) -> Iterator[bytes]:
 
 def text_start(path: str) -> int:
     """Return where the text starts (after a byte order mark); refuse what is empty, blank or known to be no text."""
-    first = read_at(path, 0, CHUNK)
+    first = _read_at(path, 0, CHUNK)
     if not first:
         raise BlankError(f"{shown(path)} is empty; give a file with text")
     if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise InputError(f"{shown(path)} is UTF-16; convert it with: iconv -f UTF-16 -t UTF-8")
-    kind = next((kind for magic, kind in _MAGIC.items() if first.startswith(magic)), None)
-    if kind and (b"\0" in first or not first.isascii()):  # a text may begin with "GGUF"
-        raise InputError(f"{shown(path)} is no text but {kind}; give a text file")
     start = len(codecs.BOM_UTF8) if first.startswith(codecs.BOM_UTF8) else 0
     if not any(chunk.decode("utf-8", "replace").strip() for chunk in _chunks(path, start, -1)):
         raise BlankError(f"{shown(path)} has only whitespace; give a file with text")

@@ -3,8 +3,8 @@
 import pytest
 
 from hornbook.facts.errors import InputError
+from hornbook.text.gguf import CONTROL, NAMES, NORMAL, UNUSED, tokenizer_json, tokenizer_metadata
 from hornbook.text.tokenizer import characters, gpt2, raw_bytes, train_bpe
-from hornbook.text.tokenizer_gguf import CONTROL, NAMES, NORMAL, UNUSED, tokenizer_json, tokenizer_metadata
 
 TEXT = (
     "Call me Ishmael. Some years ago—never mind how long precisely—having 1234 dollars,\n\n  I'd sail: ñ 日本 🙂.\n" * 3

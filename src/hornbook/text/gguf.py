@@ -1,20 +1,142 @@
-"""The tokenizer inside a GGUF file <-> tokenizer.json. Byte-level BPE only, with splits that are known by name.
+"""GGUF, the file of llama.cpp: its header (metadata, and where its tensors lie), and the tokenizer in it.
 
-GGUF stores tokens, merges and the *name* of the regular expression that splits text before merging.
+The header is read by hand rather than by the `gguf` package, whose reader makes an array of every token (seconds for
+50,000) and loops on a length that the file does not have. Versions 2 and 3.
+
+GGUF stores a tokenizer's tokens, merges and the *name* of the regular expression that splits text before merging;
+only byte-level BPE with splits that are known by name is read and written.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
+import math
+import mmap
+import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from hornbook.facts.errors import InputError
 from hornbook.text.bytelevel import PATTERNS, split_pattern
-from hornbook.text.gguf_file import read_header
-from hornbook.text.tokenizer import Tokenizer, load_tokenizer
+from hornbook.text.tokenizer import Tokenizer, tokenizer_of
+from hornbook.text.tokenizer_json import added_token, bpe_model, checked, content_of
+
+MAGIC = b"GGUF"
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+
+
+@dataclass(frozen=True)
+class GGUFTensor:
+    """Where one tensor lies: `size` with the slowest dimension first, `kind` by GGML's numbering of formats."""
+
+    size: tuple[int, ...]
+    kind: int
+    start: int  # bytes from the beginning of the file
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.size)
+
+
+@dataclass(frozen=True)
+class GGUFHeader:
+    path: Path
+    num_bytes: int
+    metadata: dict[str, Any]
+    tensors: dict[str, GGUFTensor]
+
+
+class _Cut(Exception):
+    """The file ends before what it announces."""
+
+
+class _Cursor:
+    """Reads little-endian values one after the other and never beyond the end."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self.data, self.offset = data, 0
+
+    def take(self, num_bytes: int) -> bytes:
+        end = self.offset + num_bytes
+        if end > len(self.data):
+            raise _Cut
+        taken = self.data[self.offset : end]
+        self.offset = end
+        return taken
+
+    def number(self, code: str) -> Any:
+        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
+
+    def string(self) -> str:
+        return self.take(self.number("Q")).decode("utf-8")
+
+    def value(self, kind: int) -> Any:
+        if kind in _SCALARS:
+            return self.number(_SCALARS[kind])
+        if kind == _STRING:
+            return self.string()
+        if kind != _ARRAY:
+            raise ValueError(f"a value of the unknown kind {kind}")
+        kind, count = self.number("I"), self.number("Q")
+        if kind in _SCALARS:
+            dtype = np.dtype("<" + _SCALARS[kind]) if kind != 7 else np.dtype("?")
+            return np.frombuffer(self.take(count * dtype.itemsize), dtype).tolist()
+        if kind != _STRING:
+            raise ValueError(f"a list of the unknown kind {kind}")
+        if count > len(self.data):  # a string takes 8 bytes at least
+            raise _Cut
+        return [self.string() for _ in range(count)]
+
+
+def read_header(path: Path) -> GGUFHeader:
+    """The metadata and the places of all tensors. Raises InputError for anything that is not a whole GGUF file."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != MAGIC:
+                raise InputError(f"{path} is not a GGUF file: it does not begin with the letters GGUF.")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _header(path, _Cursor(data))
+    except _Cut:
+        raise InputError(f"{path} is cut off: copy or download it again.") from None
+    except (ValueError, struct.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is a damaged GGUF file ({error}): copy or download it again.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _header(path: Path, cursor: _Cursor) -> GGUFHeader:
+    cursor.take(len(MAGIC))
+    version = cursor.number("I")
+    if version not in (2, 3):
+        raise InputError(f"{path} is GGUF of version {version}; read are the little-endian versions 2 and 3.")
+    num_tensors, num_keys = cursor.number("Q"), cursor.number("Q")
+    metadata: dict[str, Any] = {}
+    for _ in range(num_keys):
+        key = cursor.string()
+        metadata[key] = cursor.value(cursor.number("I"))
+    found: dict[str, tuple[tuple[int, ...], int, int]] = {}
+    for _ in range(num_tensors):
+        name, dimensions = cursor.string(), cursor.number("I")
+        if dimensions > 4 or name in found:
+            raise ValueError(f"the tensor {name} has {dimensions} dimensions or stands there twice")
+        size = tuple(cursor.number("Q") for _ in range(dimensions))
+        found[name] = (size[::-1], cursor.number("I"), cursor.number("Q"))
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise ValueError(f"an alignment of {alignment}")
+    start = -(-cursor.offset // alignment) * alignment
+    tensors = {name: GGUFTensor(size, kind, start + offset) for name, (size, kind, offset) in found.items()}
+    return GGUFHeader(path, len(cursor.data), metadata, tensors)
+
+
+# The tokenizer
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's kinds of token
 # The split patterns that are known here (bytelevel.PATTERNS) by llama.cpp's names (llama-vocab.cpp).
@@ -35,11 +157,8 @@ def _pre_tokenizer(pattern: str) -> dict[str, Any]:
 
 def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer of a GGUF file. Raises InputError for files without a byte-level BPE of a known split."""
-    tokenizer, config = tokenizer_json(read_header(Path(path)).metadata, str(path))
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
-            (Path(folder) / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        return load_tokenizer(Path(folder))
+    content, config = tokenizer_json(read_header(Path(path)).metadata, str(path))
+    return tokenizer_of(checked(content, path), config)
 
 
 def tokenizer_json(metadata: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -64,24 +183,14 @@ def tokenizer_json(metadata: Mapping[str, Any], where: str) -> tuple[dict[str, A
     count = max((number + 1 for number, kind in enumerate(types) if kind != UNUSED), default=0)
     types, tokens = types[:count], tokens[:count]
     added = [
-        {
-            "id": number, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
-            "normalized": False, "special": kind == CONTROL,
-        }
+        added_token(number, token, special=kind == CONTROL)
         for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
         if kind in (CONTROL, USER_DEFINED)
-    ]  # fmt: skip
-    model = {
-        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": pattern == "llama3",
-        "vocab": {token: number for number, token in enumerate(tokens)},
-        "merges": [merge.split(" ") for merge in merges],
-    }  # fmt: skip
-    tokenizer = {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
-        "normalizer": {"type": "NFC"} if pattern == "qwen2" else None, "pre_tokenizer": _pre_tokenizer(pattern),
-        "post_processor": None, "decoder": _pre_tokenizer("gpt2"), "model": model,
-    }  # fmt: skip
+    ]
+    vocab = {token: number for number, token in enumerate(tokens)}
+    model = bpe_model(vocab, [merge.split(" ") for merge in merges], ignore_merges=pattern == "llama3")
+    normalizer = {"type": "NFC"} if pattern == "qwen2" else None
+    tokenizer = content_of(model, _pre_tokenizer(pattern), _pre_tokenizer("gpt2"), added, normalizer)
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     for name in ("bos", "eos"):
         number = metadata.get(f"tokenizer.ggml.{name}_token_id")
@@ -101,9 +210,7 @@ def tokenizer_metadata(tokenizer: Tokenizer, vocabulary: int) -> dict[str, Any]:
     Our own tokenizers ask llama.cpp for <|endoftext|> before a text, as in training. Raises InputError when it is
     not a byte-level BPE with a split that llama.cpp knows by name.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save(Path(folder))
-        content = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
+    content = tokenizer.content
     model, merges = content["model"], content["model"].get("merges", [])
     pattern = split_pattern(content.get("pre_tokenizer"))
     if model.get("type") != "BPE" or (content.get("decoder") or {}).get("type") != "ByteLevel":

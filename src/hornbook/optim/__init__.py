@@ -1,1 +1,0 @@
-"""Which parameter is updated how."""
