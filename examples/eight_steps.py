@@ -11,8 +11,8 @@ from hornbook import Decoder, GPTShape, Surprise
 from hornbook.data.loader import Batches
 from hornbook.data.prepare import prepare
 from hornbook.likelihood import sum_nats
+from hornbook.model.decoder import initialise
 from hornbook.model.generate import generate
-from hornbook.model.initialise import initialise
 from hornbook.optim import AdamW
 from hornbook.text.documents import documents
 

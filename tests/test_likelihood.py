@@ -11,8 +11,7 @@ from hornbook import likelihood
 from hornbook.data.packing import IGNORE
 from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import Surprise, chunk_rows, head_nats, perplexity, six_steps, sum_nats, token_nats
-from hornbook.model.decoder import Decoder
-from hornbook.model.initialise import initialise
+from hornbook.model.decoder import Decoder, initialise
 
 
 def drawn(*shape, seed=0, scale=1.0):

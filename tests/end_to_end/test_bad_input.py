@@ -107,6 +107,7 @@ def test_a_field_that_is_not_there_names_those_that_are(run, tmp_path):
     [
         (("trian", "text.txt"), '"train"'),
         (("train", "text.txt", "--stpes", "5"), '"--steps"'),
+        (("train", "text.txt", "--train.bacth", "5"), "hornbook train --help"),
         (("train", "text.txt", "--model.widht=64"), '"--model.width"'),
         (("evaluate", "run", "--per-documents"), '"--per-document"'),
         (("train", "text.txt", "--steps", "0"), "at least 1|>= 1"),

@@ -24,8 +24,7 @@ from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import chunk_rows
-from hornbook.model.decoder import Decoder
-from hornbook.model.initialise import initialise
+from hornbook.model.decoder import Decoder, initialise
 from hornbook.records.result import DocumentRow
 
 VOCABULARY, END = 90, 89

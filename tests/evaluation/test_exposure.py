@@ -4,8 +4,7 @@ import pytest
 from hornbook.evaluation.exposure import exposure_table, exposures, rank_correlation
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder
-from hornbook.model.initialise import initialise
+from hornbook.model.decoder import Decoder, initialise
 from hornbook.text.canaries import REPETITIONS, Canaries, Canary, canary_documents, make_canaries
 from hornbook.text.tokenizer import characters
 

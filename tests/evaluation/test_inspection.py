@@ -11,8 +11,7 @@ from hornbook.evaluation.inspection import gradients, inspect_text, weights
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import six_steps
-from hornbook.model.decoder import Decoder
-from hornbook.model.initialise import count_parameters, initialise
+from hornbook.model.decoder import Decoder, initialise
 from hornbook.text.tokenizer import raw_bytes
 
 TEXT = "The moral is: grow or perish. Ø\n" * 4
@@ -123,7 +122,7 @@ def test_weights_are_counted_once():
     for family in ("gpt2", "qwen3"):
         model = decoder(family)
         seen = weights(model)
-        assert seen["num_parameters"] == count_parameters(model) == model.shape.parameters
+        assert seen["num_parameters"] == sum(p.numel() for p in model.parameters()) == model.shape.parameters
         assert seen["tied"] == model.shape.tied
         assert sum(seen["num_parameters_by_part"].values()) == seen["num_parameters"]
         for row in seen["weights"]:

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from hornbook.evaluation.likes import like_huggingface, like_lm_eval
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder
-from hornbook.model.initialise import initialise
+from hornbook.model.decoder import Decoder, initialise
 from hornbook.text.tokenizer import raw_bytes
 
 TEXTS = [" One text of a few words,\nand a second line.", "Another,  shorter\n", "x"]

@@ -13,9 +13,8 @@ from hornbook.evaluation.memorization import memorization
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import token_nats
-from hornbook.model.decoder import Decoder
+from hornbook.model.decoder import Decoder, initialise
 from hornbook.model.generate import generate
-from hornbook.model.initialise import initialise
 from hornbook.text.canaries import Canaries, canary_documents, make_canaries
 from hornbook.text.documents import builtin_documents
 from hornbook.text.tokenizer import characters

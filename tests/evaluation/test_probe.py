@@ -10,8 +10,7 @@ from hornbook.evaluation import probe as module
 from hornbook.evaluation.corpus import byte_lengths
 from hornbook.evaluation.probe import Probe
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder
-from hornbook.model.initialise import initialise
+from hornbook.model.decoder import Decoder, initialise
 from hornbook.text.documents import documents
 
 CONTEXT = 16

@@ -17,8 +17,7 @@ from hornbook.evaluation.tasks import (
 )
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder
-from hornbook.model.initialise import initialise
+from hornbook.model.decoder import Decoder, initialise
 from hornbook.text.tokenizer import raw_bytes
 
 TOKENIZER = raw_bytes()

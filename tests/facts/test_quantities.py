@@ -48,3 +48,8 @@ def test_every_duration_is_written(seconds: float) -> None:
 
 def test_time_without_end_is_written() -> None:
     assert quantities.format_duration(math.inf) == "for ever"
+
+
+@given(st.floats(0, 40))
+def test_perplexity_is_the_exponential(loss: float) -> None:
+    assert abs(float(quantities.perplexity_text(loss).replace(",", "")) / math.exp(loss) - 1) <= 0.0051

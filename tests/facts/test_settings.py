@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.settings import Settings, differences, fields, from_table, overridden, read_table, to_toml
+from hornbook.facts.settings import Settings, fields, from_table, overridden, read_table, to_toml
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
@@ -123,13 +123,16 @@ def test_changes_by_a_bare_name_or_onto_a_value_are_refused():
             from_table(overridden({"train": 7}, changes), source="recipe.toml")
 
 
-def test_differences():
-    new = from_table({"train": {"steps": 5}, "optimizer": {"beta1": 0.8}}, source="test")
-    assert differences(Settings(), new) == {"optimizer.beta1": (0.9, 0.8), "train.steps": (None, 5)}
-    assert differences(new, new) == {}
-
-
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_of_this_repository(recipe):
     settings = from_table(read_table(recipe), source=recipe.name)
     assert settings != Settings()
+
+
+def test_a_recipe_that_is_not_there_brings_the_nearest_to_mind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "verdict.toml").touch()
+    for name in ("recipes/verdct.toml", "verdict.toml", "verdict"):
+        with pytest.raises(InputError, match=r'did you mean "recipes/verdict.toml"\?'):
+            read_table(Path(name))

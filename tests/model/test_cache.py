@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hornbook.facts.shape import GPTShape
-from hornbook.model.cache import Cache
+from hornbook.model.decoder import Cache
 
 SHAPE = GPTShape(family="qwen3", layers=3, width=32, heads=4, kv_heads=2, context=16, vocabulary=50)
 

@@ -25,8 +25,7 @@ def test_the_chunk_of_logits_is_the_trainer_s() -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.family}-{shape.kv_heads}")
 def test_saved_numbers_are_what_autograd_keeps(shape: GPTShape) -> None:
     """Counted from the saved tensors of the real decoder; within 2 %, for the rotary tables and the norms' scales."""
-    from hornbook.model.decoder import Decoder
-    from hornbook.model.initialise import initialise
+    from hornbook.model.decoder import Decoder, initialise
 
     model = initialise(Decoder(shape), 0)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}

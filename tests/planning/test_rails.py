@@ -45,8 +45,7 @@ def run(
 ) -> list[Course]:  # fmt: skip
     """What the run had recorded at each of its evaluations."""
     from hornbook.likelihood import sum_nats
-    from hornbook.model.decoder import Decoder
-    from hornbook.model.initialise import initialise
+    from hornbook.model.decoder import Decoder, initialise
 
     shape = GPTShape(family=family, layers=2, width=32, heads=2, context=CONTEXT, vocabulary=VOCABULARY)
     model, generator = initialise(Decoder(shape), seed), np.random.default_rng(seed)
@@ -120,8 +119,7 @@ def test_seeded_faults_are_named(settings: dict[str, Any], said: str) -> None:
 
 def test_the_first_loss_of_each_initialisation_is_in_its_range() -> None:
     from hornbook.likelihood import sum_nats
-    from hornbook.model.decoder import Decoder
-    from hornbook.model.initialise import initialise
+    from hornbook.model.decoder import Decoder, initialise
 
     for family, width, vocabulary in (("gpt2", 64, 65), ("gpt2", 256, 1000), ("qwen3", 64, 65), ("llama", 128, 300)):
         shape = GPTShape(family=family, layers=2, width=width, heads=2, context=32, vocabulary=vocabulary)

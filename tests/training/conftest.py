@@ -3,8 +3,7 @@ import torch
 
 from hornbook.data.prepare import prepare
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder
-from hornbook.model.initialise import initialise
+from hornbook.model.decoder import Decoder, initialise
 from hornbook.optim import AdamW, Muon, groups
 from hornbook.text.documents import documents
 

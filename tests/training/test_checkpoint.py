@@ -111,7 +111,7 @@ import os, signal, sys
 from pathlib import Path
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
-from hornbook.model.initialise import initialise
+from hornbook.model.decoder import initialise
 from hornbook.training import checkpoint
 
 folder = Path(sys.argv[1])

@@ -1,6 +1,6 @@
 import math
 
-from hornbook.training.guard import PATIENCE, Guard
+from hornbook.training.loop import PATIENCE, Guard
 from hornbook.training.step import Update
 
 

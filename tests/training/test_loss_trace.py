@@ -5,8 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder
-from hornbook.model.initialise import initialise
+from hornbook.model.decoder import Decoder, initialise
 from hornbook.model.weights import write_huggingface
 from hornbook.optim import AdamW, groups
 from hornbook.training.step import train_step

@@ -16,6 +16,8 @@ from hornbook.facts.errors import InputError, Interrupted, WorldError, suggestio
 class _Parser(argparse.ArgumentParser):
     """argparse, whose errors are one sentence with the nearest valid name."""
 
+    commands: dict[str, _Parser]  # of the whole command line, by name
+
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message[0].lower()}{message[1:]}; see {self.prog} --help.")
 
@@ -85,20 +87,19 @@ def _normal(word: str) -> str:
 
 def _parse(parser: _Parser, argv: list[str]) -> argparse.Namespace:
     arguments, unknown = parser.parse_known_args(argv)
+    command = parser.commands.get(arguments.command, parser)
+    for word in unknown:
+        if word.startswith("-"):
+            option = word.partition("=")[0]
+            known = [name for action in command._actions for name in action.option_strings]
+            raise InputError(f'there is no option "{option}"{suggestion(option, known)}; see {command.prog} --help.')
+    for action in command._positionals._group_actions:
+        if unknown and action.nargs == "?" and getattr(arguments, action.dest) == action.default:
+            setattr(arguments, action.dest, unknown.pop(0))  # one text after options
+    if unknown and "texts" not in arguments:
+        raise InputError(f'"{unknown[0]}" is one argument too many; see {command.prog} --help.')
     if unknown:
-        options = [word for word in unknown if word.startswith("-")]
-        if options:
-            option = options[0].partition("=")[0]
-            known = parser.known[arguments.command or ""]  # type: ignore[attr-defined]
-            raise InputError(f'there is no option "{option}"{suggestion(option, known)}; see hornbook --help.')
-        for name, default in parser.late[arguments.command or ""]:  # type: ignore[attr-defined]
-            if unknown and getattr(arguments, name) == default:
-                setattr(arguments, name, unknown.pop(0))  # one text after options
-        texts = getattr(arguments, "texts", None)
-        if texts is None and unknown:
-            raise InputError(f'"{unknown[0]}" is one argument too many; see hornbook {arguments.command} --help.')
-        if texts is not None:
-            texts += unknown  # texts after options
+        arguments.texts += unknown  # texts after options
     if arguments.command is None and arguments.print_completion is None:
         raise InputError("name a command; see hornbook --help.")
     return arguments
@@ -111,19 +112,13 @@ def build_parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"hornbook {__version__}")
     parser.add_argument("--print-completion", choices=["bash", "zsh", "tcsh"], help="print a shell completion script")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    known = {"": [option for action in parser._actions for option in action.option_strings]}
-    late: dict[str, list[tuple[str, object]]] = {"": []}
     for name, (describe, command) in COMMANDS.items():
         line = (command.__doc__ or "").splitlines()[0]
         sub = commands.add_parser(name, help=line, description=line, allow_abbrev=False)
         sub.set_defaults(print_completion=None)
         describe(sub)
         sub.add_argument("--json", action="store_true", help="print one machine-readable object and nothing else")
-        known[name] = [option for action in sub._actions for option in action.option_strings]
-        late[name] = [
-            (action.dest, action.default) for action in sub._positionals._group_actions if action.nargs == "?"
-        ]
-    parser.known, parser.late = known, late  # type: ignore[attr-defined]
+    parser.commands = commands.choices
     return parser
 
 

@@ -22,8 +22,7 @@ from hornbook.evaluation.corpus import Progress, beginning_of, evaluating, group
 from hornbook.evaluation.intervals import bootstrap_ratio, wilson
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.likelihood import chunk_rows, token_nats
-from hornbook.model.cache import Cache
-from hornbook.model.decoder import Decoder
+from hornbook.model.decoder import Cache, Decoder
 from hornbook.text.tokenizer import Tokenizer
 
 ROUND = 8  # shared beginnings are cut to a multiple, so that more questions have one of equal length

@@ -194,7 +194,9 @@ def read_table(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"there is no recipe at {path}.") from None
+        there = sorted(str(file) for folder in (path.parent, Path("recipes")) for file in folder.glob("*.toml"))
+        near = suggestion(str(path.with_suffix(".toml")), there)
+        raise InputError(f"there is no recipe at {path}{near}.") from None
     except (IsADirectoryError, UnicodeDecodeError):
         raise InputError(f"{path} is not a recipe: a recipe is a TOML file of settings.") from None
     except tomllib.TOMLDecodeError as error:
@@ -220,14 +222,3 @@ def to_toml(settings: Settings) -> str:
     """The settings as a recipe; what is None is left out."""
     table = msgspec.to_builtins(settings)
     return tomli_w.dumps({s: {k: v for k, v in values.items() if v is not None} for s, values in table.items()})
-
-
-def differences(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
-    """Dotted name -> (old, new) for every setting that differs."""
-    found = {}
-    for field in fields():
-        section, key = field.name.split(".")
-        before, after = (getattr(getattr(s, section), key) for s in (old, new))
-        if before != after:
-            found[field.name] = (before, after)
-    return found

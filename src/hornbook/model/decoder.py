@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hornbook.facts.shape import GPTShape, RotaryScaling
-from hornbook.model.cache import Cache
 
 
 class RMSNorm(nn.Module):
@@ -60,6 +59,29 @@ def rotate(x_BHTW: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     cos_TW, sin_TW = rotary
     low, high = x_BHTW.chunk(2, -1)
     return torch.addcmul(x_BHTW * cos_TW, torch.cat([high, low], -1), sin_TW)
+
+
+class Cache:
+    """Keys and values of `length` tokens for each layer, (batch, kv_heads, capacity, head_width), filled in place."""
+
+    def __init__(
+        self, shape: GPTShape, *, batch: int, capacity: int, device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
+        size = (shape.layers, 2, batch, shape.kv_heads, capacity, shape.head_width)
+        self.store = torch.empty(size, device=device, dtype=dtype)
+        self.capacity = capacity
+        self.length = 0
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the new (batch, kv_heads, T, head_width) keys and values; return all so far. `length` moves later."""
+        end = self.length + keys.shape[2]
+        if end > self.capacity:
+            raise ValueError(f"the cache holds {self.capacity} tokens, not {end}.")
+        store = self.store[layer]
+        store[0, :, :, self.length : end] = keys
+        store[1, :, :, self.length : end] = values
+        return store[0, :, :, :end], store[1, :, :, :end]
 
 
 class Attention(nn.Module):
@@ -157,7 +179,7 @@ class Head(nn.Module):
 class Decoder(nn.Module):
     """tokens (B, T) int64 -> logits (B, T, V), in two named halves: `hidden` and `head`.
 
-    The weights are whatever memory holds until `model.initialise` or a file fills them.
+    The weights are whatever memory holds until `initialise` or a file fills them.
     """
 
     def __init__(self, shape: GPTShape, *, dropout: float = 0.0) -> None:
@@ -217,3 +239,32 @@ def attention_mask(T: int, start: int, documents_BT: Tensor | None, device: torc
     if start and T > 1:
         return torch.ones(T, start + T, dtype=torch.bool, device=device).tril(start)
     return None
+
+
+def initialise(model: Decoder, seed: int) -> Decoder:
+    """Fill every weight of `model` in place and return it; the same seed gives the same bits on any device.
+
+    `gpt2`: N(0, 0.02), projections into the residual stream divided by sqrt(2 x layers) (Radford et al. 2019); where
+    the embedding is not tied to the head, it is N(0, 1), so that what the blocks add does not drown it.
+    The others: N(0, 1/(3 x width in)) for matrices, zeros for projections into the residual stream and for an untied
+    head, so that the first step sees the uniform distribution and a loss of exactly ln V.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shape, gpt2 = model.shape, model.shape.family == "gpt2"
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+                continue
+            into_residual = name.endswith(("attention.output.weight", "mlp.down.weight"))
+            if gpt2 and (shape.tied or name != "embedding.weight"):
+                std = 0.02 / math.sqrt(2 * shape.layers) if into_residual else 0.02
+            elif into_residual or name == "head.projection.weight":
+                std = 0.0
+            elif name == "embedding.weight":
+                std = 1 / math.sqrt(shape.width) if shape.tied else 1.0
+            else:
+                std = 1 / math.sqrt(3 * parameter.shape[1])
+            draw = torch.randn(parameter.shape, generator=generator) if std else torch.zeros(parameter.shape)
+            parameter.copy_(draw * std)
+    return model

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from hornbook.facts.errors import InputError
-from hornbook.model.cache import Cache
-from hornbook.model.decoder import Decoder
+from hornbook.model.decoder import Cache, Decoder
 
 
 @dataclass(frozen=True)

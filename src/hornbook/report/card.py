@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hornbook.facts.quantities import perplexity_text
 from hornbook.records.result import Report
-from hornbook.report.numbers import perplexity_text
 
 _USE = {
     "huggingface": """\

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hornbook.report.numbers import perplexity_text
+from hornbook.facts.quantities import perplexity_text
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hornbook.facts.quantities import perplexity_text, probability_text, signed
 from hornbook.report.heatmap import difference_in_words, greedy_in_words, scale_of, view_names
-from hornbook.report.numbers import perplexity_text, probability_text, signed
 from hornbook.report.weights import COLUMNS, weight_rows, weights_in_words
 
 Row = Mapping[str, Any]

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hornbook.facts.metrics import metric
+from hornbook.facts.quantities import perplexity_text, probability_text, signed
 from hornbook.report.html import escape, page
-from hornbook.report.numbers import perplexity_text, probability_text, signed
 from hornbook.report.weights import weights_section
 
 Row = Mapping[str, Any]

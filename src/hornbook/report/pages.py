@@ -7,11 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hornbook.facts.quantities import format_bytes, format_count, format_duration
+from hornbook.facts.quantities import format_bytes, format_count, format_duration, perplexity_text
 from hornbook.report.curves import Evaluation, Rows, evaluations
 from hornbook.report.heatmap import six_steps
 from hornbook.report.html import escape, page
-from hornbook.report.numbers import perplexity_text
 from hornbook.report.plots import COLOURS
 
 Row = Mapping[str, Any]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hornbook.facts.quantities import format_count, format_duration
+from hornbook.facts.quantities import format_count, format_duration, perplexity_text
 from hornbook.records.result import Report
-from hornbook.report.numbers import perplexity_text
 
 
 def _table(rows: Sequence[tuple[str, str, str]], title: str) -> None:

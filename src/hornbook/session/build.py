@@ -16,8 +16,7 @@ from hornbook.data.loader import Batches
 from hornbook.data.shards import Prepared
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder
-from hornbook.model.initialise import initialise
+from hornbook.model.decoder import Decoder, initialise
 from hornbook.optim import AdamW, Muon, groups, multiplier
 from hornbook.planning.choose import Machine
 from hornbook.training.loop import steps

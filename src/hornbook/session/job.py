@@ -24,8 +24,7 @@ from hornbook.session.models import device
 from hornbook.session.signals import Stop, stop_on_signals
 from hornbook.session.start import Start, fresh, resumed
 from hornbook.training import checkpoint as checkpoints
-from hornbook.training.guard import Guard
-from hornbook.training.loop import Step, steps
+from hornbook.training.loop import Guard, Step, steps
 
 
 def train(

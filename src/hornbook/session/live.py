@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from hornbook.facts.quantities import format_count, format_duration
-from hornbook.report.numbers import perplexity_text
+from hornbook.facts.quantities import format_count, format_duration, perplexity_text
 
 PLAIN_SECONDS = 15.0  # between two lines when nothing else is said
 
