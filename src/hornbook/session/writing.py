@@ -52,7 +52,7 @@ def until(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
     """Pieces up to, and without, the first of the `stop` strings; holds back what may be the start of one.
 
     >>> list(until(iter(["one t", "wo th", "ree"]), ["two"]))
-    ['one ']
+    ['one ', '']
     """
     held = ""
     for piece in pieces:
