@@ -76,7 +76,8 @@ def test_windows_that_do_not_shift_are_the_same_in_every_epoch_in_another_order(
 
 
 def test_types_and_shapes():
-    inputs, targets, documents = Batches(a_part(50), context=8, batch=3, seed=0).batch(2, with_documents=True)
+    batches = Batches(a_part(50), context=8, batch=3, seed=0)
+    (inputs, targets), documents = batches.batch(2), batches.documents(2)
     assert inputs.shape == targets.shape == documents.shape == (3, 8)
     assert (inputs.dtype, targets.dtype, documents.dtype) == (np.int64, np.int64, np.int32)
     assert inputs.flags.c_contiguous
@@ -90,7 +91,7 @@ def test_types_and_shapes():
 )
 def test_documents_of_the_inputs_match_a_plain_count(starts, num_shards, step):
     batches = Batches(a_part(100, num_shards, starts), context=13, batch=3, seed=1)
-    inputs, _, documents = batches.batch(step, with_documents=True)
+    (inputs, _), documents = batches.batch(step), batches.documents(step)
     owner = list(itertools.accumulate(1 if p in starts else 0 for p in range(100)))
     np.testing.assert_array_equal(documents, np.array(owner)[inputs] - 1)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,27 +55,17 @@ class Batches:
             starts[rows], lengths[rows] = window_span(self.tokens_per_epoch, self.context, offset, order[places[rows]])
         return starts, lengths
 
-    @overload
-    def batch(
-        self, step: int, *, with_documents: Literal[False] = ...
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
-    @overload
-    def batch(
-        self, step: int, *, with_documents: Literal[True]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]: ...
-
-    def batch(
-        self, step: int, *, with_documents: bool = False
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
-        """Inputs and targets of a step, int64 (batch, context); targets beyond the end of the epoch are IGNORE.
-
-        With `with_documents` also the index of the document of each input, int32 (batch, context), for attention that
-        must not cross documents. Of a part with one document it is 0 everywhere, across the end of the stream too.
-        """
+    def batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Inputs and targets of a step, int64 (batch, context); targets beyond the end of the epoch are IGNORE."""
         starts, lengths = self.spans(step)
         tokens = self.part.take(starts, self.context + 1)
         targets = np.where(np.arange(self.context) < lengths[:, None], tokens[:, 1:], IGNORE)
-        inputs = np.ascontiguousarray(tokens[:, :-1])
-        if not with_documents:
-            return inputs, targets
-        return inputs, targets, self.part.document_ids(starts, self.context)
+        return np.ascontiguousarray(tokens[:, :-1]), targets
+
+    def documents(self, step: int) -> NDArray[np.int32]:
+        """The index of the document of each input of a step, int32 (batch, context).
+
+        For attention that must not cross documents. Of a part with one document it is 0 everywhere, across the end of
+        the stream too.
+        """
+        return self.part.document_ids(self.spans(step)[0], self.context)

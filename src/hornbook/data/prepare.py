@@ -30,6 +30,7 @@ from hornbook.data import shards
 from hornbook.data.shards import MANIFEST, PARTS, Prepared, ShardWriter, open_prepared
 from hornbook.facts.errors import InputError, WorldError
 from hornbook.text.documents import Document, safe_pieces
+from hornbook.text.files import sync
 from hornbook.text.split import Segment, default_rule
 from hornbook.text.split import split as split_documents
 from hornbook.text.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
@@ -371,23 +372,14 @@ def _commit(folder: Path, out: Path, manifest: dict[str, Any]) -> None:
     (folder / "lock").unlink()
     files = {}
     for path in sorted(folder.iterdir()):
-        _sync(path)
+        sync(path)
         files[path.name] = shards.file_entry(path)
     (folder / MANIFEST).write_bytes(shards.manifest_bytes(manifest | {"files": files}))
-    _sync(folder / MANIFEST)
-    _sync(folder)
+    sync(folder / MANIFEST)
+    sync(folder)
     old = shards.old_folder(out)
     if out.exists():
         out.rename(old)
     folder.rename(out)  # cut off just before this, `open_prepared(out)` opens `old`
-    _sync(out.parent)
+    sync(out.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Wait until the disk has a file, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,7 +7,6 @@ llama.cpp rotates neighbouring features of a head where the decoder rotates feat
 from __future__ import annotations
 
 import mmap
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +19,7 @@ from hornbook.facts.errors import InputError, WorldError
 from hornbook.facts.shape import FAMILIES, GPTShape, RotaryScaling
 from hornbook.model.decoder import Decoder, rotary_frequencies
 from hornbook.model.weights import Naming, assemble, gather, scatter
+from hornbook.text.files import sync
 from hornbook.text.gguf import GGUFHeader, GGUFTensor, read_header, tokenizer_metadata
 
 if TYPE_CHECKING:
@@ -237,8 +237,7 @@ def write_gguf(
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()
             writer.close()
-            with aside.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(aside)
             aside.replace(path)
     except OSError as error:
         raise WorldError(f"{path} could not be written: {error.strerror or error}.") from None

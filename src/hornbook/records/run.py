@@ -24,6 +24,7 @@ from typing import Any, Self
 import msgspec
 
 from hornbook.facts.errors import InputError, WorldError
+from hornbook.text.files import sync
 
 Row = dict[str, Any]
 
@@ -228,16 +229,10 @@ def write_aside(path: Path, content: str | bytes) -> Path:
     """
     aside = path.with_name(f".{path.name}.part")
     try:
-        with aside.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+        sync(aside)
         aside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import IO, Any, cast
 
 from hornbook.facts.errors import InputError
@@ -167,6 +168,15 @@ def check_kind(path: str) -> None:
     )
     kind = next((name for is_kind, name in kinds if is_kind(mode)), "no regular file")
     raise InputError(f"{shown(path)} is {kind}; a document is read more than once, so save the text to a file first")
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 # Bytes

@@ -21,6 +21,7 @@ from torch import Tensor
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
+from hornbook.text.files import sync
 from hornbook.training.step import Optimizer
 
 FORMAT = {"format": "hornbook-checkpoint", "version": 1}
@@ -48,12 +49,13 @@ def save(folder: Path, *, step: int, model: Decoder, optimizers: Sequence[Optimi
         }
         manifest = FORMAT | {"step": step, "shape": msgspec.to_builtins(model.shape), "files": files, "state": state}
         manifest |= {"sha256": _hash(msgspec.json.encode(manifest))}  # of all that stands before it
-        _write(aside / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2))
-        _sync(aside)
+        (aside / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+        sync(aside / "manifest.json")
+        sync(aside)
         if final.exists():
             discard(final)
         aside.rename(final)
-        _sync(folder)
+        sync(folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -124,7 +126,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
     from safetensors.torch import save as serialise
 
     content = serialise({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata={"format": "pt"})
-    _write(path, content)
+    path.write_bytes(content)
+    sync(path)
     return {"num_bytes": len(content), "sha256": _hash(content)}
 
 
@@ -168,18 +171,3 @@ def _read_tensors(checkpoint: Path, file: str, manifest: dict[str, Any]) -> dict
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

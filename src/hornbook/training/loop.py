@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,9 @@ def microbatches(
     batches: Batches, number: int, size: int, device: torch.device, document_mask: bool
 ) -> Iterator[Microbatch]:
     """The batch of update `number`, cut into pieces of at most `size` sequences on `device`."""
-    arrays = batches.batch(number, with_documents=True) if document_mask else batches.batch(number)
+    arrays: list[np.ndarray[Any, Any]] = [*batches.batch(number)]
+    if document_mask:
+        arrays.append(batches.documents(number))
     tensors = [torch.from_numpy(array).to(device, non_blocking=True) for array in arrays]
     for start in range(0, len(tensors[0]), size):
         inputs, targets, *documents = (tensor[start : start + size] for tensor in tensors)
