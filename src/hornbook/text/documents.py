@@ -6,16 +6,14 @@ start of a UTF-8 file is left out and noted. Whatever is wrong with an input is 
 
 from __future__ import annotations
 
-import bisect
 import json
 import os
 import re
 import threading
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, overload
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -110,36 +108,10 @@ def _cut(text: str, start: int) -> int:
     return start + PIECE
 
 
-_Found = tuple[int, Callable[[int], Document]]  # how many documents a file has, and what makes the i-th
+class Documents(list[Document]):
+    """Documents in order; `notes` are sentences about what was left out (blank rows, unknown endings): show them."""
 
-
-class Documents(Sequence[Document]):
-    """The documents of all files in order, made when asked for: a row costs 16 bytes here, not an object.
-
-    `notes` are sentences about what was left out (byte order marks, blank rows, unknown endings): show them.
-    """
-
-    def __init__(self, files: Sequence[_Found], notes: Sequence[str]) -> None:
-        self._files = files
-        self._ends = list(accumulate(count for count, _ in files))
-        self.notes = tuple(notes)
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    @overload
-    def __getitem__(self, index: int) -> Document: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Document]: ...
-    def __getitem__(self, index: int | slice) -> Document | list[Document]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        position = index + len(self) if index < 0 else index
-        if not 0 <= position < len(self):
-            raise IndexError(f"document {index} of {len(self)}")
-        which = bisect.bisect_right(self._ends, position)
-        count, make = self._files[which]
-        return make(position - (self._ends[which] - count))
+    notes: tuple[str, ...] = ()
 
 
 def documents(
@@ -162,20 +134,23 @@ def documents(
         raise InputError("no text was given; give files, folders or a quoted pattern such as 'texts/*.txt'")
     notes: list[str] = []
     found = unique_names(find_files(paths, notes), notes)
-    files: list[_Found] = []
+    documents = Documents()
     for path, name, was_named in found:
         try:
-            files.append(_file(path, name, field=field, separator=separator, errors=errors, notes=notes))
+            documents += _file(path, name, field=field, separator=separator, errors=errors, notes=notes)
         except BlankError as blank:
             if was_named or len(found) == 1:
                 raise InputError(str(blank)) from None
             notes.append(f"left out: {blank}")
-    if not sum(count for count, _ in files):
+    if not documents:
         raise InputError(f"none of the {len(found)} files has any text; give files that are not blank")
-    return Documents(files, notes)
+    documents.notes = tuple(notes)
+    return documents
 
 
-def _file(path: str, name: str, *, field: str, separator: str | None, errors: str, notes: list[str]) -> _Found:
+def _file(
+    path: str, name: str, *, field: str, separator: str | None, errors: str, notes: list[str]
+) -> Iterable[Document]:
     inner = inner_name(path).lower()
     if inner.endswith(".parquet") and inner != path.lower():
         raise InputError(f"{shown(path)} is a compressed Parquet file; decompress it, Parquet compresses by itself")
@@ -185,31 +160,29 @@ def _file(path: str, name: str, *, field: str, separator: str | None, errors: st
         raise InputError(
             f"{shown(path)} has a document in each row, so a separator does not apply; leave the separator out"
         )
-    return _row_file(path, name, inner.endswith(".jsonl"), field=field, notes=notes)
+    rows = _jsonl_rows if inner.endswith(".jsonl") else _parquet_rows
+    return _row_file(path, name, rows, field=field, notes=notes)
 
 
-def _text_file(path: str, name: str, *, separator: str | None, errors: str, notes: list[str]) -> _Found:
+def _text_file(path: str, name: str, *, separator: str | None, errors: str, notes: list[str]) -> Iterable[Document]:
     start = text_start(path)
     if start:
         notes.append(f"{name} begins with a UTF-8 byte order mark, which is left out")
-    # Pairs (start, stop) in bytes; stop -1 is the end of the file.
-    ends = array("q", [start, -1]) if separator is None else separated_parts(path, start, separator.encode())
-
-    def make(i: int) -> Document:
-        begin, stop = ends[2 * i], ends[2 * i + 1]
-        label = name if separator is None else f"{name}#{i + 1}"
-        return _text_document(label, path, begin, stop, errors)
-
-    return len(ends) // 2, make
+    parts = [(start, -1)] if separator is None else separated_parts(path, start, separator.encode())
+    for i, (begin, stop) in enumerate(parts):
+        yield _text_document(name if separator is None else f"{name}#{i + 1}", path, begin, stop, errors)
 
 
 def _text_document(name: str, path: str, start: int = 0, stop: int = -1, errors: str = "strict") -> Document:
-    return Document(
-        name,
-        lambda: safe_pieces(decoded(path, start, stop, errors)),
-        path,
-        lambda: count_undecodable(path, start, stop) if errors == "replace" else 0,
-    )
+    """The bytes start:stop of a file (stop -1: to its end)."""
+    pieces = partial(_text_pieces, path, start, stop, errors)
+    if errors == "strict":
+        return Document(name, pieces, path)
+    return Document(name, pieces, path, partial(count_undecodable, path, start, stop))
+
+
+def _text_pieces(path: str, start: int, stop: int, errors: str) -> Iterator[str]:
+    return safe_pieces(decoded(path, start, stop, errors))
 
 
 def builtin_documents() -> list[Document]:
@@ -237,37 +210,38 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
 
 
-def _row_file(path: str, name: str, is_jsonl: bool, *, field: str, notes: list[str]) -> _Found:
-    rows, num_blank = _jsonl_rows(path, field) if is_jsonl else _parquet_rows(path, field)
-    if not rows:
+_Row = tuple[int, str, Callable[[], str]]  # its number from 1, its text, and how to read that again
+
+
+def _row_file(
+    path: str, name: str, rows: Callable[[str, str], Iterator[_Row]], *, field: str, notes: list[str]
+) -> Iterable[Document]:
+    found = num_blank = 0
+    for number, text, read in rows(path, field):
+        if text.strip():
+            found += 1
+            yield Document(f"{name}:{number}", partial(_row_pieces, read), path)
+        else:
+            num_blank += 1
+    if not found:
         raise BlankError(f'{shown(path)} has no row with text in its field "{field}"')
     if num_blank:
         notes.append(f"left out in {name}: {num_blank} rows without text")
-    read = _jsonl_text if is_jsonl else _parquet_text
-
-    def make(i: int) -> Document:
-        row, place = rows[2 * i], rows[2 * i + 1]
-        return Document(f"{name}:{row}", lambda: safe_pieces([read(path, field, row, place)]), path)
-
-    return len(rows) // 2, make
 
 
-def _jsonl_rows(path: str, field: str) -> tuple[array[int], int]:
-    """Return number (from 1) and byte offset of each row with text, as one flat array, and how many were blank.
+def _row_pieces(read: Callable[[], str]) -> Iterator[str]:
+    return safe_pieces([read()])
 
-    Raises InputError with the line number for a row that is no JSON object or whose `field` is missing or no string.
-    """
-    rows: array[int] = array("q")
-    offset = number = num_blank = 0
+
+def _jsonl_rows(path: str, field: str) -> Iterator[_Row]:
+    """Raises InputError with the line number for a row that is no JSON object or whose `field` is no string."""
+    offset = number = 0
     while line := line_at(path, offset):
         number += 1
         if not line.isspace():
-            if _jsonl_value(path, field, number, line).strip():
-                rows.extend((number, offset))
-            else:
-                num_blank += 1
+            read = partial(_jsonl_text, path, field, number, offset)
+            yield number, _jsonl_value(path, field, number, line), read
         offset += len(line)
-    return rows, num_blank
 
 
 def _jsonl_text(path: str, field: str, number: int, offset: int) -> str:
@@ -307,25 +281,17 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
-def _parquet_rows(path: str, field: str) -> tuple[array[int], int]:
-    """Return number (from 1) and place (row group << 32 | row within it) of each row, and how many were null or blank.
-
-    Raises InputError without pyarrow, for a damaged file, a missing column or one that does not hold strings.
-    """
-    rows: array[int] = array("q")
-    number = num_blank = 0
+def _parquet_rows(path: str, field: str) -> Iterator[_Row]:
+    """Raises InputError without pyarrow, for a damaged file, a missing column or one that does not hold strings."""
+    number = 0
     for group in range(_parquet(path, field).num_row_groups):
-        for i, value in enumerate(_column(path, field, group)):
+        for place, value in enumerate(_column(path, field, group)):
             number += 1
-            if _as_text(path, value, number).strip():
-                rows.extend((number, group << 32 | i))
-            else:
-                num_blank += 1
-    return rows, num_blank
+            yield number, _as_text(path, value, number), partial(_parquet_text, path, field, number, group, place)
 
 
-def _parquet_text(path: str, field: str, number: int, place: int) -> str:
-    return _as_text(path, _column(path, field, place >> 32)[place & 0xFFFFFFFF], number)
+def _parquet_text(path: str, field: str, number: int, group: int, place: int) -> str:
+    return _as_text(path, _column(path, field, group)[place], number)
 
 
 def _as_text(path: str, value: Any, number: int) -> str:

@@ -15,7 +15,6 @@ import stat
 import sys
 import threading
 import zlib
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -279,12 +278,12 @@ def text_start(path: str) -> int:
     return start
 
 
-def separated_parts(path: str, start: int, separator: bytes) -> array[int]:
-    """Return start and stop, in bytes, of the parts between separators that are not blank, as one flat array.
+def separated_parts(path: str, start: int, separator: bytes) -> list[tuple[int, int]]:
+    """Return start and stop, in bytes, of the parts between separators that are not blank; stop -1 is the end.
 
     UTF-8 synchronises itself: the separator's bytes occur only where the separator does.
     """
-    ends: array[int] = array("q")
+    parts: list[tuple[int, int]] = []
     begin = position = start
     tail, is_blank = b"", True
     for chunk in _chunks(path, start, -1):
@@ -293,17 +292,17 @@ def separated_parts(path: str, start: int, separator: bytes) -> array[int]:
         done = 0
         while (hit := window.find(separator, done)) >= 0:
             if not (is_blank and not window[done:hit].strip()):
-                ends.extend((begin, base + hit))
+                parts.append((begin, base + hit))
             done = hit + len(separator)
             begin, is_blank = base + done, True
         keep = max(done, len(window) - len(separator) + 1)
         is_blank = is_blank and not window[done:keep].strip()
         tail, position = window[keep:], position + len(chunk)
     if not (is_blank and not tail.strip()):
-        ends.extend((begin, -1))
-    if not ends:
+        parts.append((begin, -1))
+    if not parts:
         raise BlankError(f"{shown(path)} has only separators and whitespace; give a file with text")
-    return ends
+    return parts
 
 
 def decoded(path: str, start: int, stop: int, errors: str) -> Iterator[str]:
