@@ -44,11 +44,11 @@ def test_spread_of_each_kind_of_weight(family, tied):
             assert torch.equal(parameter, torch.full_like(parameter, wanted)), name
             continue
         into_residual = "attention.output" in name or "mlp.down" in name
-        if family == "gpt2" and (tied or not name.startswith("embedding")):
+        if family == "gpt2" and (tied or not name.startswith(("embedding", "positions"))):
             std = 0.02 / math.sqrt(8) if into_residual else 0.02
         elif into_residual or name.startswith("head.projection"):
             std = 0.0
-        elif name.startswith("embedding"):
+        elif name.startswith(("embedding", "positions")):
             std = 1 / math.sqrt(128) if tied else 1.0
         else:
             std = 1 / math.sqrt(3 * parameter.shape[1])
