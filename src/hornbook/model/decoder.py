@@ -192,6 +192,7 @@ class Decoder(nn.Module):
         if shape.tied:
             self.head.projection.weight = self.embedding.weight
         self.dropout = dropout
+        self.recompute = False  # in training, keep only each block's input and compute the rest again when needed
 
     def hidden(self, tokens_BT: Tensor, *, documents_BT: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         """Hidden states (B, T, D) before the last norm.
@@ -218,7 +219,14 @@ class Decoder(nn.Module):
             x = F.dropout(x, self.dropout, self.training)
         mask = attention_mask(T, start, documents_BT, tokens_BT.device)
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotary, mask, cache, layer)
+            if self.recompute and torch.is_grad_enabled():
+                from torch.utils.checkpoint import checkpoint
+
+                x = checkpoint(
+                    block, x, rotary, mask, cache, layer, use_reentrant=False, preserve_rng_state=self.dropout > 0
+                )
+            else:
+                x = block(x, rotary, mask, cache, layer)
         if cache is not None:
             cache.length += T
         return x

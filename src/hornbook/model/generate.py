@@ -9,6 +9,7 @@ Shape letters: B sequences, T tokens, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from hornbook.facts.errors import InputError
 from hornbook.model.decoder import Cache, Decoder
+from hornbook.model.native import NativeDecoder, native_decoder, quantise
 
 
 @dataclass(frozen=True)
@@ -93,17 +95,25 @@ def draw(logits_BV: Tensor, sampling: Sampling, generators: Sequence[torch.Gener
 def generate(
     model: Decoder, prompt_ids: Sequence[int], *, max_tokens: int, temperature: float = 1.0, top_k: int | None = None,
     top_p: float | None = None, min_p: float | None = None, seed: int = 0, stop_ids: Collection[int] = (),
-    cache: bool = True,
+    cache: bool = True, native: bool = False, int8: bool = False,
 ) -> Iterator[int]:  # fmt: skip
     """Yield up to `max_tokens` ids that continue `prompt_ids`; ends before an id of `stop_ids`, which is not yielded.
 
     Draws from its own generator: the same seed gives the same tokens, and no other randomness is touched. The model
-    is used without dropout. Raises InputError for an empty prompt, a prompt longer than the context (the caller keeps
-    its last tokens), ids outside the vocabulary, and sampling values out of range.
+    is used without dropout. `native`: decode with the kernel of `model.native` where it can be built, whose logits
+    differ by rounding. `int8`: with weights of 8 bits, in the kernel or without.
+
+    Raises InputError for an empty prompt, a prompt longer than the context (the caller keeps its last tokens), ids
+    outside the vocabulary, and sampling values out of range.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p)
     prompt = _checked(model, [list(prompt_ids)], max_tokens)
-    rows = _continue(model, prompt, max_tokens, sampling, [torch.Generator().manual_seed(seed)], cache)
+    kernel = None
+    if (native or int8) and cache:
+        kernel = native_decoder(model, capacity=min(model.shape.context, prompt.shape[1] + max_tokens), int8=int8)
+    if int8:  # the prompt is read with the same weights
+        model = quantise(deepcopy(model))
+    rows = _continue(model, prompt, max_tokens, sampling, [torch.Generator().manual_seed(seed)], cache, kernel)
     return _until(frozenset(stop_ids), rows)
 
 
@@ -158,7 +168,7 @@ def _checked(model: Decoder, prompts: list[list[int]], max_tokens: int) -> Tenso
 
 def _continue(
     model: Decoder, read_BT: Tensor, max_tokens: int, sampling: Sampling, generators: list[torch.Generator],
-    cached: bool,
+    cached: bool, kernel: NativeDecoder | None = None,
 ) -> Iterator[list[int]]:  # fmt: skip
     """Yield the next token of each row, `max_tokens` times: the loop of generation."""
     weight, context = model.embedding.weight, model.shape.context
@@ -174,7 +184,11 @@ def _continue(
             if cache is not None:
                 cache.length = 0
         new_BT = read_BT if cache is None else read_BT[:, cache.length :]
-        next_B = draw(_last_logits(model, new_BT.to(weight.device), cache), sampling, generators)
+        if kernel is not None and cache is not None and new_BT.shape[1] == 1:
+            logits_BV = kernel(int(new_BT), cache)
+        else:
+            logits_BV = _last_logits(model, new_BT.to(weight.device), cache)
+        next_B = draw(logits_BV, sampling, generators)
         read_BT = torch.cat([read_BT, next_B[:, None]], 1)
         yield next_B.tolist()
 
@@ -182,10 +196,12 @@ def _continue(
 @torch.inference_mode()
 def _last_logits(model: Decoder, tokens_BT: Tensor, cache: Cache | None) -> Tensor:
     """Logits (B, V) after the last token, without dropout whatever mode the model is in."""
-    training = model.training
-    model.eval()
+    drops = model.training and model.dropout > 0  # walking through the modules costs as much as a small layer
+    if drops:
+        model.eval()
     try:
         logits_BV: Tensor = model.head(model.hidden(tokens_BT, cache=cache)[:, -1])
     finally:
-        model.train(training)
+        if drops:
+            model.train()
     return logits_BV

@@ -38,6 +38,7 @@ def build(settings: Settings, shape: GPTShape, prepared: Prepared, device: torch
     train = settings.train
     assert train.batch is not None
     model = initialise(Decoder(shape, dropout=settings.model.dropout), train.seed).to(device)
+    model.recompute = train.recompute
     if train.compile:
         for block in model.blocks:
             block.compile()

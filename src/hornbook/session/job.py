@@ -26,6 +26,8 @@ from hornbook.session.start import Start, fresh, resumed
 from hornbook.training import checkpoint as checkpoints
 from hornbook.training.loop import Guard, Step, steps
 
+FIRST_PROBE = 2048  # tokens of each side, at most, that are scored before the first update
+
 
 def train(
     *texts: str, recipe: str | Path | None = None, out: str | Path | None = None, from_: str | None = None,
@@ -134,13 +136,8 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
     if start.initial is not None:
         checkpoints.fill(parts.model, checkpoints.weights(start.initial))
     job = Job(start, parts, view)
-    lengths = byte_lengths(start.prepared.tokenizer)
     assert settings.watch.probe_tokens is not None
-    for name, part in (("train", start.prepared.train), ("validation", start.prepared.validation)):
-        if part.num_tokens > 1:
-            job.probes[name] = Probe(
-                part, context=start.shape.context, num_tokens=settings.watch.probe_tokens, byte_lengths=lengths
-            )
+    job.probes = _probes(start, settings.watch.probe_tokens)
     if start.checkpoint is not None:
         job.restore(start.checkpoint)
         view.note(f"going on from step {job.step:,} of {settings.train.steps:,}")
@@ -158,6 +155,16 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
         summary = finish(start, parts.model, view=view, stop=stop, started=started, step=job.step)
         job.run.log({"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason})
     return summary
+
+
+def _probes(start: Start, num_tokens: int) -> dict[str, Probe]:
+    lengths = byte_lengths(start.prepared.tokenizer)
+    sides = {"train": start.prepared.train, "validation": start.prepared.validation}
+    return {
+        name: Probe(part, context=start.shape.context, num_tokens=num_tokens, byte_lengths=lengths)
+        for name, part in sides.items()
+        if part.num_tokens > 1
+    }
 
 
 def _train(job: Job, stop: Stop) -> str:
@@ -240,7 +247,9 @@ def _record(job: Job, done: Step, seconds: float, guard: Guard) -> None:
 def _evaluate(job: Job, stop: Stop) -> bool:
     """Score the probes and record it; False when a signal came meanwhile."""
     scores: dict[str, Surprise] = {}
-    for name, probe in job.probes.items():
+    # Fresh weights are as surprised everywhere: a few windows say so, and the first update need not wait.
+    is_fresh, tokens = job.step == 0 and job.start.initial is None, job.settings.watch.probe_tokens or FIRST_PROBE
+    for name, probe in (_probes(job.start, min(FIRST_PROBE, tokens)) if is_fresh else job.probes).items():
         score = probe.score(job.parts.model, stop)
         if score is None:
             return False

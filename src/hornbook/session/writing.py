@@ -14,18 +14,19 @@ from hornbook.text.tokenizer import Tokenizer
 def generate(
     model: str | Opened, prompt: str = "", *, max_tokens: int = 200, temperature: float = 0.8, top_k: int | None = None,
     top_p: float | None = None, min_p: float | None = None, seed: int = 0, stop: Sequence[str] = (),
-    step: int | None = None,
+    step: int | None = None, int8: bool = False,
 ) -> Iterator[str]:  # fmt: skip
     """Yield pieces of text that continue `prompt`, until `max_tokens`, the end of the document, or a `stop` string.
 
-    A prompt longer than the context keeps its last tokens. An empty prompt starts a document. Raises InputError.
+    A prompt longer than the context keeps its last tokens. An empty prompt starts a document. `int8` rounds the
+    weights to 8 bits: faster on a CPU, a little more surprised. Raises InputError.
     """
     opened = open_model(model, step=step) if isinstance(model, str) else model
     ids = prompt_ids(opened, prompt)
     end = opened.tokenizer.end_of_text
     tokens = continue_ids(
         opened.model, ids[-opened.model.shape.context :], max_tokens=max_tokens, temperature=temperature, top_k=top_k,
-        top_p=top_p, min_p=min_p, seed=seed, stop_ids=() if end is None else (end,),
+        top_p=top_p, min_p=min_p, seed=seed, stop_ids=() if end is None else (end,), native=True, int8=int8,
     )  # fmt: skip
     yield from until(_decoded(opened.tokenizer, tokens), [word for word in stop if word])
 

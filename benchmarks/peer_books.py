@@ -1,0 +1,72 @@
+"""The peer: transformers' Trainer and a Llama of about 7M parameters (6 layers of 256) on prepared ids, by the clock.
+
+AdamW fused, cosine, 5 % warm-up, 16 sequences of 256 a step. The number of steps is what fits SECONDS, found in a short
+trial whose time does not count. Prints one JSON object and leaves a Hugging Face folder.
+
+    python benchmarks/peer_books.py IDS OUT LEARNING_RATE (SECONDS | --steps N)
+"""
+
+import json
+import sys
+import time
+
+STARTED = time.monotonic()
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments  # noqa: E402
+
+CONTEXT, BATCH, VOCABULARY, TRIAL = 256, 16, 4096, 6
+
+
+def model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=VOCABULARY, hidden_size=256, intermediate_size=704, num_hidden_layers=6, num_attention_heads=4,
+            max_position_embeddings=CONTEXT, bos_token_id=VOCABULARY - 1, eos_token_id=VOCABULARY - 1,
+        )
+    )  # fmt: skip
+
+
+class Rows(torch.utils.data.Dataset):
+    def __init__(self, path: str) -> None:
+        ids = np.fromfile(path, np.uint16).astype(np.int64)
+        self.rows = torch.from_numpy(ids[: len(ids) // CONTEXT * CONTEXT]).view(-1, CONTEXT)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.rows[index], "labels": self.rows[index]}
+
+
+def train(rows: Rows, out: str, rate: float, steps: int) -> LlamaForCausalLM:
+    arguments = TrainingArguments(
+        out, per_device_train_batch_size=BATCH, max_steps=steps, learning_rate=rate, lr_scheduler_type="cosine",
+        warmup_steps=max(1, steps // 20), weight_decay=0.1, adam_beta2=0.95, optim="adamw_torch_fused", seed=0,
+        save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True, logging_steps=50,
+    )  # fmt: skip
+    fresh = model()
+    Trainer(fresh, arguments, train_dataset=rows).train()
+    return fresh
+
+
+def main() -> None:
+    ids, out, rate, *length = sys.argv[1:]
+    rows = Rows(ids)
+    if length[0] == "--steps":
+        steps, trial = int(length[1]), 0.0
+    else:
+        begin = time.monotonic()
+        train(rows, out, float(rate), TRIAL)
+        trial = time.monotonic() - begin
+        steps = int((float(length[0]) - (begin - STARTED)) / (trial / TRIAL))
+    trained = train(rows, out, float(rate), steps)
+    seconds = time.monotonic() - STARTED - trial
+    trained.save_pretrained(out)
+    print(json.dumps({"wall_seconds": seconds, "steps": steps}))
+
+
+if __name__ == "__main__":
+    main()

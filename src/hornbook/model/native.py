@@ -1,0 +1,175 @@
+"""Decoding at batch 1 by `decode.cpp`, built with g++ on first use; `decoder.py` is its oracle and its fallback.
+
+PyTorch multiplies a matrix by one vector on one thread and stops at half of what the memory gives; and on small models
+the calls cost more than the sums. int8 weights (one scale a row) make what is read four times smaller.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import subprocess
+import tempfile
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hornbook.model.decoder import Block, Cache, Decoder, rotary_frequencies, rotary_table
+
+COMPILE = ("g++", "-O3", "-march=native", "-fopenmp", "-fPIC", "-fno-math-errno", "-c")
+MAX_THREADS = 16  # more wait for each other longer than they save
+ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "silu": 2}
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = (
+        ("weight", ctypes.c_void_p), ("scale", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("rows", ctypes.c_int),
+        ("columns", ctypes.c_int),
+    )  # fmt: skip
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p))
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        ("attention_norm", _Norm), ("query", _Matrix), ("key", _Matrix), ("value", _Matrix), ("output", _Matrix),
+        ("query_norm", _Norm), ("key_norm", _Norm), ("mlp_norm", _Norm), ("up", _Matrix), ("gate", _Matrix),
+        ("down", _Matrix),
+    )  # fmt: skip
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int) for name in (
+            "layers", "width", "heads", "kv_heads", "head_width", "centred", "activation")),
+        ("epsilon", ctypes.c_float), ("embedding", ctypes.c_void_p), ("positions", ctypes.c_void_p),
+        ("layer", ctypes.POINTER(_Layer)), ("norm", _Norm), ("head", _Matrix),
+    )  # fmt: skip
+
+
+def quantised_rows(weight_RC: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 rows and the scale of each, (R, C) and (R,): the largest of a row becomes 127.
+
+    >>> quantised_rows(torch.tensor([[1.27, -0.5], [0.0, 0.0]]))[0].tolist()
+    [[127, -50], [0, 0]]
+    """
+    scale_R = weight_RC.abs().amax(1) / 127
+    return (weight_RC / scale_R.clamp_min(1e-30)[:, None]).round().to(torch.int8), scale_R
+
+
+@torch.no_grad()
+def quantise(model: Decoder) -> Decoder:
+    """Replace the weight of every linear layer by what its int8 rows spell, in place: the oracle of int8 decoding, by
+    which its loss can be measured. The embedding stays; a tied head gets weights of its own.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            rows, scale = quantised_rows(module.weight)
+            module.weight = nn.Parameter(rows.float() * scale[:, None], requires_grad=False)
+    return model
+
+
+@lru_cache
+def library() -> ctypes.CDLL | None:
+    """The built kernel, from the user's cache; None where it cannot be built: then PyTorch decodes."""
+    source = files("hornbook.model").joinpath("decode.cpp").read_bytes()
+    cpu = next((line for line in _lines("/proc/cpuinfo") if line.startswith(("flags", "Features"))), "")
+    key = hashlib.sha256(b"\0".join([source, " ".join(COMPILE).encode(), cpu.encode()])).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hornbook"
+    built = folder / f"decode-{key}.so"
+    try:
+        if not built.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as aside:
+                (Path(aside) / "decode.cpp").write_bytes(source)
+                # Linked without libgomp: PyTorch's, which is loaded already, then shares its threads with us.
+                for command in ((*COMPILE, "decode.cpp"), ("g++", "-shared", "-o", built.name, "decode.o")):
+                    subprocess.run(command, cwd=aside, check=True, capture_output=True, timeout=120)
+                (Path(aside) / built.name).replace(built)
+        loaded = ctypes.CDLL(str(built))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    loaded.decode.restype = None
+    return loaded
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).is_file() else []
+
+
+class NativeDecoder:
+    """Logits after one more token, reading and filling a `Cache` of one sequence as the decoder does.
+
+    Holds the model's own weights (float32) or int8 rows of them. Weights must not move while it is used.
+    """
+
+    def __init__(self, model: Decoder, *, capacity: int, int8: bool, kernel: ctypes.CDLL) -> None:
+        shape, self.kernel, self.capacity = model.shape, kernel, capacity
+        self.kept: list[Tensor] = []  # what the kernel points at
+        self.threads = min(torch.get_num_threads(), MAX_THREADS)
+        self.int8 = int8
+        layers = (_Layer * shape.layers)()
+        for i, block in enumerate(model.blocks):
+            assert isinstance(block, Block)
+            a, m = block.attention, block.mlp
+            layers[i] = _Layer(
+                self._norm(block.attention_norm), self._matrix(a.query), self._matrix(a.key), self._matrix(a.value),
+                self._matrix(a.output), self._norm(a.query_norm), self._norm(a.key_norm), self._norm(block.mlp_norm),
+                self._matrix(m.up), self._matrix(m.gate), self._matrix(m.down),
+            )  # fmt: skip
+        positions = self._pointer(model.positions.weight) if model.positions is not None else None
+        self.model = _Model(
+            shape.layers, shape.width, shape.heads, shape.kv_heads, shape.head_width, shape.kind.norm == "layer",
+            ACTIVATIONS[shape.activation or "silu"], shape.norm_epsilon, self._pointer(model.embedding.weight),
+            positions, layers, self._norm(model.head.norm), self._matrix(model.head.projection),
+        )  # fmt: skip
+        self.rotary: tuple[int | None, int | None] = (None, None)
+        if model.positions is None:
+            frequencies = rotary_frequencies(shape.head_width, shape.rope_base, shape.rope_scaling)
+            cos, sin = rotary_table(torch.arange(capacity), frequencies)
+            self.rotary = (self._pointer(cos), self._pointer(sin))
+        between = 2 * shape.width + 2 * (shape.heads + shape.kv_heads) * shape.head_width + 2 * shape.hidden
+        self.scratch = torch.empty(between + self.threads * (shape.width + capacity + 8))
+        self.logits = torch.empty(1, shape.vocabulary)
+
+    def __call__(self, token: int, cache: Cache) -> Tensor:
+        """Logits (1, V) after `token`; they are overwritten by the next call."""
+        cos, sin = self.rotary
+        self.kernel.decode(
+            ctypes.byref(self.model), ctypes.c_int64(token), cache.length, ctypes.c_void_p(cache.store.data_ptr()),
+            cache.capacity, ctypes.c_void_p(cos), ctypes.c_void_p(sin), ctypes.c_void_p(self.scratch.data_ptr()),
+            ctypes.c_void_p(self.logits.data_ptr()), self.threads,
+        )  # fmt: skip
+        cache.length += 1
+        return self.logits
+
+    def _pointer(self, tensor: Tensor) -> int:
+        self.kept.append(tensor.detach().contiguous())
+        return self.kept[-1].data_ptr()
+
+    def _norm(self, norm: nn.Module) -> _Norm:
+        weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+        return _Norm(*(None if t is None else self._pointer(t) for t in (weight, bias)))
+
+    def _matrix(self, linear: nn.Linear | None) -> _Matrix:
+        if linear is None:
+            return _Matrix()
+        bias = None if linear.bias is None else self._pointer(linear.bias)
+        weight, scale = quantised_rows(linear.weight.detach()) if self.int8 else (linear.weight, None)
+        pointers = (self._pointer(weight), None if scale is None else self._pointer(scale), bias)
+        return _Matrix(*pointers, *linear.weight.shape)
+
+
+def native_decoder(model: Decoder, *, capacity: int, int8: bool) -> NativeDecoder | None:
+    """The kernel for `model`, or None where PyTorch must decode: another device or dtype, or no compiler."""
+    weight = model.embedding.weight
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return None
+    kernel = library()
+    return None if kernel is None else NativeDecoder(model, capacity=capacity, int8=int8, kernel=kernel)
