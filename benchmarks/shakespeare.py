@@ -8,6 +8,7 @@ of ours is what `hornbook evaluate --window 64 --stride 64` says on the same las
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -43,6 +44,7 @@ def side(name: str, which: str, folder: Path) -> dict[str, Any]:
         return {"value": done["wall_seconds"], "loss": done["loss_nats_per_token"]}
     recipe = str(HERE.parent / "recipes" / "shakespeare-char.toml")
     command = [sys.executable, "-m", "hornbook", "train", "text.txt", "--recipe", recipe, "--out", str(out)]
+    shutil.rmtree(folder / "prepared", ignore_errors=True)  # every sample prepares the text itself
     began = time.time()
     subprocess.run([*command, "--seed", str(seed)], check=True, cwd=folder, capture_output=True)
     exit_seconds = time.time() - began
