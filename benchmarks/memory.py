@@ -39,6 +39,7 @@ def rows() -> Any:
 def hornbook(folder: Path, recompute: bool) -> float:
     import torch
 
+    from hornbook.data.packing import IGNORE
     from hornbook.model.weights import load_huggingface
     from hornbook.optim import AdamW, groups
     from hornbook.training.step import train_step
@@ -51,7 +52,7 @@ def hornbook(folder: Path, recompute: bool) -> float:
     losses = []
     for step in range(STEPS):
         inputs = rows()[step * BATCH : (step + 1) * BATCH]
-        targets = torch.cat([inputs[:, 1:], torch.full((BATCH, 1), -100)], 1)
+        targets = torch.cat([inputs[:, 1:], torch.full((BATCH, 1), IGNORE)], 1)
         update = train_step(model, optimizers, [(inputs, targets, None)], multiplier=1.0, clip_norm=1.0)
         assert update is not None
         losses.append(update.loss)
