@@ -82,7 +82,8 @@ def read_gguf(path: str | Path) -> tuple[GPTShape, dict[str, Tensor]]:
     gguf = _package()
     header = read_header(Path(path))
     with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        shape = _shape(header, tied=_is_tied(gguf, header, data))
+        divisors = _dequantized(gguf, header, _ROPE_FACTORS, data) if _ROPE_FACTORS in header.tensors else None
+        shape = _shape(header, tied=_is_tied(gguf, header, data), rope_divisors=divisors)
         stored = {name: tensor.size for name, tensor in header.tensors.items() if name != _ROPE_FACTORS}
         if shape.tied:
             stored.pop(_HEAD, None)
@@ -140,7 +141,7 @@ def _is_tied(gguf: Any, header: GGUFHeader, data: mmap.mmap) -> bool:
     return bool(kind == other_kind and np.array_equal(raw, other))
 
 
-def _shape(header: GGUFHeader, *, tied: bool) -> GPTShape:
+def _shape(header: GGUFHeader, *, tied: bool, rope_divisors: Tensor | None) -> GPTShape:
     """The shape that the metadata describes; raises InputError for what the decoder does not have."""
     metadata, where = header.metadata, header.path
     family = metadata.get("general.architecture")
@@ -178,21 +179,21 @@ def _shape(header: GGUFHeader, *, tied: bool) -> GPTShape:
         kv_heads=number("attention.head_count_kv", heads), hidden=number("feed_forward_length"), context=context,
         vocabulary=embedding.size[0], tied=tied, rope_base=base,
         norm_epsilon=float(number(epsilon, None, float)),
-        rope_scaling=None if family == "gpt2" else _rope_scaling(header, family, head_width, base),
+        rope_scaling=None if family == "gpt2" else _rope_scaling(header, family, head_width, base, rope_divisors),
     )  # fmt: skip
 
 
-def _rope_scaling(header: GGUFHeader, family: str, head_width: int, base: float) -> RotaryScaling | None:
+def _rope_scaling(
+    header: GGUFHeader, family: str, head_width: int, base: float, divisors: Tensor | None
+) -> RotaryScaling | None:
     """Linear scaling from the metadata; Llama 3's from the tensor of divisors, which is what GGUF keeps of it."""
     metadata = header.metadata
     kind = metadata.get(f"{family}.rope.scaling.type", "none")
     factor = metadata.get(f"{family}.rope.scaling.factor", metadata.get(f"{family}.rope.scale_linear", 1.0))
     if kind not in ("none", "linear") or not isinstance(factor, (int, float)) or factor <= 0:
         raise InputError(f'{header.path} has rotary scaling "{kind}" by {factor}: only linear and llama3 are read.')
-    if _ROPE_FACTORS not in header.tensors:
+    if divisors is None:
         return RotaryScaling("linear", float(factor)) if factor != 1 else None
-    with header.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        divisors = _dequantized(_package(), header, _ROPE_FACTORS, data)
     plain = rotary_frequencies(head_width, base, None)
     for original in [8192, *(2**power for power in range(4, 21))]:
         scaling = RotaryScaling("llama3", float(divisors.max()), 1.0, 4.0, original)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hornbook.facts.errors import InputError
 from hornbook.text.bytelevel import BYTE_CHARACTERS, merged_tokens, split_pattern, to_bytes
 
@@ -121,6 +123,12 @@ def read(file: Path) -> dict[str, Any]:
     return checked(_json(file), file)
 
 
+class _Added(msgspec.Struct):
+    id: int
+    content: str
+    special: bool = False
+
+
 def checked(content: dict[str, Any], file: Path | str) -> dict[str, Any]:
     """Return a content whose parts that are used here have the right form; `file` names it in the InputError else."""
     model = content.get("model")
@@ -129,8 +137,17 @@ def checked(content: dict[str, Any], file: Path | str) -> dict[str, Any]:
         raise InputError(f"{file} has a model of type {kind}; GPT-style models have BPE, Unigram or WordLevel")
     model.setdefault("type", "BPE")
     content["added_tokens"] = content.get("added_tokens") or []
-    if not (_is_vocabulary(model) and _are_merges(model) and _are_added(content["added_tokens"])):
-        raise InputError(f"{file} is damaged: its vocabulary, merges or added tokens have not the expected form")
+    try:
+        msgspec.convert(content["added_tokens"], list[_Added])
+        msgspec.convert(model.get("vocab"), list[tuple[str, float]] if model["type"] == "Unigram" else dict[str, int])
+        merges = msgspec.convert(model.get("merges") if model["type"] == "BPE" else [], list[str | tuple[str, str]])
+    except msgspec.ValidationError as error:
+        raise InputError(f"{file} is damaged: {error}; fetch it again") from None
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    if any(len(pair) != 2 or not {*pair, "".join(pair)} <= model["vocab"].keys() for pair in pairs):
+        raise InputError(f"{file} is damaged: a merge is not of two tokens of its vocabulary; fetch it again")
+    for token in content["added_tokens"]:
+        token.setdefault("special", False)
     return content
 
 
@@ -142,32 +159,6 @@ def _json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{file} is not a JSON object; fetch it again")
     return content
-
-
-def _is_vocabulary(model: dict[str, Any]) -> bool:
-    vocab = model.get("vocab")
-    if model["type"] == "Unigram":
-        pairs = vocab if isinstance(vocab, list) else [None]
-        return all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs)
-    return isinstance(vocab, dict) and all(type(number) is int for number in vocab.values())
-
-
-def _are_merges(model: dict[str, Any]) -> bool:
-    merges = model.get("merges") if model["type"] == "BPE" else []
-    if not isinstance(merges, list):
-        return False
-    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
-    if not all(isinstance(pair, list) and len(pair) == 2 and all(isinstance(t, str) for t in pair) for pair in pairs):
-        return False
-    return all(token in model["vocab"] for pair in pairs for token in (*pair, "".join(pair)))
-
-
-def _are_added(added: Any) -> bool:
-    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
-        return False
-    for token in added:
-        token.setdefault("special", False)
-    return all(type(token.get("id")) is int and isinstance(token.get("content"), str) for token in added)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
