@@ -19,7 +19,6 @@ from hornbook.facts.errors import InputError
 
 Ids = npt.NDArray[np.int32]
 
-SURROGATE = "the text has half of a surrogate pair, which is no character; repair the text"
 SAMPLE_BYTES = 200_000_000  # the training text is thinned to at most this much, evenly
 DISTINCT_BYTES = 12_000_000  # ... and so that its different words are at most about this much (see `_sample`)
 WORD_BYTES = 64  # longer words are cut for training: merging takes time quadratic in the length of a word
@@ -49,6 +48,14 @@ PATTERNS = {
 }
 _GPT2_AS_PUBLISHED = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _BY_REGEX = {_GPT2_AS_PUBLISHED: "gpt2", **{PATTERNS[name]: name for name in ("llama3", "qwen2", "o200k")}}
+
+
+def utf8(text: str) -> bytes:
+    """Return the bytes of a text. Raises InputError for half of a surrogate pair."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InputError("the text has half of a surrogate pair, which is no character; repair the text") from None
 
 
 def to_bytes(token: str) -> bytes | None:
@@ -218,10 +225,7 @@ def _sample(pieces: Iterable[str]) -> list[bytes]:
     for i, piece in enumerate(pieces):
         if i % stride or not piece:
             continue
-        try:
-            kept.append(piece.encode())
-        except UnicodeEncodeError:
-            raise InputError(SURROGATE) from None
+        kept.append(utf8(piece))
         size += len(kept[-1])
         while size > SAMPLE_BYTES and len(kept) > 1:
             kept, stride = kept[::2], stride * 2

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.text import tokenizer_json
-from hornbook.text.bytelevel import BYTE_CHARACTERS, SURROGATE, Ids, fast_encoder, train_merges
+from hornbook.text.bytelevel import BYTE_CHARACTERS, Ids, fast_encoder, train_merges, utf8
 from hornbook.text.documents import safe_pieces
 from hornbook.text.tokenizer_json import END_OF_TEXT, LARGEST_VOCABULARY, library_errors
 
@@ -167,8 +167,7 @@ def characters(pieces: Iterable[str]) -> Tokenizer:
         seen.update(piece)
     if not seen:
         raise InputError("there is no text to take characters from; give a text, or take the tokenizer bytes")
-    if any("\ud800" <= character <= "\udfff" for character in seen):
-        raise InputError(SURROGATE)
+    utf8("".join(seen))  # refuses half of a surrogate pair
     vocab = {character: number for number, character in enumerate(sorted(seen))}
     return _ours("characters", tokenizer_json.one_character(vocab))
 
@@ -230,15 +229,8 @@ def _ours(kind: str, content: dict[str, Any], reference: Any = None) -> Tokenize
 # From a piece to its ids
 
 
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise InputError(SURROGATE) from None
-
-
 def _byte_encoder(text: str) -> Ids:
-    return np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.int32)
+    return np.frombuffer(utf8(text), dtype=np.uint8).astype(np.int32)
 
 
 def _character_encoder(vocab: dict[str, int]) -> Callable[[str], Ids]:
@@ -247,7 +239,7 @@ def _character_encoder(vocab: dict[str, int]) -> Callable[[str], Ids]:
         table[ord(character)] = number
 
     def encode(text: str) -> Ids:
-        _utf8(text)
+        utf8(text)
         points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
         ids: Ids = np.where(points < len(table), table[np.minimum(points, len(table) - 1)], np.int32(-1))
         if ids.size and ids.min() < 0:
@@ -272,12 +264,9 @@ def _exact_encoder(content: dict[str, Any], reference: Any) -> Callable[[str], I
     added = [token["content"] for token in content["added_tokens"] if not token["special"]]
 
     def encode(text: str) -> Ids:
-        try:
-            if fast is not None and not any(token in text for token in added):
-                return fast(text)
-        except UnicodeEncodeError:
-            raise InputError(SURROGATE) from None
-        _utf8(text)
+        utf8(text)  # refuses half of a surrogate pair
+        if fast is not None and not any(token in text for token in added):
+            return fast(text)
         with library_errors("the tokenizer cannot encode this text"):
             return np.array(reference.encode(text, add_special_tokens=False).ids, dtype=np.int32)
 
