@@ -11,7 +11,7 @@ from hornbook.facts.metrics import METRICS
 from hornbook.facts.settings import Settings, fields
 
 HERE = Path(__file__).parent
-OFF = ("separator", "early_stop")  # None means: not done. Every other None is chosen automatically.
+OFF = ("separator", "early_stop", "price")  # None means: not done. Every other None is chosen automatically.
 MADE = "<!-- Made by docs/generate.py. Do not edit. -->\n"
 
 
@@ -32,7 +32,7 @@ def settings_page() -> str:
         for field in (field for field in fields() if field.name.startswith(f"{name}.")):
             key = field.name.partition(".")[2]
             default = (
-                "automatic" if field.optional and key not in ("separator", "early_stop") else _value(field.default)
+                "automatic" if field.optional and key not in OFF else _value(field.default)
             )
             short = "".join(f", `{flag}`" for flag in flags.get(field.name, []) if "." not in flag)
             lines.append(f"| `{key}`{short} | {_kind(kinds[key])} | {default} | {field.description} |")

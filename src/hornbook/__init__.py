@@ -20,6 +20,7 @@ _PLACES = {
     "export": "hornbook.session.exporting",
     "memorize": "hornbook.session.memory",
     "plan": "hornbook.session.costs",
+    "sweep": "hornbook.session.sweep",
     "open_model": "hornbook.session.models",
     "Decoder": "hornbook.model.decoder",
     "GPTShape": "hornbook.facts.shape",

@@ -97,7 +97,7 @@ def test_json_prints_one_object_and_nothing_else(tiny_run):
 def test_what_a_run_leaves(tiny_run):
     names = {path.name for path in tiny_run.run.iterdir()} - {".lock"}
     assert names == {
-        "settings.toml", "environment.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "reports",
+        "settings.toml", "environment.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "reports", "plan.json",
         "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     assert {p.name for p in (tiny_run.run / "reports").iterdir()} >= {"loss.png", "loss.svg", "report.html"}
@@ -187,7 +187,7 @@ def test_the_function_trains_as_the_command_does(tiny_run, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(english, encoding="utf-8")
     summary = hornbook.train("text.txt", out="run", **TINY, **{"train.steps": 24})
-    timed = {"wall_seconds", "tokens_per_second"}
+    timed = {"wall_seconds", "tokens_per_second", "gpu_hours", "peak_memory_bytes", "mfu", "plan_score"}
     assert summary.keys() == tiny_run.summary.keys()
     for name in summary.keys() - timed:
         ours = list(summary[name]) if isinstance(summary[name], tuple) else summary[name]

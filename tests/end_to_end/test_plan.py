@@ -1,20 +1,28 @@
 """`hornbook plan` as a person calls it."""
 
 import json
+import math
+import random
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
+import hornbook
 
-def hornbook(*arguments):
+ROOT = Path(__file__).parents[2]
+
+
+def called(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "hornbook", *arguments], capture_output=True, text=True, timeout=120, check=False
     )
 
 
 def test_the_price_of_llama_2_7b_lies_in_the_range():
-    done = hornbook("plan", "--parameters", "7B", "--tokens", "2T", "--on", "8xA100", "--price", "30/hour", "--json")
+    done = called("plan", "--parameters", "7B", "--tokens", "2T", "--on", "8xA100", "--price", "30/hour", "--json")
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     low, high = made["gpu_hours_interval_90"]
@@ -35,7 +43,182 @@ def test_the_price_of_llama_2_7b_lies_in_the_range():
     ],
 )
 def test_what_is_missing_or_wrong_is_one_sentence(arguments, word):
-    done = hornbook("plan", *arguments)
+    done = called("plan", *arguments)
     assert done.returncode == 2
     assert word in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def plan_of(capsys, *arguments):
+    """What `hornbook plan --json` says, in this process."""
+    from hornbook.cli import main
+
+    assert main(["plan", *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_text_is_planned_as_training_would_choose_it(english, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(english, encoding="utf-8")
+    made = plan_of(capsys, "text.txt", "--tokenizer", "bytes", "--model.preset", "0.2M", "--epochs", "3")
+    assert made["epochs"] == pytest.approx(3, rel=0.1)
+    assert made["wall_seconds_interval_90"][0] < made["wall_seconds"] < made["wall_seconds_interval_90"][1]
+    assert made["accelerator"] == "this machine"
+    assert any("not prepared" in sentence for sentence in made["assumed"])
+    hornbook.prepare("text.txt", tokenizer="bytes")
+    exact = plan_of(capsys, "text.txt", "--tokenizer", "bytes", "--model.preset", "0.2M", "--epochs", "3")
+    assert exact["num_tokens"] == pytest.approx(made["num_tokens"], rel=0.02)
+    assert not any("not prepared" in sentence for sentence in exact["assumed"])
+
+
+def test_a_plan_of_a_text_needs_no_torch_and_no_matplotlib(tmp_path, english):
+    (tmp_path / "text.txt").write_text(english, encoding="utf-8")
+    code = (
+        "import sys; from hornbook.cli import main; main(['plan', 'text.txt', '--budget', '5m']); "
+        "sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "steps" in done.stdout
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_can_be_planned(recipe, tmp_path, english, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text(english, encoding="utf-8")
+    made = plan_of(capsys, recipe, text, "--on", "H100")
+    assert made["parameters"] > 10_000
+    assert made["steps"] >= 1
+    assert made["memory_bytes"]["total"] > made["memory_bytes"]["weights"] > 0
+
+
+def test_what_is_wrong_with_a_plan_is_said(tmp_path, english, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text(english, encoding="utf-8")
+    flags = ("--tokenizer", "bytes", "--model.preset", "1M", "--steps", "20", "--schedule.warmup_steps", "20")
+    made = plan_of(capsys, text, *flags, "--optimizer.name", "adamw", "--optimizer.learning_rate", "1")
+    assert any("all warm-up" in sentence for sentence in made["warnings"])
+    assert any("times above the rule" in sentence for sentence in made["warnings"])
+
+
+def test_this_machine_can_be_measured(tmp_path, english, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text(english, encoding="utf-8")
+    made = plan_of(capsys, text, "--tokenizer", "bytes", "--model.preset", "0.2M", "--steps", "30", "--measure")
+    low, high = made["wall_seconds_interval_90"]
+    assert high / low == pytest.approx(1.15**2)
+    assert "measured here" in made["reasons"]["wall_seconds"]
+
+
+def test_the_frontier_can_be_drawn_where_a_law_speaks(tmp_path, capsys):
+    from hornbook.cli import main
+
+    large = ["plan", "--parameters", "7B", "--tokens", "2T", "--on", "8xA100", "--price", "30/hour", "--plot"]
+    assert main([*large, str(tmp_path / "cost.png")]) == 0
+    assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
+    small = ["plan", "--parameters", "1M", "--tokens", "1M", "--on", "A100", "--plot", str(tmp_path / "none.png")]
+    assert main(small) == 2
+    assert "nothing to plot" in capsys.readouterr().err
+
+
+# ---- While training
+
+
+def trained(tmp_path, text, **changes):
+    """(summary, rows of the log) of a short run."""
+    out = tmp_path / "run"
+    small = {
+        "text.tokenizer": "bytes", "model.layers": 2, "model.width": 32, "model.heads": 2, "model.context": 32,
+        "train.batch": 16, "train.steps": 120, "train.threads": 1,
+    }  # fmt: skip
+    summary = hornbook.train(str(text), out=out, **(small | changes))
+    return summary, [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory, english):
+    folder = tmp_path_factory.mktemp("healthy")
+    (folder / "text.txt").write_text(english, encoding="utf-8")
+    return folder, *trained(folder, folder / "text.txt", **{"watch.price": "30/hour"})
+
+
+def test_a_run_keeps_its_plan_and_its_score(healthy, hornbook_in):
+    folder, summary, rows = healthy
+    plan = json.loads((folder / "run" / "plan.json").read_text())["plan"]
+    assert plan["steps"] == 120
+    for name in ("wall_seconds", "memory_bytes", "price_usd"):
+        assert summary["plan_score"][name]["predicted"] > 0, name
+        assert summary["plan_score"][name]["factor"] >= 1, name
+    assert summary["price_usd"] == pytest.approx(30 * summary["gpu_hours"])
+    assert summary["peak_memory_bytes"] > 10**8
+    (end,) = (row for row in rows if row["event"] == "end")
+    assert end["plan_score"] == summary["plan_score"]
+    listed = hornbook_in(folder)("runs", ".", "--json").json["runs"][0]
+    assert listed["plan_score"] == summary["plan_score"]
+    assert "planned and came: time" in hornbook_in(folder)("runs", ".").stdout
+
+
+def test_each_step_has_its_share_of_the_peak_and_each_evaluation_its_cost(healthy):
+    _, _, rows = healthy
+    assert all(0 < row["mfu"] < 1.5 for row in rows if row["event"] == "step")
+    evaluations = [row for row in rows if row["event"] == "evaluation"]
+    spent = [row["cost"]["price_usd"] for row in evaluations]
+    assert spent == sorted(spent)
+    assert spent[0] > 0
+    low, high = evaluations[-1]["forecast_loss_nats_per_token_interval_90"]
+    assert low < evaluations[-1]["validation_loss_nats_per_token"] < high
+
+
+def test_a_healthy_run_is_left_in_peace(healthy):
+    _, _, rows = healthy
+    assert [row for row in rows if row["event"] == "warning"] == []
+
+
+def test_a_rate_thirty_times_too_high_is_named(tmp_path, english):
+    (tmp_path / "text.txt").write_text(english, encoding="utf-8")
+    high = {"optimizer.name": "adamw", "optimizer.learning_rate": 0.09, "train.steps": 20}
+    _, rows = trained(tmp_path, tmp_path / "text.txt", **high)
+    assert "learning rate" in {row["fault"] for row in rows if row["event"] == "warning"}
+
+
+def test_text_whose_order_means_nothing_is_named(tmp_path, english):
+    shuffled = list(english)
+    random.Random(0).shuffle(shuffled)
+    (tmp_path / "text.txt").write_text("".join(shuffled), encoding="utf-8")
+    _, rows = trained(tmp_path, tmp_path / "text.txt", **{"train.steps": 240})
+    assert "shuffled labels" in {row["fault"] for row in rows if row["event"] == "warning"}
+
+
+def test_a_bad_price_is_said_before_anything_is_read(command_line):
+    finished = command_line("train", "text.txt", "--watch.price", "cheap")
+    assert finished.code == 2
+    assert "30/hour" in finished.stderr
+
+
+def test_counters_of_energy_are_read_and_may_wrap(tmp_path):
+    import torch
+
+    from hornbook.facts.hardware import lookup
+    from hornbook.session.meter import Meter
+
+    socket = tmp_path / "intel-rapl:0"
+    socket.mkdir()
+    (socket / "max_energy_range_uj").write_text("1000000000\n")
+    (socket / "energy_uj").write_text("900000000\n")
+    meter = Meter(time.monotonic(), torch.device("cpu"), lookup("EPYC-7763")[1], 3.0, powercap=tmp_path)
+    (socket / "energy_uj").write_text("100000000\n")
+    read = meter.reading()
+    assert read["energy_kwh"] == pytest.approx(200 / 3.6e6)  # 100 J to the end of the counter and 100 from its start
+    assert read["price_usd"] == pytest.approx(3 * read["gpu_hours"])
+    none = Meter(time.monotonic(), torch.device("cpu"), lookup("EPYC-7763")[1], powercap=tmp_path / "none").reading()
+    assert none.keys() == {"gpu_hours"}
+
+
+@pytest.mark.slow
+def test_a_sweep_tells_a_law(tmp_path, english, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(english, encoding="utf-8")
+    found = hornbook.sweep("text.txt", budget="100s", **{"text.tokenizer": "bytes"})
+    assert len(found["runs"]) == 7
+    low, high = found["loss_nats_per_token_interval_90"]
+    assert 0 < low < found["loss_nats_per_token"] < high <= math.log(257)

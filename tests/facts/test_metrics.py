@@ -9,7 +9,7 @@ from hornbook.facts.metrics import METRICS, metric
 from hornbook.records.result import DocumentRow, Report
 
 # The rows of metrics.jsonl, as the run folder's contract names them.
-STEP = "step tokens epoch seconds flops train_loss_nats_per_token learning_rate gradient_norm tokens_per_second"
+STEP = "step tokens epoch seconds flops train_loss_nats_per_token learning_rate gradient_norm tokens_per_second mfu"
 EVALUATION = (
     "step tokens epoch seconds flops validation_loss_nats_per_token validation_bits_per_byte "
     "probe_train_loss_nats_per_token"

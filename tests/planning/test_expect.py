@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hornbook.facts.hardware import lookup
-from hornbook.planning.expect import chinchilla_loss, compute_optimal, effective_tokens, expected_loss, frontier
+from hornbook.planning.expect import chinchilla_loss, compute_optimal, expected_loss, frontier
 
 
 def test_outside_its_domain_the_law_is_silent() -> None:
@@ -42,12 +42,6 @@ def test_no_other_split_of_the_same_flops_is_better(flops: float, factor: float)
 
 def test_little_money_has_no_optimum_in_the_domain() -> None:
     assert compute_optimal(1e16) is None
-
-
-@given(st.floats(1, 1000))
-def test_repetition_is_worth_no_more_than_fresh_text(epochs: float) -> None:
-    worth = effective_tokens(100.0, epochs)
-    assert 100.0 <= worth <= 100.0 * min(epochs, 16.4) + 1e-9
 
 
 def test_the_frontier_falls_as_money_grows() -> None:

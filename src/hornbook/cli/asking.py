@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import argparse
 
-from hornbook.cli.options import print_json, value
+from hornbook.cli.options import add_settings, add_texts, given_settings, print_json, value
 
 
 def describe_plan(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a TOML file of settings with a model preset")
-    parser.add_argument("--parameters", metavar="N", help="size of the model, such as 7B")
+    add_texts(parser, "texts as for train, or a recipe (a .toml file); none: the built-in corpus")
+    parser.add_argument("--parameters", metavar="N", help="only a size, such as 7B, without recipe and text")
     parser.add_argument("--tokens", metavar="N", help="length of the training, such as 2T")
     parser.add_argument("--context", type=value(int), metavar="N", help="tokens that the model can see at once")
-    parser.add_argument("--on", metavar="DEVICES", help="what it runs on, such as 8xA100")
+    parser.add_argument("--on", metavar="DEVICES", help="what it runs on, such as 8xA100 (default: this machine)")
     parser.add_argument("--peak", metavar="FLOPS", help="FLOP/s of a device that is not known by name, such as 300T")
     parser.add_argument("--price", metavar="PRICE", help="of all devices together, such as 30/hour")
+    parser.add_argument("--measure", action="store_true", help="try this machine for some seconds first")
+    parser.add_argument("--plot", metavar="FILE", help="draw the best loss against its cost, as .png or .svg")
+    add_settings(parser, lambda name: name not in ("train.tokens", "model.context"))
 
 
 def plan_command(arguments: argparse.Namespace) -> None:
     """hours, memory, energy, money and loss of a training, before it is paid for"""
+    import msgspec
+
     from hornbook.planning.plan import render
     from hornbook.session.costs import plan
 
     made = plan(
-        arguments.recipe, parameters=arguments.parameters, tokens=arguments.tokens, on=arguments.on,
-        price=arguments.price, peak=arguments.peak, context=arguments.context,
+        *arguments.texts, parameters=arguments.parameters, tokens=arguments.tokens, on=arguments.on,
+        price=arguments.price, peak=arguments.peak, context=arguments.context, measure=arguments.measure,
+        **given_settings(arguments),
     )  # fmt: skip
     if arguments.json:
         print_json(made)
     else:
         print("\n".join(render(made)))
+    if arguments.plot is not None:
+        from hornbook.report.plots import cost_plot
+
+        cost_plot([msgspec.to_builtins(point) for point in made.frontier], arguments.plot)
 
 
 def describe_memorize(parser: argparse.ArgumentParser) -> None:
@@ -53,3 +63,29 @@ def memorize_command(arguments: argparse.Namespace) -> None:
         from hornbook.report.terminal import print_memorization
 
         print_memorization(found.to_dict())
+
+
+def describe_sweep(parser: argparse.ArgumentParser) -> None:
+    add_texts(parser, "texts as for train; none: the built-in corpus")
+    parser.add_argument("--budget", default="10m", metavar="TIME", help="wall time of all runs (default: 10m)")
+    parser.add_argument("--size", metavar="N", help="parameters to be asked about (default: 4 times the largest run)")
+    parser.add_argument("--tokens", metavar="N", help="tokens to be asked about (default: those of the runs)")
+    parser.add_argument("--out", default="sweep", metavar="FOLDER", help="where the runs lie (default: sweep)")
+    add_settings(parser, lambda name: name.startswith(("text.", "optimizer.")) or name == "train.seed")
+
+
+def sweep_command(arguments: argparse.Namespace) -> None:
+    """train a ladder of small models and say what a larger one would reach on this text"""
+    from hornbook.session.live import View
+    from hornbook.session.sweep import sweep
+
+    found = sweep(
+        *arguments.texts, budget=arguments.budget, size=arguments.size, tokens=arguments.tokens, out=arguments.out,
+        view=View(), **given_settings(arguments),
+    )  # fmt: skip
+    if arguments.json:
+        print_json(found)
+    else:
+        from hornbook.report.terminal import print_sweep
+
+        print_sweep(found)

@@ -132,5 +132,6 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[a
     "generate": (making.describe_generate, making.generate_command),
     "memorize": (asking.describe_memorize, asking.memorize_command),
     "plan": (asking.describe_plan, asking.plan_command),
+    "sweep": (asking.describe_sweep, asking.sweep_command),
     "runs": (making.describe_runs, making.runs_command),
 }

@@ -35,6 +35,8 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
     ("learning_rate", "", None, "Learning rate of the step, after warm-up and decay."),
     ("gradient_norm", "", None, "Length of the gradient over all weights, before it is clipped."),
     ("tokens_per_second", "tokens/s", "higher", "Training targets scored per second of training."),
+    ("mfu", "", "higher",
+     "FLOPs per second by the shape's own count (PaLM's formula), of the peak; on a CPU of a measured matrix product."),
     # Surprise.
     ("validation_loss_nats_per_token", "nats/token", "lower",
      "Mean surprise over the tokens of the validation text, never trained on."),
@@ -71,7 +73,11 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
     ("control_extraction_rate", "", None,
      "The same share for held-out passages, which it cannot have learned by heart."),
     ("gpu_hours", "GPU h", "lower", "Accelerators held, times hours."),
+    ("energy_kwh", "kWh", "lower", "Energy that the accelerator's or the processors' own counter shows."),
     ("price_usd", "USD", "lower", "Hours times the price given."),
+    ("peak_memory_bytes", "bytes", "lower", "The most that the job held: on the accelerator, or as a process."),
+    ("forecast_loss_nats_per_token", "nats/token", "lower",
+     "Where the validation loss will stand at the end, by this run's own curve so far."),
 )  # fmt: skip
 
 METRICS: dict[str, Metric] = {row[0]: Metric(*row) for row in _TABLE}

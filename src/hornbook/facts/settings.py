@@ -126,6 +126,9 @@ class Watch(msgspec.Struct, forbid_unknown_fields=True):
     prompts: Annotated[list[str], Meta(description="what samples start with; empty: the start of a document")] = []
     sample_tokens: Annotated[Count, Meta(description="length of a sample in tokens")] = 100
     temperature: Annotated[NotNegative, Meta(description="of samples; 0 is greedy")] = 0.8
+    price: Annotated[
+        str | None, Meta(description="US dollars for the machine, such as 30/hour; the cost is counted from it")
+    ] = None
 
 
 class Checkpoints(msgspec.Struct, forbid_unknown_fields=True):

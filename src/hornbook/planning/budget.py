@@ -237,10 +237,10 @@ def price(gpu_hours: float, count: int, usd_per_hour: float) -> float:
 
 def budget(
     flops: float, accelerator: Accelerator, *, count: int = 1, parameters: float, usd_per_hour: float | None = None,
-    measured_flops_per_second: float | None = None,
+    measured_flops_per_second: float | None = None, wall: Range | None = None,
 ) -> Budget:  # fmt: skip
     """What `flops` take on `count` accelerators. `measured_flops_per_second` is what one of them did in a probe of
-    this very run, and then replaces the peak and the published runs."""
+    this very run, and then replaces the peak and the published runs; so does `wall`, the seconds of the whole job."""
     unknown: list[str] = []
     share, hours = utilisation(accelerator, parameters), None
     if measured_flops_per_second is not None:
@@ -250,6 +250,8 @@ def budget(
         share = None if peak is None else Range(done / peak[1] / f, done / peak[1], done / peak[1] * f, why)
         central = flops / done / 3600
         hours = Range(central / f, central, central * f, why)
+    elif wall is not None:
+        share, hours = None, wall.times(count / 3600)
     elif share is not None:
         peak_flops = (accelerator.training_flops() or ("", 0.0))[1]
         at_peak = flops / peak_flops / 3600

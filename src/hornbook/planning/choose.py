@@ -13,9 +13,11 @@ from typing import Any
 import msgspec
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.hardware import Accelerator
 from hornbook.facts.quantities import parse_duration
 from hornbook.facts.settings import LENGTHS, Settings
 from hornbook.facts.shape import FAMILIES, GPTShape, preset
+from hornbook.planning.pace import REACHED
 
 # (width, layers): the ladder from which an automatic size is taken. Heads are 32 wide up to 128, then 64.
 LADDER = (
@@ -34,6 +36,13 @@ class Machine:
 
     accelerator: bool
     flops_per_second: float
+
+    @classmethod
+    def of(cls, device: Accelerator, count: int = 1) -> Machine:
+        """What training reaches on devices by their peak."""
+        peak = device.training_flops()
+        assert peak is not None  # every device that can be named has one
+        return cls(peak[0] != "float32", REACHED * count * peak[1])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import math
 
 import msgspec
 
+from hornbook.facts.capacity import effective_tokens
 from hornbook.facts.hardware import Accelerator
 from hornbook.planning.budget import Range, budget
 
@@ -20,7 +21,6 @@ SMALLEST_PARAMETERS, SMALLEST_TOKENS = 50e6, 1e9
 # The law speaks of one text and one tokenizer of 32,000 ids. Others differ: nanoGPT's 124M on OpenWebText ends 6 %
 # above it (2.85 nats), LLaMA 7B about 15 % below (1.77, read off figure 1 of its paper).
 BAND = 1.2
-REPETITIONS = 15.4  # R*: repeated passes are worth at most this many fresh ones; Muennighoff et al. 2023
 
 
 class FrontierPoint(msgspec.Struct, frozen=True):
@@ -41,16 +41,6 @@ def chinchilla_loss(parameters: float, tokens: float) -> float:
     '1.974'
     """
     return E + A / math.pow(parameters, ALPHA) + B / math.pow(tokens, BETA)
-
-
-def effective_tokens(unique_tokens: float, epochs: float) -> float:
-    """What `epochs` passes over the same tokens are worth in fresh ones: U (1 + R* (1 - exp(-(epochs - 1) / R*))).
-    Muennighoff et al. 2023, arXiv:2305.16264, equation 5.
-
-    >>> [round(effective_tokens(1, epochs), 1) for epochs in (1, 2, 4, 16, 40)]
-    [1.0, 2.0, 3.7, 10.6, 15.2]
-    """
-    return unique_tokens * (1 + REPETITIONS * (1 - math.exp(-max(0.0, epochs - 1) / REPETITIONS)))
 
 
 def why_no_loss(parameters: float, tokens: float) -> str | None:

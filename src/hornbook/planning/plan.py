@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -51,6 +52,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     warmup_share: float | None
     loss_nats_per_token: float | None
     loss_nats_per_token_interval_90: tuple[float, float] | None
+    bits_per_byte: float | None
+    bits_per_byte_interval_90: tuple[float, float] | None
     memory_bytes: dict[str, int] | None  # on each device at `microbatch`, by part, and `total`
     memory_bytes_checkpointing: int | None  # the total, recomputing activations
     microbatch: int | None
@@ -58,6 +61,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     largest_microbatch_checkpointing: int | None
     compute_optimal: FrontierPoint | None  # the best split of the same FLOPs
     frontier: list[FrontierPoint]
+    chosen: list[str]  # automatically, each with its reason
     reasons: dict[str, str]
     assumed: list[str]
     unknown: list[str]
@@ -98,27 +102,34 @@ def make_plan(
     accumulating: bool = False,
     checkpointing: bool = False,
     memory_bytes: int | None = None,
-    extra_flops: float = 0.0,
+    wall: Range | None = None,
+    loss: Range | None = None,
+    bytes_per_token: float | None = None,
+    chosen: Sequence[str] = (),
+    assumed: Sequence[str] = (),
 ) -> Plan:
     """Plan the training of a `shape`, or of a size in `parameters`, on `tokens` tokens.
 
     `usd_per_hour` pays for all accelerators. `memory_bytes` is one device's, by default as sold. `recipe` is judged by
-    `sanity`. `measured_flops_per_second`, per device, replaces the published runs. `extra_flops` are those of
-    evaluations and samples. Raises InputError unless one of shape and parameters is given.
+    `sanity`. `measured_flops_per_second`, per device, replaces the published runs, and so does `wall`, the seconds of
+    the whole job; `loss` replaces the published laws of it. Raises InputError unless one of shape and parameters is
+    given.
     """
     count, accelerator = on
     size, full, flops = _model(shape, parameters, context, tokens)
     costs = budget(
-        flops + extra_flops, accelerator, count=count, parameters=size, usd_per_hour=usd_per_hour,
-        measured_flops_per_second=measured_flops_per_second,
+        flops, accelerator, count=count, parameters=size, usd_per_hour=usd_per_hour,
+        measured_flops_per_second=measured_flops_per_second, wall=wall,
     )  # fmt: skip
     passes = tokens / recipe.train_tokens if recipe and recipe.train_tokens else None
-    loss = expected_loss(size, tokens, full.vocabulary, epochs=passes or 1.0)
+    loss = loss or expected_loss(size, tokens, full.vocabulary, epochs=passes or 1.0)
+    per_byte = None if loss is None or bytes_per_token is None else loss.times(1 / (math.log(2) * bytes_per_token))
     room = memory_bytes or accelerator.memory_bytes
     parts = _parts(full, accelerator, count, room, recipe, accumulating)
     needed = parts(checkpointing, microbatch or 1)
-    ranges = {name: getattr(costs, name) for name in _COSTS} | {"loss_nats_per_token": loss}
-    assumed = [] if shape else [f"only the size is given: a context of {full.context:,} tokens and a Llama's shape."]
+    ranges = {name: getattr(costs, name) for name in _COSTS} | {"loss_nats_per_token": loss, "bits_per_byte": per_byte}
+    if shape is None:
+        assumed = [*assumed, f"only the size is given: a context of {full.context:,} tokens and a Llama's shape."]
     points = frontier(flops, accelerator, count=count, usd_per_hour=usd_per_hour)
     return Plan(
         parameters=size,
@@ -135,7 +146,8 @@ def make_plan(
         compute_optimal=next((point for point in points if point.flops == flops), None),
         frontier=points,
         reasons={name: value.reason for name, value in ranges.items() if value is not None},
-        assumed=assumed,
+        chosen=list(chosen),
+        assumed=list(assumed),
         unknown=[*costs.unknown, *([] if loss is not None else [why_no_loss(size, tokens) or ""])],
         warnings=_warnings(recipe, needed, room, full, parts),
         **_intervals(ranges),
@@ -272,14 +284,30 @@ def render(plan: Plan) -> list[str]:
         ("energy, kWh", "energy_kwh", "number"),
         ("price", "price_usd", "money"),
         ("final loss", "loss_nats_per_token", "{:.2f}"),
+        ("bits per byte", "bits_per_byte", "{:.2f}"),
     ):
         if said := _span(plan, key, form):
             lines.append(f"{name:<14}{said.removeprefix(', ')}")
     lines += [*_memory_lines(plan), *_best_lines(plan)]
+    lines += [f"chosen        {reason}" for reason in plan.chosen]
     lines += [f"because       {reason}" for reason in dict.fromkeys(plan.reasons.values())]
     lines += [f"assumed       {sentence}" for sentence in plan.assumed]
     lines += [f"unknown       {sentence}" for sentence in plan.unknown]
     return lines + [f"warning       {sentence}" for sentence in plan.warnings]
+
+
+def brief(plan: Plan) -> list[str]:
+    """What stands above a run that begins: time, memory, loss, money as far as they are known, and the warnings."""
+    spans = (
+        ("time", "wall_seconds", "time"),
+        ("price", "price_usd", "money"),
+        ("bits per byte", "bits_per_byte", "{:.2f}"),
+    )
+    said = [
+        f"{name} {_span(plan, key, form).removeprefix(', ')}" for name, key, form in spans if _span(plan, key, form)
+    ]
+    said.append(f"memory {format_bytes((plan.memory_bytes or {}).get('total', 0))}")
+    return [f"plan: {', '.join(said)}", *(f"warning: {sentence}" for sentence in plan.warnings)]
 
 
 def _memory_lines(plan: Plan) -> list[str]:

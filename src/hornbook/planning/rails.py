@@ -69,12 +69,12 @@ def unigram_nats(counts: Sequence[int]) -> float:
     return float(-(p * np.log(p)).sum())
 
 
-def faults(course: Course) -> list[str]:
-    """Sentences about what is wrong with this run; empty for a healthy one."""
-    found = [rule(course) for rule in (_start, _targets, _tokenizer, _shuffled, _rate, _warmup, _diverged, _frozen)]
-    said = [sentence for sentence in found if sentence is not None]
+def faults(course: Course) -> dict[str, str]:
+    """What is wrong with this run, by name, each as a sentence; empty for a healthy one."""
+    found = {name: rule(course) for name, rule in _RULES.items()}
+    said = {name: sentence for name, sentence in found.items() if sentence is not None}
     if not said and (outside := leaves_band(course.validation_tokens, course.validation_losses)) is not None:
-        said.append(outside)
+        said["left its forecast"] = outside
     return said
 
 
@@ -204,3 +204,9 @@ def _frozen(c: Course) -> str | None:
         return None
     named = ", ".join(still[:3]) + (f" and {len(still) - 3} more" if len(still) > 3 else "")
     return f"{named} have not changed since the start while other weights have: a layer is frozen."
+
+
+_RULES = {
+    "first loss": _start, "targets not shifted": _targets, "wrong tokenizer": _tokenizer, "shuffled labels": _shuffled,
+    "learning rate": _rate, "no warm-up": _warmup, "diverges": _diverged, "frozen layer": _frozen,
+}  # fmt: skip

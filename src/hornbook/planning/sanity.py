@@ -7,12 +7,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from hornbook.facts.quantities import format_bytes, format_count
+from hornbook.facts.capacity import effective_tokens, outlook
+from hornbook.facts.quantities import format_bytes
 from hornbook.facts.shape import GPTShape
-from hornbook.planning.expect import effective_tokens
 
-CAPACITY_BITS = 3.6  # that a parameter can learn by heart: Morris et al. 2025, arXiv:2505.24832
-BITS_PER_BYTE = 2.0  # what a byte of prose holds for a small model; good compressors reach it
 OCCURRENCES = 20  # an id seen less often on average is hardly learned
 FAR = 8.0  # a learning rate this many times off its rule is not a matter of taste
 MUON_RATE = 0.02  # does not depend on the width: updates have a fixed size (Jordan et al. 2024)
@@ -100,14 +98,10 @@ def _heart(r: Recipe) -> list[str]:
     if passes is None or r.train_tokens is None:
         return []
     said = []
-    if r.train_bytes is not None and passes > 4:
-        capacity, content = CAPACITY_BITS * r.shape.parameters, BITS_PER_BYTE * r.train_bytes
-        if capacity > content:
-            said.append(
-                f"the text will be memorized: {format_count(r.shape.parameters)} parameters can hold "
-                f"{format_bytes(capacity / 8)} by heart, the text has about {format_bytes(content / 8)}, and it is "
-                f"read {passes:,.0f} times; take a smaller model, more text or fewer epochs."
-            )
+    if r.train_bytes is not None:
+        found = outlook(r.train_tokens, r.train_bytes, r.shape.parameters, passes)
+        if found.expect != "not by heart":
+            said.append(f"{found.sentence[:-1]}; take a smaller model, more text or fewer epochs.")
     if passes > 16:
         worth = effective_tokens(1.0, passes)
         said.append(

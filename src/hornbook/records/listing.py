@@ -30,4 +30,5 @@ def _facts(run: Run) -> dict[str, Any]:
                     facts[key] = row[key]
         elif row.get("event") == "end":
             facts["state"] = row.get("reason", "ended")
+            facts["plan_score"] = row.get("plan_score")
     return facts

@@ -2,7 +2,8 @@
 
     settings.toml      resolved settings, itself a recipe      environment.json   versions, commit, hardware, threads
     metrics.jsonl      append-only, one object a line          samples.jsonl      what the model wrote, append-only
-    checkpoints/step-00001000/manifest.json + weights          reports/           *.json, *.html, *.png
+    plan.json          what was expected before the first step   reports/          *.json, *.html, *.png
+    checkpoints/step-00001000/manifest.json + weights
 
 The log is only ever appended to. A resume at step k appends `{"event": "resume", "step": k}`, and readers drop the rows
 with a greater step that stand before it: the history of a killed run stays on disk, but nobody plots it twice.
@@ -101,6 +102,17 @@ class Run:
             return msgspec.json.decode((self.folder / "environment.json").read_bytes(), type=Row)
         except (FileNotFoundError, msgspec.DecodeError) as error:
             raise InputError(f"{self.folder}/environment.json is missing or damaged") from error
+
+    @property
+    def plan(self) -> Row:
+        """What was expected before the first step, {} where nothing was."""
+        try:
+            return msgspec.json.decode((self.folder / "plan.json").read_bytes(), type=Row)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return {}
+
+    def write_plan(self, plan: Mapping[str, Any]) -> None:
+        write_aside(self.folder / "plan.json", _pretty(plan))
 
     @property
     def reports(self) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,31 @@ def loss_plot(
         if path_svg is not None:
             write_aside(path_svg, svg.getvalue())
     return svg.getvalue()
+
+
+def cost_plot(points: Sequence[Mapping[str, Any]], path: Path | str) -> None:
+    """Draw the best loss against its price, or against FLOPs where none is set. Raises InputError without points."""
+    if not points:
+        raise InputError("there is nothing to plot: no published law speaks about runs as small as this.")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    priced = all(point["price_usd"] is not None for point in points)
+    costs = [point["price_usd"] if priced else point["flops"] for point in points]
+    losses = [point["loss_nats_per_token"] for point in points]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(costs, losses, color=VALIDATION, marker="o", linewidth=2)
+        axes.set_xscale("log")
+        axes.set_xlabel("US dollars" if priced else "FLOPs")
+        axes.set_ylabel("nats per token")
+        axes.set_title("The best loss that the money buys", loc="left")
+        for cost, loss, point in zip(costs, losses, points, strict=True):
+            said = f"{format_count(point['parameters'])}, {format_count(point['tokens'])} tokens"
+            axes.annotate(said, (cost, loss), xytext=(6, 6), textcoords="offset points", fontsize=9)
+        axes.margins(x=0.15, y=0.15)
+        figure.savefig(path, dpi=150)
 
 
 def smooth(values: Sequence[float], reach: int) -> list[float]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hornbook.facts.quantities import format_count, format_duration, perplexity_text
+from hornbook.facts.quantities import format_bytes, format_count, format_duration, format_usd, perplexity_text
 from hornbook.records.result import Report
 
 
@@ -52,15 +52,40 @@ def print_summary(summary: Mapping[str, Any]) -> None:
             f"{format_count(summary['tokens_per_second'])} tokens/s while training",
         ),
     ]
+    if summary.get("price_usd") is not None:
+        rows.append(("price", format_usd(summary["price_usd"]), ""))
+    if summary.get("energy_kwh") is not None:
+        rows.append(("energy", f"{summary['energy_kwh']:.3g}", "kWh"))
     _table(rows, f"{summary['title']}: on text it has not seen")
     for sentence in summary["words"]:
         print(sentence)
     if summary.get("baselines"):
         print(baselines_in_words(summary["baselines"]))
+    if summary.get("plan_score"):
+        print(score_in_words(summary["plan_score"]))
     if summary.get("sample"):
         print(f"\nIt writes:\n{summary['sample'].strip()}\n")
     print(f"report: {summary['report']}")
     print(f'try:    hornbook generate {summary["run"]} "..."')
+
+
+def score_in_words(scored: Mapping[str, Mapping[str, Any]]) -> str:
+    """One sentence: what was planned and what came.
+
+    >>> score_in_words({"wall_seconds": {"predicted": 100.0, "actual": 110.0, "factor": 1.1, "inside": True}})
+    'planned and came: time 1 min 40 s and 1 min 50 s'
+    """
+    forms: dict[str, tuple[str, Callable[[float], str]]] = {
+        "wall_seconds": ("time", format_duration), "memory_bytes": ("memory", format_bytes),
+        "energy_kwh": ("kWh", "{:.3g}".format), "price_usd": ("price", format_usd),
+        "bits_per_byte": ("bits per byte", "{:.3f}".format),
+    }  # fmt: skip
+    said = [
+        f"{name} {form(scored[key]['predicted'])} and {form(scored[key]['actual'])}"
+        for key, (name, form) in forms.items()
+        if key in scored and scored[key]["predicted"] is not None
+    ]
+    return f"planned and came: {', '.join(said)}"
 
 
 def print_report(report: Report) -> None:
@@ -168,9 +193,9 @@ def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
     rows = []
     for run in runs:
         loss = run.get("validation_loss_nats_per_token")
-        rows.append(
-            (run["run"], f"{loss:.4f}" if loss is not None else "-", f"step {run.get('step', 0):,}, {run['state']}")
-        )
+        scored = f"; {score_in_words(run['plan_score'])}" if run.get("plan_score") else ""
+        state = f"step {run.get('step', 0):,}, {run['state']}{scored}"
+        rows.append((run["run"], f"{loss:.4f}" if loss is not None else "-", state))
     _table(rows, "runs: validation loss in nats per token" if rows else "no runs here")
 
 
@@ -183,3 +208,22 @@ def print_memorization(found: Mapping[str, Any]) -> None:
         if isinstance(number, float)
     ]
     _table(rows, "")
+
+
+def print_sweep(found: Mapping[str, Any]) -> None:
+    """The runs of a ladder, and what their law says of the size asked about."""
+    rows = [
+        (f"{format_count(run['num_parameters'])} parameters", f"{run['validation_loss_nats_per_token']:.4f}",
+         f"after {format_count(run['tokens'])} tokens, {run['bits_per_byte']:.4f} bits per byte")
+        for run in found["runs"]
+    ]  # fmt: skip
+    _table(rows, "a ladder of runs: validation loss in nats per token")
+    low, high = found["loss_nats_per_token_interval_90"]
+    size, length = format_count(found["num_parameters"]), format_count(found["tokens"])
+    print(
+        f"{size} parameters after {length} tokens would reach about {found['loss_nats_per_token']:.3f} nats per token "
+        f"({low:.3f} to {high:.3f} in nine cases of ten)."
+    )
+    for name, what in (("alpha", "size"), ("beta", "length")):
+        least, most = found[f"{name}_interval_90"]
+        print(f"exponent of {what}: {found[name]:.2f} ({least:.2f} to {most:.2f})")

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 
 from hornbook.data.loader import Batches
-from hornbook.data.shards import Prepared
+from hornbook.data.shards import Part
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder, initialise
 from hornbook.optim import AdamW, Muon, groups, multiplier
-from hornbook.planning.choose import Machine
 from hornbook.training.loop import steps
 from hornbook.training.step import Optimizer
 
@@ -33,8 +32,8 @@ class Parts:
     autocast: AbstractContextManager[Any] | None
 
 
-def build(settings: Settings, shape: GPTShape, prepared: Prepared, device: torch.device) -> Parts:
-    """Fresh parts for resolved settings."""
+def build(settings: Settings, shape: GPTShape, text: Part, device: torch.device) -> Parts:
+    """Fresh parts for resolved settings, to be trained on `text`."""
     train = settings.train
     assert train.batch is not None
     model = initialise(Decoder(shape, dropout=settings.model.dropout), train.seed).to(device)
@@ -42,9 +41,7 @@ def build(settings: Settings, shape: GPTShape, prepared: Prepared, device: torch
     if train.compile:
         for block in model.blocks:
             block.compile()
-    batches = Batches(
-        prepared.train, context=shape.context, batch=train.batch, seed=train.seed, shift=train.shift_windows
-    )
+    batches = Batches(text, context=shape.context, batch=train.batch, seed=train.seed, shift=train.shift_windows)
     autocast = torch.autocast(device.type, torch.bfloat16) if train.precision == "bfloat16" else None
     return Parts(model, make_optimizers(settings, model), batches, autocast)
 
@@ -94,25 +91,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def measure_machine(device: torch.device) -> Machine:
-    """What training can be expected to reach: 40 % of a matrix product measured for some hundredths of a second."""
-    size = 4096 if device.type == "cuda" else 768
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    a = torch.ones(size, size, device=device, dtype=dtype)
-    seconds = []
-    for _ in range(6):
-        begin = time.perf_counter()
-        (a @ a).sum().item()
-        seconds.append(time.perf_counter() - begin)
-    return Machine(device.type == "cuda", 0.4 * 2 * size**3 / min(seconds))
-
-
-def seconds_per_step(settings: Settings, shape: GPTShape, prepared: Prepared, device: torch.device) -> float:
+def seconds_per_step(settings: Settings, parts: Parts) -> float:
     """Median of a few steps of parts that are thrown away: nothing that training uses is touched."""
-    parts = build(settings, shape, prepared, device)
     assert settings.train.microbatch is not None
     trial = steps(
-        parts.model, parts.optimizers, parts.batches, first=0, last=8, multiplier=lambda step: 0.0,
+        parts.model, parts.optimizers, parts.batches, first=0, last=12, multiplier=lambda step: 0.0,
         microbatch=settings.train.microbatch, clip_norm=1.0, seed=0, document_mask=settings.train.document_mask,
         autocast=parts.autocast,
     )  # fmt: skip
@@ -122,6 +105,6 @@ def seconds_per_step(settings: Settings, shape: GPTShape, prepared: Prepared, de
         now = time.perf_counter()
         seconds.append(now - begin)
         begin = now
-        if len(seconds) >= 3 and sum(seconds) > 4.0:
+        if len(seconds) >= 3 and sum(seconds) > 3.0:
             break
     return statistics.median(seconds[1:])

@@ -10,34 +10,37 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from hornbook.evaluation.baselines import baselines as count_baselines
 from hornbook.evaluation.corpus import conventions, part_documents
 from hornbook.evaluation.corpus import evaluate as score
 from hornbook.evaluation.inspection import inspect_text
 from hornbook.facts.errors import Interrupted
 from hornbook.model.decoder import Decoder
+from hornbook.planning.plan import Plan
+from hornbook.planning.plan import score as score_plan
 from hornbook.records.result import Report
 from hornbook.records.run import checkpoint_step
 from hornbook.report.curves import curves_in_words
 from hornbook.report.pages import run_page
 from hornbook.report.plots import loss_plot
 from hornbook.session.live import View
+from hornbook.session.meter import Meter, peak_memory_bytes
 from hornbook.session.models import device
 from hornbook.session.signals import Stop
-from hornbook.session.start import Start
+from hornbook.session.start import Start, counting_models
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.training import checkpoint as checkpoints
 
 
-def finish(start: Start, model: Decoder, *, view: View, stop: Stop, started: float, step: int) -> dict[str, Any]:
+def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter, step: int) -> dict[str, Any]:
     """Score, plot, write the report, and return the summary. Raises Interrupted when a signal comes meanwhile."""
     run, prepared, settings = start.run, start.prepared, start.settings
     if settings.checkpoint.best:
         model, step = _best(start, model, step)
-    report = _final_report(start, model, view, stop, step)
+    known = run.plan
+    baselines = known["baselines"] if "baselines" in known else counting_models(prepared, start.shape)
+    report = _final_report(start, model, view, stop, step, baselines)
     view.end()
     rows, samples = run.rows(), run.samples()
-    baselines = report.extra["baselines"] if report is not None else {}
     words = curves_in_words(
         rows, tokens_per_epoch=prepared.train.num_tokens,
         bigram_loss=baselines.get("2-gram", {}).get("loss_nats_per_token"),
@@ -54,8 +57,8 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, started: flo
         "num_parameters": start.shape.parameters,
         "vocabulary": start.shape.vocabulary,
         "train_loss_nats_per_token": last_probe["probe_train_loss_nats_per_token"],
-        "wall_seconds": time.monotonic() - started,
         "tokens_per_second": last_step["tokens"] / last_step["seconds"],
+        "mfu": meter.mfu(last_step["flops"] / last_step["seconds"]),
         "baselines": baselines,
         "words": words,
         "sample": samples[-1]["prompt"] + samples[-1]["text"] if samples else None,
@@ -78,12 +81,36 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, started: flo
     )  # fmt: skip
     before, after = _inspections(start, model)
     details = {"environment": run.environment, "conventions": report.conventions if report is not None else None}
+    summary |= meter.reading() | {"wall_seconds": time.monotonic() - meter.started}
+    summary["peak_memory_bytes"] = peak_memory_bytes(meter.on)
+    summary["plan_score"] = _plan_score(known, rows, summary, settings.train.steps)
     page = run_page(rows, samples, run.settings_toml, summary | details, before, after, svg, words)
     run.write_report("report.html", page)
     return summary
 
 
-def _final_report(start: Start, model: Decoder, view: View, stop: Stop, step: int) -> Report | None:
+def _plan_score(
+    known: dict[str, Any], rows: list[dict[str, Any]], summary: dict[str, Any], steps: int | None
+) -> dict[str, Any] | None:
+    """The plan beside what came; time only where the run was not interrupted and went all its steps."""
+    if "plan" not in known:
+        return None
+    actual = {"memory_bytes": summary["peak_memory_bytes"]}
+    if last_steps(rows) == steps and not any(row["event"] == "resume" for row in rows):
+        actual |= {name: summary[name] for name in ("wall_seconds", "energy_kwh", "price_usd") if name in summary}
+    for name, key in (("loss_nats_per_token", "validation_loss_nats_per_token"), ("bits_per_byte", "bits_per_byte")):
+        if summary.get(key) is not None:
+            actual[name] = summary[key]
+    return score_plan(msgspec.convert(known["plan"], Plan), **actual)
+
+
+def last_steps(rows: list[dict[str, Any]]) -> int | None:
+    return next((row["step"] for row in reversed(rows) if row["event"] == "step"), None)
+
+
+def _final_report(
+    start: Start, model: Decoder, view: View, stop: Stop, step: int, baselines: dict[str, Any]
+) -> Report | None:
     """The Report of the whole validation side; None where the split has none."""
     part, tokenizer = start.prepared.validation, start.prepared.tokenizer
     if part.num_tokens < 2:
@@ -103,8 +130,7 @@ def _final_report(start: Start, model: Decoder, view: View, stop: Stop, step: in
         model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation side",
         batch_size=64, device=device(), progress=progress,
     )  # fmt: skip
-    table = count_baselines(start.prepared.train, documents, how, tokenizer.vocabulary)
-    return msgspec.structs.replace(report, extra=report.extra | {"baselines": table})
+    return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines})
 
 
 def _best(start: Start, model: Decoder, step: int) -> tuple[Decoder, int]:

@@ -20,9 +20,11 @@ from hornbook.records.run import Run, checkpoint_step, is_run
 from hornbook.session.build import Parts, build, rate
 from hornbook.session.finish import finish
 from hornbook.session.live import View
+from hornbook.session.meter import Meter, this_device
 from hornbook.session.models import device
+from hornbook.session.rails import Rails
 from hornbook.session.signals import Stop, stop_on_signals
-from hornbook.session.start import Start, fresh, resumed
+from hornbook.session.start import Start, fresh, resumed, usd_per_hour
 from hornbook.training import checkpoint as checkpoints
 from hornbook.training.loop import Guard, Step, steps
 
@@ -65,6 +67,8 @@ class Job:
     start: Start
     parts: Parts
     view: View
+    meter: Meter
+    rails: Rails
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -84,6 +88,11 @@ class Job:
     @property
     def settings(self) -> Settings:
         return self.start.settings
+
+    @property
+    def final_tokens(self) -> int:
+        train = self.settings.train
+        return (train.steps or 0) * (train.batch or 0) * self.start.shape.context
 
     def save(self) -> None:
         """Write a checkpoint and drop what is no longer kept."""
@@ -132,16 +141,19 @@ class Job:
 
 def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
     on, settings = device(), start.settings
-    parts = build(settings, start.shape, start.prepared, on)
+    parts = build(settings, start.shape, start.prepared.train, on)
     if start.initial is not None:
         checkpoints.fill(parts.model, checkpoints.weights(start.initial))
-    job = Job(start, parts, view)
+    meter = Meter(started, on, start.device or this_device(on), usd_per_hour(settings))
+    rails = Rails(settings, start.shape, start.prepared.train, parts.model, fresh=start.initial is None)
+    job = Job(start, parts, view, meter, rails)
     assert settings.watch.probe_tokens is not None
     job.probes = _probes(start, settings.watch.probe_tokens)
     if start.checkpoint is not None:
         job.restore(start.checkpoint)
         view.note(f"going on from step {job.step:,} of {settings.train.steps:,}")
     job.forget_later()
+    rails.recall(job.run.rows())
     with stop_on_signals() as stop, view:
         reason = _train(job, stop)
         if reason == "interrupted":
@@ -152,8 +164,9 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
                 stop.signal_number,
             )
         job.save()
-        summary = finish(start, parts.model, view=view, stop=stop, started=started, step=job.step)
-        job.run.log({"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason})
+        summary = finish(start, parts.model, view=view, stop=stop, meter=meter, step=job.step)
+        end = {"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason}
+        job.run.log(end | {"plan_score": summary["plan_score"]})
     return summary
 
 
@@ -230,18 +243,23 @@ def _record(job: Job, done: Step, seconds: float, guard: Guard) -> None:
         "learning_rate": rate_now * done.multiplier,
         "gradient_norm": update.gradient_norm,
         "tokens_per_second": update.num_tokens / seconds,
+        "mfu": job.meter.mfu(update.num_tokens * job.start.shape.flops_per_token() / seconds),
     }
     job.run.log(row)
     job.view.row(row)
     sentence = guard.watch(update)
-    if sentence is not None:
-        job.run.log({"event": "warning", "step": job.step, "sentence": sentence})
-        job.view.note(f"step {job.step:,}: {sentence}")
+    _warn(job, job.rails.step(row) | ({} if sentence is None else {"leap": sentence}))
     if guard.hopeless:
         raise WorldError(
             f"training has diverged: no finite gradient in the last updates before step {job.step:,}; the last "
             f"checkpoint in {job.run.folder} is whole; try a lower --optimizer.learning_rate."
         )
+
+
+def _warn(job: Job, faults: dict[str, str]) -> None:
+    for fault, sentence in faults.items():
+        job.run.log({"event": "warning", "step": job.step, "fault": fault, "sentence": sentence})
+        job.view.note(f"step {job.step:,}: {sentence}")
 
 
 def _evaluate(job: Job, stop: Stop) -> bool:
@@ -269,8 +287,14 @@ def _evaluate(job: Job, stop: Stop) -> bool:
         job.since_best += 1
         if loss < job.best_loss:
             job.best_loss, job.best_step, job.since_best = loss, job.step, 0
+    warnings = job.rails.evaluation(row)
+    ahead = job.rails.forecast(job.final_tokens)
+    row["forecast_loss_nats_per_token"] = ahead and ahead.central
+    row["forecast_loss_nats_per_token_interval_90"] = ahead and (ahead.low, ahead.high)
+    row["cost"] = job.meter.reading()
     job.run.log(row)
     job.view.row(row)
+    _warn(job, warnings)
     job.evaluated = job.step
     return True
 

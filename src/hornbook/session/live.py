@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
 
-from hornbook.facts.quantities import format_count, format_duration, perplexity_text
+from hornbook.facts.quantities import format_count, format_duration, format_usd, perplexity_text
 
 PLAIN_SECONDS = 15.0  # between two lines when nothing else is said
 
@@ -23,6 +24,7 @@ class View:
         self.live: Any = None
         self.total, self.latest, self.sample = 0, {}, ""  # type: int, dict[str, Any], str
         self.started, self.first, self.last_line = time.monotonic(), 0, 0.0
+        self.marks: list[tuple[int, float]] = []  # (step, when) of the evaluations
 
     def note(self, sentence: str) -> None:
         """One line that stays."""
@@ -53,6 +55,8 @@ class View:
     def row(self, row: dict[str, Any]) -> None:
         """A step or an evaluation was recorded."""
         self.latest |= {k: v for k, v in row.items() if v is not None}
+        if row["event"] == "evaluation":
+            self.marks.append((row["step"], time.monotonic()))
         due = time.monotonic() - self.last_line > PLAIN_SECONDS
         if self.live is None and (row["event"] == "evaluation" or due) and row["step"] > self.first:
             self.last_line = time.monotonic()
@@ -78,10 +82,17 @@ class View:
         self.end()
 
     def _eta(self) -> str:
-        done = self.latest.get("step", self.first) - self.first
+        """Time until the last step; and from the fastest to the slowest pace between two evaluations so far."""
+        step = self.latest.get("step", self.first)
+        done, left = step - self.first, self.total - step
         if done < 1:
             return "?"
-        return format_duration((time.monotonic() - self.started) / done * (self.total - self.first - done))
+        rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(self.marks) if b[0] > a[0]]
+        each = (time.monotonic() - self.started) / done
+        if len(rates) < 2:
+            return f"{format_duration(each * left)} left"
+        low, high = min(*rates, 0.97 * each) * left, max(*rates, 1.03 * each) * left
+        return f"{format_duration(each * left)} left ({format_duration(low)} to {format_duration(high)})"
 
     def _line(self) -> str:
         now = self.latest
@@ -93,7 +104,11 @@ class View:
             parts.append(f"validation loss {loss:.3f} (perplexity {perplexity_text(loss)})")
         if "tokens_per_second" in now:
             parts.append(f"{format_count(now['tokens_per_second'])} tokens/s")
-        return " · ".join([*parts, f"{self._eta()} left"])
+        if now.get("mfu") is not None:
+            parts.append(f"MFU {now['mfu']:.0%}")
+        if "price_usd" in now.get("cost", {}):
+            parts.append(format_usd(now["cost"]["price_usd"]))
+        return " · ".join([*parts, self._eta()])
 
     def _panel(self) -> Any:
         from rich.console import Group
@@ -109,7 +124,7 @@ class View:
         head.add_column(ratio=1)
         head.add_column(no_wrap=True)
         bar = ProgressBar(total=max(1, self.total), completed=step)
-        head.add_row(f"step [b]{step:,}[/b] of {self.total:,}", bar, f"{self._eta()} left")
+        head.add_row(f"step [b]{step:,}[/b] of {self.total:,}", bar, self._eta())
         table = Table.grid(padding=(0, 3))
         for _ in range(4):
             table.add_column(no_wrap=True)
@@ -142,5 +157,9 @@ def _cells(now: dict[str, Any]) -> list[tuple[str, str]]:
     add("gradient norm", "gradient_norm")
     if "tokens_per_second" in now:
         cells.append(("[dim]tokens/s[/dim]", format_count(now["tokens_per_second"])))
-    add("MFU", "mfu", "{:.1%}")
+    add("MFU (PaLM)", "mfu", "{:.1%}")
+    add("forecast of the end", "forecast_loss_nats_per_token")
+    for label, key in (("hours", "gpu_hours"), ("energy, kWh", "energy_kwh"), ("price, USD", "price_usd")):
+        if key in now.get("cost", {}):
+            cells.append((f"[dim]{label}[/dim]", f"{now['cost'][key]:.3g}"))
     return cells

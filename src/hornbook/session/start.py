@@ -8,25 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from hornbook.data.shards import Prepared
+from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Prepared
+from hornbook.evaluation.baselines import baselines
+from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
 from hornbook.facts.errors import InputError
-from hornbook.facts.quantities import format_count
+from hornbook.facts.hardware import Accelerator
+from hornbook.facts.quantities import format_count, parse_price
 from hornbook.facts.settings import LENGTHS, Settings, from_table, read_table, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
-from hornbook.planning.choose import SHAPE, Choice, Data, choose, fill_steps, given_length, shape_of, steps_of
+from hornbook.planning.choose import SHAPE, Data, Machine, choose, fill_steps, given_length, shape_of, steps_of
+from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out
-from hornbook.session.build import measure_machine, seconds_per_step, usable_cores
+from hornbook.session.build import usable_cores
+from hornbook.session.costs import Reading, plan_of, settle
 from hornbook.session.live import View
+from hornbook.session.meter import MEASURED_FROM, measure, this_device
 from hornbook.session.models import Opened, device, open_model
 from hornbook.session.texts import is_prepared, prepared_text, stem
 from hornbook.training import checkpoint as checkpoints
-
-REPORT_SECONDS = 8.0  # of a budget: plots and pages
-WATCHING = 1.2  # what a step costs with its share of evaluations, checkpoints and records
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Start:
     prepared: Prepared
     initial: Decoder | None = None  # given weights, of --from
     checkpoint: Path | None = None  # to go on from
+    device: Accelerator | None = None  # where it was measured just now
 
 
 def fresh(
@@ -48,6 +53,7 @@ def fresh(
     if out is not None and out.exists() and (not out.is_dir() or {entry.name for entry in out.iterdir()} - LEFTOVERS):
         raise InputError(f"{out} exists and is not a run: give --out a fresh folder.")
     given_length(wanted)  # what is wrong is said before the text is read
+    usd_per_hour(wanted)
     opened = open_model(from_) if from_ is not None else None
     if opened is not None:
         _refuse_other_shape(wanted, opened)
@@ -60,24 +66,50 @@ def fresh(
         )
     part, on = prepared.train, device()
     torch.set_num_threads(wanted.train.threads or usable_cores())
-    data = Data(part.num_tokens, int(part.documents[:, 2].sum()), prepared.tokenizer.vocabulary)
-    choice = choose(wanted, data, measure_machine(on), shape=opened.model.shape if opened is not None else None)
+    device_here = this_device(on)
+    data = Data(part.num_tokens, int(part.documents[:, NUM_BYTES].sum()), prepared.tokenizer.vocabulary)
+    choice = choose(wanted, data, Machine.of(device_here), shape=opened.model.shape if opened is not None else None)
     settings, shape = choice.settings, choice.shape
     settings.train.threads = torch.get_num_threads()
     for reason in choice.reasons:
         view.note(f"  {reason}")
     view.note(f"  {shape.family}: {format_count(shape.parameters)} parameters, vocabulary {shape.vocabulary:,}")
+    levels = counting_models(prepared, shape)
+    pace = None
+    if settings.train.steps is None or settings.train.steps >= MEASURED_FROM:
+        pace = measure(settings, shape, part, on)
+    reading = Reading(data, prepared.validation.num_tokens, float(np.median(part.documents[:, NUM_TOKENS])), [])
     if settings.train.steps is None:
-        settings.train.steps = _steps_within(choice, prepared, started, on)
+        assert pace is not None
+        settings = settle(choice, pace, time.monotonic() - started, reading.validation_tokens)
         view.note(f"  {settings.train.steps:,} steps fit the time")
-    fill_steps(settings, settings.train.steps)
+    else:
+        fill_steps(settings, settings.train.steps)
+    spent = time.monotonic() - started
+    planned = plan_of(settings, shape, reading, (1, device_here), pace=pace, spent=spent, usd=usd_per_hour(settings))
+    for line in brief(planned):
+        view.note(f"  {line}")
     facts = environment(threads=torch.get_num_threads(), device=on.type)
     run = Run.create(
         out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
         facts | {"request": dict(request), "from": from_},
     )  # fmt: skip
+    run.write_plan({"plan": planned, "baselines": levels})
     prepared.tokenizer.save(run.folder)
-    return Start(run, settings, shape, prepared, opened.model if opened is not None else None)
+    return Start(run, settings, shape, prepared, opened.model if opened is not None else None, device=device_here)
+
+
+def counting_models(prepared: Prepared, shape: GPTShape) -> dict[str, dict[str, Any]]:
+    """What models that only count get on the validation text; {} where there is none."""
+    if prepared.validation.num_tokens < 2:
+        return {}
+    tokenizer = prepared.tokenizer
+    how = Conventions(shape.context, max(1, shape.context // 2), beginning_of(tokenizer))
+    return baselines(prepared.train, part_documents(prepared.validation, tokenizer), how, tokenizer.vocabulary)
+
+
+def usd_per_hour(settings: Settings) -> float | None:
+    return None if settings.watch.price is None else parse_price(settings.watch.price)
 
 
 def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: str | None, view: View) -> Start:
@@ -141,19 +173,6 @@ def _refuse_other_shape(wanted: Settings, opened: Opened) -> None:
         asked = getattr(wanted.model, name)
         if asked is not None and asked != getattr(opened.model.shape, name, None):
             raise InputError(f"model.{name} is {asked!r}, but the shape is that of {opened.name}: leave it out.")
-
-
-def _steps_within(choice: Choice, prepared: Prepared, started: float, on: torch.device) -> int:
-    """How many steps fit the time that is left, with the evaluations and samples that go with them."""
-    assert choice.seconds is not None
-    settings, shape = choice.settings, choice.shape
-    assert settings.train.batch is not None
-    each = seconds_per_step(settings, shape, prepared, on)
-    forward = each / 3 / (settings.train.batch * shape.context)  # seconds a token
-    samples = 6 * settings.watch.sample_tokens * max(0.003, shape.parameters * 4 / 10e9)
-    final = 2 * prepared.validation.num_tokens * forward
-    left = choice.seconds - (time.monotonic() - started) - samples - final - REPORT_SECONDS
-    return max(1, int(left / (each * WATCHING)))
 
 
 def _refuse_changes(

@@ -57,10 +57,13 @@ def _rule(text: Text, found: Sequence[Document]) -> str:
         return text.split
     # The built-in corpus by year: trained on the past, validated on what came after.
     kind = default_rule(len(found)).partition(":")[0] if text.paths else "tail"
-    share = VALIDATION_CHARACTERS / max(1, sum(num_characters(document) for document in found))
-    if kind == "hash":
-        share = max(share, VALIDATION_DOCUMENTS / len(found))
-    return f"{kind}:{min(0.1, share):.2g}"
+    return f"{kind}:{automatic_share(kind, len(found), sum(num_characters(document) for document in found)):.2g}"
+
+
+def automatic_share(kind: str, num_documents: int, characters: int) -> float:
+    """The share of a text that is kept back for validation."""
+    share = VALIDATION_CHARACTERS / max(1, characters)
+    return min(0.1, max(share, VALIDATION_DOCUMENTS / num_documents) if kind == "hash" else share)
 
 
 def default_folder(text: Text) -> Path:

@@ -1,0 +1,244 @@
+"""Plans against what came: time, memory and loss of varied runs; faults that are seeded; healthy runs left in peace.
+
+    python benchmarks/plan_scored.py runs DATA      ten runs, each a process of its own: an idle machine, please
+    python benchmarks/plan_scored.py healthy DATA   twenty runs: how many are warned of, and what they came to
+    python benchmarks/plan_scored.py faults DATA    six kinds of fault, five seeds each: how many are named
+
+DATA is a folder with books/*.txt, tinyshakespeare.txt and the-verdict.txt. Results are added to
+benchmarks/results/plan_scored.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results" / "plan_scored.json"
+BOOK = "books/{}.txt"
+
+# text, tokenizer, layers, width, context, batch, steps
+RUNS: list[tuple[str, str, int, int, int, int, int]] = [
+    ("tinyshakespeare.txt", "characters", 4, 128, 64, 32, 300),
+    ("books/pride-and-prejudice.txt", "bpe:1024", 4, 128, 128, 16, 220),
+    ("books/war-of-the-worlds.txt", "auto", 3, 96, 128, 16, 500),
+    ("books/walden.txt", "bpe:2048", 2, 192, 128, 32, 110),
+    ("books/jane-eyre.txt", "auto", 4, 192, 128, 8, 230),
+    ("books/tom-sawyer.txt", "bytes", 3, 96, 256, 8, 400),
+    ("books", "bpe:4096", 4, 128, 128, 16, 160),
+    ("books/scarlet-letter.txt", "bpe:512", 6, 96, 64, 64, 170),
+    ("tinyshakespeare.txt", "auto", 2, 256, 128, 8, 350),
+    ("books/david-copperfield.txt", "characters", 3, 160, 256, 4, 350),
+]
+# As above; and what else is set.
+HEALTHY: list[tuple[str, str, int, int, int, int, int, dict[str, Any]]] = [
+    ("tinyshakespeare.txt", "characters", 2, 64, 64, 16, 300, {}),
+    ("tinyshakespeare.txt", "auto", 3, 96, 64, 16, 200, {}),
+    ("tinyshakespeare.txt", "bytes", 4, 128, 64, 12, 150, {}),
+    ("books/emma.txt", "auto", 2, 64, 128, 16, 250, {}),
+    ("books/emma.txt", "bpe:512", 3, 128, 64, 16, 200, {"optimizer.name": "adamw"}),
+    ("books/frankenstein.txt", "characters", 3, 96, 128, 8, 250, {"model.family": "gpt2"}),
+    ("books/frankenstein.txt", "bpe:2048", 2, 128, 64, 32, 150, {}),
+    ("books/alice-in-wonderland.txt", "auto", 3, 96, 64, 16, 250, {}),
+    ("books/alice-in-wonderland.txt", "bytes", 2, 64, 128, 8, 300, {"optimizer.name": "adamw"}),
+    ("books/dorian-gray.txt", "bpe:1024", 4, 96, 64, 32, 150, {"model.family": "gpt2"}),
+    ("books/dorian-gray.txt", "characters", 4, 64, 128, 16, 250, {}),
+    ("books/peter-pan.txt", "auto", 2, 128, 128, 8, 200, {"schedule.kind": "cosine"}),
+    ("books/war-and-peace.txt", "bpe:4096", 2, 96, 64, 32, 150, {}),
+    ("books/war-and-peace.txt", "bpe:1024", 3, 64, 128, 16, 300, {}),
+    ("books/grimms-fairy-tales.txt", "auto", 4, 128, 64, 16, 200, {}),
+    ("books/grimms-fairy-tales.txt", "bpe:512", 2, 192, 64, 16, 200, {"schedule.warmup_steps": 0}),
+    ("books", "auto", 3, 128, 64, 16, 200, {}),
+    ("books", "bpe:1024", 2, 128, 128, 16, 200, {"optimizer.name": "adamw", "model.family": "gpt2"}),
+    ("books/wizard-of-oz.txt", "auto", 3, 64, 64, 32, 250, {"model.dropout": 0.1}),
+    ("the-verdict.txt", "auto", 2, 64, 64, 8, 250, {}),
+]
+
+
+def settings(case: tuple[Any, ...]) -> dict[str, Any]:
+    _, tokenizer, layers, width, context, batch, steps, *more = case
+    return {
+        "text.tokenizer": tokenizer, "model.layers": layers, "model.width": width, "model.heads": width // 32,
+        "model.context": context, "train.batch": batch, "train.steps": steps,
+    } | (more[0] if more else {})  # fmt: skip
+
+
+def scored_runs(data: Path) -> list[dict[str, Any]]:
+    """Each in a process of its own, so that time and memory are those of the command."""
+    rows = []
+    for number, case in enumerate(RUNS):
+        flags = [word for name, value in settings(case).items() for word in (f"--{name}", str(value))]
+        command = [sys.executable, "-m", "hornbook", "train", str(data / case[0]), *flags, "--out", f"scored-{number}"]
+        done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+        score = json.loads(done.stdout)["plan_score"]
+        row: dict[str, Any] = {"case": list(case)}
+        for name in ("wall_seconds", "memory_bytes"):
+            row[f"{name}_factor"] = score[name]["actual"] / score[name]["predicted"]
+        plan = json.loads(Path(f"scored-{number}", "plan.json").read_text())["plan"]
+        row["bits_per_byte"] = score["bits_per_byte"] | {"interval_90": plan["bits_per_byte_interval_90"]}
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+    return rows
+
+
+def warnings(folder: Path) -> dict[str, int]:
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return {row["fault"]: row["step"] for row in rows if row["event"] == "warning"}
+
+
+def healthy_runs(data: Path) -> list[dict[str, Any]]:
+    import hornbook
+
+    rows = []
+    for number, case in enumerate(HEALTHY):
+        summary = hornbook.train(
+            str(data / case[0]), out=f"healthy-{number}", **settings(case), **{"train.seed": number}
+        )
+        levels = {name: each["bits_per_byte"] for name, each in summary["baselines"].items()}
+        row = {
+            "case": list(case), "warnings": warnings(Path(summary["run"])), "tokens": summary["tokens"],
+            "num_parameters": summary["num_parameters"], "vocabulary": summary["vocabulary"],
+            "epoch": summary["epoch"], "bits_per_byte": summary["bits_per_byte"], "levels": levels,
+            "bytes_per_token": summary["num_bytes"] / summary["num_tokens"],
+        }  # fmt: skip
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+    return rows
+
+
+# ---- Seeded faults: each breaks one thing of a real run, from outside
+
+
+@contextlib.contextmanager
+def replaced(place: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
+@contextlib.contextmanager
+def targets_not_shifted() -> Iterator[None]:
+    from hornbook.data.loader import Batches
+    from hornbook.evaluation.probe import Probe
+
+    batch, make = Batches.batch, Probe.__init__
+
+    def same(self: Any, step: int) -> Any:
+        inputs, _ = batch(self, step)
+        return inputs, inputs.copy()
+
+    def probe(self: Any, *arguments: Any, **named: Any) -> None:
+        make(self, *arguments, **named)
+        self.targets = self.inputs.clone()
+
+    with replaced(Batches, "batch", same), replaced(Probe, "__init__", probe):
+        yield
+
+
+@contextlib.contextmanager
+def shuffled_labels() -> Iterator[None]:
+    import numpy as np
+
+    from hornbook.data.loader import Batches
+
+    batch = Batches.batch
+
+    def shuffled(self: Any, step: int) -> Any:
+        inputs, targets = batch(self, step)
+        order = np.random.default_rng(step).permutation(targets.size)
+        return inputs, targets.reshape(-1)[order].reshape(targets.shape)
+
+    with replaced(Batches, "batch", shuffled):
+        yield
+
+
+@contextlib.contextmanager
+def frozen_layer() -> Iterator[None]:
+    from hornbook.session import job
+
+    build = job.build
+
+    def frozen(*arguments: Any) -> Any:
+        parts = build(*arguments)
+        for parameter in parts.model.blocks[1].parameters():
+            parameter.register_hook(lambda gradient: gradient * 0)
+        return parts
+
+    with replaced(job, "build", frozen):
+        yield
+
+
+@contextlib.contextmanager
+def other_tokenizer() -> Iterator[None]:
+    """The validation text in another order of ids."""
+    import numpy as np
+
+    from hornbook.data.shards import Part, Prepared
+    from hornbook.session import start
+
+    prepared_text = start.prepared_text
+
+    def permuted(*arguments: Any, **named: Any) -> Any:
+        made = prepared_text(*arguments, **named)
+        order = np.random.default_rng(0).permutation(made.tokenizer.vocabulary).astype(np.uint16)
+        side = made.validation
+        shards = [order[np.asarray(shard)] for shard in side.shards]
+        other = Part(shards, side.documents, side.names, separator=side.separator)
+        return Prepared(made.folder, made.manifest, made.tokenizer, made.train, other)
+
+    with replaced(start, "prepared_text", permuted):
+        yield
+
+
+FAULTS: dict[str, tuple[dict[str, Any], Any]] = {
+    "targets not shifted": ({}, targets_not_shifted),
+    "learning rate": ({"optimizer.learning_rate": 0.3, "optimizer.matrix_learning_rate": 0.9}, contextlib.nullcontext),
+    "shuffled labels": ({}, shuffled_labels),
+    "frozen layer": ({}, frozen_layer),
+    "wrong tokenizer": ({}, other_tokenizer),
+    "no warm-up": (
+        {"schedule.warmup_steps": 0, "optimizer.learning_rate": 0.05, "optimizer.matrix_learning_rate": 0.1},
+        contextlib.nullcontext,
+    ),
+}
+
+
+def seeded_faults(data: Path) -> list[dict[str, Any]]:
+    import hornbook
+
+    rows = []
+    for fault, (changes, broken) in FAULTS.items():
+        for seed in range(5):
+            text = data / BOOK.format(("emma", "dorian-gray", "frankenstein", "peter-pan", "wizard-of-oz")[seed])
+            case = (str(text), "characters" if seed % 2 else "bpe:512", 2, 64, 64, 16, 160)
+            out = Path(f"fault-{fault.replace(' ', '-')}-{seed}")
+            with broken(), contextlib.suppress(hornbook.WorldError):  # a run may diverge beyond repair
+                hornbook.train(str(text), out=out, **(settings(case) | changes | {"train.seed": seed}))
+            said = warnings(out)
+            row = {"fault": fault, "seed": seed, "named": fault in said, "said": said}
+            print(json.dumps(row), flush=True)
+            rows.append(row)
+    return rows
+
+
+def main() -> None:
+    what, data = sys.argv[1], Path(sys.argv[2]).resolve()
+    kinds = {"runs": scored_runs, "healthy": healthy_runs, "faults": seeded_faults}
+    results = RESULTS.resolve()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        rows = kinds[what](data)
+    known = json.loads(results.read_text()) if results.is_file() else {}
+    results.parent.mkdir(exist_ok=True)
+    results.write_text(json.dumps(known | {what: rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

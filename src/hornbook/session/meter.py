@@ -1,0 +1,153 @@
+"""What a run costs while it goes on: pace, hours, energy, money, peak memory, and the share of the peak it reaches."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from hornbook.data.shards import Part
+from hornbook.evaluation.probe import Probe
+from hornbook.facts.hardware import Accelerator, custom, find
+from hornbook.facts.settings import Settings, from_table
+from hornbook.facts.shape import GPTShape
+from hornbook.model.generate import generate
+from hornbook.planning.choose import shape_of
+from hornbook.planning.pace import Pace, product_flops_per_second
+from hornbook.session.build import build, seconds_per_step, usable_cores
+from hornbook.session.costs import HERE
+from hornbook.session.models import device
+
+MEASURED_FROM = 50  # steps: a shorter run is over before its pace is known
+POWERCAP = Path("/sys/class/powercap")
+
+
+def this_device(on: torch.device) -> Accelerator:
+    """What it computes on: an accelerator that is known by its whole name, else one with the peak measured here."""
+    if on.type != "cuda":
+        return custom(HERE, product_flops_per_second() * min(1.0, torch.get_num_threads() / usable_cores()))
+    name, memory = torch.cuda.get_device_name(on), torch.cuda.get_device_properties(on).total_memory
+    return find(name) or custom(name, _product(on), memory)
+
+
+def _product(on: torch.device) -> float:
+    """FLOP/s of a bfloat16 matrix product, the best of a few."""
+    size, best = 8192, float("inf")
+    a = torch.ones(size, size, device=on, dtype=torch.bfloat16)
+    for _ in range(6):
+        torch.cuda.synchronize(on)
+        begin = time.perf_counter()
+        a @ a
+        torch.cuda.synchronize(on)
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best
+
+
+def measure(settings: Settings, shape: GPTShape, text: Part, on: torch.device) -> Pace:
+    """The pace of a few steps, of a short score and of some written tokens, of parts that are thrown away."""
+    parts = build(settings, shape, text, on)
+    step = seconds_per_step(settings, parts)
+    probe = Probe(text, context=shape.context, num_tokens=4096, byte_lengths=np.ones(shape.vocabulary, np.int32))
+    scored = _best_of(2, lambda: probe.score(parts.model)) / probe.num_tokens
+    prompt = text.take(np.zeros(1, np.int64), 1)[0].tolist()
+    written = _best_of(2, lambda: list(generate(parts.model, prompt, max_tokens=16, temperature=1.0, seed=0))) / 16
+    return Pace(step, scored, written)
+
+
+def _best_of(times: int, work: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)
+
+
+def peak_memory_bytes(on: torch.device) -> int:
+    """The most that this process, or its accelerator, has held so far."""
+    if on.type == "cuda":
+        return torch.cuda.max_memory_reserved(on)
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@dataclass
+class Meter:
+    """Runs from when the job began. Energy is None where no counter can be read."""
+
+    started: float  # of time.monotonic()
+    on: torch.device
+    device: Accelerator
+    usd_per_hour: float | None = None
+    powercap: Path = POWERCAP
+    spent_joules: float = 0.0
+    counters: dict[str, tuple[float, float]] = field(default_factory=dict)  # name -> joules at last, where they wrap
+
+    def __post_init__(self) -> None:
+        self.counters = _counters(self.on, self.powercap)
+
+    def mfu(self, flops_per_second: float) -> float | None:
+        """FLOPs per second by the shape's own count (PaLM's formula) / the peak."""
+        peak = self.device.training_flops()
+        return None if peak is None else flops_per_second / peak[1]
+
+    def reading(self) -> dict[str, Any]:
+        """Hours, and energy and money where they are known."""
+        hours = (time.monotonic() - self.started) / 3600
+        read: dict[str, Any] = {"gpu_hours": hours}
+        if self.counters:
+            for name, (now, wraps) in _counters(self.on, self.powercap).items():
+                self.spent_joules += (now - self.counters[name][0]) % wraps
+                self.counters[name] = (now, wraps)
+            read["energy_kwh"] = self.spent_joules / 3.6e6
+        if self.usd_per_hour is not None:
+            read["price_usd"] = hours * self.usd_per_hour
+        return read
+
+
+def _counters(on: torch.device, powercap: Path) -> dict[str, tuple[float, float]]:
+    """Joules that each readable counter shows, and where it starts again: NVML of the accelerator, RAPL of sockets."""
+    if on.type == "cuda":
+        with suppress(Exception):  # no driver library, or a card without the counter: then it is unknown
+            import pynvml
+
+            pynvml.nvmlInit()
+            uuid = str(torch.cuda.get_device_properties(on).uuid)
+            handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode())
+            return {uuid: (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, float("inf"))}
+        return {}
+    found = {}
+    for zone in sorted(powercap.glob("intel-rapl:*")):
+        if zone.name.count(":") == 1:  # a socket; its parts are in it
+            with suppress(OSError, ValueError):
+                joules, wraps = (int((zone / name).read_text()) / 1e6 for name in ("energy_uj", "max_energy_range_uj"))
+                found[zone.name] = (joules, wraps)
+    return found
+
+
+def measure_here(settings_toml: str, vocabulary: int) -> tuple[Pace, Accelerator]:
+    """The pace of resolved settings on this machine, measured on random tokens: what `hornbook plan --measure` asks."""
+    settings, on = from_table(tomllib.loads(settings_toml), source="the plan"), device()
+    torch.set_num_threads(settings.train.threads or usable_cores())
+    shape = shape_of(settings, vocabulary)
+    ids = np.random.default_rng(0).integers(0, vocabulary, 65_536).astype(np.uint32)
+    text = Part([ids], np.array([[0, len(ids), len(ids), len(ids), 1]]), ["random"], separator=False)
+    return measure(settings, shape, text, on), this_device(on)
+
+
+if __name__ == "__main__":
+    asked = msgspec.json.decode(sys.stdin.buffer.read())
+    sys.stdout.buffer.write(msgspec.json.encode(measure_here(asked["settings"], asked["vocabulary"])))

@@ -1,0 +1,92 @@
+"""The guide rails at work: what a run records goes in, sentences come out. Weights are looked at, never changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from hornbook.data.shards import Part
+from hornbook.evaluation.baselines import training_stream
+from hornbook.facts.settings import Settings
+from hornbook.facts.shape import GPTShape
+from hornbook.model.decoder import Decoder
+from hornbook.planning.budget import Range
+from hornbook.planning.forecast import forecast
+from hornbook.planning.rails import Course, faults, unigram_nats
+from hornbook.session.costs import learning_rates
+
+SETTLED = 20  # steps before a weight that has not moved is a sign
+
+
+class Rails:
+    """Grows with the run; says each fault once."""
+
+    def __init__(self, settings: Settings, shape: GPTShape, train: Part, model: Decoder, *, fresh: bool) -> None:
+        counts = np.bincount(training_stream(train), minlength=shape.vocabulary)
+        self.losses, self.norms, self.tokens, self.validation = (list[float]() for _ in range(4))
+        self.course = Course(
+            shape=shape, train_losses=self.losses, gradient_norms=self.norms, validation_tokens=self.tokens,
+            validation_losses=self.validation, unigram_nats=unigram_nats(counts.tolist()),
+            learning_rates=learning_rates(settings), warmup_steps=settings.schedule.warmup_steps, fresh=fresh,
+        )  # fmt: skip
+        self.said: set[str] = set()
+        self.model, self.start, self.since = model, _fingerprints(model), 0
+
+    def recall(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take in what an earlier process has recorded."""
+        for row in rows:
+            if row["event"] == "step":
+                self._step(row)
+            elif row["event"] == "evaluation":
+                self._evaluation(row)
+            elif row["event"] == "warning" and "fault" in row:
+                self.said.add(row["fault"])
+        self.since = 0
+
+    def step(self, row: Mapping[str, Any]) -> dict[str, str]:
+        self._step(row)
+        return self._new(self.course) if row["step"] == 1 else {}
+
+    def evaluation(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """Faults, by name, that nobody has heard of yet."""
+        self._evaluation(row)
+        movement = {}
+        if self.since >= SETTLED:
+            movement = {name: float(now != self.start[name]) for name, now in _fingerprints(self.model).items()}
+        return self._new(msgspec.structs.replace(self.course, epochs=row["epoch"], movement=movement))
+
+    def forecast(self, tokens: int) -> Range | None:
+        """Where the validation loss will stand after `tokens`, by this run's own curve."""
+        ceiling = math.log(self.course.shape.vocabulary)
+        return forecast(self.tokens, self.validation, tokens, ceiling=ceiling)
+
+    def _step(self, row: Mapping[str, Any]) -> None:
+        loss, norm = row["train_loss_nats_per_token"], row["gradient_norm"]
+        self.losses.append(math.nan if loss is None else loss)
+        self.norms.append(math.nan if norm is None else norm)
+        self.since += 1
+
+    def _evaluation(self, row: Mapping[str, Any]) -> None:
+        loss = row.get("validation_loss_nats_per_token")
+        if loss is not None and row["tokens"] > 0:
+            self.tokens.append(row["tokens"])
+            self.validation.append(loss)
+
+    def _new(self, course: Course) -> dict[str, str]:
+        found = {name: sentence for name, sentence in faults(course).items() if name not in self.said}
+        self.said |= found.keys()
+        return found
+
+
+@torch.no_grad()
+def _fingerprints(model: Decoder) -> dict[str, tuple[float, float]]:
+    """Two numbers for each weight that change when it does."""
+    return {
+        name: (float(p.sum(dtype=torch.float64)), float(torch.linalg.vector_norm(p, dtype=torch.float64)))
+        for name, p in model.named_parameters()
+    }
