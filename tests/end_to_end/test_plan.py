@@ -67,7 +67,7 @@ def test_a_text_is_planned_as_training_would_choose_it(english, tmp_path, monkey
     assert any("not prepared" in sentence for sentence in made["assumed"])
     hornbook.prepare("text.txt", tokenizer="bytes")
     exact = plan_of(capsys, "text.txt", "--tokenizer", "bytes", "--model.preset", "0.2M", "--epochs", "3")
-    assert exact["num_tokens"] == pytest.approx(made["num_tokens"], rel=0.02)
+    assert exact["num_tokens"] == pytest.approx(made["num_tokens"], rel=0.05)
     assert not any("not prepared" in sentence for sentence in exact["assumed"])
 
 

@@ -68,6 +68,34 @@ def expected_loss(parameters: float, tokens: float, vocabulary: int, *, epochs: 
     return Range(min(loss / BAND, ceiling), min(loss, ceiling), min(loss * BAND, ceiling), reason)
 
 
+# Small runs, from ten of our own (texts of 0.2 to 1 MB by characters, bytes and BPE; Muon, default settings):
+# bits per byte = those of the best counting model x exp(OFFSET + PER_BYTE ln(bytes / 600k) + PER_PARAMETER
+# ln(parameters / 500k)).
+OFFSET, PER_BYTE, PER_PARAMETER = 0.057, -0.096, -0.026
+SMALL_BAND = 1.07  # held 9 of the ten when each was left out of the fit
+SMALL_PARAMETERS, SMALL_BYTES = (8e4, 4e6), (8e4, 4e6)  # where these runs lay, with a little room
+
+
+def small_run_bits(
+    counting_bits: float, parameters: int, train_bytes: float, epochs: float, optimizer: str
+) -> Range | None:
+    """Final bits per byte of a small run, from those of the best model that only counts on the same text; None outside
+    of what our own runs have shown.
+
+    >>> r = small_run_bits(2.0, 500_000, 600_000, 1.0, "muon")
+    >>> f"{r.low:.2f} {r.central:.2f} {r.high:.2f}", small_run_bits(2.0, 500_000, 600_000, 1.0, "adamw")
+    ('1.98 2.12 2.27', None)
+    """
+    seen = effective_tokens(train_bytes, epochs)
+    inside = SMALL_PARAMETERS[0] <= parameters <= SMALL_PARAMETERS[1] and SMALL_BYTES[0] <= seen <= SMALL_BYTES[1]
+    if not inside or optimizer != "muon":
+        return None
+    ratio = OFFSET + PER_BYTE * math.log(seen / 6e5) + PER_PARAMETER * math.log(parameters / 5e5)
+    bits = counting_bits * math.exp(ratio)
+    reason = "the best model that only counts, and how small runs of Hornbook compare with one; 7 % either way"
+    return Range(bits / SMALL_BAND, bits, bits * SMALL_BAND, reason)
+
+
 def compute_optimal(flops: float) -> tuple[float, float] | None:
     """(parameters, tokens) of the lowest loss for 6 x parameters x tokens = flops; None outside the law's domain.
 

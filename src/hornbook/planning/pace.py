@@ -12,7 +12,7 @@ import numpy as np
 REACHED = 0.33  # of a matrix product's speed that training of small models reaches on a CPU
 UNMEASURED_FACTOR = 2.0  # between an estimate from a matrix product and a run
 MEASURED_FACTOR = 1.15  # between a probe of a run and the run
-REPORT_SECONDS = 6.0  # plots, pages, two inspections
+REPORT_SECONDS = 3.0  # plots, pages, two inspections
 SAVING_BYTES_PER_SECOND = 3e8  # to write, flush and hash a checkpoint
 
 

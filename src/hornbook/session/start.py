@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from hornbook.facts.quantities import format_count, parse_price
 from hornbook.facts.settings import LENGTHS, Settings, from_table, read_table, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
+from hornbook.planning.budget import Range
 from hornbook.planning.choose import SHAPE, Data, Machine, choose, fill_steps, given_length, shape_of, steps_of
+from hornbook.planning.expect import small_run_bits
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out
@@ -86,7 +89,10 @@ def fresh(
     else:
         fill_steps(settings, settings.train.steps)
     spent = time.monotonic() - started
-    planned = plan_of(settings, shape, reading, (1, device_here), pace=pace, spent=spent, usd=usd_per_hour(settings))
+    planned = plan_of(
+        settings, shape, reading, (1, device_here), pace=pace, spent=spent, usd=usd_per_hour(settings),
+        expected=None if opened is not None else _expected(levels, settings, shape, data),
+    )  # fmt: skip
     for line in brief(planned):
         view.note(f"  {line}")
     facts = environment(threads=torch.get_num_threads(), device=on.type)
@@ -94,9 +100,19 @@ def fresh(
         out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
         facts | {"request": dict(request), "from": from_},
     )  # fmt: skip
-    run.write_plan({"plan": planned, "baselines": levels})
+    run.write_plan({"plan": planned, "pace": pace, "baselines": levels})
     prepared.tokenizer.save(run.folder)
     return Start(run, settings, shape, prepared, opened.model if opened is not None else None, device=device_here)
+
+
+def _expected(levels: Mapping[str, Mapping[str, Any]], settings: Settings, shape: GPTShape, data: Data) -> Range | None:
+    """The final loss in nats per token that the counting models' levels promise a small run."""
+    counted = [each["bits_per_byte"] for each in levels.values() if each["bits_per_byte"] is not None]
+    if not counted or settings.train.steps is None or settings.train.batch is None:
+        return None
+    epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
+    bits = small_run_bits(min(counted), shape.parameters, data.num_bytes, epochs, settings.optimizer.name or "")
+    return None if bits is None else bits.times(math.log(2) * data.num_bytes / data.num_tokens)
 
 
 def counting_models(prepared: Prepared, shape: GPTShape) -> dict[str, dict[str, Any]]:

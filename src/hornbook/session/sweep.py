@@ -50,17 +50,20 @@ def sweep(
     longest = int(left * Machine.of(this_device(device())).flops_per_second / cost)
     longest = min(longest, 4 * available)  # beyond four epochs repetition, not size, decides
     jobs = [(i, part) for part in (4, 2, 1) for i in range(SIZES) if part == 1 or (i, part) in SHORTER]
+    others = {name: value for name, value in changes.items() if not name.startswith("text.")}
     points: list[Point] = []
     rows: list[dict[str, Any]] = []
     begin = time.monotonic()
     for i, part in jobs:
         shape = shapes[i]
         steps = max(10, longest // part // (BATCH * CONTEXT))
+        settings: dict[str, Any] = {
+            "model.layers": shape.layers, "model.width": shape.width, "model.heads": shape.heads,
+            "model.context": CONTEXT, "train.batch": BATCH, "train.steps": steps,
+        }  # fmt: skip
         summary = train(
             str(prepared.folder), out=Path(out) / f"{shape.parameters}-{steps}", view=View(quiet=True),
-            **{name: value for name, value in changes.items() if not name.startswith("text.")},
-            **{"model.layers": shape.layers, "model.width": shape.width, "model.heads": shape.heads,
-               "model.context": CONTEXT, "train.batch": BATCH, "train.steps": steps},
+            **others, **settings,
         )  # fmt: skip
         loss = summary["validation_loss_nats_per_token"]
         points.append(Point(summary["num_parameters"], summary["tokens"], loss))
