@@ -73,6 +73,7 @@ def expected_loss(parameters: float, tokens: float, vocabulary: int, *, epochs: 
 # ln(parameters / 500k)).
 OFFSET, PER_BYTE, PER_PARAMETER = 0.057, -0.096, -0.026
 SMALL_BAND = 1.07  # held 9 of the ten when each was left out of the fit
+SMALL_WIDTH = 0.15  # bits per byte; the band is never wider than this either way
 SMALL_PARAMETERS, SMALL_BYTES = (8e4, 4e6), (8e4, 4e6)  # where these runs lay, with a little room
 
 
@@ -93,7 +94,8 @@ def small_run_bits(
     ratio = OFFSET + PER_BYTE * math.log(seen / 6e5) + PER_PARAMETER * math.log(parameters / 5e5)
     bits = counting_bits * math.exp(ratio)
     reason = "the best model that only counts, and how small runs of Hornbook compare with one; 7 % either way"
-    return Range(bits / SMALL_BAND, bits, bits * SMALL_BAND, reason)
+    low, high = max(bits / SMALL_BAND, bits - SMALL_WIDTH), min(bits * SMALL_BAND, bits + SMALL_WIDTH)
+    return Range(low, bits, high, reason)
 
 
 def compute_optimal(flops: float) -> tuple[float, float] | None:

@@ -13,7 +13,7 @@ from hornbook.facts.shape import GPTShape
 
 LOGITS_BYTES = 64 * 2**20  # as likelihood.LOGITS_BYTES, which needs torch: a test holds the two together
 LOGITS_COPIES = 3  # logits, their log-softmax, the gradient
-CPU_PROCESS_BYTES = 290 * 2**20  # Python with torch, its kernels, tokenizers and plots; measured, Linux, CPU build
+CPU_PROCESS_BYTES = 245 * 2**20  # Python with torch imported and the buffers of its kernels; measured, Linux, CPU build
 GPU_PROCESS_BYTES = 500 * 2**20  # context and kernels of a driver
 # glibc gives freed blocks below 32 MiB back late and in pieces: measured over 12 steps of nine shapes (0.1M to 124M
 # parameters), the peak resident size exceeds what is allocated by 0.4 to 0.8 of the activations.

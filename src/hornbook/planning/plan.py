@@ -24,6 +24,7 @@ from hornbook.planning.expect import (
 from hornbook.planning.memory import Memory, largest_microbatch, memory
 from hornbook.planning.sanity import Recipe, sanity
 
+JOB_BYTES = 45 * 2**20  # tokenizers, scoring and plots of a job, beside its training, on a CPU; measured
 TYPICAL_CONTEXT, TYPICAL_VOCABULARY = 4096, 32_000  # where only a size is given: Llama 2's
 
 
@@ -89,25 +90,13 @@ def shape_of_size(parameters: int, *, context: int | None = None, vocabulary: in
 
 
 def make_plan(
-    *,
-    tokens: int,
-    on: tuple[int, Accelerator],
-    shape: GPTShape | None = None,
-    parameters: int | None = None,
-    context: int | None = None,
-    usd_per_hour: float | None = None,
-    measured_flops_per_second: float | None = None,
-    recipe: Recipe | None = None,
-    microbatch: int | None = None,
-    accumulating: bool = False,
-    checkpointing: bool = False,
-    memory_bytes: int | None = None,
-    wall: Range | None = None,
-    loss: Range | None = None,
-    bytes_per_token: float | None = None,
-    chosen: Sequence[str] = (),
+    *, tokens: int, on: tuple[int, Accelerator], shape: GPTShape | None = None, parameters: int | None = None,
+    context: int | None = None, usd_per_hour: float | None = None, measured_flops_per_second: float | None = None,
+    recipe: Recipe | None = None, microbatch: int | None = None, accumulating: bool = False,
+    checkpointing: bool = False, memory_bytes: int | None = None, wall: Range | None = None,
+    loss: Range | None = None, bytes_per_token: float | None = None, chosen: Sequence[str] = (),
     assumed: Sequence[str] = (),
-) -> Plan:
+) -> Plan:  # fmt: skip
     """Plan the training of a `shape`, or of a size in `parameters`, on `tokens` tokens.
 
     `usd_per_hour` pays for all accelerators. `memory_bytes` is one device's, by default as sold. `recipe` is judged by
@@ -212,10 +201,12 @@ class _Parts(msgspec.Struct, frozen=True):
     accumulating: bool
 
     def __call__(self, checkpointing: bool, microbatch: int) -> Memory:
-        return memory(
+        needed = memory(
             self.shape, microbatch, optimizer=self.optimizer, bytes_per_activation=2 if self.half else 4,
             checkpointing=checkpointing, accumulating=self.accumulating, on_cpu=not self.half, shards=self.shards,
         )  # fmt: skip
+        job = 0 if self.half else JOB_BYTES
+        return msgspec.structs.replace(needed, process=needed.process + job)
 
 
 def _parts(

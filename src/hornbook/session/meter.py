@@ -28,7 +28,7 @@ from hornbook.session.build import build, seconds_per_step, usable_cores
 from hornbook.session.costs import HERE
 from hornbook.session.models import device
 
-MEASURED_FROM = 50  # steps: a shorter run is over before its pace is known
+MEASURED_FROM = 30  # steps: a shorter run is over before its pace is known
 POWERCAP = Path("/sys/class/powercap")
 
 

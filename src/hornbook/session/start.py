@@ -22,7 +22,7 @@ from hornbook.facts.settings import LENGTHS, Settings, from_table, read_table, t
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.planning.budget import Range
-from hornbook.planning.choose import SHAPE, Data, Machine, choose, fill_steps, given_length, shape_of, steps_of
+from hornbook.planning.choose import SHAPE, Choice, Data, Machine, choose, fill_steps, given_length, shape_of, steps_of
 from hornbook.planning.expect import small_run_bits
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
@@ -77,10 +77,25 @@ def fresh(
     for reason in choice.reasons:
         view.note(f"  {reason}")
     view.note(f"  {shape.family}: {format_count(shape.parameters)} parameters, vocabulary {shape.vocabulary:,}")
-    levels = counting_models(prepared, shape)
-    pace = None
+    settings, known = _planned(choice, prepared, data, device_here, view, started, given=opened is not None)
+    facts = environment(threads=torch.get_num_threads(), device=on.type)
+    run = Run.create(
+        out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
+        facts | {"request": dict(request), "from": from_},
+    )  # fmt: skip
+    run.write_plan(known)
+    prepared.tokenizer.save(run.folder)
+    return Start(run, settings, shape, prepared, opened.model if opened is not None else None, device=device_here)
+
+
+def _planned(
+    choice: Choice, prepared: Prepared, data: Data, device_here: Accelerator, view: View, started: float, *, given: bool
+) -> tuple[Settings, dict[str, Any]]:
+    """The settings with their number of steps, and what was expected of them before the first; said to the person."""
+    settings, shape, part = choice.settings, choice.shape, prepared.train
+    levels, pace = counting_models(prepared, shape), None
     if settings.train.steps is None or settings.train.steps >= MEASURED_FROM:
-        pace = measure(settings, shape, part, on)
+        pace = measure(settings, shape, part, device())
     reading = Reading(data, prepared.validation.num_tokens, float(np.median(part.documents[:, NUM_TOKENS])), [])
     if settings.train.steps is None:
         assert pace is not None
@@ -88,21 +103,13 @@ def fresh(
         view.note(f"  {settings.train.steps:,} steps fit the time")
     else:
         fill_steps(settings, settings.train.steps)
-    spent = time.monotonic() - started
     planned = plan_of(
-        settings, shape, reading, (1, device_here), pace=pace, spent=spent, usd=usd_per_hour(settings),
-        expected=None if opened is not None else _expected(levels, settings, shape, data),
+        settings, shape, reading, (1, device_here), pace=pace, spent=time.monotonic() - started,
+        usd=usd_per_hour(settings), expected=None if given else _expected(levels, settings, shape, data),
     )  # fmt: skip
     for line in brief(planned):
         view.note(f"  {line}")
-    facts = environment(threads=torch.get_num_threads(), device=on.type)
-    run = Run.create(
-        out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
-        facts | {"request": dict(request), "from": from_},
-    )  # fmt: skip
-    run.write_plan({"plan": planned, "pace": pace, "baselines": levels})
-    prepared.tokenizer.save(run.folder)
-    return Start(run, settings, shape, prepared, opened.model if opened is not None else None, device=device_here)
+    return settings, {"plan": planned, "pace": pace, "baselines": levels}
 
 
 def _expected(levels: Mapping[str, Mapping[str, Any]], settings: Settings, shape: GPTShape, data: Data) -> Range | None:
