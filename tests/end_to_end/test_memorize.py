@@ -17,7 +17,7 @@ SMALL = (
 def learned(tmp_path_factory, english, hornbook_in):
     """Six thousand letters read again and again, with canaries, until asked to stop; and letters that were not read."""
     folder = tmp_path_factory.mktemp("learned")
-    letters = re.sub(r"[^a-z]+", " ", english.lower())
+    letters = "the quick brown fox jumps over a lazy dog " + re.sub(r"[^a-z]+", " ", english.lower())
     (folder / "text.txt").write_text(letters[:6000], encoding="utf-8")
     (folder / "other.txt").write_text(letters[10_000:12_000], encoding="utf-8")
     stop = ("--epochs", "60", "--train.early_stop", "14", "--out", "run", "--json")

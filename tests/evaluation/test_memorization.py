@@ -82,7 +82,7 @@ def test_a_model_that_knows_its_text_by_heart(by_heart, speeches):
     assert report.by_heart
     assert report.verdict.startswith("Learned by heart")
     numbers, intervals = report.numbers, report.intervals
-    assert numbers["extraction_rate"] > 0.9
+    assert numbers["extraction_rate"] > 0.8
     assert numbers["control_extraction_rate"] < 0.05
     assert intervals["excess_extraction_rate"][0] > 0.7
     assert intervals["excess_copied_share"][0] > 0.05
