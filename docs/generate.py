@@ -58,7 +58,10 @@ PAGES = {"settings.md": settings_page, "metrics.md": metrics_page}
 def _flags() -> dict[str, list[str]]:
     """Setting -> its flags of `hornbook train`."""
     commands = next(action for action in build_parser()._actions if action.dest == "command").choices
-    return {action.dest: list(action.option_strings) for action in commands["train"]._actions}
+    flags: dict[str, list[str]] = {}
+    for action in commands["train"]._actions:
+        flags.setdefault(action.dest, []).extend(action.option_strings)
+    return flags
 
 
 def _kind(kind: msgspec.inspect.Type) -> str:

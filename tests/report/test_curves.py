@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hornbook.report.curves import curves_in_words, evaluations, read_curves, train_losses
+from hornbook.report.curves import curves_in_words, evaluations, only_memorizing, read_curves, train_losses
 
 
 def _run(
@@ -78,6 +78,21 @@ def test_a_text_learned_by_heart_is_called_so() -> None:
     assert "by heart: having read it 20.0 times" in said
     assert f"at step {curves.best.step:,} (epoch {curves.best.tokens / 5000:.1f})" in said
     assert "while training loss went on falling" in said
+    assert curves.parted is not None  # the gap is 10 x share - 3.8 from a share of 0.3 on, and -0.2 at the start
+    assert curves.parted.step == pytest.approx(375, abs=45)
+    assert f"The two curves part at step {curves.parted.step:,} (epoch {curves.parted.tokens / 5000:.1f})" in said
+    sentence = only_memorizing(rows, 5000)
+    assert sentence is not None
+    assert "further epochs only memorize" in sentence
+    assert only_memorizing(rows, 100_000) is None  # one reading
+    assert only_memorizing(rows[:20], 5000) is None  # before the turn
+
+
+def test_curves_that_part_for_a_moment_have_not_parted() -> None:
+    rows = _run(lambda share: 5 + (0.3 < share < 0.5), lambda share: 5.0)
+    curves = read_curves(rows, tokens_per_epoch=5000)
+    assert curves is not None
+    assert curves.parted is None
 
 
 def test_a_wide_gap_with_low_training_loss_is_by_heart_before_validation_turns() -> None:

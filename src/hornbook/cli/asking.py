@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from hornbook.cli.options import add_settings, add_texts, given_settings, print_json, value
 
@@ -48,6 +49,7 @@ def describe_memorize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heldout", metavar="TEXT", help="text of the same kind that it has not seen")
     parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
     parser.add_argument("--seed", type=value(int), default=0, metavar="N", help="which passages are drawn")
+    parser.add_argument("--html", metavar="FILE", help="write the page here; of a run, it is among its reports anyway")
 
 
 def memorize_command(arguments: argparse.Namespace) -> None:
@@ -57,12 +59,17 @@ def memorize_command(arguments: argparse.Namespace) -> None:
     found = memorize(
         arguments.model, train=arguments.train, heldout=arguments.heldout, step=arguments.step, seed=arguments.seed
     )
+    if arguments.html is not None:
+        from hornbook.records.run import write_aside
+        from hornbook.report.memory import memory_page
+
+        write_aside(Path(arguments.html), memory_page(found))
     if arguments.json:
-        print_json(found.to_dict())
+        print_json(found)
     else:
         from hornbook.report.terminal import print_memorization
 
-        print_memorization(found.to_dict())
+        print_memorization(found)
 
 
 def describe_sweep(parser: argparse.ArgumentParser) -> None:

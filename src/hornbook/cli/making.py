@@ -39,6 +39,7 @@ def train_command(arguments: argparse.Namespace) -> None:
 def describe_prepare(parser: argparse.ArgumentParser) -> None:
     add_texts(parser, "files, folders or globs; none: the built-in corpus")
     parser.add_argument("--out", metavar="FOLDER", help="the prepared folder")
+    parser.add_argument("--parameters", metavar="N", help="size of the model that the outlook is for, such as 124M")
     add_settings(parser, lambda name: name.startswith("text."))
 
 
@@ -48,7 +49,10 @@ def prepare_command(arguments: argparse.Namespace) -> None:
     from hornbook.session.texts import prepare
 
     with View().progress("preparing") as progress:
-        result = prepare(*arguments.texts, out=arguments.out, progress=progress, **text_settings(arguments))
+        result = prepare(
+            *arguments.texts, out=arguments.out, parameters=arguments.parameters, progress=progress,
+            **text_settings(arguments),
+        )  # fmt: skip
     if arguments.json:
         print_json(result)
     else:

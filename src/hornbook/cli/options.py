@@ -28,6 +28,8 @@ _SHORT = {
     "field": "text.field", "separator": "text.separator", "errors": "text.errors",
 }  # fmt: skip
 
+_SWITCHES = {"text.dedup": "dedup", "text.canaries": "canaries"}  # flags without a value
+
 
 def add_settings(parser: argparse.ArgumentParser, names: Callable[[str], bool]) -> None:
     """An option for each setting whose dotted name is wanted; the short flag stands beside the dotted one."""
@@ -45,6 +47,11 @@ def add_settings(parser: argparse.ArgumentParser, names: Callable[[str], bool]) 
             type=value(get_args(field.type)[0] if listed else field.type), metavar="VALUE",
             help=f"{field.description} (default: {default})".replace("%", "%%"),
         )  # fmt: skip
+        if field.name in _SWITCHES:
+            parser.add_argument(
+                f"--{_SWITCHES[field.name]}", dest=field.name, default=argparse.SUPPRESS, action="store_const",
+                const=True, help=field.description,
+            )  # fmt: skip
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:

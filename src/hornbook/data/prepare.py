@@ -23,12 +23,15 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.data import shards
 from hornbook.data.shards import MANIFEST, PARTS, Prepared, ShardWriter, open_prepared
 from hornbook.facts.errors import InputError, WorldError
+from hornbook.text.canaries import Canaries, make_canaries, plant
+from hornbook.text.checkup import Checkup, check_up
 from hornbook.text.documents import Document, safe_pieces
 from hornbook.text.files import sync
 from hornbook.text.split import Segment, default_rule
@@ -39,9 +42,10 @@ _Piece = tuple[int, bool, str]  # number of its segment, whether it is the segme
 Progress = Callable[[int, int], None]  # (bytes encoded, bytes to encode)
 
 _TASK_CHARACTERS = 2**18  # what a thread encodes at once: long enough to hide the hand-over, short enough for memory
+CANARIES = "canaries.json"
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _OURS = re.compile(
-    rf"{re.escape(MANIFEST)}|.*token.*\.json|({'|'.join(PARTS)})(-\d{{5,}}\.bin|\.documents\.npy|\.names\.json)"
+    rf"{re.escape(MANIFEST)}|{CANARIES}|.*token.*\.json|({'|'.join(PARTS)})(-\d{{5,}}\.bin|\.documents\.npy|\.names\.json)"
 )
 
 
@@ -71,14 +75,18 @@ def prepare(
     split: str = "auto",
     out: Path | str,
     source: Sequence[str] = (),
+    dedup: bool = False,
+    canaries: bool = False,
     shard_bytes: int = shards.SHARD_BYTES,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
     """Make the prepared folder `out`, or open the one that is there when the same texts and settings made it.
 
-    `source` is what the person gave, for the manifest. `progress(done_bytes, total_bytes)` is called as the text is
-    encoded. Until the new folder is complete, `out` is what it was, whatever happens.
+    `source` is what the person gave, for the manifest. `dedup` leaves out documents of the training side that copy an
+    earlier one or one of the validation side. `canaries` are planted in the training side and recorded.
+    `progress(done_bytes, total_bytes)` is called as the text is encoded. Until the new folder is complete, `out` is
+    what it was, whatever happens.
 
     Raises InputError for a text, tokenizer, split or `out` that cannot be used; WorldError when the disk is full or
     another process is preparing the same folder.
@@ -92,13 +100,23 @@ def prepare(
     for name, side in zip(("training", "validation"), sides, strict=True):
         if side.num_bytes == 0 and not (name == "validation" and rule == "none"):
             raise InputError(f'the split "{rule}" leaves the {name} side empty; give more text or another split')
-    key = _key(tokenizer, rule, shard_bytes, sides)
+    switches = ["dedup"] * dedup + ["canaries"] * canaries
+    key = _key(tokenizer, rule, shard_bytes, sides, switches)
     total_bytes = sum(side.num_bytes for side in sides)
     prepared = _unchanged(out, key)
     if prepared is None:
+        checkup, left_out = check_up(sides[0].segments, sides[1].segments), 0
+        if dedup:
+            sides[0], left_out = _without_copies(sides[0], checkup)
+        if canaries:
+            planted = make_canaries(piece for _, piece in _pieces(sides[0].segments))
+            sides[0] = _read_side(plant(sides[0].segments, planted))
+        total_bytes = sum(side.num_bytes for side in sides)
         made = make_tokenizer(tokenizer, lambda: (text for _, text in _pieces(sides[0].segments)), sides[0].num_bytes)
         with _disk(out, total_bytes * shards.id_type(made.vocabulary).itemsize), _aside(out) as folder:
             made.save(folder)
+            if canaries:
+                (folder / CANARIES).write_bytes(shards.json_bytes(msgspec.to_builtins(planted)))
             parts = _write_parts(folder, sides, made, shard_bytes, threads or _num_cores(), progress)
             manifest = {
                 "format": shards.FORMAT,
@@ -107,15 +125,36 @@ def prepare(
                 "source": list(source),
                 "source_documents": len(documents),
                 "split": rule,
+                "dedup": dedup,
+                "canaries": canaries,
                 "tokenizer": _identity(made) | {"asked": tokenizer},
                 "parts": parts,
-                "report": _report(sides, parts, time.perf_counter() - begin),
+                "report": _report(sides, parts, checkup, left_out, time.perf_counter() - begin),
             }
             _commit(folder, out, manifest)
         prepared = open_prepared(out, verify=False)
     if progress is not None:
         progress(total_bytes, total_bytes)
     return prepared
+
+
+def planted_canaries(folder: Path) -> Canaries | None:
+    """The canaries that a prepared folder or a run has on record; None where none were planted."""
+    try:
+        return msgspec.json.decode((folder / CANARIES).read_bytes(), type=Canaries)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError:
+        raise InputError(f"{folder / CANARIES} is damaged; put back the file of the prepared text") from None
+
+
+def _without_copies(side: _Side, checkup: Checkup) -> tuple[_Side, int]:
+    """The training side without what `checkup` says is a copy, and how many documents were left out."""
+    copies = {duplicate.name for duplicate in checkup.duplicates} | {copy.of for copy in checkup.copies}
+    kept = [i for i, segment in enumerate(side.segments) if segment.name not in copies]
+    if not kept:
+        raise InputError("--dedup leaves nothing to train on: every training document is in the validation text too")
+    return _read_side([side.segments[i] for i in kept]), len(side.segments) - len(kept)
 
 
 def _pieces(segments: Sequence[Segment]) -> Iterator[tuple[int, str]]:
@@ -169,13 +208,13 @@ def _unchanged_pieces(side: _Side) -> Iterator[tuple[int, str]]:
             raise InputError(f"{name} changed while it was being prepared; prepare it again when it is complete")
 
 
-def _key(tokenizer: str, rule: str, shard_bytes: int, sides: Sequence[_Side]) -> str:
+def _key(tokenizer: str, rule: str, shard_bytes: int, sides: Sequence[_Side], switches: Sequence[str]) -> str:
     """SHA-256 over everything that decides what the folder will hold."""
     is_folder = (
         tokenizer.partition(":")[0] not in ("auto", "bpe", "characters", "bytes", "gpt2") and Path(tokenizer).exists()
     )
     identity = load_tokenizer(Path(tokenizer)).fingerprint if is_folder else tokenizer
-    digest = hashlib.sha256(repr((shards.VERSION, identity, rule, shard_bytes)).encode())
+    digest = hashlib.sha256(repr((shards.VERSION, identity, rule, shard_bytes, *switches)).encode())
     for part, side in zip(PARTS, sides, strict=True):
         for segment, content in zip(side.segments, side.digests, strict=True):
             digest.update(repr((part, segment.name, content)).encode("utf-8", "surrogatepass"))
@@ -287,18 +326,18 @@ def _identity(tokenizer: Tokenizer) -> dict[str, Any]:
     return {name: getattr(tokenizer, name) for name in names}
 
 
-def _report(sides: Sequence[_Side], parts: dict[str, Any], wall_seconds: float) -> dict[str, Any]:
-    """What a person wants to know of the text; equal texts are found by their SHA-256."""
-    train, validation = (side.digests for side in sides)
-    in_train = set(train)
+def _report(
+    sides: Sequence[_Side], parts: dict[str, Any], checkup: Checkup, left_out: int, wall_seconds: float
+) -> dict[str, Any]:
+    """What a person wants to know of the text: its size, duplicates and leaks before any were left out, and speed."""
     num_bytes = sum(side.num_bytes for side in sides)
     return {
         "bytes_per_token": {
             part: entry["num_bytes"] / entry["num_text_tokens"] if entry["num_text_tokens"] else None
             for part, entry in parts.items()
         },
-        "duplicate_documents": len(train) + len(validation) - len(in_train | set(validation)),
-        "validation_documents_also_in_train": sum(digest in in_train for digest in validation),
+        "checkup": checkup.to_dict(),
+        "left_out_documents": left_out,
         "wall_seconds": round(wall_seconds, 3),
         "megabytes_per_second": round(num_bytes / 1e6 / wall_seconds, 3),
     }

@@ -93,6 +93,21 @@ class Part:
         start, length = self.documents[index, START], int(self.documents[index, NUM_TOKENS])
         return self.take(np.array([start]), length)[0] if length else np.empty(0, np.int64)
 
+    def first(self, num_tokens: int) -> Part:
+        """The stream's first tokens as a part, with the documents that begin there.
+
+        >>> part = Part([np.array([0, 5, 6, 0, 7, 8], np.uint16)], np.array([[1, 2, 2, 2, 1], [4, 2, 2, 2, 1]]), "ab")
+        >>> part.first(5).documents[:, :2].tolist(), part.first(5).num_tokens
+        ([[1, 2], [4, 1]], 5)
+        """
+        if num_tokens >= self.num_tokens:
+            return self
+        kept = int(np.searchsorted(self._bounds, num_tokens))
+        shards = [*self.shards[: kept - 1], self.shards[kept - 1][: num_tokens - self._bounds[kept - 1]]]
+        documents = self.documents[self.documents[:, START] < num_tokens].copy()
+        documents[:, NUM_TOKENS] = np.minimum(documents[:, NUM_TOKENS], num_tokens - documents[:, START])
+        return Part(shards, documents, self.names[: len(documents)], separator=self.separator)
+
     def _positions(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
         if self.num_tokens == 0:
             raise InputError("this side of the prepared text is empty; prepare it with a split that fills it")

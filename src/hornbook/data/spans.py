@@ -54,7 +54,7 @@ def find_spans(part: Part, queries: Sequence[NDArray[np.integer]], min_length: i
         return
     for start, ids in _chunks(part, min_length - 1):
         hashes = _rolling_hash(ids, min_length)
-        places = np.flatnonzero(index.filter[(hashes * _SPREAD) >> index.shift])
+        places = index.known(hashes)
         for places_now, grams in index.join(places, hashes[places]):
             spans = _followed(part, index, places_now + start, grams)
             if len(spans.length):
@@ -84,7 +84,11 @@ def longest_matches(part: Part, queries: Sequence[NDArray[np.integer]], min_leng
 
 
 class _Index:
-    """All n-grams of the queries: `tokens` of one after the other, sorted `hashes` with `places` in `tokens`."""
+    """All n-grams of the queries: `tokens` of one after the other, sorted `hashes` with `places` in `tokens`.
+
+    Few n-grams of the text are here. A table of bits, 8 to 16 for each n-gram, turns nearly all others away and stays
+    in the cache; for what passes, `first` tells where the hashes with the same leading bits begin.
+    """
 
     def __init__(self, queries: Sequence[NDArray[np.integer]], n: int) -> None:
         self.starts = np.cumsum([0, *map(len, queries)])
@@ -93,23 +97,39 @@ class _Index:
         inside = [np.arange(start, start + len(q) - n + 1) for q, start in zip(queries, self.starts, strict=False)]
         places = np.concatenate([np.empty(0, np.int64), *inside]).astype(np.int64)
         hashes = _rolling_hash(self.tokens, n)[places] if len(places) else np.empty(0, np.uint32)
-        order = np.argsort(hashes, kind="stable")
-        self.hashes, self.places = hashes[order], places[order]
-        # One byte per slot, about 32 slots per n-gram: few foreign n-grams pass, and the table fits into the cache.
-        bits = min(24, max(16, int(32 * len(places)).bit_length()))
-        self.shift = np.uint32(32 - bits)
-        self.filter = np.zeros(2**bits, bool)
-        self.filter[(self.hashes * _SPREAD) >> self.shift] = True
+        pairs = np.sort(hashes.astype(np.uint64) << np.uint64(32) | places.astype(np.uint64))  # faster than argsort
+        self.hashes, self.places = (
+            (pairs >> np.uint64(32)).astype(np.uint32),
+            (pairs & np.uint64(2**32 - 1)).astype(np.int64),
+        )
+        bits = min(28, max(16, (8 * len(places)).bit_length()))
+        self.bit_shift, filled = np.uint32(32 - bits), np.zeros(2**bits, bool)
+        filled[self.hashes >> self.bit_shift] = True
+        self.bits = np.packbits(filled, bitorder="little")
+        bits = min(24, len(places).bit_length())
+        self.first_shift = np.uint32(32 - bits)
+        self.first = np.append(0, np.cumsum(np.bincount(self.hashes >> self.first_shift, minlength=2**bits)))
+
+    def known(self, hashes: NDArray[np.uint32]) -> Ints:
+        """The places of hashes that may be among those of the queries."""
+        slots = hashes >> self.bit_shift
+        byte, bit = self.bits[slots >> np.uint32(3)], (slots & np.uint32(7)).astype(np.uint8)
+        return np.flatnonzero((byte >> bit) & np.uint8(1))
 
     def join(self, places: Ints, hashes: NDArray[np.uint32]) -> Iterator[tuple[Ints, Ints]]:
-        """All pairs (place in the chunk, place in `tokens`) of equal hashes, at most _PAIRS at once."""
-        first = np.searchsorted(self.hashes, hashes)
-        counts = np.searchsorted(self.hashes, hashes, side="right") - first
+        """All pairs (place in the chunk, place in `tokens`) of equal hashes, from at most _PAIRS candidates at once."""
+        slots = hashes >> self.first_shift
+        first = self.first[slots]
+        counts = self.first[slots + np.uint32(1)] - first
         ends = np.cumsum(counts)
         for begin in range(0, int(ends[-1]) if len(ends) else 0, _PAIRS):
             pairs = np.arange(begin, min(begin + _PAIRS, ends[-1]))
-            row = np.searchsorted(ends, pairs, side="right")
-            yield places[row], self.places[first[row] + pairs - (ends[row] - counts[row])]
+            row = (
+                np.repeat(np.arange(len(ends)), counts) if ends[-1] <= _PAIRS else np.searchsorted(ends, pairs, "right")
+            )
+            at = first[row] + pairs - (ends[row] - counts[row])
+            equal = self.hashes[at] == hashes[row]
+            yield places[row[equal]], self.places[at[equal]]
 
 
 def _chunks(part: Part, overlap: int) -> Iterator[tuple[int, NDArray[np.uint32]]]:
@@ -125,7 +145,8 @@ def _chunks(part: Part, overlap: int) -> Iterator[tuple[int, NDArray[np.uint32]]
 def _rolling_hash(ids: NDArray[np.integer], n: int) -> NDArray[np.uint32]:
     """A polynomial in _BASE modulo 2^32 of each n-gram, (len(ids) - n + 1,), in about 2 log2(n) passes.
 
-    hash(xy) = hash(x) * _BASE^|y| + hash(y), so the hashes of n-grams grow as n's binary digits are read.
+    hash(xy) = hash(x) * _BASE^|y| + hash(y), so the hashes of n-grams grow as n's binary digits are read. The last
+    multiplication moves what tells them apart into the leading bits.
     """
     one = ids.astype(np.uint32)
     hashes, length = one, 1
@@ -135,7 +156,7 @@ def _rolling_hash(ids: NDArray[np.integer], n: int) -> NDArray[np.uint32]:
         if digit == "1":
             hashes = hashes[:-1] * _BASE + one[length:]
             length += 1
-    return hashes
+    return hashes * _SPREAD
 
 
 def _power(exponent: int) -> np.uint32:

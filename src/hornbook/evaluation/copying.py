@@ -17,6 +17,9 @@ from hornbook.model.generate import generate_batch
 from hornbook.text.tokenizer import Tokenizer
 
 WORST = 10  # copies shown
+_BLOCK = 2**20  # tokens read at once
+_PROBE_TOKENS = 2**23  # searched at each evaluation while training
+PROBE_SAMPLE_TOKENS = 64  # of each sample then
 
 
 class Copying(NamedTuple):
@@ -39,14 +42,11 @@ def copying(
     """
     length = min(sample_tokens, model.shape.context)
     samples = [np.array(ids, np.int64) for ids in _samples(model, train, tokenizer, num_samples, length, generator)]
-    count = max(2, min(2 * num_samples, validation.num_tokens // length))
-    starts = (np.arange(count) * validation.num_tokens // count + generator.integers(length)) % validation.num_tokens
-    human = list(validation.take(starts, min(length, validation.num_tokens)))
-    # Spans shorter than 12 bytes are words: they are not looked for.
-    shortest = max(2, round(12 * validation.num_tokens / max(1.0, _num_bytes(validation, tokenizer))))
+    human = _human(validation, length, 2 * num_samples, generator)
+    shortest = _shortest(validation, tokenizer)
     longest = longest_matches(train, [*samples, *human], shortest)
     written, calibration, control = longest[:num_samples], longest[num_samples::2], longest[num_samples + 1 :: 2]
-    threshold = max(shortest, 1 + int(np.quantile(np.concatenate(calibration), 0.99)))
+    threshold = _threshold(calibration, shortest)
     rows, span = [], shortest
     while span <= length:
         rows.append({"span_tokens": span, "copied_share": _mean([_covered(m, span) for m in written]),
@@ -72,6 +72,42 @@ def copying(
     }
     intervals = {"copied_share": interval_around(*share), "excess_copied_share": interval_around(*excess)}
     return Copying(numbers, intervals, rows, _longest_copies(train, tokenizer, spans))
+
+
+class CopyProbe:
+    """A few free samples, always from the same randomness, scored again and again while training: how much of them
+    stands in the training text in longer spans than held-out text shares? Of a long training text, its beginning.
+    """
+
+    def __init__(self, train: Part, validation: Part, tokenizer: Tokenizer, *, context: int) -> None:
+        self._train, self._tokenizer = train.first(_PROBE_TOKENS), tokenizer
+        self._length = min(PROBE_SAMPLE_TOKENS, context)
+        shortest = _shortest(validation, tokenizer)
+        human = _human(validation, self._length, 128, np.random.default_rng(0))
+        self.threshold = _threshold(longest_matches(self._train, human, shortest), shortest)
+
+    def score(self, model: Decoder) -> float:
+        """The share of the samples' tokens. Draws from no other randomness."""
+        samples = _samples(model, self._train, self._tokenizer, 8, self._length, np.random.default_rng(0))
+        queries = [np.array(ids, np.int64) for ids in samples]
+        return _mean([_covered(m, self.threshold) for m in longest_matches(self._train, queries, self.threshold)])
+
+
+def _human(validation: Part, length: int, count: int, generator: np.random.Generator) -> list[Ints]:
+    """Held-out windows of `length` tokens, evenly spread: at most `count`, fewer where they would overlap."""
+    count = max(2, min(count, validation.num_tokens // length))
+    starts = (np.arange(count) * validation.num_tokens // count + generator.integers(length)) % validation.num_tokens
+    return list(validation.take(starts, min(length, validation.num_tokens)))
+
+
+def _shortest(validation: Part, tokenizer: Tokenizer) -> int:
+    """Spans shorter than 12 bytes are words: they are not looked for."""
+    return max(2, round(12 * validation.num_tokens / max(1.0, _num_bytes(validation, tokenizer))))
+
+
+def _threshold(human: Sequence[Ints], shortest: int) -> int:
+    """Longer than what begins at 99 of 100 places of held-out text and stands in the training text as well."""
+    return max(shortest, 1 + int(np.quantile(np.concatenate(human), 0.99)))
 
 
 def _num_bytes(part: Part, tokenizer: Tokenizer) -> float:
@@ -125,16 +161,26 @@ def _counted(part: Part, samples: Sequence[Ints], span: int, size: int) -> tuple
 
 
 def _longest_copies(train: Part, tokenizer: Tokenizer, found: Sequence[Spans]) -> list[dict[str, Any]]:
+    lengths = byte_lengths(tokenizer)
     flat = [row for spans in found for row in zip(*(column.tolist() for column in spans), strict=True)]
     return [
-        {"sample": query, "num_tokens": length, **place(train, tokenizer, position, length)}
+        {"sample": query, **place(train, tokenizer, lengths, position, length)}
         for query, _, length, position, _ in sorted(flat, key=lambda row: -row[2])[:WORST]
     ]
 
 
-def place(train: Part, tokenizer: Tokenizer, position: int, length: int) -> dict[str, Any]:
+def place(train: Part, tokenizer: Tokenizer, lengths: NDArray[np.int32], position: int, length: int) -> dict[str, Any]:
+    """Where these tokens of the training text stand, for a person: the document, the place in it, and the text.
+
+    `lengths` (vocabulary,) are the bytes that each id spells.
+    """
     document = int(np.searchsorted(train.documents[:, START], position, side="right")) - 1
+    begin = int(train.documents[document, START])
+    before = sum(
+        int(lengths[train.take(np.array([start]), min(_BLOCK, position - start))[0]].sum())
+        for start in range(begin, position, _BLOCK)
+    )
     return {
-        "document": train.names[document], "token_in_document": position - int(train.documents[document, START]),
-        "text": tokenizer.decode(train.take(np.array([position]), length)[0]),
+        "document": train.names[document], "token_in_document": position - begin, "byte_in_document": before,
+        "num_tokens": length, "text": tokenizer.decode(train.take(np.array([position]), length)[0]),
     }  # fmt: skip

@@ -14,7 +14,7 @@ from hornbook.data.packing import IGNORE
 from hornbook.evaluation.intervals import bootstrap_ratio
 from hornbook.likelihood import chunk_rows, token_nats
 from hornbook.model.decoder import Decoder
-from hornbook.text.canaries import Canaries, random_payloads
+from hornbook.text.canaries import BEFORE, Canaries, random_payloads
 from hornbook.text.tokenizer import Tokenizer
 
 Floats = NDArray[np.float64]
@@ -67,9 +67,9 @@ def rank_correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 @torch.inference_mode()
 def _text_nats(model: Decoder, tokenizer: Tokenizer, texts: Sequence[str]) -> Floats:
-    """Nats of each text as a document, (len(texts),): all its tokens, without the first where nothing stands before."""
+    """Nats of each text, (len(texts),), as it was planted: on a line of its own, the line break before not scored."""
     device, training = next(model.parameters()).device, model.training
-    before = [] if tokenizer.beginning is None else [tokenizer.beginning]
+    before = tokenizer.encode(BEFORE).tolist()
     ids = [[*before, *tokenizer.encode(text).tolist()][: model.shape.context + 1] for text in texts]
     width = max(map(len, ids))
     rows = max(1, chunk_rows(model.shape.vocabulary) // width)
@@ -81,6 +81,8 @@ def _text_nats(model: Decoder, tokenizer: Tokenizer, texts: Sequence[str]) -> Fl
             row[: len(tokens)] = tokens
         batch = torch.from_numpy(padded).to(device)
         logits = model(batch[:, :-1].clamp(min=0))
-        nats.append(token_nats(logits.flatten(0, 1), batch[:, 1:].flatten()).view(len(batch), -1).double().sum(1).cpu())
+        scored = batch[:, 1:].clone()
+        scored[:, : len(before) - 1] = IGNORE
+        nats.append(token_nats(logits.flatten(0, 1), scored.flatten()).view(len(batch), -1).double().sum(1).cpu())
     model.train(training)
     return torch.cat(nats).numpy()

@@ -290,11 +290,12 @@ def _gap(
 
 
 def _worst(train: Part, trained: Windows, tokenizer: Tokenizer, prefix: int) -> list[dict[str, Any]]:
-    matched, nats = trained.matched(prefix), trained.nats[:, prefix - 1 :].sum(1)
+    matched, nats, lengths = trained.matched(prefix), trained.nats[:, prefix - 1 :].sum(1), byte_lengths(tokenizer)
     return [
         {"matched_tokens": int(matched[i]), "suffix_nats": float(nats[i]),
          "prompt": tokenizer.decode(trained.tokens[i, :prefix]),
-         **place(train, tokenizer, int(trained.positions[i]) + prefix, trained.tokens.shape[1] - prefix)}
+         "matched_text": tokenizer.decode(trained.tokens[i, prefix : prefix + matched[i]]),
+         **place(train, tokenizer, lengths, int(trained.positions[i]) + prefix, trained.tokens.shape[1] - prefix)}
         for i in np.lexsort((nats, -matched))[:WORST].tolist()
     ]  # fmt: skip
 

@@ -27,6 +27,13 @@ def effective_tokens(unique_tokens: float, epochs: float) -> float:
     return unique_tokens * (1 - REPETITIONS * math.expm1(-(epochs - 1) / REPETITIONS))
 
 
+_WORTH = ", ".join(f"{epochs} epochs {effective_tokens(1.0, epochs):.1f} times" for epochs in (4, 16))
+REPETITION_SENTENCE = (
+    f"Reading a text again teaches less each time: {_WORTH} what one teaches, and any number of them at most "
+    f"{1 + REPETITIONS:.1f} times (Muennighoff et al. 2023, arXiv 2305.16264)."
+)
+
+
 def capacity_bits(parameters: int) -> float:
     """What a model of so many parameters can know by heart, in bits."""
     return BITS_PER_PARAMETER * parameters

@@ -45,6 +45,12 @@ class Text(msgspec.Struct, forbid_unknown_fields=True):
     split: Annotated[
         str, Meta(description="hash:0.1, tail:0.1, blocks:0.1 or folder:PATH; auto by the number of documents")
     ] = "auto"
+    dedup: Annotated[
+        bool, Meta(description="leave out training documents that copy an earlier one or a validation document")
+    ] = False
+    canaries: Annotated[
+        bool, Meta(description="plant random lines in the training side, to measure how well they are remembered")
+    ] = False
 
 
 class Model(msgspec.Struct, forbid_unknown_fields=True):

@@ -25,12 +25,15 @@ class Evaluation:
     tokens: int
     validation_loss: float
     train_loss: float | None
+    gap: float | None = None  # bits per byte of validation over training
+    copied: float | None = None  # share of what it freely writes
 
 
 @dataclass(frozen=True)
 class Curves:
     """The curves in numbers. Losses in nats per token, None where unknown.
 
+    parted: from where on validation loss stays clearly further above training loss than at the start.
     noise: standard deviation of an evaluation around its neighbours. fall: by how much a straight line through the
     last quarter falls, and its standard error. by_heart, turned_upward: see `read_curves`.
     """
@@ -40,6 +43,7 @@ class Curves:
     last: Evaluation
     noise: float | None
     fall: tuple[float, float] | None
+    parted: Evaluation | None
     train_at_best: float | None
     train_loss: float | None
     epochs: float
@@ -55,6 +59,8 @@ def evaluations(rows: Rows) -> list[Evaluation]:
             tokens=row["tokens"],
             validation_loss=row["validation_loss_nats_per_token"],
             train_loss=row.get("probe_train_loss_nats_per_token"),
+            gap=row.get("generalization_gap_bits_per_byte"),
+            copied=row.get("copied_share"),
         )
         for row in rows
         if row.get("event") == "evaluation" and row.get("validation_loss_nats_per_token") is not None
@@ -101,6 +107,7 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int) -> Curves | None:
         last=last,
         noise=noise,
         fall=_fall(points, noise),
+        parted=_parting(points, noise),
         train_at_best=_train_loss(rows, best, points),
         train_loss=train,
         epochs=epochs,
@@ -117,11 +124,28 @@ def curves_in_words(rows: Rows, *, tokens_per_epoch: int, bigram_loss: float | N
     curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch)
     if curves is None:
         return []
-    said = [_level(curves), _shape(curves, tokens_per_epoch), _gap(curves), _against_bigrams(curves, bigram_loss)]
+    said = [
+        _level(curves), _shape(curves, tokens_per_epoch), _gap(curves, tokens_per_epoch),
+        _against_bigrams(curves, bigram_loss),
+    ]  # fmt: skip
     lost = sum(row.get("event") == "step" and row.get("train_loss_nats_per_token", 0) is None for row in rows)
     if lost:
         said.append(f"At {lost:,} step{'s' * (lost > 1)} the training loss was not a finite number.")
     return [sentence for sentence in said if sentence]
+
+
+def only_memorizing(rows: Rows, tokens_per_epoch: int) -> str | None:
+    """One sentence where what is still learned holds for the training text only; None where nothing shows that."""
+    curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch)
+    if curves is None or not curves.turned_upward or curves.epochs <= 1:
+        return None
+    train, before = curves.train_loss, curves.train_at_best
+    if train is None or before is None or before - train <= WORTH_SAYING_NATS:
+        return None
+    return (
+        f"validation loss was lowest {_when(curves.best, tokens_per_epoch)} and rises while training loss falls: "
+        "further epochs only memorize (--train.early_stop 2 stops such a run)."
+    )
 
 
 def _level(curves: Curves) -> str:
@@ -162,7 +186,7 @@ def _shape(curves: Curves, tokens_per_epoch: int) -> str:
     return "Over the last quarter it moved no more than it wavers from one evaluation to the next."
 
 
-def _gap(curves: Curves) -> str:
+def _gap(curves: Curves, tokens_per_epoch: int) -> str:
     train, validation = curves.train_loss, curves.last.validation_loss
     if train is None:
         return ""
@@ -170,21 +194,21 @@ def _gap(curves: Curves) -> str:
         return "The run read its text at most once, so nothing can have been learned by heart through repetition."
     gap = validation - train
     seen = f"{curves.epochs:.1f} times"
+    parting = "" if curves.parted is None else f"The two curves part {_when(curves.parted, tokens_per_epoch)}. "
     if curves.by_heart:
         return (
             f"The model is learning the text by heart: having read it {seen}, it is surprised by {train:.2f} nats per "
             f"token of it, and by {validation:.2f} per token of text it has not read. "
-            "More text, fewer epochs or dropout would help."
+            f"{parting}More text, fewer epochs or dropout would help."
         )
     # Two texts differ in difficulty even for a model that has learned nothing: that difference is no sign of anything.
     start = 0.0 if curves.first.train_loss is None else curves.first.validation_loss - curves.first.train_loss
-    # Four noisy losses: six is three of theirs.
-    if gap - start <= max(2 * WORTH_SAYING_NATS, min(6 * (curves.noise or 0), SURELY_NATS)):
+    if gap - start <= _clear(curves.noise):
         together = f"Training loss ({train:.2f}) and validation loss have not clearly moved apart"
         return f"{together} after reading the text {seen}: no sign of learning by heart."
     return (
         f"Training loss ended at {train:.2f}, {gap:.2f} nats below validation loss, after reading the text {seen}: "
-        "part of what was learned holds for the training text only."
+        f"part of what was learned holds for the training text only. {parting}".rstrip()
     )
 
 
@@ -200,6 +224,20 @@ def _against_bigrams(curves: Curves, bigram_loss: float | None) -> str:
 
 def _when(point: Evaluation, tokens_per_epoch: int) -> str:
     return f"at step {point.step:,} (epoch {point.tokens / tokens_per_epoch:.1f})"
+
+
+def _clear(noise: float | None) -> float:
+    """A difference of four noisy losses beyond chance, in nats: six is three of theirs."""
+    return max(2 * WORTH_SAYING_NATS, min(6 * (noise or 0), SURELY_NATS))
+
+
+def _parting(points: list[Evaluation], noise: float | None) -> Evaluation | None:
+    """The first evaluation from which on the gap is clearly above the first one's; None where it is not at the end."""
+    gaps = [point.validation_loss - point.train_loss for point in points if point.train_loss is not None]
+    if len(gaps) < len(points):
+        return None
+    apart = [gap - gaps[0] > _clear(noise) for gap in gaps]
+    return points[len(apart) - apart[::-1].index(False)] if apart[-1] else None
 
 
 def _noise(points: list[Evaluation]) -> float | None:

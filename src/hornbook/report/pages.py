@@ -230,10 +230,13 @@ def _evaluation_table(rows: Rows) -> str:
     lines = "".join(
         f"<tr><td>{point.step:,}</td><td>{point.tokens:,}</td><td>{point.validation_loss:.4f}</td>"
         f"<td>{perplexity_text(point.validation_loss)}</td>"
-        f"<td>{'–' if point.train_loss is None else f'{point.train_loss:.4f}'}</td></tr>\n"
+        f"<td>{'–' if point.train_loss is None else f'{point.train_loss:.4f}'}</td>"
+        f"<td>{'–' if point.gap is None else f'{point.gap:+.3f}'}</td>"
+        f"<td>{'–' if point.copied is None else f'{point.copied:.1%}'}</td></tr>\n"
         for point in points
     )
-    head = "".join(f"<th>{name}</th>" for name in ("step", "tokens", "validation loss", "perplexity", "training loss"))
+    names = ("step", "tokens", "validation loss", "perplexity", "training loss", "gap, bits per byte", "copied")
+    head = "".join(f"<th>{name}</th>" for name in names)
     return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody>\n</table></div>'
 
 

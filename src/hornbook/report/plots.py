@@ -14,7 +14,7 @@ from typing import Any
 from hornbook.facts.errors import InputError
 from hornbook.facts.quantities import format_count
 from hornbook.records.run import write_aside
-from hornbook.report.curves import Evaluation, Rows, evaluations, train_losses
+from hornbook.report.curves import Evaluation, Rows, evaluations, read_curves, train_losses
 
 PAPER, INK, MUTED, GRID = "#ffffff", "#22252a", "#6b7078", "#e3e5e9"
 VALIDATION, TRAINING = "#0072b2", "#d55e00"
@@ -78,6 +78,12 @@ def loss_plot(
         _draw_training(axes, tokens, losses)
         _draw_validation(axes, points)
         _name_curves(axes, tokens, losses, points)
+        curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch)
+        if curves is not None and curves.parted is not None:
+            axes.axvline(curves.parted.tokens, color=MUTED, linewidth=1, linestyle=(0, (1, 2.5)), zorder=1)
+            axes.annotate(
+                "the curves part", (curves.parted.tokens, low), (4, 4), textcoords="offset points", color=MUTED
+            )
         if uniform_loss is not None and low < uniform_loss < high:
             axes.axhline(uniform_loss, color=MUTED, linewidth=1, linestyle=(0, (1, 2.5)), zorder=1)
             axes.annotate(

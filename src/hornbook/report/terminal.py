@@ -199,7 +199,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
 
 
 def print_prepared(manifest: Mapping[str, Any]) -> None:
-    """What a prepared folder holds."""
+    """What a prepared folder holds, what is wrong with the text, and what to expect of training on it."""
     rows = []
     for side, counts in manifest["parts"].items():
         rows.append(
@@ -209,6 +209,24 @@ def print_prepared(manifest: Mapping[str, Any]) -> None:
     _table(
         rows, f"{manifest['prepared']}: {manifest['tokenizer']['kind']}, {manifest['tokenizer']['vocabulary']:,} ids"
     )
+    checkup = manifest["report"].get("checkup")
+    if checkup is not None:
+        for sentence in checkup["sentences"] or ["No training document is a duplicate, and no leak was found."]:
+            print(sentence)
+        _table(_copied_rows(checkup), "")
+    if manifest["report"].get("left_out_documents"):
+        print(f"--dedup left out {manifest['report']['left_out_documents']:,} training documents.")
+    for sentence in manifest.get("outlook", {}).get("sentences", []):
+        print(sentence)
+
+
+def _copied_rows(checkup: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The first duplicates and the longest leaks, each with what it is a copy of."""
+    rows = [(each["name"], f"{each['similarity']:.0%}", f"like {each['of']}")
+            for each in checkup["duplicates"][:5] + checkup["copies"][:5]]  # fmt: skip
+    rows += [(each["validation"], f"{each['num_words']:,} words", f"from {each['start_word']:,}, in {each['train']}")
+             for each in checkup["passages"][:5]]  # fmt: skip
+    return rows if checkup["sentences"] else []
 
 
 def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
@@ -223,14 +241,31 @@ def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_memorization(found: Mapping[str, Any]) -> None:
-    """The verdict, and the measures that it rests on, each with its interval."""
+    """The verdict, the measures that it rests on, each with its control or interval, and what is known best."""
     print(found["verdict"])
     rows = [
-        (name.replace("_", " "), f"{number:.4g}", _between(found.get(f"{name}_interval_95"), "{:.4g}"))
-        for name, number in found.items()
-        if isinstance(number, float)
-    ]
+        ("continued word for word", f"{found['extraction_rate']:.1%}",
+         f"of training passages; {found['control_extraction_rate']:.1%} of held-out ones"),
+        ("copied of what it writes", f"{found['copied_share']:.1%}",
+         f"in spans from {found['copied_span_threshold_tokens']:.0f} tokens; {found['control_copied_share']:.1%} of "
+         "held-out text"),
+        ("loss on the training text", f"{found['train_loss_nats_per_token']:.3f}",
+         f"nats per token; {found['heldout_loss_nats_per_token']:.3f} on held-out text, "
+         f"{found['bigram_heldout_loss_nats_per_token']:.3f} for a bigram model there"),
+        ("gap", f"{found['generalization_gap_bits_per_byte']:.3f}",
+         f"bits per byte  {_between(found.get('generalization_gap_bits_per_byte_interval_95'))}".rstrip()),
+        ("told apart by loss", f"{found['membership_auc']:.2f}", "of pairs; 0.5 is chance  "
+         + _between(found.get("membership_auc_interval_95"), "{:.2f}")),
+        ("memorized", f"{found['memorized_bits']:,.0f}", f"bits of about {found['capacity_bits']:,.0f} it can hold"),
+        *((f"canary planted {row['repetitions']} times", f"{row['exposure_bits']:.1f}",
+           f"bits of exposure; {row['largest_possible_bits']:.1f} at most") for row in found["canaries"]),
+    ]  # fmt: skip
     _table(rows, "")
+    best = found["passages"][0]
+    print(f"\nKnown best, {best['document']} from byte {best['byte_in_document']:,}, {best['matched_tokens']} of "
+          f"{best['num_tokens']} tokens:\n{best['prompt']}| {best['matched_text']}")  # fmt: skip
+    if found.get("report"):
+        print(f"\nreport: {found['report']}")
 
 
 def print_sweep(found: Mapping[str, Any]) -> None:

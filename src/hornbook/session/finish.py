@@ -19,7 +19,7 @@ from hornbook.planning.plan import Plan
 from hornbook.planning.plan import score as score_plan
 from hornbook.records.result import Report
 from hornbook.records.run import checkpoint_step
-from hornbook.report.curves import curves_in_words
+from hornbook.report.curves import curves_in_words, evaluations
 from hornbook.report.pages import run_page
 from hornbook.report.plots import loss_plot
 from hornbook.session.live import View
@@ -56,6 +56,9 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter
         "epoch": last_step["epoch"],
         "num_parameters": start.shape.parameters,
         "vocabulary": start.shape.vocabulary,
+        "best_step": min(evaluations(rows), key=lambda point: point.validation_loss).step
+        if evaluations(rows)
+        else None,
         "train_loss_nats_per_token": last_probe["probe_train_loss_nats_per_token"],
         "tokens_per_second": last_step["tokens"] / last_step["seconds"],
         "mfu": meter.mfu(last_step["flops"] / last_step["seconds"]),

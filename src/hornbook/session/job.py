@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hornbook.evaluation.copying import CopyProbe
 from hornbook.evaluation.corpus import byte_lengths
 from hornbook.evaluation.probe import Probe
 from hornbook.facts.errors import Interrupted, WorldError
@@ -17,6 +18,7 @@ from hornbook.facts.settings import Settings, from_table, overridden, read_table
 from hornbook.likelihood import Surprise
 from hornbook.model.generate import generate
 from hornbook.records.run import Run, checkpoint_step, is_run
+from hornbook.report.curves import only_memorizing
 from hornbook.session.build import Parts, build, rate
 from hornbook.session.finish import finish
 from hornbook.session.live import View
@@ -80,6 +82,9 @@ class Job:
     evaluated: int | None = None
     sampled: int | None = None
     probes: dict[str, Probe] = field(default_factory=dict)
+    copies: CopyProbe | None = None
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    parted: bool = False  # it was said that further epochs only memorize
 
     @property
     def run(self) -> Run:
@@ -127,6 +132,7 @@ class Job:
         self.saved = self.step
         evaluations = [row for row in self.run.rows() if row["event"] == "evaluation"]
         self.evaluated = evaluations[-1]["step"] if evaluations else None
+        self.evaluations = evaluations
         samples = self.run.samples()
         self.sampled = samples[-1]["step"] if samples else None
 
@@ -149,6 +155,9 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
     job = Job(start, parts, view, meter, rails)
     assert settings.watch.probe_tokens is not None
     job.probes = _probes(start, settings.watch.probe_tokens)
+    if "validation" in job.probes:
+        train, validation = start.prepared.train, start.prepared.validation
+        job.copies = CopyProbe(train, validation, start.prepared.tokenizer, context=start.shape.context)
     if start.checkpoint is not None:
         job.restore(start.checkpoint)
         view.note(f"going on from step {job.step:,} of {settings.train.steps:,}")
@@ -284,6 +293,9 @@ def _evaluate(job: Job, stop: Stop) -> bool:
     if "validation" in scores:
         loss = scores["validation"].loss
         row |= {"validation_loss_nats_per_token": loss, "validation_bits_per_byte": scores["validation"].bits_per_byte}
+        row["generalization_gap_bits_per_byte"] = scores["validation"].bits_per_byte - scores["train"].bits_per_byte
+        if job.copies is not None:
+            row["copied_share"] = job.copies.score(job.parts.model)
         job.since_best += 1
         if loss < job.best_loss:
             job.best_loss, job.best_step, job.since_best = loss, job.step, 0
@@ -296,6 +308,11 @@ def _evaluate(job: Job, stop: Stop) -> bool:
     job.view.row(row)
     _warn(job, warnings)
     job.evaluated = job.step
+    job.evaluations.append(row)
+    sentence = None if job.parted else only_memorizing(job.evaluations, job.start.prepared.train.num_tokens)
+    if sentence is not None:
+        job.parted = True
+        _warn(job, {"memorizing": sentence})
     return True
 
 

@@ -102,6 +102,8 @@ class View:
         if "validation_loss_nats_per_token" in now:
             loss = now["validation_loss_nats_per_token"]
             parts.append(f"validation loss {loss:.3f} (perplexity {perplexity_text(loss)})")
+        if now.get("copied_share"):
+            parts.append(f"{now['copied_share']:.0%} copied")
         if "tokens_per_second" in now:
             parts.append(f"{format_count(now['tokens_per_second'])} tokens/s")
         if now.get("mfu") is not None:
@@ -150,6 +152,8 @@ def _cells(now: dict[str, Any]) -> list[tuple[str, str]]:
     if (loss := now.get("validation_loss_nats_per_token")) is not None:
         cells.append(("[dim]validation perplexity[/dim]", perplexity_text(loss)))
     add("validation bits per byte", "validation_bits_per_byte")
+    add("gap, bits per byte", "generalization_gap_bits_per_byte", "{:+.3f}")
+    add("copied from the text", "copied_share", "{:.0%}")
     if "tokens" in now:
         cells.append(("[dim]tokens seen[/dim]", format_count(now["tokens"])))
     add("epochs", "epoch", "{:.2f}")

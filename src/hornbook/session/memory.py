@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
+from hornbook.data.prepare import planted_canaries
 from hornbook.data.shards import Part
-from hornbook.evaluation.memorization import Memorization, memorization
+from hornbook.evaluation.memorization import memorization
 from hornbook.facts.errors import InputError
-from hornbook.facts.settings import from_table, read_table
+from hornbook.facts.settings import from_table
+from hornbook.report.memory import memory_page
 from hornbook.session.models import Opened, open_model
+from hornbook.session.scores import own_text
 from hornbook.session.start import tokenizer_of
 from hornbook.session.texts import prepared_text
 
 
 def memorize(
     model: str, *, train: str | None = None, heldout: str | None = None, step: int | None = None, seed: int = 0
-) -> Memorization:
+) -> dict[str, Any]:
     """Measure what `model` knows of `train` by heart, against `heldout`; of a run, its own two sides.
 
-    Raises InputError when only one of the texts is given, or none for a model that is not a run.
+    Returns what `--json` prints. Of a run, the numbers and the page are written to its reports as well. Raises
+    InputError when only one of the texts is given, or none for a model that is not a run.
     """
     opened = open_model(model, step=step)
     if (train is None) != (heldout is None):
         raise InputError("give both --train and --heldout: what was learned is measured against what was not.")
     if train is not None and heldout is not None:
-        sides = _whole(opened, train), _whole(opened, heldout)
+        sides, names = (_whole(opened, train), _whole(opened, heldout)), (train, heldout)
     elif opened.run is not None:
-        text = from_table(read_table(opened.run.folder / "settings.toml"), source="settings.toml").text
-        prepared = prepared_text(text)
-        sides = prepared.train, prepared.validation
+        prepared = own_text(opened)
+        sides, names = (prepared.train, prepared.validation), ("its training text", "its validation text")
         if prepared.validation.num_tokens < 2:
             raise InputError(f"{opened.name} has no validation side: give --train and --heldout.")
     else:
         raise InputError(f"{opened.name} is not a run: give the texts with --train and --heldout.")
-    return memorization(opened.model, *sides, opened.tokenizer, seed=seed)
+    canaries = planted_canaries(opened.run.folder) if opened.run is not None and train is None else None
+    found = memorization(opened.model, *sides, opened.tokenizer, canaries=canaries, seed=seed).to_dict()
+    result = found | {"model": opened.name, "step": opened.step, "train_text": names[0], "heldout_text": names[1]}
+    if opened.run is not None:
+        result["report"] = str(opened.run.write_report("memorization.html", memory_page(result)))
+        opened.run.write_report("memorization.json", msgspec.json.format(msgspec.json.encode(result), indent=2))
+    return result
 
 
 def _whole(opened: Opened, path: str) -> Part:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from hornbook.data.shards import Prepared
 from hornbook.evaluation.corpus import EncodedDocument, conventions, encode_documents, part_documents
 from hornbook.evaluation.corpus import evaluate as score
 from hornbook.facts.errors import InputError
@@ -82,20 +83,24 @@ def documents_for(
     if not texts and opened.run is None:
         raise InputError(f"name a text to score: {opened.name} is not a run, so it has no validation side of its own.")
     if texts:
-        text = from_table({"text": {"paths": list(texts)}}, source="settings").text
+        prepared = prepared_text(from_table({"text": {"paths": list(texts)}}, source="settings").text)
         name = f"{texts[0]} (validation side)"
     else:
-        assert opened.run is not None
-        text = from_table(read_table(opened.run.folder / "settings.toml"), source="settings.toml").text
-        name = "the validation side"
-    prepared = prepared_text(text)
+        prepared, name = own_text(opened), "the validation side"
     if prepared.tokenizer.fingerprint != opened.tokenizer.fingerprint:
         raise InputError(
             f"{prepared.folder} was prepared with another tokenizer than {opened.name} has: name the text itself."
         )
-    if not texts and prepared.key != _key(opened):
-        raise InputError(f"the text of {opened.name} has changed since it was trained: name the text to score.")
     return part_documents(prepared.validation, prepared.tokenizer), name
+
+
+def own_text(opened: Opened) -> Prepared:
+    """The prepared text of a run. Raises InputError when it is not what the run was trained on any more."""
+    assert opened.run is not None
+    prepared = prepared_text(from_table(read_table(opened.run.folder / "settings.toml"), source="settings.toml").text)
+    if prepared.key != _key(opened):
+        raise InputError(f"the text of {opened.name} has changed since it was trained: name the text.")
+    return prepared
 
 
 def _key(opened: Opened) -> str:

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from hornbook.data.prepare import CANARIES
 from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Prepared
 from hornbook.evaluation.baselines import baselines
 from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
+from hornbook.facts.capacity import outlook
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator
 from hornbook.facts.quantities import format_count, parse_price
@@ -26,7 +28,7 @@ from hornbook.planning.choose import SHAPE, Choice, Data, Machine, choose, fill_
 from hornbook.planning.expect import small_run_bits
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
-from hornbook.records.run import LEFTOVERS, Run, default_out
+from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
 from hornbook.session.build import usable_cores
 from hornbook.session.costs import Reading, plan_of, settle
 from hornbook.session.live import View
@@ -78,13 +80,19 @@ def fresh(
         view.note(f"  {reason}")
     view.note(f"  {shape.family}: {format_count(shape.parameters)} parameters, vocabulary {shape.vocabulary:,}")
     settings, known = _planned(choice, prepared, data, device_here, view, started, given=opened is not None)
+    assert settings.train.steps is not None
+    assert settings.train.batch is not None
+    epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
+    view.note(f"  {outlook(data.num_tokens, data.num_bytes, shape.parameters, epochs).sentence}")
+    for sentence in prepared.manifest["report"].get("checkup", {}).get("sentences", []):
+        view.note(f"  {sentence}")
     facts = environment(threads=torch.get_num_threads(), device=on.type)
     run = Run.create(
         out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
         facts | {"request": dict(request), "from": from_},
     )  # fmt: skip
     run.write_plan(known)
-    prepared.tokenizer.save(run.folder)
+    _record_text(prepared, run)
     return Start(run, settings, shape, prepared, opened.model if opened is not None else None, device=device_here)
 
 
@@ -161,7 +169,7 @@ def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: st
                 f"the text has changed since {run.folder} began: give --out a fresh folder to train on the new text."
             )
     if newest is None or not (run.folder / "tokenizer.json").is_file():  # the run was killed as it began
-        prepared.tokenizer.save(run.folder)
+        _record_text(prepared, run)
     _lengthen(run, settings, original, wanted, prepared)
     return Start(run, settings, shape, prepared, initial, newest)
 
@@ -173,6 +181,13 @@ def _prepare(wanted: Settings, view: View) -> Prepared:
     counts = " and ".join(f"{format_count(side.num_tokens)} {name}" for side, name in sides)
     view.note(f"text: {counts} tokens, {prepared.tokenizer.kind} tokenizer, in {_shown(prepared.folder)}")
     return prepared
+
+
+def _record_text(prepared: Prepared, run: Run) -> None:
+    """What the run needs of its text to be understood alone: the tokenizer, and which canaries were planted."""
+    prepared.tokenizer.save(run.folder)
+    if (prepared.folder / CANARIES).is_file():
+        write_aside(run.folder / CANARIES, (prepared.folder / CANARIES).read_bytes())
 
 
 def _shown(folder: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 
 from hornbook.data.prepare import prepare as write_prepared
 from hornbook.data.shards import Prepared, open_prepared
+from hornbook.facts.capacity import REPETITION_SENTENCE, outlook
 from hornbook.facts.errors import InputError
-from hornbook.facts.settings import Text, from_table
+from hornbook.facts.quantities import parse_count
+from hornbook.facts.settings import Settings, Text, from_table
+from hornbook.planning.choose import Data, Machine, choose
 from hornbook.text.documents import Document, builtin_documents, documents
 from hornbook.text.split import default_rule, num_characters
 
@@ -43,11 +47,14 @@ def prepared_text(text: Text, *, out: Path | None = None, progress: Progress | N
         ):
             if asked not in ("auto", has):
                 raise InputError(f"{text.paths[0]} is prepared with the {name} {has}, not {asked}: leave out --{name}.")
+        for name in ("dedup", "canaries"):
+            if getattr(text, name) and not prepared.manifest.get(name):
+                raise InputError(f"{text.paths[0]} is prepared without --{name}: give the text that it came from.")
         return prepared
     found = read_documents(text)
     return write_prepared(
         found, tokenizer=text.tokenizer, split=_rule(text, found), out=out or default_folder(text), source=text.paths,
-        progress=progress,
+        dedup=text.dedup, canaries=text.canaries, progress=progress,
     )  # fmt: skip
 
 
@@ -69,7 +76,8 @@ def automatic_share(kind: str, num_documents: int, characters: int) -> float:
 def default_folder(text: Text) -> Path:
     """prepared/NAME-xxxxxxxx: one folder for each combination of paths and settings."""
     identity = repr((text.paths and [str(Path(p).resolve()) for p in text.paths], text.field, text.separator,
-                     text.errors, text.tokenizer, text.split))  # fmt: skip
+                     text.errors, text.tokenizer, text.split, *(["dedup"] * text.dedup),
+                     *(["canaries"] * text.canaries)))  # fmt: skip
     return Path("prepared") / f"{stem(text.paths)}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
@@ -82,13 +90,33 @@ def stem(paths: Sequence[str]) -> str:
 
 
 def prepare(
-    *texts: str, out: str | Path | None = None, progress: Progress | None = None, **settings: Any
-) -> dict[str, Any]:
+    *texts: str, out: str | Path | None = None, parameters: str | None = None, progress: Progress | None = None,
+    **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Prepare `texts` and return the data report, as `hornbook prepare --json` prints it.
 
-    `settings` are those of the section [text]: tokenizer, split, field, separator, errors. Raises InputError for bad
-    input, WorldError when the disk is full.
+    `settings` are those of the section [text]: tokenizer, split, field, separator, errors, dedup, canaries. The outlook
+    is for a model of so many `parameters` ("124M"), or of the size that training would choose for so much text. Raises
+    InputError for bad input, WorldError when the disk is full.
     """
     wanted = from_table({"text": {"paths": list(texts)} | settings}, source="settings").text
     prepared = prepared_text(wanted, out=Path(out) if out is not None else None, progress=progress)
-    return {"prepared": str(prepared.folder)} | prepared.manifest
+    expected = _outlook(prepared, parameters)
+    return {"prepared": str(prepared.folder)} | prepared.manifest | ({} if expected is None else {"outlook": expected})
+
+
+def _outlook(prepared: Prepared, parameters: str | None) -> dict[str, Any] | None:
+    """What to expect of training on this text; None where it is too short to choose a size for."""
+    part, counts = prepared.train, prepared.manifest["parts"]["train"]
+    if parameters is not None:
+        size = int(parse_count(parameters, "--parameters"))
+    else:
+        data = Data(part.num_tokens, counts["num_bytes"], prepared.tokenizer.vocabulary)
+        try:
+            size = choose(Settings(), data, Machine(True, math.inf)).shape.parameters
+        except InputError:
+            return None
+    expected = outlook(part.num_tokens, counts["num_bytes"], size)
+    return {"num_parameters": size, "sentences": [expected.sentence, REPETITION_SENTENCE]} | {
+        name: getattr(expected, name) for name in ("data_bits", "capacity_bits", "fill", "by_heart_epochs", "expect")
+    }

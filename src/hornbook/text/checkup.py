@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, pairwise
 from operator import itemgetter
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 GRAM_WORDS, BRIDGED_WORDS, PASSAGE_WORDS = 8, 16, 24
+SHOWN = 20  # named one by one
 NEAR = 0.5  # of the bins
 NATURAL_SHARE = 0.001  # of the words may be in formulas and quotations; below, nothing is said
 _SHINGLE_WORDS = GRAM_WORDS // 2
@@ -93,6 +94,20 @@ class Checkup:
     def leaked_share(self) -> float:
         return self.leaked_words / self.validation_words if self.validation_words else 0.0
 
+    def to_dict(self) -> dict[str, Any]:
+        """As values of JSON: counts, shares, sentences, and the first or longest SHOWN of each kind."""
+        return {
+            "train_documents": self.train_documents, "train_words": self.train_words,
+            "validation_words": self.validation_words, "repeated_share": self.repeated_share,
+            "duplicate_documents": len(self.duplicates),
+            "exact_duplicate_documents": sum(duplicate.similarity == 1 for duplicate in self.duplicates),
+            "validation_documents_also_in_train": len(self.copies), "leaked_share": self.leaked_share,
+            "leaked_passages": len(self.passages), "sentences": self.sentences(),
+            "duplicates": [each._asdict() for each in self.duplicates[:SHOWN]],
+            "copies": [each._asdict() for each in self.copies[:SHOWN]],
+            "passages": [each._asdict() for each in self.passages[:SHOWN]],
+        }  # fmt: skip
+
     def sentences(self) -> list[str]:
         """What a person should know, one sentence each; none when there is nothing to say."""
         said = []
@@ -102,6 +117,12 @@ class Checkup:
             said.append(
                 f"{len(self.duplicates):,} of {self.train_documents:,} training documents are duplicates of an earlier "
                 f"one ({exact:,} exact), such as {first.name} of {first.of}: --dedup leaves them out."
+            )
+        if self.copies:
+            first = self.copies[0]
+            said.append(
+                f"{len(self.copies):,} validation document{'s are' if len(self.copies) > 1 else ' is'} in the training "
+                f"text too, such as {first.name}, which is {first.of} there: --dedup leaves the training copy out."
             )
         if self.leaked_share >= NATURAL_SHARE:
             worst = self.passages[0]

@@ -1,0 +1,115 @@
+"""What a person does about learning by heart: look before training, be told while training, ask afterwards."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import hornbook
+
+SMALL = (
+    "--tokenizer", "characters", "--split", "tail:0.1", "--threads", "1", "--model.layers", "2", "--model.width", "64",
+    "--model.heads", "4", "--model.context", "32", "--train.batch", "8", "--watch.sample_tokens", "8",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory, english, hornbook_in):
+    """Six thousand letters read again and again, with canaries, until asked to stop; and letters that were not read."""
+    folder = tmp_path_factory.mktemp("learned")
+    letters = "the quick brown fox jumps over a lazy dog " + re.sub(r"[^a-z]+", " ", english.lower())
+    (folder / "text.txt").write_text(letters[:6000], encoding="utf-8")
+    (folder / "other.txt").write_text(letters[10_000:12_000], encoding="utf-8")
+    stop = ("--epochs", "60", "--train.early_stop", "14", "--out", "run", "--json")
+    finished = hornbook_in(folder)("train", "text.txt", *SMALL, "--canaries", *stop)
+    assert finished.code == 0, finished.stderr
+    return folder, finished
+
+
+def test_the_run_says_while_it_runs_that_it_only_memorizes(learned):
+    folder, finished = learned
+    assert "further epochs only memorize" in finished.stderr
+    assert "copied" in finished.stderr
+    run = hornbook.open_model(folder / "run").run
+    rows = [row for row in run.rows() if row["event"] == "evaluation"]
+    assert rows[0]["generalization_gap_bits_per_byte"] == pytest.approx(0, abs=0.3)
+    assert rows[-1]["generalization_gap_bits_per_byte"] > 2
+    assert rows[0]["copied_share"] < 0.1 < 0.3 < rows[-1]["copied_share"]
+    best = min(rows, key=lambda row: row["validation_loss_nats_per_token"])
+    assert run.rows()[-1]["reason"] == "no better validation loss"
+    assert finished.json["best_step"] == best["step"] < rows[-1]["step"]
+    said = " ".join(finished.json["words"])
+    parted = re.search(r"The two curves part at step ([\d,]+) \(epoch ([\d.]+)\)", said)
+    assert 0 < int(parted[1].replace(",", "")) < rows[-1]["step"]
+    page = Path(folder, finished.json["report"]).read_text(encoding="utf-8")
+    assert "The two curves part" in page
+    assert "the curves part" in (folder / "run" / "reports" / "loss.svg").read_text(encoding="utf-8")
+
+
+def test_memorize_gives_its_verdict_its_page_and_the_canaries(learned, hornbook_in):
+    folder, _ = learned
+    run = hornbook_in(folder)
+    finished = run("memorize", "run", "--json")
+    assert finished.code == 0, finished.stderr
+    found = finished.json
+    assert list(found)[:2] == ["verdict", "by_heart"]
+    assert found["by_heart"] is True
+    assert found["verdict"].startswith("Learned by heart")
+    assert found["extraction_rate"] > 0.5 > 0.1 > found["control_extraction_rate"]
+    assert [row["repetitions"] for row in found["canaries"]] == [0, 1]
+    known = found["passages"][0]
+    text = (folder / "text.txt").read_text(encoding="utf-8")
+    assert known["matched_text"] == known["text"]
+    assert known["text"].split("\n")[0] in text
+    page = (folder / "run" / "reports" / "memorization.html").read_text(encoding="utf-8")
+    assert found["verdict"] in page
+    assert f"<mark>{known['matched_text']}</mark>" in page
+    assert "http" not in page
+    assert (folder / "run" / "reports" / "memorization.json").is_file()
+    plain = run("memorize", "run")
+    assert plain.code == 0
+    assert plain.stdout.startswith(found["verdict"])
+    assert "canary planted 1 time" in plain.stdout
+
+
+def test_any_model_is_asked_with_two_texts(learned, hornbook_in):
+    folder, _ = learned
+    run = hornbook_in(folder)
+    assert run("export", "run", "--to", "huggingface", "--out", "exported").code == 0
+    finished = run(
+        "memorize", "exported", "--train", "text.txt", "--heldout", "other.txt", "--html", "m.html", "--json"
+    )
+    assert finished.code == 0, finished.stderr
+    assert finished.json["by_heart"] is True
+    assert (finished.json["train_text"], finished.json["heldout_text"]) == ("text.txt", "other.txt")
+    assert "text.txt" in (folder / "m.html").read_text(encoding="utf-8")
+    for arguments in (["--train", "text.txt"], []):
+        refused = run("memorize", "exported", *arguments)
+        assert refused.code == 2
+        assert "--heldout" in refused.stderr
+
+
+def test_prepare_names_copies_and_leaks_and_dedup_leaves_them_out(command_line, english):
+    folder = command_line.folder
+    (folder / "texts" / "held").mkdir(parents=True)
+    parts = [english[i : i + 3000] for i in range(0, 30_000, 3000)]
+    for name, text in {**dict(enumerate(parts)), "again": parts[2], "leak": parts[9], "held/last": parts[9]}.items():
+        (folder / "texts" / f"{name}.txt").write_text(text, encoding="utf-8")
+    command = ("prepare", "texts", "--tokenizer", "bytes", "--split", "folder:texts/held", "--parameters", "124M")
+    found = command_line(*command, "--json")
+    assert found.code == 0, found.stderr
+    checkup = found.json["report"]["checkup"]
+    assert checkup["leaked_share"] == pytest.approx(1, abs=0.02)
+    assert [(d["name"], d["of"]) for d in checkup["duplicates"]] == [("again.txt", "2.txt"), ("leak.txt", "9.txt")]
+    assert checkup["copies"][0]["of"] == "9.txt"
+    assert "124M parameters: this will be learned by heart" in found.json["outlook"]["sentences"][0]
+    plain = command_line(*command)
+    assert "2 of 12 training documents are duplicates" in plain.stdout
+    assert "also stands in the training text" in plain.stdout
+    assert "Muennighoff" in plain.stdout
+    clean = command_line(*command, "--dedup", "--json").json
+    assert clean["report"]["left_out_documents"] == 3
+    assert clean["parts"]["train"]["num_documents"] == found.json["parts"]["train"]["num_documents"] - 3
+    refused = command_line("train", found.json["prepared"], "--dedup")
+    assert refused.code == 2
+    assert "without --dedup" in refused.stderr
