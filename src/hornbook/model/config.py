@@ -189,7 +189,7 @@ def _rope(c: _Llama, where: str) -> tuple[float, RotaryScaling | None]:
     raise _refuse(where, "rotary scaling", f'"{kind}"', "default, linear or llama3")
 
 
-def config_of(shape: GPTShape, *, end_of_text: int | None, dtype: str) -> dict[str, Any]:
+def config_of(shape: GPTShape, *, beginning: int | None, end_of_text: int | None, dtype: str) -> dict[str, Any]:
     """The config.json by which `transformers`, vLLM and llama.cpp open a model of this shape with no code of ours.
 
     Both styles of rotary keys and of the dtype are written, so that versions before and after transformers 5 agree.
@@ -197,7 +197,7 @@ def config_of(shape: GPTShape, *, end_of_text: int | None, dtype: str) -> dict[s
     """
     config: dict[str, Any] = {
         "architectures": [CLASS_OF[shape.family]], "model_type": shape.family, "vocab_size": shape.vocabulary,
-        "tie_word_embeddings": shape.tied, "bos_token_id": end_of_text, "eos_token_id": end_of_text,
+        "tie_word_embeddings": shape.tied, "bos_token_id": beginning, "eos_token_id": end_of_text,
         "torch_dtype": dtype, "use_cache": True,
     }  # fmt: skip
     if shape.family == "gpt2":

@@ -318,9 +318,10 @@ def write_huggingface(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists already: give another folder, or remove it first.")
-    end_of_text = tokenizer.end_of_text if tokenizer is not None else None
-    config = config_of(model.shape, end_of_text=end_of_text, dtype=str(dtype).removeprefix("torch."))
-    generation = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text}
+    beginning, end_of_text = (tokenizer.beginning, tokenizer.end_of_text) if tokenizer is not None else (None, None)
+    name = str(dtype).removeprefix("torch.")
+    config = config_of(model.shape, beginning=beginning, end_of_text=end_of_text, dtype=name)
+    generation = {"bos_token_id": beginning, "eos_token_id": end_of_text, "pad_token_id": end_of_text}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:

@@ -95,6 +95,9 @@ def print_report(report: Report) -> None:
     rows.append(
         ("scored", f"{report.num_tokens:,}", f"tokens, {report.num_bytes:,} bytes, {len(report.documents)} documents")
     )
+    if report.perplexity_per_word is not None:
+        note = f"perplexity; {report.bits_per_character:.4f} bits per character"
+        rows.append(("per word", f"{report.perplexity_per_word:,.4g}", note))
     if report.end_nats_per_document is not None:
         rows.append(("end of document", f"{report.end_nats_per_document:.3f}", "nats each, in no other sum"))
     _table(rows, f"{report.model} on {report.text}")
@@ -104,12 +107,32 @@ def print_report(report: Report) -> None:
     if report.extra.get("baselines"):
         print(baselines_in_words(report.extra["baselines"]))
     print_answers(report.extra)
+    _by_position(report.extra.get("by_position", []))
+    sources = [
+        (name, f"{each['bits_per_byte']:.4f}", f"bits per byte, {each['num_documents']:,} documents")
+        for name, each in report.extra.get("by_source", {}).items()
+        if each["bits_per_byte"] is not None
+    ]
+    if sources:
+        _table(sources, "by source")
     if 1 < len(report.documents) <= 40:
         documents = [
             (row.name, f"{row.bits_per_byte:.4f}", f"bits per byte, loss {row.nats / max(1, row.num_tokens):.4f}")
             for row in sorted(report.documents, key=lambda row: -row.bits_per_byte)
         ]
         _table(documents, "by document")
+
+
+def _by_position(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The loss of tokens that could see so many before them: it falls as long as context helps."""
+    most = max((row["loss_nats_per_token"] for row in rows), default=0.0)
+    lines = []
+    for row in rows:
+        low, high = row["context_tokens"]
+        bar = "▇" * round(24 * row["loss_nats_per_token"] / most) if most else ""
+        lines.append((f"{low:,}" + (f" to {high:,}" if high > low else ""), f"{row['loss_nats_per_token']:.4f}", bar))
+    if len(lines) > 1:
+        _table(lines, "loss by tokens of context")
 
 
 def print_conventions(conventions: Mapping[str, str]) -> None:

