@@ -21,6 +21,7 @@ class Metric:
 _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
     # Where in a run: each can be the x-axis of the others.
     ("step", "steps", None, "Optimizer updates made so far."),
+    ("best_step", "steps", None, "The step with the lowest validation loss seen while training."),
     ("tokens", "tokens", None, "Training targets scored so far, each epoch counting anew."),
     ("epoch", "epochs", None,
      "Complete passes over the training text so far; in one, each token is a target exactly once."),
