@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from hornbook.data import shards
 from hornbook.data.shards import MANIFEST, PARTS, Prepared, ShardWriter, open_prepared
 from hornbook.facts.errors import InputError, WorldError
-from hornbook.text.canaries import Canaries, make_canaries, plant
+from hornbook.text.canaries import CANARIES, make_canaries, plant
 from hornbook.text.checkup import Checkup, check_up
 from hornbook.text.documents import Document, safe_pieces
 from hornbook.text.files import sync
@@ -42,7 +42,6 @@ _Piece = tuple[int, bool, str]  # number of its segment, whether it is the segme
 Progress = Callable[[int, int], None]  # (bytes encoded, bytes to encode)
 
 _TASK_CHARACTERS = 2**18  # what a thread encodes at once: long enough to hide the hand-over, short enough for memory
-CANARIES = "canaries.json"
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _OURS = re.compile(
     rf"{re.escape(MANIFEST)}|{CANARIES}|.*token.*\.json|({'|'.join(PARTS)})(-\d{{5,}}\.bin|\.documents\.npy|\.names\.json)"
@@ -69,18 +68,10 @@ class _Encoded(NamedTuple):
 
 
 def prepare(
-    documents: Sequence[Document],
-    *,
-    tokenizer: str = "auto",
-    split: str = "auto",
-    out: Path | str,
-    source: Sequence[str] = (),
-    dedup: bool = False,
-    canaries: bool = False,
-    shard_bytes: int = shards.SHARD_BYTES,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> Prepared:
+    documents: Sequence[Document], *, tokenizer: str = "auto", split: str = "auto", out: Path | str,
+    source: Sequence[str] = (), dedup: bool = False, canaries: bool = False, shard_bytes: int = shards.SHARD_BYTES,
+    threads: int | None = None, progress: Progress | None = None,
+) -> Prepared:  # fmt: skip
     """Make the prepared folder `out`, or open the one that is there when the same texts and settings made it.
 
     `source` is what the person gave, for the manifest. `dedup` leaves out documents of the training side that copy an
@@ -100,8 +91,7 @@ def prepare(
     for name, side in zip(("training", "validation"), sides, strict=True):
         if side.num_bytes == 0 and not (name == "validation" and rule == "none"):
             raise InputError(f'the split "{rule}" leaves the {name} side empty; give more text or another split')
-    switches = ["dedup"] * dedup + ["canaries"] * canaries
-    key = _key(tokenizer, rule, shard_bytes, sides, switches)
+    key = _key(tokenizer, rule, shard_bytes, sides, ["dedup"] * dedup + ["canaries"] * canaries)
     total_bytes = sum(side.num_bytes for side in sides)
     prepared = _unchanged(out, key)
     if prepared is None:
@@ -136,16 +126,6 @@ def prepare(
     if progress is not None:
         progress(total_bytes, total_bytes)
     return prepared
-
-
-def planted_canaries(folder: Path) -> Canaries | None:
-    """The canaries that a prepared folder or a run has on record; None where none were planted."""
-    try:
-        return msgspec.json.decode((folder / CANARIES).read_bytes(), type=Canaries)
-    except FileNotFoundError:
-        return None
-    except msgspec.DecodeError:
-        raise InputError(f"{folder / CANARIES} is damaged; put back the file of the prepared text") from None
 
 
 def _without_copies(side: _Side, checkup: Checkup) -> tuple[_Side, int]:
@@ -273,13 +253,9 @@ def _encoded(side: _Side, tokenizer: Tokenizer, threads: int) -> Iterator[_Encod
 
 
 def _write_parts(
-    folder: Path,
-    sides: Sequence[_Side],
-    tokenizer: Tokenizer,
-    shard_bytes: int,
-    threads: int,
+    folder: Path, sides: Sequence[_Side], tokenizer: Tokenizer, shard_bytes: int, threads: int,
     progress: Progress | None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     total_bytes = sum(side.num_bytes for side in sides)
     parts, done_bytes = {}, 0
     for part, side in zip(PARTS, sides, strict=True):

@@ -78,12 +78,7 @@ def loss_plot(
         _draw_training(axes, tokens, losses)
         _draw_validation(axes, points)
         _name_curves(axes, tokens, losses, points)
-        curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch)
-        if curves is not None and curves.parted is not None:
-            axes.axvline(curves.parted.tokens, color=MUTED, linewidth=1, linestyle=(0, (1, 2.5)), zorder=1)
-            axes.annotate(
-                "the curves part", (curves.parted.tokens, low), (4, 4), textcoords="offset points", color=MUTED
-            )
+        _mark_parting(axes, rows, tokens_per_epoch)
         if uniform_loss is not None and low < uniform_loss < high:
             axes.axhline(uniform_loss, color=MUTED, linewidth=1, linestyle=(0, (1, 2.5)), zorder=1)
             axes.annotate(
@@ -286,3 +281,12 @@ def _mark_best(axes: Any, points: list[Evaluation], end: float) -> None:
         f"lowest {best.validation_loss:.2f}", (best.tokens, best.validation_loss), (start, y), ha="left", va="bottom",
         color=VALIDATION, arrowprops=leader,
     )  # fmt: skip
+
+
+def _mark_parting(axes: Any, rows: Rows, tokens_per_epoch: int) -> None:
+    """A line where validation loss leaves training loss for good."""
+    curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch)
+    if curves is not None and curves.parted is not None:
+        axes.axvline(curves.parted.tokens, color=MUTED, linewidth=1, linestyle=(0, (1, 2.5)), zorder=1)
+        place = (curves.parted.tokens, axes.get_ylim()[0])
+        axes.annotate("the curves part", place, (4, 4), textcoords="offset points", color=MUTED)

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 
-from hornbook.data.prepare import planted_canaries
 from hornbook.data.shards import Part
 from hornbook.evaluation.memorization import memorization
 from hornbook.facts.errors import InputError
@@ -16,6 +15,7 @@ from hornbook.session.models import Opened, open_model
 from hornbook.session.scores import own_text
 from hornbook.session.start import tokenizer_of
 from hornbook.session.texts import prepared_text
+from hornbook.text.canaries import planted_canaries
 
 
 def memorize(

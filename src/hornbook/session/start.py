@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from hornbook.data.prepare import CANARIES
 from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Prepared
 from hornbook.evaluation.baselines import baselines
 from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
@@ -35,6 +34,7 @@ from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, this_device
 from hornbook.session.models import Opened, device, open_model
 from hornbook.session.texts import is_prepared, prepared_text, stem
+from hornbook.text.canaries import CANARIES
 from hornbook.training import checkpoint as checkpoints
 
 

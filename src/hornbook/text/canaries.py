@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ from hornbook.facts.errors import InputError
 from hornbook.text.documents import Document, safe_pieces
 from hornbook.text.split import Segment
 
+CANARIES = "canaries.json"  # in a prepared folder and a run
 REPETITIONS = (1, 2, 4, 8, 16, 32, 64)
 BEFORE = "\n"  # what stands before a planted canary, and behind it
 _PAYLOAD_WORDS = 6
@@ -67,6 +69,16 @@ def make_canaries(
     if len(canaries) == null:
         raise InputError(f"a text of {read:,} characters is too short to plant canaries in: give more text.")
     return Canaries(words, canaries)
+
+
+def planted_canaries(folder: Path) -> Canaries | None:
+    """The canaries that a prepared folder or a run has on record; None where none were planted."""
+    try:
+        return msgspec.json.decode((folder / CANARIES).read_bytes(), type=Canaries)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError:
+        raise InputError(f"{folder / CANARIES} is damaged; put back the file of the prepared text") from None
 
 
 def random_payloads(words: list[str], generator: np.random.Generator) -> Iterator[str]:
