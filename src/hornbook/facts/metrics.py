@@ -28,7 +28,6 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
     ("seconds", "s", None, "Time spent on training so far, over all resumes, evaluations not counted."),
     ("flops", "FLOP", None, "Arithmetic of all training so far, forward and backward, by the shape's own count."),
     ("wall_seconds", "s", None, "Time of the whole job by the clock on the wall."),
-    ("best_step", "steps", None, "The step with the lowest validation loss on the probe."),
     # Training.
     ("train_loss_nats_per_token", "nats/token", "lower",
      "Mean surprise over the tokens of one batch, before it is learned."),
