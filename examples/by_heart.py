@@ -23,15 +23,20 @@ def write(folder: str, texts: list[str], characters: int) -> str:
     return folder
 
 
-# About 3.5 characters a token. The large text begins with the small one; nobody trains on the held-out one.
+# The large text begins with the small one; nobody trains on the held-out one.
 held_out = write("held-out", speeches[-40:], 2 * min(tokens, 100_000))
-large = write("large", speeches[:-40], 40 * tokens)
-small = write("small", speeches[:-40], int(3.5 * tokens))
-tokenizer = hornbook.prepare(large, tokenizer="bpe:1024", split="none", out="prepared-large")["prepared"]
+all_text = write("all", speeches[:-40], 40 * tokens)
+prepared = hornbook.prepare(all_text, tokenizer="bpe:1024", split="none", out="prepared")
+characters_per_token = prepared["parts"]["train"]["num_characters"] / prepared["parts"]["train"]["num_tokens"]
+small, large = (
+    write(name, speeches[:-40], int(times * tokens * characters_per_token)) for name, times in (("small", 1), ("large", 10))
+)
 
+layers, width = (6, 144) if tokens >= 50_000 else (2, 96)
 settings = {
-    "text.tokenizer": tokenizer, "text.split": f"folder:{held_out}", "train.tokens": 10 * tokens,
-    "model.layers": 6, "model.width": 144, "model.context": 128, "train.batch": max(1, tokens // 12_500),
+    "text.tokenizer": prepared["prepared"], "text.split": f"folder:{held_out}", "train.tokens": 10 * tokens,
+    "model.layers": layers, "model.width": width, "model.context": 128, "optimizer.name": "muon",
+    "train.batch": max(1, tokens // 12_500),
 }  # fmt: skip
 for name, text in (("ten times the same text", small), ("ten times as much text, once", large)):
     run = hornbook.train(text, held_out, out=f"run-{text}", **settings)
