@@ -28,9 +28,8 @@ held_out = write("held-out", speeches[-40:], 2 * min(tokens, 100_000))
 all_text = write("all", speeches[:-40], 40 * tokens)
 prepared = hornbook.prepare(all_text, tokenizer="bpe:1024", split="none", out="prepared")
 characters_per_token = prepared["parts"]["train"]["num_characters"] / prepared["parts"]["train"]["num_tokens"]
-small, large = (
-    write(name, speeches[:-40], int(times * tokens * characters_per_token)) for name, times in (("small", 1), ("large", 10))
-)
+characters = int(tokens * characters_per_token)
+small, large = (write(name, speeches[:-40], times * characters) for name, times in (("small", 1), ("large", 10)))
 
 layers, width = (6, 144) if tokens >= 50_000 else (2, 96)
 settings = {
