@@ -287,8 +287,8 @@ def render(plan: Plan) -> list[str]:
     return lines + [f"warning       {sentence}" for sentence in plan.warnings]
 
 
-def brief(plan: Plan) -> list[str]:
-    """What stands above a run that begins: time, memory, loss, money as far as they are known, and the warnings."""
+def brief(plan: Plan) -> str:
+    """What stands above a run that begins: time, memory, loss, money as far as they are known."""
     spans = (
         ("time", "wall_seconds", "time"),
         ("price", "price_usd", "money"),
@@ -298,7 +298,7 @@ def brief(plan: Plan) -> list[str]:
         f"{name} {_span(plan, key, form).removeprefix(', ')}" for name, key, form in spans if _span(plan, key, form)
     ]
     said.append(f"memory {format_bytes((plan.memory_bytes or {}).get('total', 0))}")
-    return [f"plan: {', '.join(said)}", *(f"warning: {sentence}" for sentence in plan.warnings)]
+    return f"plan: {', '.join(said)}"
 
 
 def _memory_lines(plan: Plan) -> list[str]:

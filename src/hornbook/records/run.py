@@ -2,7 +2,7 @@
 
     settings.toml      resolved settings, itself a recipe      environment.json   versions, commit, hardware, threads
     metrics.jsonl      append-only, one object a line          samples.jsonl      what the model wrote, append-only
-    plan.json          what was expected before the first step   reports/          *.json, *.html, *.png
+    plan.json          what was expected at its beginning    reports/          *.json, *.html, *.png
     checkpoints/step-00001000/manifest.json + weights
 
 The log is only ever appended to. A resume at step k appends `{"event": "resume", "step": k}`, and readers drop the rows
@@ -105,7 +105,7 @@ class Run:
 
     @property
     def plan(self) -> Row:
-        """What was expected before the first step, {} where nothing was."""
+        """What was expected of it at its beginning, {} where nothing was."""
         try:
             return msgspec.json.decode((self.folder / "plan.json").read_bytes(), type=Row)
         except (FileNotFoundError, msgspec.DecodeError):

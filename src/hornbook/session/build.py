@@ -105,6 +105,11 @@ def seconds_per_step(settings: Settings, parts: Parts) -> float:
         now = time.perf_counter()
         seconds.append(now - begin)
         begin = now
-        if len(seconds) >= 3 and sum(seconds) > 3.0:
+        if enough_steps(seconds):
             break
     return statistics.median(seconds[1:])
+
+
+def enough_steps(seconds: Sequence[float]) -> bool:
+    """Whether so many steps show their pace; the first does not count."""
+    return len(seconds) >= 12 or (len(seconds) >= 3 and sum(seconds) > 3.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +20,10 @@ from hornbook.likelihood import Surprise
 from hornbook.model.generate import generate
 from hornbook.records.run import Run, checkpoint_step, is_run
 from hornbook.report.curves import only_memorizing
-from hornbook.session.build import Parts, build, rate
+from hornbook.session.build import Parts, build, enough_steps, rate
 from hornbook.session.finish import finish
 from hornbook.session.live import View
-from hornbook.session.meter import Meter, this_device
+from hornbook.session.meter import Meter, pace_of, this_device
 from hornbook.session.models import device
 from hornbook.session.rails import Rails
 from hornbook.session.signals import Stop, stop_on_signals
@@ -85,6 +86,7 @@ class Job:
     copies: CopyProbe | None = None
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     parted: bool = False  # it was said that further epochs only memorize
+    first_seconds: list[float] = field(default_factory=list)  # of the first steps, until they have shown their pace
 
     @property
     def run(self) -> Run:
@@ -258,11 +260,22 @@ def _record(job: Job, done: Step, seconds: float, guard: Guard) -> None:
     job.view.row(row)
     sentence = guard.watch(update)
     _warn(job, job.rails.step(row) | ({} if sentence is None else {"leap": sentence}))
+    _expect(job, seconds)
     if guard.hopeless:
         raise WorldError(
             f"training has diverged: no finite gradient in the last updates before step {job.step:,}; the last "
             f"checkpoint in {job.run.folder} is whole; try a lower --optimizer.learning_rate."
         )
+
+
+def _expect(job: Job, seconds: float) -> None:
+    """Say what is expected of the whole run, as soon as its first steps have shown their pace."""
+    if job.start.plan is None or enough_steps(job.first_seconds):
+        return
+    job.first_seconds.append(seconds)
+    if enough_steps(job.first_seconds):
+        step = statistics.median(job.first_seconds[1:])
+        job.start.plan(pace_of(job.parts, job.start.prepared.train, step))
 
 
 def _warn(job: Job, faults: dict[str, str]) -> None:

@@ -24,7 +24,7 @@ from hornbook.facts.shape import GPTShape
 from hornbook.model.generate import generate
 from hornbook.planning.choose import shape_of
 from hornbook.planning.pace import Pace, product_flops_per_second
-from hornbook.session.build import build, seconds_per_step, usable_cores
+from hornbook.session.build import Parts, build, seconds_per_step, usable_cores
 from hornbook.session.costs import HERE
 from hornbook.session.models import device
 
@@ -56,7 +56,12 @@ def _product(on: torch.device) -> float:
 def measure(settings: Settings, shape: GPTShape, text: Part, on: torch.device) -> Pace:
     """The pace of a few steps, of a short score and of some written tokens, of parts that are thrown away."""
     parts = build(settings, shape, text, on)
-    step = seconds_per_step(settings, parts)
+    return pace_of(parts, text, seconds_per_step(settings, parts))
+
+
+def pace_of(parts: Parts, text: Part, step: float) -> Pace:
+    """The pace of a model whose steps take `step` seconds. Draws from no randomness that training uses."""
+    shape = parts.model.shape
     probe = Probe(text, context=shape.context, num_tokens=4096, byte_lengths=np.ones(shape.vocabulary, np.int32))
     scored = _best_of(2, lambda: probe.score(parts.model)) / probe.num_tokens
     prompt = text.take(np.zeros(1, np.int64), 1)[0].tolist()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from hornbook.facts.settings import LENGTHS, Settings, from_table, read_table, t
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.planning.budget import Range
-from hornbook.planning.choose import SHAPE, Choice, Data, Machine, choose, fill_steps, given_length, shape_of, steps_of
+from hornbook.planning.choose import SHAPE, Data, Machine, choose, fill_steps, given_length, shape_of, steps_of
 from hornbook.planning.expect import small_run_bits
+from hornbook.planning.pace import Pace
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
@@ -49,6 +51,7 @@ class Start:
     initial: Decoder | None = None  # given weights, of --from
     checkpoint: Path | None = None  # to go on from
     device: Accelerator | None = None  # where it was measured just now
+    plan: Callable[[Pace], None] | None = None  # to be called once the pace of the first steps is known
 
 
 def fresh(
@@ -79,7 +82,14 @@ def fresh(
     for reason in choice.reasons:
         view.note(f"  {reason}")
     view.note(f"  {shape.family}: {format_count(shape.parameters)} parameters, vocabulary {shape.vocabulary:,}")
-    settings, known = _planned(choice, prepared, data, device_here, view, started, given=opened is not None)
+    reading = Reading(data, prepared.validation.num_tokens, float(np.median(part.documents[:, NUM_TOKENS])), [])
+    pace = None
+    if settings.train.steps is None:
+        pace = measure(settings, shape, part, on)
+        settings = settle(choice, pace, time.monotonic() - started, reading.validation_tokens)
+        view.note(f"  {settings.train.steps:,} steps fit the time")
+    else:
+        fill_steps(settings, settings.train.steps)
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
@@ -91,33 +101,30 @@ def fresh(
         out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
         facts | {"request": dict(request), "from": from_},
     )  # fmt: skip
-    run.write_plan(known)
     _record_text(prepared, run)
-    return Start(run, settings, shape, prepared, opened.model if opened is not None else None, device=device_here)
+    initial = opened.model if opened is not None else None
+    start = Start(run, settings, shape, prepared, initial, device=device_here)
+    for sentence in plan_of(settings, shape, reading, (1, device_here), pace=None).warnings:
+        view.note(f"  warning: {sentence}")
+    plan = partial(_plan, start, reading, view, time.monotonic() - started)
+    if pace is None and settings.train.steps >= MEASURED_FROM:
+        return replace(start, plan=plan)
+    plan(pace)
+    return start
 
 
-def _planned(
-    choice: Choice, prepared: Prepared, data: Data, device_here: Accelerator, view: View, started: float, *, given: bool
-) -> tuple[Settings, dict[str, Any]]:
-    """The settings with their number of steps, and what was expected of them before the first; said to the person."""
-    settings, shape, part = choice.settings, choice.shape, prepared.train
-    levels, pace = counting_models(prepared, shape), None
-    if settings.train.steps is None or settings.train.steps >= MEASURED_FROM:
-        pace = measure(settings, shape, part, device())
-    reading = Reading(data, prepared.validation.num_tokens, float(np.median(part.documents[:, NUM_TOKENS])), [])
-    if settings.train.steps is None:
-        assert pace is not None
-        settings = settle(choice, pace, time.monotonic() - started, reading.validation_tokens)
-        view.note(f"  {settings.train.steps:,} steps fit the time")
-    else:
-        fill_steps(settings, settings.train.steps)
+def _plan(start: Start, reading: Reading, view: View, spent: float, pace: Pace | None) -> None:
+    """What is expected of a run, from its pace and what models that only count get: said, and written down."""
+    settings, shape, begin = start.settings, start.shape, time.monotonic()
+    levels = counting_models(start.prepared, shape)
+    spent += time.monotonic() - begin
+    assert start.device is not None
     planned = plan_of(
-        settings, shape, reading, (1, device_here), pace=pace, spent=time.monotonic() - started,
-        usd=usd_per_hour(settings), expected=None if given else _expected(levels, settings, shape, data),
+        settings, shape, reading, (1, start.device), pace=pace, spent=spent, usd=usd_per_hour(settings),
+        expected=None if start.initial is not None else _expected(levels, settings, shape, reading.data),
     )  # fmt: skip
-    for line in brief(planned):
-        view.note(f"  {line}")
-    return settings, {"plan": planned, "pace": pace, "baselines": levels}
+    view.note(f"  {brief(planned)}")
+    start.run.write_plan({"plan": planned, "pace": pace, "baselines": levels})
 
 
 def _expected(levels: Mapping[str, Mapping[str, Any]], settings: Settings, shape: GPTShape, data: Data) -> Range | None:
