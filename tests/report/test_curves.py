@@ -102,10 +102,18 @@ def test_a_wide_gap_with_low_training_loss_is_by_heart_before_validation_turns()
     assert (curves.turned_upward, curves.by_heart) == (False, True)
 
 
-def test_nothing_is_learned_by_heart_in_one_reading() -> None:
-    said = _said(_run(_upward, lambda share: 8 * (1 - share) + 0.2), 1)
-    assert "learning the text by heart" not in said
-    assert "at most once" in said
+@pytest.mark.parametrize(("epochs", "read"), [(0.5, "at most once"), (1, "at most once"), (1.04, "about once")])
+def test_nothing_is_learned_by_heart_in_one_reading(epochs: float, read: str) -> None:
+    rows = _run(_upward, lambda share: 8 * (1 - share) + 0.2)  # ends at 0.2 beside 6.4
+    said = _said(rows, epochs)
+    assert read in said
+    assert "training loss ends 6.20 nats below validation loss means that the two texts differ" in said
+    for claim in ("learning the text by heart", "training text only", "curves part"):
+        assert claim not in said
+        assert claim in _said(rows, 2) + _said(_run(_upward, lambda share: _upward(min(share, 0.3))), 2)
+    together = _said(_run(_falling, _falling), epochs)
+    assert read in together
+    assert "the two texts differ" not in together
 
 
 def test_an_upward_turn_with_a_modest_gap_is_no_learning_by_heart() -> None:

@@ -15,6 +15,8 @@ Rows = Sequence[Mapping[str, Any]]
 WORTH_SAYING_NATS = 0.02
 # Few evaluations of a steep curve look noisier than they are: a move of this size is none of chance, whatever they say.
 SURELY_NATS = 2.0
+# Up to here hardly any of the text was read twice: the last step of one epoch may reach into the next.
+READ_ONCE_EPOCHS = 1.05
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,10 @@ class Evaluation:
 class Curves:
     """The curves in numbers. Losses in nats per token, None where unknown.
 
-    parted: from where on validation loss stays clearly further above training loss than at the start.
-    noise: standard deviation of an evaluation around its neighbours. fall: by how much a straight line through the
-    last quarter falls, and its standard error. by_heart, turned_upward: see `read_curves`.
+    parted: from where on validation loss stays clearly further above training loss than at the start; None in the
+    first epoch, where that says only that the two texts differ. noise: standard deviation of an evaluation around its
+    neighbours. fall: by how much a straight line through the last quarter falls, and its standard error. repeated:
+    more than a few tokens were read twice. by_heart, turned_upward: see `read_curves`.
     """
 
     first: Evaluation
@@ -47,6 +50,7 @@ class Curves:
     train_at_best: float | None
     train_loss: float | None
     epochs: float
+    repeated: bool
     turned_upward: bool
     by_heart: bool
 
@@ -97,8 +101,9 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int) -> Curves | None:
     )
     train = _train_loss(rows, last, points)
     epochs = max((row["tokens"] for row in rows if "tokens" in row), default=0) / tokens_per_epoch
+    repeated = epochs > READ_ONCE_EPOCHS
     by_heart = False
-    if train is not None and epochs > 1:
+    if train is not None and repeated:
         gap = last.validation_loss - train
         by_heart = (turned and train <= last.validation_loss / 2) or (train < 1 < gap)
     return Curves(
@@ -107,10 +112,11 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int) -> Curves | None:
         last=last,
         noise=noise,
         fall=_fall(points, noise),
-        parted=_parting(points, noise),
+        parted=_parting(points, noise) if repeated else None,
         train_at_best=_train_loss(rows, best, points),
         train_loss=train,
         epochs=epochs,
+        repeated=repeated,
         turned_upward=turned,
         by_heart=by_heart,
     )
@@ -137,7 +143,7 @@ def curves_in_words(rows: Rows, *, tokens_per_epoch: int, bigram_loss: float | N
 def only_memorizing(rows: Rows, tokens_per_epoch: int) -> str | None:
     """One sentence where what is still learned holds for the training text only; None where nothing shows that."""
     curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch)
-    if curves is None or not curves.turned_upward or curves.epochs <= 1:
+    if curves is None or not (curves.turned_upward and curves.repeated):
         return None
     train, before = curves.train_loss, curves.train_at_best
     if train is None or before is None or before - train <= WORTH_SAYING_NATS:
@@ -170,10 +176,8 @@ def _shape(curves: Curves, tokens_per_epoch: int) -> str:
         if train is None or before is None:
             return f"{turn} nats since."
         if before - train > WORTH_SAYING_NATS:
-            return (
-                f"{turn} nats since, while training loss went on falling from {before:.2f} to {train:.2f}: "
-                "what the model still learned was true of the training text only."
-            )
+            only = ": what the model still learned was true of the training text only" if curves.repeated else ""
+            return f"{turn} nats since, while training loss went on falling from {before:.2f} to {train:.2f}{only}."
         return f"{turn} nats since, but training loss did not fall meanwhile: look for an unstable step."
     if curves.fall is None:
         return "" if curves.first.step == last.step else "There are too few evaluations to say how the curve bends."
@@ -190,9 +194,11 @@ def _gap(curves: Curves, tokens_per_epoch: int) -> str:
     train, validation = curves.train_loss, curves.last.validation_loss
     if train is None:
         return ""
-    if curves.epochs <= 1:
-        return "The run read its text at most once, so nothing can have been learned by heart through repetition."
     gap = validation - train
+    if not curves.repeated:
+        once = f"The run read its text {'at most' if curves.epochs <= 1 else 'about'} once, so nothing can have been"
+        apart = f": that training loss ends {gap:.2f} nats below validation loss means that the two texts differ"
+        return f"{once} learned by heart through repetition{apart if gap > _clear(curves.noise) else ''}."
     seen = f"{curves.epochs:.1f} times"
     parting = "" if curves.parted is None else f"The two curves part {_when(curves.parted, tokens_per_epoch)}. "
     if curves.by_heart:
