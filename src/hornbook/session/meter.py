@@ -105,9 +105,10 @@ class Meter:
         self.counters = _counters(self.on, self.powercap)
 
     def mfu(self, flops_per_second: float) -> float | None:
-        """FLOPs per second by the shape's own count (PaLM's formula) / the peak."""
+        """FLOPs per second by the shape's own count (PaLM's formula) / the peak; None where it is unknown, or was
+        measured on a machine too busy to reach it."""
         peak = self.device.training_flops()
-        return None if peak is None else flops_per_second / peak[1]
+        return None if peak is None or flops_per_second > peak[1] else flops_per_second / peak[1]
 
     def reading(self) -> dict[str, Any]:
         """Hours, and energy and money where they are known."""
