@@ -7,9 +7,11 @@ import pytest
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import custom, lookup
+from hornbook.facts.settings import Settings
 from hornbook.facts.shape import preset
 from hornbook.planning.plan import Plan, make_plan, render, score, shape_of_size
 from hornbook.planning.sanity import Recipe
+from hornbook.session.costs import watched
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,6 +104,19 @@ def test_the_text_says_every_number_and_what_is_unknown(llama: Plan) -> None:
     assert "GPU-hours" not in bare
     assert "unknown" in bare
     assert all(len(line) < 250 for line in text.splitlines())
+
+
+def test_every_evaluation_of_a_run_with_validation_text_also_writes_samples_to_look_for_copies() -> None:
+    settings = Settings()
+    settings.train.steps, settings.watch.evaluate_every, settings.watch.sample_every = 90, 20, 90
+    settings.watch.sample_tokens = 100
+    long = preset("1M")
+    short = msgspec.structs.replace(long, context=32)
+    samples = 2 * 100  # before the first step and after the last
+    evaluations = 1 + 4 + 1  # the same, and every 20 steps
+    assert watched(settings, long, 0).sampled_tokens == samples
+    assert watched(settings, long, 5000).sampled_tokens == samples + evaluations * 2 * 64
+    assert watched(settings, short, 5000).sampled_tokens == samples + evaluations * 2 * 32
 
 
 def test_a_plan_needs_no_torch_and_no_matplotlib() -> None:

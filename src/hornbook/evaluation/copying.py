@@ -19,7 +19,6 @@ from hornbook.text.tokenizer import Tokenizer
 WORST = 10  # copies shown
 _BLOCK = 2**20  # tokens read at once
 _PROBE_TOKENS = 2**23  # searched at each evaluation while training
-PROBE_SAMPLE_TOKENS = 64  # of each sample then
 
 
 class Copying(NamedTuple):
@@ -79,9 +78,9 @@ class CopyProbe:
     stands in the training text in longer spans than held-out text shares? Of a long training text, its beginning.
     """
 
-    def __init__(self, train: Part, validation: Part, tokenizer: Tokenizer, *, context: int) -> None:
+    def __init__(self, train: Part, validation: Part, tokenizer: Tokenizer, *, sample_tokens: int) -> None:
         self._train, self._tokenizer = train.first(_PROBE_TOKENS), tokenizer
-        self._length = min(PROBE_SAMPLE_TOKENS, context)
+        self._length = sample_tokens
         shortest = _shortest(validation, tokenizer)
         human = _human(validation, self._length, 128, np.random.default_rng(0))
         self.threshold = _threshold(longest_matches(self._train, human, shortest), shortest)

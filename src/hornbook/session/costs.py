@@ -39,6 +39,7 @@ from hornbook.text.tokenizer import default_vocabulary
 
 SAMPLE_CHARACTERS = 4_000_000  # of a text that is not prepared, read to know its characters and documents
 START_SECONDS = 5.0  # until the first step: importing, opening the text, making the model
+COPY_PROBE_TOKENS = 64  # of each of the free samples that are searched for copies at every evaluation
 HERE = "this machine"
 
 
@@ -176,9 +177,11 @@ def watched(settings: Settings, shape: GPTShape, validation_tokens: int) -> Watc
     assert steps is not None
     evaluations, samples, saves = (1 + steps // (each or steps) + (steps % (each or steps) > 0) for each in every)
     probe = watch.probe_tokens or 0
+    # Eight samples are written together: a position of all of them takes about twice as long as a token of one.
+    copies = 2 * min(COPY_PROBE_TOKENS, shape.context) if validation_tokens else 0
     return Watched(
         evaluated_tokens=evaluations * (probe + min(probe, validation_tokens)),
-        sampled_tokens=samples * watch.sample_tokens * max(1, len(watch.prompts)),
+        sampled_tokens=samples * watch.sample_tokens * max(1, len(watch.prompts)) + evaluations * copies,
         scored_tokens=2 * validation_tokens,  # windows overlap by half
         saved_bytes=saves * shape.parameters * 12,
     )

@@ -21,6 +21,7 @@ from hornbook.model.generate import generate
 from hornbook.records.run import Run, checkpoint_step, is_run
 from hornbook.report.curves import only_memorizing
 from hornbook.session.build import Parts, build, enough_steps, rate
+from hornbook.session.costs import COPY_PROBE_TOKENS
 from hornbook.session.finish import finish
 from hornbook.session.live import View
 from hornbook.session.meter import Meter, pace_of, this_device
@@ -159,7 +160,8 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
     job.probes = _probes(start, settings.watch.probe_tokens)
     if "validation" in job.probes:
         train, validation = start.prepared.train, start.prepared.validation
-        job.copies = CopyProbe(train, validation, start.prepared.tokenizer, context=start.shape.context)
+        sample = min(COPY_PROBE_TOKENS, start.shape.context)
+        job.copies = CopyProbe(train, validation, start.prepared.tokenizer, sample_tokens=sample)
     if start.checkpoint is not None:
         job.restore(start.checkpoint)
         view.note(f"going on from step {job.step:,} of {settings.train.steps:,}")
