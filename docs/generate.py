@@ -1,4 +1,4 @@
-"""Writes docs/settings.md and docs/metrics.md from the facts they describe: python docs/generate.py"""
+"""Writes docs/settings.md, docs/metrics.md and the published runs of docs/cost.md: python docs/generate.py"""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from pathlib import Path
 import msgspec
 
 from hornbook.cli import build_parser
+from hornbook.facts.hardware import lookup
 from hornbook.facts.metrics import METRICS
+from hornbook.facts.quantities import format_count
 from hornbook.facts.settings import Settings, fields
+from hornbook.planning.budget import implied_utilisation, run_flops, utilisation
+from hornbook.planning.published import RUNS
 
 HERE = Path(__file__).parent
 OFF = ("separator", "early_stop", "price")  # None means: not done. Every other None is chosen automatically.
@@ -50,7 +54,35 @@ def metrics_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"settings.md": settings_page, "metrics.md": metrics_page}
+def cost_page() -> str:
+    """The page with its table made anew."""
+    before, _, rest = (HERE / "cost.md").read_text(encoding="utf-8").partition("| run | on |")
+    return before + "\n".join(published_rows()) + "\n\n" + rest.partition("\n\n")[2]
+
+
+def published_rows() -> list[str]:
+    """The published runs, each predicted from the others: its own family is left out of the fit."""
+    rows = [
+        "| run | on | parameters | tokens | hours | used | predicted hours (90 %) | factor | inside | source |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in RUNS:
+        accelerator = lookup(run.accelerator)[1]
+        used = implied_utilisation(run_flops(run), run.accelerator_hours, accelerator) or 1.0
+        share = utilisation(accelerator, run.parameters, without_family=run.family)
+        assert share is not None  # every published run is in the domain of its own fit
+        hours = [run.accelerator_hours * used / part for part in (share.central, share.high, share.low)]
+        central, low, high = (f"{float(f'{number:.2g}'):,.10g}" for number in hours)
+        rows.append(
+            f"| {run.name}{' (check)' if run.check else ''} | {run.accelerator} | {format_count(run.parameters)} | "
+            f"{format_count(run.tokens)} | {run.accelerator_hours:,.10g} | {used:.0%} | {central} ({low} to {high}) | "
+            f"{max(used / share.central, share.central / used):.2f} | {'yes' if share.contains(used) else 'no'} | "
+            f"{run.source} ({run.hours_are}) |"
+        )
+    return rows
+
+
+PAGES = {"settings.md": settings_page, "metrics.md": metrics_page, "cost.md": cost_page}
 
 
 def _flags() -> dict[str, list[str]]:

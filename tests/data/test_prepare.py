@@ -256,12 +256,13 @@ def test_equal_texts_are_reported(tmp_path):
     assert opened.manifest["report"]["checkup"]["validation_documents_also_in_train"] == 1
 
 
-def test_replaced_bytes_are_counted_by_part(texts, tmp_path):
+def test_replaced_bytes_are_counted_once(texts, tmp_path):
+    """Though each file has a part on both sides."""
     (texts / "0.txt").write_bytes(b"bad \xff\xfe\xfd bytes " + a_text(0).encode())
     given_documents = documents([str(texts)], errors="replace")
-    opened = prepare(given_documents, tokenizer="bytes", split="tail:0.1", out=tmp_path / "out")
-    assert opened.manifest["parts"]["train"]["replaced_bytes"] == 3
-    assert opened.manifest["parts"]["validation"]["replaced_bytes"] == 0
+    opened = prepare(given_documents, tokenizer="bytes", split="blocks:0.1", out=tmp_path / "out")
+    assert opened.manifest["report"]["replaced_bytes"] == 3
+    assert opened.manifest["report"]["notes"] == ["3 bytes are not UTF-8 and were replaced"]
 
 
 def test_no_validation_side_is_allowed_when_asked_for(texts, tmp_path):

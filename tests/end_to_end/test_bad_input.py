@@ -86,10 +86,13 @@ def test_invalid_utf_8_is_refused_with_a_hint_and_replaced_on_request(run, tmp_p
     assert left(tmp_path, "text.txt") == []
     finished = run("prepare", "text.txt", *BYTES, "--out", "shards", "--errors", "replace", "--json")
     assert finished.code == 0, finished.stderr
-    assert finished.json["parts"]["train"]["replaced_bytes"] == 2
+    assert finished.json["report"]["replaced_bytes"] == 2
     shown = run("prepare", "text.txt", *BYTES, "--out", "shards", "--errors", "replace")
     assert shown.code == 0
-    assert "2 bytes" in " ".join((shown.stdout + shown.stderr).split())
+    assert shown.stdout.count("\n2 bytes are not UTF-8 and were replaced.\n") == 1
+    trained = run("train", "shards", *SMALL, "--steps", "2", "--out", "run")
+    assert trained.code == 0, trained.stderr
+    assert trained.stderr.count("2 bytes are not UTF-8 and were replaced.") == 1
 
 
 def test_a_field_that_is_not_there_names_those_that_are(run, tmp_path):

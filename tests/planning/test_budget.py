@@ -178,8 +178,3 @@ def test_measured_energy_of_olmo_2_is_inside() -> None:
         plan = budget(flops, lookup("H100")[1], parameters=parameters)
         assert plan.energy_kwh is not None
         assert plan.energy_kwh.contains(mwh * 1000 * 1.08 * 1.1)
-
-
-def test_the_page_shows_the_table_of_today() -> None:
-    page = (ROOT / "docs" / "cost.md").read_text()
-    assert "\n".join(planning.published_table()) in page, "docs/cost.md is stale: paste published_table()"

@@ -30,11 +30,12 @@ from numpy.typing import NDArray
 from hornbook.data import shards
 from hornbook.data.shards import MANIFEST, PARTS, Prepared, ShardWriter, open_prepared
 from hornbook.facts.errors import InputError, WorldError
+from hornbook.facts.hardware import usable_cores
 from hornbook.text.canaries import CANARIES, make_canaries, plant
 from hornbook.text.checkup import Checkup, check_up
-from hornbook.text.documents import Document, safe_pieces
+from hornbook.text.documents import Document
 from hornbook.text.files import sync
-from hornbook.text.split import Segment, default_rule
+from hornbook.text.split import Segment, default_rule, segment_pieces
 from hornbook.text.split import split as split_documents
 from hornbook.text.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 
@@ -55,6 +56,9 @@ class _Side:
     segments: Sequence[Segment]
     digests: list[bytes]  # SHA-256 of each segment's text
     num_bytes: int
+
+    def pieces(self) -> Iterator[str]:
+        return map(itemgetter(1), segment_pieces(self.segments))
 
 
 class _Encoded(NamedTuple):
@@ -99,15 +103,15 @@ def prepare(
         if dedup:
             sides[0], left_out = _without_copies(sides[0], checkup)
         if canaries:
-            planted = make_canaries(piece for _, piece in _pieces(sides[0].segments))
+            planted = make_canaries(sides[0].pieces())
             sides[0] = _read_side(plant(sides[0].segments, planted))
         total_bytes = sum(side.num_bytes for side in sides)
-        made = make_tokenizer(tokenizer, lambda: (text for _, text in _pieces(sides[0].segments)), sides[0].num_bytes)
+        made = make_tokenizer(tokenizer, sides[0].pieces, sides[0].num_bytes)
         with _disk(out, total_bytes * shards.id_type(made.vocabulary).itemsize), _aside(out) as folder:
             made.save(folder)
             if canaries:
                 (folder / CANARIES).write_bytes(shards.json_bytes(msgspec.to_builtins(planted)))
-            parts = _write_parts(folder, sides, made, shard_bytes, threads or _num_cores(), progress)
+            parts = _write_parts(folder, sides, made, shard_bytes, threads or usable_cores(), progress)
             manifest = {
                 "format": shards.FORMAT,
                 "version": shards.VERSION,
@@ -119,7 +123,7 @@ def prepare(
                 "canaries": canaries,
                 "tokenizer": _identity(made) | {"asked": tokenizer},
                 "parts": parts,
-                "report": _report(sides, parts, checkup, left_out, time.perf_counter() - begin),
+                "report": _report(documents, sides, parts, checkup, left_out, time.perf_counter() - begin),
             }
             _commit(folder, out, manifest)
         prepared = open_prepared(out, verify=False)
@@ -137,37 +141,9 @@ def _without_copies(side: _Side, checkup: Checkup) -> tuple[_Side, int]:
     return _read_side([side.segments[i] for i in kept]), len(side.segments) - len(kept)
 
 
-def _pieces(segments: Sequence[Segment]) -> Iterator[tuple[int, str]]:
-    """Each segment's pieces with the segment's number; at least one, which is "" where the segment is empty.
-
-    Segments that follow each other in one document are read in one go.
-    """
-    rest, place = "", 0  # what was read of the document but not yet used, and where it begins
-    pieces: Iterator[str] = iter(())
-
-    def clip(start: int, stop: int | None) -> Iterator[str]:
-        nonlocal rest, place
-        while stop is None or place < stop:
-            if not rest and not (rest := next(pieces, "")):
-                return
-            if (skip := min(max(start - place, 0), len(rest))) == 0:
-                skip = len(rest) if stop is None else min(len(rest), stop - place)
-                yield rest[:skip]
-            rest, place = rest[skip:], place + skip
-
-    document = None
-    for index, segment in enumerate(segments):
-        if segment.document is not document or segment.start < place:
-            document, rest, place, pieces = segment.document, "", 0, segment.document.pieces()
-        recut = safe_pieces(clip(segment.start, segment.stop))
-        yield index, next(recut, "")
-        for piece in recut:
-            yield index, piece
-
-
 def _read_side(segments: Sequence[Segment]) -> _Side:
     digests, num_bytes = [], 0
-    for _, pieces in groupby(_pieces(segments), itemgetter(0)):
+    for _, pieces in groupby(segment_pieces(segments), itemgetter(0)):
         digest = hashlib.sha256()
         for _, piece in pieces:
             digest.update(data := piece.encode())
@@ -178,7 +154,7 @@ def _read_side(segments: Sequence[Segment]) -> _Side:
 
 def _unchanged_pieces(side: _Side) -> Iterator[tuple[int, str]]:
     """The pieces again; InputError when a text is not what it was when it was read for the key."""
-    for index, pieces in groupby(_pieces(side.segments), itemgetter(0)):
+    for index, pieces in groupby(segment_pieces(side.segments), itemgetter(0)):
         digest = hashlib.sha256()
         for _, piece in pieces:
             digest.update(piece.encode())
@@ -289,12 +265,7 @@ def _write_part(
         in_word = piece.ends_in_word
         done_bytes += piece.num_bytes
         report(done_bytes)
-    replaced = sum(document.replaced() for document in {id(s.document): s.document for s in side.segments}.values())
-    return writer.finish(documents, [segment.name for segment in side.segments]) | {"replaced_bytes": replaced}
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return writer.finish(documents, [segment.name for segment in side.segments])
 
 
 def _identity(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -303,15 +274,21 @@ def _identity(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _report(
-    sides: Sequence[_Side], parts: dict[str, Any], checkup: Checkup, left_out: int, wall_seconds: float
-) -> dict[str, Any]:
-    """What a person wants to know of the text: its size, duplicates and leaks before any were left out, and speed."""
+    documents: Sequence[Document], sides: Sequence[_Side], parts: dict[str, Any], checkup: Checkup, left_out: int,
+    wall_seconds: float,
+) -> dict[str, Any]:  # fmt: skip
+    """What a person wants to know of the text: what was not read as it stands, size, duplicates, leaks, and speed."""
+    notes, replaced = [*getattr(documents, "notes", ())], sum(document.replaced() for document in documents)
+    if replaced:
+        notes.append(f"{replaced:,} bytes are not UTF-8 and were replaced")
     num_bytes = sum(side.num_bytes for side in sides)
     return {
         "bytes_per_token": {
             part: entry["num_bytes"] / entry["num_text_tokens"] if entry["num_text_tokens"] else None
             for part, entry in parts.items()
         },
+        "notes": notes,
+        "replaced_bytes": replaced,
         "checkup": checkup.to_dict(),
         "left_out_documents": left_out,
         "wall_seconds": round(wall_seconds, 3),

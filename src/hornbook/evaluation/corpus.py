@@ -293,15 +293,6 @@ def document_row(document: EncodedDocument, nats: np.ndarray, how: Conventions) 
     )
 
 
-def score_documents(
-    model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, *, batch_size: int = 256,
-    device: torch.device | str = "cpu", progress: Progress | None = None,
-) -> list[DocumentRow]:  # fmt: skip
-    """One row of sums per document."""
-    scores = token_nats(model, documents, how, batch_size=batch_size, device=device, progress=progress)
-    return [document_row(document, nats, how) for document, nats in zip(documents, scores, strict=True)]
-
-
 def evaluate(
     model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, *, model_name: str, text_name: str,
     batch_size: int = 256, device: torch.device | str = "cpu", seed: int = 0, progress: Progress | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import msgspec
@@ -9,6 +10,11 @@ import msgspec
 from hornbook.facts.errors import InputError, suggestion
 
 GB, TB = 10**9, 10**12
+
+
+def usable_cores() -> int:
+    """How many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Accelerator(msgspec.Struct, frozen=True):

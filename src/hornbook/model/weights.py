@@ -7,7 +7,6 @@ against the shape before a tensor is read.
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from hornbook.facts.errors import InputError, WorldError
 from hornbook.facts.shape import GPTShape
 from hornbook.model.config import config_of, shape_of
 from hornbook.model.decoder import Decoder
+from hornbook.text.files import sync
 
 if TYPE_CHECKING:
     from hornbook.text.tokenizer import Tokenizer
@@ -336,8 +336,7 @@ def write_huggingface(
             if tokenizer is not None:
                 tokenizer.save(aside)
             for path in aside.iterdir():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+                sync(path)
             aside.replace(folder)
     except (OSError, SafetensorError) as error:
         raise WorldError(f"{folder} could not be written: {error}.") from None

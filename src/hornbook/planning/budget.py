@@ -13,8 +13,6 @@ import msgspec
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator, lookup
-from hornbook.facts.quantities import format_count
-from hornbook.facts.shape import GPTShape
 from hornbook.planning.published import RUNS, PublishedRun
 
 REFERENCE_BALANCE = 153.0  # FLOPs per byte of an A100-80, where the constant of the fit is anchored
@@ -77,11 +75,6 @@ def training_flops(
     if layers is None or width is None:
         layers, width = typical_shape(parameters)
     return float((6 * parameters + 12 * layers * width * context) * tokens)
-
-
-def shape_flops(shape: GPTShape, tokens: float, window: int | None = None) -> float:
-    """FLOPs of training this shape on this many tokens."""
-    return float(shape.flops_per_token(window)) * tokens
 
 
 def run_flops(run: PublishedRun) -> float:
@@ -272,25 +265,3 @@ def budget(
         price_usd=None if hours is None or usd_per_hour is None else hours.times(usd_per_hour / count),
         unknown=tuple(unknown),
     )
-
-
-def published_table() -> list[str]:
-    """Markdown rows of the published runs, each predicted from the others: its own family is left out of the fit."""
-    rows = [
-        "| run | on | parameters | tokens | hours | used | predicted hours (90 %) | factor | inside | source |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for run in RUNS:
-        accelerator = lookup(run.accelerator)[1]
-        used = implied_utilisation(run_flops(run), run.accelerator_hours, accelerator) or 1.0
-        share = utilisation(accelerator, run.parameters, without_family=run.family)
-        assert share is not None  # every published run is in the domain of its own fit
-        hours = [run.accelerator_hours * used / part for part in (share.central, share.high, share.low)]
-        central, low, high = (f"{float(f'{number:.2g}'):,.10g}" for number in hours)
-        rows.append(
-            f"| {run.name}{' (check)' if run.check else ''} | {run.accelerator} | {format_count(run.parameters)} | "
-            f"{format_count(run.tokens)} | {run.accelerator_hours:,.10g} | {used:.0%} | {central} ({low} to {high}) | "
-            f"{max(used / share.central, share.central / used):.2f} | {'yes' if share.contains(used) else 'no'} | "
-            f"{run.source} ({run.hours_are}) |"
-        )
-    return rows

@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from hornbook.facts.hardware import usable_cores
+
 _PACKAGES = ("hornbook", "torch", "numpy", "tokenizers", "tiktoken", "safetensors", "msgspec")
 
 
@@ -25,7 +27,7 @@ def environment(*, threads: int | None = None, device: str | None = None) -> dic
         "git_has_changes": None if (status := _git("status", "--porcelain")) is None else status != "",
         "cpu": _cpu(),
         "cores": os.cpu_count(),
-        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores_usable": usable_cores(),
         "memory_bytes": memory_bytes(),
         "threads": threads,
         "device": device,

@@ -209,6 +209,8 @@ def print_prepared(manifest: Mapping[str, Any]) -> None:
     _table(
         rows, f"{manifest['prepared']}: {manifest['tokenizer']['kind']}, {manifest['tokenizer']['vocabulary']:,} ids"
     )
+    for note in manifest["report"].get("notes", []):
+        print(f"{note}.")
     checkup = manifest["report"].get("checkup")
     if checkup is not None:
         for sentence in checkup["sentences"] or ["No training document is a duplicate, and no leak was found."]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -85,10 +84,6 @@ def rate(settings: Settings) -> Callable[[int], float]:
         )  # fmt: skip
 
     return at
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def seconds_per_step(settings: Settings, parts: Parts) -> float:

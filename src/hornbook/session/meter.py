@@ -18,13 +18,13 @@ import torch
 
 from hornbook.data.shards import Part
 from hornbook.evaluation.probe import Probe
-from hornbook.facts.hardware import Accelerator, custom, find
+from hornbook.facts.hardware import Accelerator, custom, find, usable_cores
 from hornbook.facts.settings import Settings, from_table
 from hornbook.facts.shape import GPTShape
 from hornbook.model.generate import generate
 from hornbook.planning.choose import shape_of
 from hornbook.planning.pace import Pace, product_flops_per_second
-from hornbook.session.build import Parts, build, seconds_per_step, usable_cores
+from hornbook.session.build import Parts, build, seconds_per_step
 from hornbook.session.costs import HERE
 from hornbook.session.models import device
 

@@ -18,7 +18,7 @@ from hornbook.evaluation.baselines import baselines
 from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
 from hornbook.facts.capacity import outlook
 from hornbook.facts.errors import InputError
-from hornbook.facts.hardware import Accelerator
+from hornbook.facts.hardware import Accelerator, usable_cores
 from hornbook.facts.quantities import format_count, parse_price
 from hornbook.facts.settings import LENGTHS, Settings, from_table, read_table, to_toml
 from hornbook.facts.shape import GPTShape
@@ -30,7 +30,6 @@ from hornbook.planning.pace import Pace
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
-from hornbook.session.build import usable_cores
 from hornbook.session.costs import Reading, plan_of, settle
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, this_device
@@ -187,6 +186,8 @@ def _prepare(wanted: Settings, view: View) -> Prepared:
     sides = ((prepared.train, "training"), (prepared.validation, "validation"))
     counts = " and ".join(f"{format_count(side.num_tokens)} {name}" for side, name in sides)
     view.note(f"text: {counts} tokens, {prepared.tokenizer.kind} tokenizer, in {_shown(prepared.folder)}")
+    for note in prepared.manifest["report"].get("notes", []):
+        view.note(f"  {note}.")
     return prepared
 
 

@@ -102,9 +102,7 @@ def plant(segments: Sequence[Segment], canaries: Canaries, *, seed: int = 0) -> 
         last = int(np.searchsorted(places, end))
         lines = [(int(places[i]) - (end - length), texts[order[i]]) for i in range(first, last)]
         pieces = partial(_planted, segment, lines) if lines else segment.pieces
-        planted.append(
-            Segment(Document(segment.name, pieces, segment.document.path, segment.document.replaced), 0, None)
-        )
+        planted.append(Segment(Document(segment.name, pieces, segment.document.path), 0, None))
         first = last
     return planted
 

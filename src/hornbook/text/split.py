@@ -36,24 +36,39 @@ class Segment:
 
     def pieces(self) -> Iterator[str]:
         """Read the segment anew, in pieces that are cut as if it were a document of its own."""
-        if self.start == 0 and self.stop is None:
-            return self.document.pieces()
-        return safe_pieces(_slice(self.document, self.start, self.stop))
+        return (piece for _, piece in segment_pieces([self]) if piece)
 
     def text(self) -> str:
         """Return the whole text (pieces joined)."""
         return "".join(self.pieces())
 
 
-def _slice(document: Document, start: int, stop: int | None) -> Iterator[str]:
-    position = 0
-    for piece in document.pieces():
-        if stop is not None and position >= stop:
-            return
-        end = None if stop is None else stop - position
-        if part := piece[max(0, start - position) : end]:
-            yield part
-        position += len(piece)
+def segment_pieces(segments: Sequence[Segment]) -> Iterator[tuple[int, str]]:
+    """Each segment's pieces with the segment's number; at least one, which is "" where the segment is empty.
+
+    Segments that follow each other in one document are read in one go.
+    """
+    rest, place = "", 0  # what was read of the document but not yet used, and where it begins
+    pieces: Iterator[str] = iter(())
+
+    def clip(start: int, stop: int | None) -> Iterator[str]:
+        nonlocal rest, place
+        while stop is None or place < stop:
+            if not rest and not (rest := next(pieces, "")):
+                return
+            if (skip := min(max(start - place, 0), len(rest))) == 0:
+                skip = len(rest) if stop is None else min(len(rest), stop - place)
+                yield rest[:skip]
+            rest, place = rest[skip:], place + skip
+
+    document = None
+    for index, segment in enumerate(segments):
+        if segment.document is not document or segment.start < place:
+            document, rest, place, pieces = segment.document, "", 0, segment.document.pieces()
+        recut = safe_pieces(clip(segment.start, segment.stop))
+        yield index, next(recut, "")
+        for piece in recut:
+            yield index, piece
 
 
 def default_rule(num_documents: int) -> str:
