@@ -61,7 +61,7 @@ BAD_TEXTS = {
     "empty": (b"", "text.txt"),
     "only white space": (b" \n\t\n ", "text.txt"),
     "binary": (b"\x7fELF\x02\x01\x01" + bytes(range(256)) * 40, "text.txt"),
-    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(1000), "text.txt"),
+    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(1000), "a PNG picture"),
     "NUL bytes": (b"text, and then \x00\x00\x00 " * 100, "text.txt"),
     "not UTF-8": (b"caf\xe9 " * 500, "byte 3"),
     "shorter than a context": (b"a few words", "context"),
@@ -208,6 +208,15 @@ def test_another_tokenizer_in_the_prepared_folder(run, shards, tmp_path):
     said = sentence(run("train", "shards", *SMALL, "--steps", "2", "--out", "run"))
     assert "tokenizer" in said
     assert left(tmp_path, "text.txt", "shards", "others") == []
+
+
+def test_a_tokenizer_file_that_is_too_large_is_not_read(run, tmp_path, text_file):
+    (tmp_path / "vast").mkdir()
+    with (tmp_path / "vast" / "tokenizer.json").open("wb") as file:
+        file.truncate(2**40)  # takes no room
+    said = sentence(run("prepare", str(text_file), "--tokenizer", "vast", "--out", "shards"))
+    assert "vast/tokenizer.json has more than 128 MiB" in said
+    assert not (tmp_path / "shards").exists()
 
 
 def test_a_tokenizer_that_does_not_match_the_run(run, tiny_run, tmp_path, text_file):

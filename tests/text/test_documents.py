@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornbook.facts.errors import InputError
-from hornbook.text.documents import PIECE, builtin_documents, documents, safe_pieces
+from hornbook.text.documents import BATCH_ROWS, PIECE, _kept, builtin_documents, documents, safe_pieces
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -208,8 +208,11 @@ def test_blank_files_and_rows_among_others_are_left_out_and_noted(tmp_path):
     [
         (b"", ["is empty"]),
         (b" \n\t\xe3\x80\x80\n", ["only whitespace"]),
-        (b"\x7fELF\x02\x01\x01" + bytes(9), ["NUL", "byte 7"]),
-        (gzip.compress(b"text", mtime=0), ["no text"]),
+        (b"\x7fELF\x02\x01\x01" + bytes(9), ["NUL", "byte 7", "a program"]),
+        (gzip.compress(b"text", mtime=0), ["no text", "a gzip file", "end in .gz"]),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ["a PNG picture"]),
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", ["a PDF file"]),
+        (b"PK\x03\x04\x14\0\0\0", ["a ZIP archive"]),
         (b"text \0 text", ["NUL", "byte 5"]),
         (b"caf\xe9 au lait", ["not UTF-8", "byte 3", "--errors replace"]),
         (b"a" * 300_000 + b"\xff", ["byte 300000"]),
@@ -373,6 +376,19 @@ def test_parquet_rows(tmp_path):
     assert "no text" in refused([tmp_path / "t.txt"])
 
 
+def test_a_row_group_is_read_in_batches(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    file, rows = tmp_path / "t.parquet", [f"row {i}" for i in range(1000)]
+    parquet.write_table(pyarrow.table({"text": rows}), file)
+    assert parquet.ParquetFile(file).num_row_groups == 1
+    found = documents([str(file)])
+    assert [document.text() for document in found] == rows
+    assert [found[i].text() for i in (999, 3, 64, 63, 500)] == ["row 999", "row 3", "row 64", "row 63", "row 500"]
+    assert len(_kept.batch) == BATCH_ROWS
+
+
 # The built-in corpus
 
 
@@ -399,20 +415,37 @@ def test_without_the_builtin_corpus_the_sentence_says_how_to_get_one(monkeypatch
 # Memory
 
 
-def test_a_line_of_200_megabytes_is_read_in_bounded_memory(tmp_path):
-    with gzip.open(tmp_path / "t.txt.gz", "wb", compresslevel=1) as file:
-        for _ in range(200):
-            file.write(b"a" * 1_000_000)
+def read_apart(path):
+    """Characters, the longest piece, and KiB that another process needs to read the text of a file."""
     code = (
         "import sys, resource; from hornbook.text.documents import documents\n"
-        "d = documents(sys.argv[1:])[0]\n"
+        "if sys.argv[1].endswith('parquet'): import pyarrow.parquet\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "sizes = [len(p) for p in d.pieces()]\n"
+        "sizes = [len(p) for d in documents(sys.argv[1:]) for p in d.pieces()]\n"
         "print(sum(sizes), max(sizes), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "t.txt.gz")], capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     total, longest, grown = map(int, result.stdout.split())
-    assert (total, longest) == (200_000_000, PIECE)
-    assert grown < 20_000 * (1 if sys.platform != "darwin" else 1024)  # KiB
+    return total, longest, grown // (1 if sys.platform != "darwin" else 1024)
+
+
+@pytest.mark.parametrize(("name", "opened"), [("t.txt.gz", gzip.open), ("t.txt.zst", zstd.open)])
+def test_a_line_of_60_megabytes_is_read_in_bounded_memory(tmp_path, name, opened):
+    with opened(tmp_path / name, "wb", **({"compresslevel": 1} if opened is gzip.open else {})) as file:
+        for _ in range(60):
+            file.write(b"a" * 1_000_000)
+    assert (tmp_path / name).stat().st_size < 1_000_000
+    total, longest, grown = read_apart(tmp_path / name)
+    assert (total, longest) == (60_000_000, PIECE)
+    assert grown < 20_000
+
+
+def test_an_enormous_column_in_a_small_parquet_file_is_read_in_bounded_memory(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"text": ["word " * 20_000] * 2000}), tmp_path / "t.parquet")  # 200 MB of text
+    assert (tmp_path / "t.parquet").stat().st_size < 1_000_000
+    total, longest, grown = read_apart(tmp_path / "t.parquet")
+    assert (total, longest <= PIECE) == (200_000_000, True)
+    assert grown < 60_000

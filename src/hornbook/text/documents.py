@@ -32,6 +32,7 @@ from hornbook.text.files import (
     unique_names,
 )
 
+BATCH_ROWS = 64  # of a Parquet file, read at once
 PIECE = 1 << 16  # characters; the longest piece, and where a run without whitespace is cut
 
 # \s of the split patterns (Unicode White_Space); Python's \s and str.isspace() also take U+001C to U+001F.
@@ -274,8 +275,12 @@ def _jsonl_value(path: str, field: str, number: int, line: bytes) -> str:
 
 
 class _Kept(threading.local):
+    """Where this thread is in a column of a row group: the batch read last, its first row, and what follows."""
+
     key: tuple[str, str, int] | None = None
-    column: Any = None
+    batches: Iterator[Any]
+    batch: Any
+    first: int
 
 
 _kept = _Kept()
@@ -283,22 +288,12 @@ _kept = _Kept()
 
 def _parquet_rows(path: str, field: str) -> Iterator[_Row]:
     """Raises InputError without pyarrow, for a damaged file, a missing column or one that does not hold strings."""
-    number = 0
-    for group in range(_parquet(path, field).num_row_groups):
-        for place, value in enumerate(_column(path, field, group)):
+    number, groups = 0, _parquet(path, field).metadata
+    for group in range(groups.num_row_groups):
+        for place in range(groups.row_group(group).num_rows):
             number += 1
-            yield number, _as_text(path, value, number), partial(_parquet_text, path, field, number, group, place)
-
-
-def _parquet_text(path: str, field: str, number: int, group: int, place: int) -> str:
-    return _as_text(path, _column(path, field, group)[place], number)
-
-
-def _as_text(path: str, value: Any, number: int) -> str:
-    try:
-        return value.as_py() or ""
-    except UnicodeDecodeError:
-        raise InputError(f"{shown(path)}, row {number}: the text is not UTF-8; write the file anew") from None
+            read = partial(_parquet_text, path, field, number, group, place)
+            yield number, read(), read
 
 
 def _parquet(path: str, field: str) -> Any:
@@ -309,7 +304,7 @@ def _parquet(path: str, field: str) -> Any:
         raise InputError(f'{shown(path)} needs pyarrow; run pip install "hornbook[parquet]"') from None
     try:
         with sentences(path):
-            file = parquet.ParquetFile(path)
+            file = parquet.ParquetFile(path, buffer_size=1 << 20)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowException, OSError) as error:
         raise InputError(
             f"{shown(path)} is damaged or no Parquet file ({_first_line(error)}); fetch it again"
@@ -327,18 +322,25 @@ def _parquet(path: str, field: str) -> Any:
     return file
 
 
-def _column(path: str, field: str, group: int) -> Any:
-    """Return the column chunk of one row group; the one read last stays in memory."""
+def _parquet_text(path: str, field: str, number: int, group: int, place: int) -> str:
+    """One row's text; as a row group may be large, batches of it are read, onward from the one read last."""
     import pyarrow
 
     key = (path, field, group)
-    if _kept.key != key:
-        try:
-            _kept.column = _parquet(path, field).read_row_group(group, columns=[field]).column(0)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise InputError(f"{shown(path)} is damaged ({_first_line(error)}); fetch it again") from None
-        _kept.key = key
-    return _kept.column
+    try:
+        if _kept.key != key or place < _kept.first:
+            file = _parquet(path, field)
+            _kept.batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[field])
+            _kept.batch, _kept.first, _kept.key = (), 0, key
+        while place >= _kept.first + len(_kept.batch):
+            _kept.first += len(_kept.batch)
+            _kept.batch = next(_kept.batches).column(0)
+        return _kept.batch[place - _kept.first].as_py() or ""
+    except UnicodeDecodeError:
+        raise InputError(f"{shown(path)}, row {number}: the text is not UTF-8; write the file anew") from None
+    except (pyarrow.ArrowException, OSError, StopIteration) as error:
+        _kept.key = None
+        raise InputError(f"{shown(path)} is damaged ({_first_line(error) or 'cut short'}); fetch it again") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -28,6 +28,13 @@ ENDINGS = (".txt", ".md", ".jsonl", ".parquet")
 COMPRESSED = (".gz", ".zst")
 CHUNK = 1 << 18  # bytes read at once
 LINE_BYTES = 1 << 28  # one row of a .jsonl file has to fit into memory
+BINARY = {  # how files begin that are given as text by mistake
+    b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"GIF8": "a GIF picture", b"%PDF-": "a PDF file",
+    b"PK\x03\x04": "a ZIP archive or an office document", b"\x1f\x8b": "a gzip file, whose name has to end in .gz",
+    b"\x28\xb5\x2f\xfd": "a zstd file, whose name has to end in .zst", b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file", b"PAR1": "a Parquet file, whose name has to end in .parquet",
+    b"\x7fELF": "a program", b"SQLite": "a database",
+}  # fmt: skip
 
 
 class BlankError(ValueError):
@@ -312,19 +319,21 @@ def decoded(path: str, start: int, stop: int, errors: str) -> Iterator[str]:
         for chunk in _chunks(path, start, stop):
             nul = chunk.find(b"\0")
             if nul >= 0:
-                raise InputError(
-                    f"{shown(path)} has a NUL byte at byte {position + nul}, so it is no text; give a text file"
-                )
+                raise _no_text(path, f"has a NUL byte at byte {position + nul}, so it is no text", "give a text file")
             pending = len(decoder.getstate()[0])
             yield decoder.decode(chunk)
             position += len(chunk)
         pending = len(decoder.getstate()[0])
         yield decoder.decode(b"", True)
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{shown(path)} is not UTF-8 at byte {position - pending + error.start} ({error.reason}); "
-            "convert it, or read it with --errors replace"
-        ) from None
+        where = f"is not UTF-8 at byte {position - pending + error.start} ({error.reason})"
+        raise _no_text(path, where, "convert it, or read it with --errors replace") from None
+
+
+def _no_text(path: str, what: str, remedy: str) -> InputError:
+    first = _read_at(path, 0, 8)
+    kind = next((kind for magic, kind in BINARY.items() if first.startswith(magic)), None)
+    return InputError(f"{shown(path)} {what}; {remedy if kind is None else f'it begins as {kind}'}")
 
 
 def count_undecodable(path: str, start: int, stop: int) -> int:

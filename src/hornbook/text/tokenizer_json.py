@@ -16,6 +16,7 @@ from hornbook.facts.errors import InputError
 from hornbook.text.bytelevel import BYTE_CHARACTERS, merged_tokens, split_pattern, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
+LARGEST_FILE_BYTES = 1 << 27  # the largest vocabularies in use take a quarter of it
 LARGEST_VOCABULARY = 1 << 22  # ids; a file that asks for more is damaged or hostile
 GPT2_FILES = {  # the names others give them, and the SHA-256 that tiktoken_ext/openai_public.py has
     "vocab.bpe": ("merges.txt", "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
@@ -152,6 +153,10 @@ def checked(content: dict[str, Any], file: Path | str) -> dict[str, Any]:
 
 
 def _json(file: Path) -> dict[str, Any]:
+    if file.stat().st_size > LARGEST_FILE_BYTES:
+        raise InputError(
+            f"{file} has more than {LARGEST_FILE_BYTES >> 20} MiB, which no tokenizer needs; fetch it again"
+        )
     try:
         content = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
