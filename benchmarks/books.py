@@ -2,8 +2,8 @@
 
 Both read the ids of one prepared folder (BPE of 4,096, validation blocks in every book) and train a model of 6 layers
 of 256 with context 256: the peer a Llama (peer_books.py), ours by `hornbook train` with its own choices in a quarter of
-the time. Both are scored by `hornbook evaluate` as Hugging Face folders. The peer's learning rate is the best of
-1e-3, 2e-3 and 4e-3 in short trials.
+the time. Both are scored by `hornbook evaluate` as Hugging Face folders. The peer's learning rate is fixed at
+2e-3; `peer_books.py IDS OUT RATE --steps N` tries another.
 """
 
 from __future__ import annotations
