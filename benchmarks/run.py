@@ -141,7 +141,7 @@ def readme() -> None:
     newest: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {}
     for path in RESULTS.glob("*.json"):
         content = json.loads(path.read_text())
-        for name, result in content["cases"].items():
+        for name, result in content.get("cases", {}).items():  # other files have another form
             key = (f"{content['machine']['cpu']}, {content['machine']['cores_usable']} cores", name)
             if key not in newest or result["date"] > newest[key][0]["date"]:
                 newest[key] = (result, content["machine"])

@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,6 @@ class Job:
     evaluated: int | None = None
     sampled: int | None = None
     probes: dict[str, Probe] = field(default_factory=dict)
-    copies: CopyProbe | None = None
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     parted: bool = False  # it was said that further epochs only memorize
     first_seconds: list[float] = field(default_factory=list)  # of the first steps, until they have shown their pace
@@ -96,6 +96,11 @@ class Job:
     @property
     def settings(self) -> Settings:
         return self.start.settings
+
+    @cached_property
+    def copies(self) -> CopyProbe:
+        text, tokens = self.start.prepared, min(COPY_PROBE_TOKENS, self.start.shape.context)
+        return CopyProbe(text.train, text.validation, text.tokenizer, sample_tokens=tokens)
 
     @property
     def final_tokens(self) -> int:
@@ -158,10 +163,6 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
     job = Job(start, parts, view, meter, rails)
     assert settings.watch.probe_tokens is not None
     job.probes = _probes(start, settings.watch.probe_tokens)
-    if "validation" in job.probes:
-        train, validation = start.prepared.train, start.prepared.validation
-        sample = min(COPY_PROBE_TOKENS, start.shape.context)
-        job.copies = CopyProbe(train, validation, start.prepared.tokenizer, sample_tokens=sample)
     if start.checkpoint is not None:
         job.restore(start.checkpoint)
         view.note(f"going on from step {job.step:,} of {settings.train.steps:,}")
@@ -289,7 +290,7 @@ def _warn(job: Job, faults: dict[str, str]) -> None:
 def _evaluate(job: Job, stop: Stop) -> bool:
     """Score the probes and record it; False when a signal came meanwhile."""
     scores: dict[str, Surprise] = {}
-    # Fresh weights are as surprised everywhere: a few windows say so, and the first update need not wait.
+    # Fresh weights copy nothing and are as surprised everywhere: a few windows say so; the first update need not wait.
     is_fresh, tokens = job.step == 0 and job.start.initial is None, job.settings.watch.probe_tokens or FIRST_PROBE
     for name, probe in (_probes(job.start, min(FIRST_PROBE, tokens)) if is_fresh else job.probes).items():
         score = probe.score(job.parts.model, stop)
@@ -309,7 +310,7 @@ def _evaluate(job: Job, stop: Stop) -> bool:
         loss = scores["validation"].loss
         row |= {"validation_loss_nats_per_token": loss, "validation_bits_per_byte": scores["validation"].bits_per_byte}
         row["generalization_gap_bits_per_byte"] = scores["validation"].bits_per_byte - scores["train"].bits_per_byte
-        if job.copies is not None:
+        if not is_fresh:
             row["copied_share"] = job.copies.score(job.parts.model)
         job.since_best += 1
         if loss < job.best_loss:
