@@ -33,7 +33,8 @@ from hornbook.session.start import Start, fresh, resumed, usd_per_hour
 from hornbook.training import checkpoint as checkpoints
 from hornbook.training.loop import Guard, Step, steps
 
-FIRST_PROBE = 2048  # tokens of each side, at most, that are scored before the first update
+FIRST_PROBE = 512  # tokens of each side, at most, that are scored before the first update
+FIRST_SAMPLE = 32  # tokens, at most, that fresh weights write
 
 
 def train(
@@ -101,6 +102,10 @@ class Job:
     def copies(self) -> CopyProbe:
         text, tokens = self.start.prepared, min(COPY_PROBE_TOKENS, self.start.shape.context)
         return CopyProbe(text.train, text.validation, text.tokenizer, sample_tokens=tokens)
+
+    @property
+    def is_fresh(self) -> bool:
+        return self.step == 0 and self.start.initial is None
 
     @property
     def final_tokens(self) -> int:
@@ -291,8 +296,8 @@ def _evaluate(job: Job, stop: Stop) -> bool:
     """Score the probes and record it; False when a signal came meanwhile."""
     scores: dict[str, Surprise] = {}
     # Fresh weights copy nothing and are as surprised everywhere: a few windows say so; the first update need not wait.
-    is_fresh, tokens = job.step == 0 and job.start.initial is None, job.settings.watch.probe_tokens or FIRST_PROBE
-    for name, probe in (_probes(job.start, min(FIRST_PROBE, tokens)) if is_fresh else job.probes).items():
+    tokens = job.settings.watch.probe_tokens or FIRST_PROBE
+    for name, probe in (_probes(job.start, min(FIRST_PROBE, tokens)) if job.is_fresh else job.probes).items():
         score = probe.score(job.parts.model, stop)
         if score is None:
             return False
@@ -310,7 +315,7 @@ def _evaluate(job: Job, stop: Stop) -> bool:
         loss = scores["validation"].loss
         row |= {"validation_loss_nats_per_token": loss, "validation_bits_per_byte": scores["validation"].bits_per_byte}
         row["generalization_gap_bits_per_byte"] = scores["validation"].bits_per_byte - scores["train"].bits_per_byte
-        if not is_fresh:
+        if not job.is_fresh:
             row["copied_share"] = job.copies.score(job.parts.model)
         job.since_best += 1
         if loss < job.best_loss:
@@ -335,6 +340,7 @@ def _evaluate(job: Job, stop: Stop) -> bool:
 def _sample(job: Job, stop: Stop) -> None:
     """Let the model write, always from the same prompts and the same randomness, so that samples can be compared."""
     tokenizer, settings, model = job.start.prepared.tokenizer, job.settings, job.parts.model
+    num_tokens = min(settings.watch.sample_tokens, FIRST_SAMPLE) if job.is_fresh else settings.watch.sample_tokens
     texts: dict[str, str] = {}
     for prompt in settings.watch.prompts or [""]:
         ids = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
@@ -344,7 +350,7 @@ def _sample(job: Job, stop: Stop) -> None:
         ids = ids[-model.shape.context :]
         written: list[int] = []
         for token in generate(
-            model, ids, max_tokens=settings.watch.sample_tokens, temperature=settings.watch.temperature, seed=0,
+            model, ids, max_tokens=num_tokens, temperature=settings.watch.temperature, seed=0,
             stop_ids=() if tokenizer.end_of_text is None else (tokenizer.end_of_text,),
         ):  # fmt: skip
             written.append(token)
