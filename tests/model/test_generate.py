@@ -150,10 +150,9 @@ def test_streams_and_leaves_dropout_as_it_was():
 def test_rows_of_a_batch_are_what_each_prompt_gives_alone():
     model = model_of("qwen3")
     prompts = [PROMPT, PROMPT[::-1], [7] * 8]
-    stop = list(generate(model, PROMPT, max_tokens=30, seed=11))[4]
-    batch = generate_batch(model, prompts, max_tokens=30, seeds=[11, 12, 13], stop_ids=[stop], top_p=0.9)
+    batch = generate_batch(model, prompts, max_tokens=30, seeds=[11, 12, 13])
     alone = [
-        list(generate(model, prompt, max_tokens=30, seed=seed, stop_ids=[stop], top_p=0.9))
+        list(generate(model, prompt, max_tokens=30, seed=seed))
         for prompt, seed in zip(prompts, [11, 12, 13], strict=True)
     ]
     assert batch == alone

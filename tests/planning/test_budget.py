@@ -153,12 +153,10 @@ def test_cost_scales_as_it_must(parameters: float, tokens: float, count: int, ac
 
 
 def test_a_measurement_replaces_the_published_runs() -> None:
-    plan = budget(3.6e15, custom("mine", 2e12), parameters=1e6, measured_flops_per_second=1e12)
-    assert plan.gpu_hours is not None
-    assert plan.gpu_hours.central == 1.0
-    assert plan.gpu_hours.high == pytest.approx(1.15)
-    assert plan.utilisation is not None
-    assert plan.utilisation.central == 0.5
+    wall = Range(1800.0, 3600.0, 7200.0, "measured")
+    plan = budget(3.6e15, custom("mine", 2e12), count=2, parameters=1e6, wall=wall)
+    assert plan.gpu_hours == Range(1.0, 2.0, 4.0, "measured")
+    assert plan.utilisation is None
 
 
 def test_unknown_is_said_and_not_guessed() -> None:

@@ -9,9 +9,10 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import custom, lookup
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import preset
+from hornbook.planning.budget import Range
 from hornbook.planning.plan import Plan, make_plan, render, score, shape_of_size
 from hornbook.planning.sanity import Recipe
-from hornbook.session.costs import watched
+from hornbook.session.costs import plan_of, watched
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,9 +64,9 @@ def test_a_small_run_measured_here() -> None:
     recipe = Recipe(shape=shape, batch_tokens=4096, steps=100, warmup_steps=100, train_tokens=10**6)
     plan = make_plan(
         shape=shape, tokens=409_600, on=(1, custom("this machine", 150e9)), recipe=recipe,
-        measured_flops_per_second=50e9, memory_bytes=8 * 2**30,
+        wall=Range(30.0, 60.0, 90.0, "measured"), memory_bytes=8 * 2**30,
     )  # fmt: skip
-    assert plan.wall_seconds == pytest.approx(shape.flops_per_token() * 409_600 / 50e9)
+    assert plan.wall_seconds == pytest.approx(60.0)
     assert plan.epochs == 0.4096
     assert plan.loss_nats_per_token is None
     assert any("all warm-up" in sentence for sentence in plan.warnings)
@@ -104,6 +105,19 @@ def test_the_text_says_every_number_and_what_is_unknown(llama: Plan) -> None:
     assert "GPU-hours" not in bare
     assert "unknown" in bare
     assert all(len(line) < 250 for line in text.splitlines())
+
+
+def test_a_run_that_computes_its_activations_again_is_planned_so() -> None:
+    settings = Settings()
+    settings.train.steps, settings.train.batch, settings.schedule.warmup_steps = 10, 8, 1
+    settings.optimizer.learning_rate = 1e-3
+    kept = plan_of(settings, preset("1M"), None, lookup("H100"), pace=None)
+    settings.train.recompute = True
+    again = plan_of(settings, preset("1M"), None, lookup("H100"), pace=None)
+    assert kept.memory_bytes is not None
+    assert again.memory_bytes is not None
+    assert again.memory_bytes["total"] == kept.memory_bytes_checkpointing
+    assert again.memory_bytes["total"] < kept.memory_bytes["total"]
 
 
 def test_every_evaluation_of_a_run_with_validation_text_also_writes_samples_to_look_for_copies() -> None:

@@ -79,13 +79,11 @@ def _encode(name: str, text: str, tokenizer: Tokenizer, lengths: np.ndarray) -> 
     return EncodedDocument(name, tokens, len(scored), len(text), len(text.split()), digest, lengths)
 
 
-def part_documents(part: Part, tokenizer: Tokenizer, *, limit: int | None = None) -> list[EncodedDocument]:
-    """The documents of one part of a prepared text, at most `limit` of them, evenly spread."""
+def part_documents(part: Part, tokenizer: Tokenizer) -> list[EncodedDocument]:
+    """The documents of one part of a prepared text."""
     lengths = byte_lengths(tokenizer)
-    count = len(part.names)
-    chosen = range(count) if limit is None or limit >= count else (i * count // limit for i in range(limit))
     documents = []
-    for i in chosen:
+    for i in range(len(part.names)):
         tokens, row = part.document_tokens(i), part.documents[i]
         digest = hashlib.sha256(tokenizer.decode_bytes(tokens)).hexdigest()
         num_bytes, num_characters, num_words = (int(n) for n in row[NUM_TOKENS + 1 :])

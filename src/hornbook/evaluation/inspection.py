@@ -240,7 +240,7 @@ def _norm(tensors: Iterator[Tensor]) -> float:
     return math.sqrt(math.fsum(t.double().square().sum().item() for t in tensors))
 
 
-def weights(model: Decoder, *, bins: int = 20) -> dict[str, Any]:
+def weights(model: Decoder) -> dict[str, Any]:
     """What the model is made of: each weight's shape, size, norm, mean, spread and histogram; parameters by part."""
     named = list(model.named_parameters())
     tied = "head.projection.weight" not in dict(named)
@@ -248,7 +248,7 @@ def weights(model: Decoder, *, bins: int = 20) -> dict[str, Any]:
     for name, parameter in named:
         values = parameter.detach().float().flatten().cpu()
         low, high = values.min().item(), values.max().item()
-        histogram = torch.histc(values, bins=bins, min=low, max=high) if high > low else torch.tensor([len(values)])
+        histogram = torch.histc(values, bins=20, min=low, max=high) if high > low else torch.tensor([len(values)])
         parts[part_of(name)] = parts.get(part_of(name), 0) + parameter.numel()
         rows.append(
             {

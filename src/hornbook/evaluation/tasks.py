@@ -280,7 +280,7 @@ def _score_rest(
 
 def run_task(
     model: Decoder, tokenizer: Tokenizer, questions: Sequence[Question], *, beginning: int | None = None,
-    device: torch.device | str = "cpu", seed: int = 0, progress: Progress | None = None,
+    device: torch.device | str = "cpu", progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Ask every question. `beginning` stands before each context: pass the end-of-text id for a model that was trained
     with one before each document (`default_beginning`).
@@ -304,7 +304,7 @@ def run_task(
     result: dict[str, Any] = {
         "num_questions": len(questions),
         "gold_bits_per_byte": float(gold_nats.sum() / (math.log(2) * gold_bytes.sum())),
-        "gold_bits_per_byte_interval_95": bootstrap_ratio(gold_nats, gold_bytes * math.log(2), seed=seed),
+        "gold_bits_per_byte_interval_95": bootstrap_ratio(gold_nats, gold_bytes * math.log(2)),
     }
     _add(result, "greedy_accuracy", [s[q.gold][1] for s, q in zip(scores, questions, strict=True)])
     if all(len(q.choices) > 1 for q in questions):

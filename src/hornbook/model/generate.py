@@ -118,28 +118,18 @@ def generate(
 
 
 def generate_batch(
-    model: Decoder, prompts: Sequence[Sequence[int]], *, max_tokens: int, temperature: float = 1.0,
-    top_k: int | None = None, top_p: float | None = None, min_p: float | None = None,
-    seeds: Sequence[int] | None = None, stop_ids: Collection[int] = (),
-) -> list[list[int]]:  # fmt: skip
-    """Continue several prompts of one length together; row b is what `generate` gives with `seeds[b]` (default: b).
+    model: Decoder, prompts: Sequence[Sequence[int]], *, max_tokens: int, seeds: Sequence[int] | None = None
+) -> list[list[int]]:
+    """Continue several prompts of one length together; row b is what `generate` gives with `seeds[b]` (default: b) at
+    temperature 1.
 
     Equal to it up to the rounding of larger matrix products. Raises InputError as `generate`, and ValueError when the
     prompts differ in length.
     """
-    sampling = Sampling(temperature, top_k, top_p, min_p)
     prompts_BT = _checked(model, [list(prompt) for prompt in prompts], max_tokens)
     generators = [torch.Generator().manual_seed(seed) for seed in (range(len(prompts)) if seeds is None else seeds)]
-    stop = frozenset(stop_ids)
-    continuations: list[list[int]] = [[] for _ in prompts]
-    running = set(range(len(prompts)))
-    for ids in _continue(model, prompts_BT, max_tokens, sampling, generators, True):
-        running -= {row for row in running if ids[row] in stop}
-        for row in running:
-            continuations[row].append(ids[row])
-        if not running:
-            break
-    return continuations
+    steps = list(_continue(model, prompts_BT, max_tokens, Sampling(), generators, True))
+    return [[ids[row] for ids in steps] for row in range(len(prompts))]
 
 
 def _until(stop: frozenset[int], rows: Iterator[list[int]]) -> Iterator[int]:

@@ -68,9 +68,9 @@ def _heads_of(theirs: str, shape: GPTShape) -> int | None:
     return {"attn_q": shape.heads, "attn_k": shape.kv_heads}.get(part) if shape.family == "llama" else None
 
 
-def load_gguf(path: str | Path, dtype: torch.dtype = torch.float32) -> Decoder:
+def load_gguf(path: str | Path) -> Decoder:
     """The decoder of a GGUF file, ready for evaluation; errors as `read_gguf`."""
-    return assemble(*read_gguf(path), dtype)
+    return assemble(*read_gguf(path))
 
 
 def read_gguf(path: str | Path) -> tuple[GPTShape, dict[str, Tensor]]:

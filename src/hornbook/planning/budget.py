@@ -20,7 +20,6 @@ SLOPE_PRIOR = 0.2  # sd; the slope lies between 0 (bound by arithmetic) and -1 (
 FAMILY_VARIANCE, RUN_VARIANCE = 0.06, 0.03  # of log utilisation, between and within families
 STUDENT_95 = 1.81  # upper 95 % point of Student's t with 10 degrees of freedom: 12 families less 2 coefficients
 SMALLEST_PARAMETERS = 50e6  # the smallest run of the table has 70M
-MEASURED_FACTOR = 1.15  # a run against a probe of the same run on the same machine
 DRAW = (0.75, 0.85, 0.95)  # of the power limit while training: Luccioni et al. 2022, Morrison et al. 2025
 HOST = (1.10, 1.15, 1.20)  # processors, memory, network of the host, beside its accelerators
 FACILITY = (1.08, 1.20, 1.50)  # PUE: Chowdhery et al. 2022 state 1.08; an old machine room has 1.5
@@ -230,20 +229,13 @@ def price(gpu_hours: float, count: int, usd_per_hour: float) -> float:
 
 def budget(
     flops: float, accelerator: Accelerator, *, count: int = 1, parameters: float, usd_per_hour: float | None = None,
-    measured_flops_per_second: float | None = None, wall: Range | None = None,
+    wall: Range | None = None,
 ) -> Budget:  # fmt: skip
-    """What `flops` take on `count` accelerators. `measured_flops_per_second` is what one of them did in a probe of
-    this very run, and then replaces the peak and the published runs; so does `wall`, the seconds of the whole job."""
+    """What `flops` take on `count` accelerators. `wall`, the seconds of the whole job by a probe of this very run,
+    replaces the peak and the published runs."""
     unknown: list[str] = []
     share, hours = utilisation(accelerator, parameters), None
-    if measured_flops_per_second is not None:
-        peak = accelerator.training_flops()
-        done, f = measured_flops_per_second, MEASURED_FACTOR
-        why = f"measured here: {done / 1e9:,.1f} GFLOP/s; a run varies by 15 % around a probe"
-        share = None if peak is None else Range(done / peak[1] / f, done / peak[1], done / peak[1] * f, why)
-        central = flops / done / 3600
-        hours = Range(central / f, central, central * f, why)
-    elif wall is not None:
+    if wall is not None:
         share, hours = None, wall.times(count / 3600)
     elif share is not None:
         peak_flops = (accelerator.training_flops() or ("", 0.0))[1]

@@ -45,8 +45,8 @@ class Memory(msgspec.Struct, frozen=True):
         return self.weights + self.optimizer + moving + self.process + self.margin
 
 
-def saved_numbers(shape: GPTShape, *, dropout: bool = False, fused_norms: bool = False) -> int:
-    """How many numbers one layer keeps per token for its backward pass, without checkpointing.
+def saved_numbers(shape: GPTShape, *, fused_norms: bool = False) -> int:
+    """How many numbers one layer keeps per token for its backward pass, without checkpointing and dropout.
 
     With width D, queries Q = heads x head width, keys K = kv heads x head width, hidden H:
     each norm keeps its input and output (2 D; RMS norm without a fused kernel also the normalised input, 3 D);
@@ -62,20 +62,16 @@ def saved_numbers(shape: GPTShape, *, dropout: bool = False, fused_norms: bool =
     spread = Q if shape.kv_heads != shape.heads else K  # grouped keys are repeated before attention
     attention = Q + 2 * spread + Q + shape.heads + (norm - 1) * (Q + K) * kind.qk_norm
     mlp = shape.hidden * (4 if kind.gated_mlp else 2)
-    masks = (D // 2 + 2 * shape.heads * shape.context) if dropout else 0  # byte masks; the square of attention
-    return 2 * norm * D + attention + mlp + masks
+    return 2 * norm * D + attention + mlp
 
 
 def memory(
     shape: GPTShape,
     microbatch: int,
     *,
-    window: int | None = None,
     optimizer: str = "adamw",
-    bytes_per_weight: int = 4,
     bytes_per_activation: int = 4,
     checkpointing: bool = False,
-    dropout: bool = False,
     accumulating: bool = False,
     on_cpu: bool = True,
     shards: int = 1,
@@ -90,13 +86,12 @@ def memory(
     >>> memory(shape, 1).weights, memory(shape, 1).optimizer  # 124,439,808 parameters
     (497759232, 995518464)
     """
-    parts, tokens = shape.parameters_by_part(), microbatch * (window or shape.context)
+    parts, tokens = shape.parameters_by_part(), microbatch * shape.context
     parameters, blocks = sum(parts.values()), parts["attention"] + parts["mlp"]
-    copies = bytes_per_weight + (2 if bytes_per_activation < bytes_per_weight else 0)
-    weights = parameters * copies // shards
-    gathered = 2 * (blocks // shape.layers) * bytes_per_weight if shards > 1 else 0
+    weights = parameters * (4 if bytes_per_activation == 4 else 6) // shards
+    gathered = 2 * (blocks // shape.layers) * 4 if shards > 1 else 0
     moments = 2 * parameters - blocks if optimizer == "muon" else 2 * parameters
-    layer = saved_numbers(shape, dropout=dropout, fused_norms=not on_cpu)
+    layer = saved_numbers(shape, fused_norms=not on_cpu)
     # Beside what is kept: the gradients that flow through one layer at a time, the widest of them in its MLP.
     flowing = (3 if shape.kind.gated_mlp else 2) * shape.hidden
     kept = shape.width * shape.layers + layer if checkpointing else layer * shape.layers
@@ -104,7 +99,7 @@ def memory(
     all_logits = tokens * shape.vocabulary * 4
     logits = min(all_logits, LOGITS_BYTES) * LOGITS_COPIES
     if all_logits > LOGITS_BYTES:  # chunked: the head's gradient is summed over chunks, beside one chunk's
-        logits += 2 * shape.vocabulary * shape.width * bytes_per_weight
+        logits += 2 * shape.vocabulary * shape.width * 4
     parts_of = Memory(
         weights=weights + gathered,
         gradients=parameters * 4 // shards,

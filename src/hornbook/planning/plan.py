@@ -69,7 +69,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str]
 
 
-def shape_of_size(parameters: int, *, context: int | None = None, vocabulary: int | None = None) -> GPTShape:
+def shape_of_size(parameters: int, *, context: int | None = None) -> GPTShape:
     """A Llama-like shape of about this size, for when only the size is given.
 
     >>> shape = shape_of_size(7_000_000_000)
@@ -77,10 +77,9 @@ def shape_of_size(parameters: int, *, context: int | None = None, vocabulary: in
     (31, 4224, True)
     """
     layers, width = typical_shape(parameters)
-    vocabulary = vocabulary or TYPICAL_VOCABULARY
     heads = max(1, round(width / 128))
     width = heads * 128 if width >= 128 else max(8, width // 8 * 8)
-    vocabulary = min(vocabulary, max(256, parameters // (8 * width)))  # embedding and head: at most a quarter
+    vocabulary = min(TYPICAL_VOCABULARY, max(256, parameters // (8 * width)))  # embedding and head: at most a quarter
     layer = 12 * width * width
     layers = max(1, round((parameters - 2 * vocabulary * width) / layer))
     return GPTShape(
@@ -91,24 +90,21 @@ def shape_of_size(parameters: int, *, context: int | None = None, vocabulary: in
 
 def make_plan(
     *, tokens: int, on: tuple[int, Accelerator], shape: GPTShape | None = None, parameters: int | None = None,
-    context: int | None = None, usd_per_hour: float | None = None, measured_flops_per_second: float | None = None,
-    recipe: Recipe | None = None, microbatch: int | None = None, accumulating: bool = False,
-    checkpointing: bool = False, memory_bytes: int | None = None, wall: Range | None = None,
-    loss: Range | None = None, bytes_per_token: float | None = None, chosen: Sequence[str] = (),
-    assumed: Sequence[str] = (),
+    context: int | None = None, usd_per_hour: float | None = None, recipe: Recipe | None = None,
+    microbatch: int | None = None, accumulating: bool = False, checkpointing: bool = False,
+    memory_bytes: int | None = None, wall: Range | None = None, loss: Range | None = None,
+    bytes_per_token: float | None = None, chosen: Sequence[str] = (), assumed: Sequence[str] = (),
 ) -> Plan:  # fmt: skip
     """Plan the training of a `shape`, or of a size in `parameters`, on `tokens` tokens.
 
     `usd_per_hour` pays for all accelerators. `memory_bytes` is one device's, by default as sold. `recipe` is judged by
-    `sanity`. `measured_flops_per_second`, per device, replaces the published runs, and so does `wall`, the seconds of
-    the whole job; `loss` replaces the published laws of it. Raises InputError unless one of shape and parameters is
-    given.
+    `sanity`. `wall`, the seconds of the whole job, replaces the published runs; `loss` replaces the published laws of
+    it. Raises InputError unless one of shape and parameters is given.
     """
     count, accelerator = on
     size, full, flops = _model(shape, parameters, context, tokens)
     costs = budget(
-        flops, accelerator, count=count, parameters=size, usd_per_hour=usd_per_hour,
-        measured_flops_per_second=measured_flops_per_second, wall=wall,
+        flops, accelerator, count=count, parameters=size, usd_per_hour=usd_per_hour, wall=wall,
     )  # fmt: skip
     passes = tokens / recipe.train_tokens if recipe and recipe.train_tokens else None
     loss = loss or expected_loss(size, tokens, full.vocabulary, epochs=passes or 1.0)

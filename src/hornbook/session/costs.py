@@ -211,7 +211,7 @@ def plan_of(
     validation = 0 if reading is None else reading.validation_tokens
     return make_plan(
         tokens=train.steps * step_tokens, on=on, shape=shape, usd_per_hour=usd, recipe=recipe, microbatch=microbatch,
-        accumulating=microbatch < train.batch,
+        accumulating=microbatch < train.batch, checkpointing=train.recompute,
         memory_bytes=memory_bytes() if on[1].name == HERE or on[1].memory_bytes is None else None,
         wall=None if pace is None else _around(
             spent + wall_seconds(pace, train.steps, watched(settings, shape, validation)), pace.factor

@@ -40,7 +40,6 @@ _BASE = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2^64
 _WORD_BYTES = bytes(b + 32 * (65 <= b <= 90) if b >= 128 or chr(b).isalnum() else 32 for b in range(256))
 
 Hashes = NDArray[np.uint64]
-Progress = Callable[[int, int], None]  # (documents read, documents to read)
 
 
 class Named(Protocol):
@@ -134,7 +133,7 @@ class Checkup:
         return said
 
 
-def check_up(train: Sequence[Named], validation: Sequence[Named], *, progress: Progress | None = None) -> Checkup:
+def check_up(train: Sequence[Named], validation: Sequence[Named]) -> Checkup:
     """Read both sides and report duplicates and leaks. Deterministic; draws no random numbers."""
     learned, kept_back, repeats = _Signatures(), _Signatures(), _Repeats()
     indexes = _indexes(validation, kept_back)
@@ -143,8 +142,6 @@ def check_up(train: Sequence[Named], validation: Sequence[Named], *, progress: P
         for grams in learned.read(document):
             repeats.add(grams)
             index.mark(grams, i)
-        if progress is not None:
-            progress(i + 1, len(train))
     hits = index.hits()
     for index in indexes:
         for i, document in enumerate(train):

@@ -91,12 +91,12 @@ def shape_of(checkpoint: Path) -> GPTShape:
     return msgspec.convert(read_manifest(checkpoint)["shape"], GPTShape)
 
 
-def load_model(checkpoint: Path, *, dropout: float = 0.0, device: str = "cpu") -> Decoder:
+def load_model(checkpoint: Path) -> Decoder:
     """The decoder of a checkpoint; raises InputError when a file is missing or not what the manifest says."""
     manifest = read_manifest(checkpoint)
-    model = Decoder(shape_of(checkpoint), dropout=dropout)
+    model = Decoder(shape_of(checkpoint))
     fill(model, _read_tensors(checkpoint, "model.safetensors", manifest))
-    return model.to(device)
+    return model
 
 
 def load_into(checkpoint: Path, *, model: Decoder, optimizers: Sequence[Optimizer]) -> dict[str, Any]:
