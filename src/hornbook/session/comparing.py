@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,7 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.settings import read_table
 from hornbook.session.models import Opened, open_model
 from hornbook.session.scores import score_text
-
-Progress = Callable[[int, int], None]
+from hornbook.session.texts import Progress
 
 
 def compare(

@@ -33,7 +33,7 @@ from hornbook.planning.pace import (
 from hornbook.planning.plan import Plan, make_plan
 from hornbook.planning.sanity import Recipe
 from hornbook.records.environment import memory_bytes
-from hornbook.session.texts import automatic_share, default_folder, is_prepared, read_documents
+from hornbook.session.texts import automatic_share, is_prepared, prepared_folder, read_documents
 from hornbook.text.split import default_rule
 from hornbook.text.tokenizer import default_vocabulary
 
@@ -239,7 +239,7 @@ def learning_rates(settings: Settings) -> dict[str, float]:
 
 def read(text: Text) -> Reading:
     """Counts of a prepared text, or of what was prepared of this text before; else estimates from a part of it."""
-    folder = Path(text.paths[0]) if is_prepared(text.paths) else default_folder(text)
+    folder = prepared_folder(text)
     manifest = folder / MANIFEST
     if not manifest.is_file():
         return _estimated(text)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hornbook.data.shards import open_prepared
+from hornbook.data.shards import MANIFEST, open_prepared
 from hornbook.evaluation.baselines import baselines
 from hornbook.evaluation.calibration import calibration, sample_statistics
 from hornbook.evaluation.corpus import Conventions, EncodedDocument, Progress
@@ -21,10 +21,9 @@ from hornbook.evaluation.tasks import (
     run_task,
 )
 from hornbook.facts.errors import InputError, suggestion
-from hornbook.facts.settings import from_table, read_table
 from hornbook.model.generate import generate
-from hornbook.session.models import Opened, device
-from hornbook.session.texts import default_folder, is_prepared
+from hornbook.session.models import Opened, device, settings_of
+from hornbook.session.texts import prepared_folder
 from hornbook.session.writing import prompt_ids
 
 LIKES = ("huggingface", "lm-eval")
@@ -85,9 +84,8 @@ def baselines_of(
     text is no longer prepared (`key` says which it was). Nothing is prepared for it.
     """
     assert opened.run is not None
-    text = from_table(read_table(opened.run.folder / "settings.toml"), source="settings.toml").text
-    folder = Path(text.paths[0]) if is_prepared(text.paths) else default_folder(text)
-    if not (folder / "prepared.json").is_file():
+    folder = prepared_folder(settings_of(opened.run).text)
+    if not (folder / MANIFEST).is_file():
         return None
     prepared = open_prepared(folder)
     if prepared.key != key:

@@ -56,9 +56,7 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter
         "epoch": last_step["epoch"],
         "num_parameters": start.shape.parameters,
         "vocabulary": start.shape.vocabulary,
-        "best_step": min(evaluations(rows), key=lambda point: point.validation_loss).step
-        if evaluations(rows)
-        else None,
+        "best_step": min(((p.validation_loss, p.step) for p in evaluations(rows)), default=(0.0, None))[1],
         "train_loss_nats_per_token": last_probe["probe_train_loss_nats_per_token"],
         "tokens_per_second": last_step["tokens"] / last_step["seconds"],
         "mfu": meter.mfu(last_step["flops"] / last_step["seconds"]),
@@ -83,32 +81,27 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter
         title=run.folder.name,
     )  # fmt: skip
     before, after = _inspections(start, model)
+    whole = last_step["step"] == settings.train.steps and not any(row["event"] == "resume" for row in rows)
     details = {"environment": run.environment, "conventions": report.conventions if report is not None else None}
     summary |= meter.reading() | {"wall_seconds": time.monotonic() - meter.started}
     summary["peak_memory_bytes"] = peak_memory_bytes(meter.on)
-    summary["plan_score"] = _plan_score(known, rows, summary, settings.train.steps)
+    summary["plan_score"] = _plan_score(known, summary, whole)
     page = run_page(rows, samples, run.settings_toml, summary | details, before, after, svg, words)
     run.write_report("report.html", page)
     return summary
 
 
-def _plan_score(
-    known: dict[str, Any], rows: list[dict[str, Any]], summary: dict[str, Any], steps: int | None
-) -> dict[str, Any] | None:
-    """The plan beside what came; time only where the run was not interrupted and went all its steps."""
+def _plan_score(known: dict[str, Any], summary: dict[str, Any], whole: bool) -> dict[str, Any] | None:
+    """The plan beside what came; time only of a `whole` run, which was not interrupted and went all its steps."""
     if "plan" not in known:
         return None
     actual = {"memory_bytes": summary["peak_memory_bytes"]}
-    if last_steps(rows) == steps and not any(row["event"] == "resume" for row in rows):
+    if whole:
         actual |= {name: summary[name] for name in ("wall_seconds", "energy_kwh", "price_usd") if name in summary}
     for name, key in (("loss_nats_per_token", "validation_loss_nats_per_token"), ("bits_per_byte", "bits_per_byte")):
         if summary.get(key) is not None:
             actual[name] = summary[key]
     return score_plan(msgspec.convert(known["plan"], Plan), **actual)
-
-
-def last_steps(rows: list[dict[str, Any]]) -> int | None:
-    return next((row["step"] for row in reversed(rows) if row["event"] == "step"), None)
 
 
 def _final_report(

@@ -13,10 +13,9 @@ from torch import Tensor
 from hornbook.evaluation.corpus import conventions, conventions_in_words
 from hornbook.evaluation.inspection import inspect_text, part_of, weights
 from hornbook.facts.errors import InputError
-from hornbook.facts.settings import from_table, read_table
 from hornbook.report.heatmap import inspection_page
 from hornbook.session.build import make_optimizers, rate
-from hornbook.session.models import Opened, device, open_model
+from hornbook.session.models import Opened, device, open_model, settings_of
 from hornbook.session.writing import prompt_ids
 from hornbook.training import checkpoint as checkpoints
 from hornbook.training.step import train_step
@@ -95,7 +94,7 @@ def _update_norms(opened: Opened, text: str) -> list[float]:
     """How far one step of the run's own optimizer, at its state and rate, on this text alone would move each part."""
     assert opened.run is not None
     assert opened.step is not None
-    settings = from_table(read_table(opened.run.folder / "settings.toml"), source="settings.toml")
+    settings = settings_of(opened.run)
     model = copy.deepcopy(opened.model).train()
     optimizers = make_optimizers(settings, model)
     checkpoints.load_into(opened.run.checkpoint_folder(opened.step), model=model, optimizers=optimizers)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.settings import Settings, from_table, read_table
 from hornbook.model.decoder import Decoder
 from hornbook.records.run import Run, checkpoint_step, is_run
 from hornbook.text.tokenizer import Tokenizer, load_tokenizer
@@ -30,6 +31,11 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def settings_of(run: Run) -> Settings:
+    path = run.folder / "settings.toml"
+    return from_table(read_table(path), source=str(path))
+
+
 def open_model(name: str | Path, *, step: int | None = None) -> Opened:
     """Open whatever MODEL names. Of a run, the checkpoint of `step`, or the chosen one (best or newest).
 
@@ -40,16 +46,16 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
         run = Run.open(path)
         folder = _checkpoint_of(run, step)
         model = checkpoints.load_model(folder).to(device())
-        return Opened(str(path), _eval(model), load_tokenizer(path), run, checkpoint_step(folder))
+        return Opened(str(path), model, load_tokenizer(path), run, checkpoint_step(folder))
     if (path / "manifest.json").is_file():
         run = Run.open(path.parent.parent)
         model = checkpoints.load_model(path).to(device())
-        return Opened(str(path), _eval(model), load_tokenizer(run.folder), run, checkpoint_step(path))
+        return Opened(str(path), model, load_tokenizer(run.folder), run, checkpoint_step(path))
     if path.suffix == ".gguf":
         from hornbook.model.gguf import load_gguf
         from hornbook.text.gguf import load_gguf_tokenizer
 
-        return Opened(str(path), _eval(load_gguf(path).to(device())), load_gguf_tokenizer(path))
+        return Opened(str(path), load_gguf(path).to(device()), load_gguf_tokenizer(path))
     from hornbook.model import weights
 
     folder = weights.find_huggingface(name)
@@ -58,7 +64,7 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
             f"{name} is not a model: give a run, a checkpoint, a Hugging Face folder (config.json and "
             "*.safetensors) or a .gguf file."
         )
-    return Opened(str(name), _eval(weights.load_huggingface(folder).to(device())), load_tokenizer(folder))
+    return Opened(str(name), weights.load_huggingface(folder).to(device()), load_tokenizer(folder))
 
 
 def _checkpoint_of(run: Run, step: int | None) -> Path:
@@ -73,7 +79,3 @@ def _checkpoint_of(run: Run, step: int | None) -> Path:
             return folder
     kept = ", ".join(str(checkpoint_step(folder)) for folder in found)
     raise InputError(f"{run.folder} has no checkpoint at step {step}: it keeps {kept}.")
-
-
-def _eval(model: Decoder) -> Decoder:
-    return model.eval()

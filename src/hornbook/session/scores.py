@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,14 +11,12 @@ from hornbook.data.shards import Prepared
 from hornbook.evaluation.corpus import EncodedDocument, conventions, encode_documents, part_documents
 from hornbook.evaluation.corpus import evaluate as score
 from hornbook.facts.errors import InputError
-from hornbook.facts.settings import from_table, read_table
+from hornbook.facts.settings import from_table
 from hornbook.records.result import Report
 from hornbook.session.extras import CONTINUATION, ask, baselines_of, calibration_of, check_like, like_another
-from hornbook.session.models import Opened, device, open_model
-from hornbook.session.texts import is_prepared, prepared_text, read_documents
+from hornbook.session.models import Opened, device, open_model, settings_of
+from hornbook.session.texts import Progress, is_prepared, prepared_text, read_documents
 from hornbook.training.checkpoint import read_manifest
-
-Progress = Callable[[int, int], None]
 
 
 def evaluate(
@@ -97,7 +95,7 @@ def documents_for(
 def own_text(opened: Opened) -> Prepared:
     """The prepared text of a run. Raises InputError when it is not what the run was trained on any more."""
     assert opened.run is not None
-    prepared = prepared_text(from_table(read_table(opened.run.folder / "settings.toml"), source="settings.toml").text)
+    prepared = prepared_text(settings_of(opened.run).text)
     if prepared.key != _key(opened):
         raise InputError(f"the text of {opened.name} has changed since it was trained: name the text.")
     return prepared

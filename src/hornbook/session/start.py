@@ -20,7 +20,7 @@ from hornbook.facts.capacity import outlook
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator, usable_cores
 from hornbook.facts.quantities import format_count, parse_price
-from hornbook.facts.settings import LENGTHS, Settings, from_table, read_table, to_toml
+from hornbook.facts.settings import LENGTHS, Settings, from_table, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.planning.budget import Range
@@ -33,7 +33,7 @@ from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
 from hornbook.session.costs import Reading, plan_of, settle
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, this_device
-from hornbook.session.models import Opened, device, open_model
+from hornbook.session.models import Opened, device, open_model, settings_of
 from hornbook.session.texts import is_prepared, prepared_text, stem
 from hornbook.text.canaries import CANARIES
 from hornbook.training import checkpoint as checkpoints
@@ -151,7 +151,7 @@ def usd_per_hour(settings: Settings) -> float | None:
 
 def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: str | None, view: View) -> Start:
     """The newest checkpoint that is whole. Raises InputError when more than a greater length is asked for."""
-    settings = from_table(read_table(run.folder / "settings.toml"), source=str(run.folder / "settings.toml"))
+    settings = settings_of(run)
     facts = run.environment
     if from_ is not None and from_ != facts.get("from"):
         raise InputError(f"{run.folder} began from {facts.get('from') or 'fresh weights'}: leave out --from.")

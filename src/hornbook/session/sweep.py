@@ -9,7 +9,7 @@ from typing import Any
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.quantities import parse_count, parse_duration
-from hornbook.facts.settings import from_table
+from hornbook.facts.settings import from_table, overridden
 from hornbook.facts.shape import GPTShape
 from hornbook.planning.choose import LADDER, Machine
 from hornbook.planning.ladder import Point, fit
@@ -35,7 +35,8 @@ def sweep(
     ladder, on its tokens. Raises InputError for bad input.
     """
     view = view or View(quiet=True)
-    wanted = from_table({"text": {"paths": list(texts)} | _section(changes, "text")}, source="settings")
+    of_text = {name: value for name, value in changes.items() if name.startswith("text.")}
+    wanted = from_table(overridden({}, {"text.paths": list(texts)} | of_text), source="settings")
     prepared = prepared_text(wanted.text)
     vocabulary, available = prepared.tokenizer.vocabulary, prepared.train.num_tokens
     shapes = [
@@ -50,7 +51,7 @@ def sweep(
     longest = int(left * Machine.of(this_device(device())).flops_per_second / cost)
     longest = min(longest, 4 * available)  # beyond four epochs repetition, not size, decides
     jobs = [(i, part) for part in (4, 2, 1) for i in range(SIZES) if part == 1 or (i, part) in SHORTER]
-    others = {name: value for name, value in changes.items() if not name.startswith("text.")}
+    others = {name: value for name, value in changes.items() if name not in of_text}
     points: list[Point] = []
     rows: list[dict[str, Any]] = []
     begin = time.monotonic()
@@ -84,7 +85,3 @@ def sweep(
         least, middle, most = law.exponent(name)
         result |= {name: middle, f"{name}_interval_90": (least, most)}
     return result
-
-
-def _section(changes: dict[str, Any], section: str) -> dict[str, Any]:
-    return {name.partition(".")[2]: value for name, value in changes.items() if name.startswith(f"{section}.")}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.data.prepare import prepare as write_prepared
-from hornbook.data.shards import Prepared, open_prepared
+from hornbook.data.shards import MANIFEST, Prepared, open_prepared
 from hornbook.facts.capacity import REPETITION_SENTENCE, outlook
 from hornbook.facts.errors import InputError
 from hornbook.facts.quantities import parse_count
@@ -32,7 +32,7 @@ def read_documents(text: Text) -> Sequence[Document]:
 
 
 def is_prepared(paths: Sequence[str]) -> bool:
-    return len(paths) == 1 and (Path(paths[0]) / "prepared.json").is_file()
+    return len(paths) == 1 and (Path(paths[0]) / MANIFEST).is_file()
 
 
 def prepared_text(text: Text, *, out: Path | None = None, progress: Progress | None = None) -> Prepared:
@@ -53,7 +53,7 @@ def prepared_text(text: Text, *, out: Path | None = None, progress: Progress | N
         return prepared
     found = read_documents(text)
     return write_prepared(
-        found, tokenizer=text.tokenizer, split=_rule(text, found), out=out or default_folder(text), source=text.paths,
+        found, tokenizer=text.tokenizer, split=_rule(text, found), out=out or prepared_folder(text), source=text.paths,
         dedup=text.dedup, canaries=text.canaries, progress=progress,
     )  # fmt: skip
 
@@ -73,8 +73,10 @@ def automatic_share(kind: str, num_documents: int, characters: int) -> float:
     return min(0.1, max(share, VALIDATION_DOCUMENTS / num_documents) if kind == "hash" else share)
 
 
-def default_folder(text: Text) -> Path:
-    """prepared/NAME-xxxxxxxx: one folder for each combination of paths and settings."""
+def prepared_folder(text: Text) -> Path:
+    """The one that `text` names; else prepared/NAME-xxxxxxxx, one for each combination of paths and settings."""
+    if is_prepared(text.paths):
+        return Path(text.paths[0])
     identity = repr((text.paths and [str(Path(p).resolve()) for p in text.paths], text.field, text.separator,
                      text.errors, text.tokenizer, text.split, *(["dedup"] * text.dedup),
                      *(["canaries"] * text.canaries)))  # fmt: skip

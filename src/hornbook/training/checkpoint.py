@@ -92,11 +92,14 @@ def shape_of(checkpoint: Path) -> GPTShape:
 
 
 def load_model(checkpoint: Path) -> Decoder:
-    """The decoder of a checkpoint; raises InputError when a file is missing or not what the manifest says."""
+    """The decoder of a checkpoint, ready for evaluation.
+
+    Raises InputError when a file is missing or not what the manifest says.
+    """
     manifest = read_manifest(checkpoint)
     model = Decoder(shape_of(checkpoint))
     fill(model, _read_tensors(checkpoint, "model.safetensors", manifest))
-    return model
+    return model.eval()
 
 
 def load_into(checkpoint: Path, *, model: Decoder, optimizers: Sequence[Optimizer]) -> dict[str, Any]:
