@@ -95,6 +95,12 @@ def test_invalid_utf_8_is_refused_with_a_hint_and_replaced_on_request(run, tmp_p
     assert trained.stderr.count("2 bytes are not UTF-8 and were replaced.") == 1
 
 
+def test_several_documents_cannot_be_inspected_as_one(run, tiny_run, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "some words"}\n' * 2, encoding="utf-8")
+    said = sentence(run("inspect", str(tiny_run.run), "--file", "rows.jsonl"))
+    assert "rows.jsonl has 2 documents" in said
+
+
 def test_a_field_that_is_not_there_names_those_that_are(run, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"body": "some words"}\n' * 50, encoding="utf-8")
     said = sentence(run("train", "rows.jsonl", *BYTES, *SMALL, "--steps", "2", "--out", "run"))

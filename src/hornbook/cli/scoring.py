@@ -70,8 +70,10 @@ def inspect_command(arguments: argparse.Namespace) -> None:
     if arguments.file is not None:
         if text is not None:
             raise InputError("give the text itself or --file, not both.")
-        (document,) = documents([arguments.file])
-        text = document.text()
+        found = documents([arguments.file])
+        if len(found) > 1:
+            raise InputError(f"{arguments.file} has {len(found):,} documents: give a file with one.")
+        text = found[0].text()
     seen = inspect(
         arguments.model, text, against=arguments.against, step=arguments.step, against_step=arguments.against_step,
         gradients=arguments.gradients, top_k=arguments.top_k, prompt_tokens=arguments.prompt_tokens,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hornbook.facts.quantities import perplexity_text, probability_text, signed
-from hornbook.report.heatmap import difference_in_words, greedy_in_words, scale_of, view_names
+from hornbook.report.heatmap import difference_in_words, greedy_in_words, scale_of, view_names, visible
 from hornbook.report.weights import COLUMNS, weight_rows, weights_in_words
 
 Row = Mapping[str, Any]
@@ -52,8 +52,7 @@ def print_look(views: Sequence[Row]) -> None:
 
 def _visible(text: object) -> str:
     """White space and control characters as signs, so that nothing moves the cursor."""
-    marked = re.sub(r"^ +| +$", lambda spaces: "␣" * len(spaces[0]), str(text)).replace("\n", "↵").replace("\t", "⇥")
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "�", marked)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "�", visible(text).replace("\n", "↵"))
 
 
 def _heat_line(tokens: Sequence[Row], scale: float) -> Any:

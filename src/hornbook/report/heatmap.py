@@ -137,14 +137,17 @@ def _tip(item: Row) -> str:
     return f'<span class="tip"><b dir="auto">{_visible(item["text"])}</b>{lines}{guesses}</span>'
 
 
+def visible(text: object) -> str:
+    """Blanks at the ends and tabs as signs."""
+    return re.sub(r"^ +| +$", lambda spaces: "␣" * len(spaces[0]), str(text)).replace("\t", "⇥")
+
+
 def _visible(text: object) -> str:
-    marked = re.sub(r"^ +| +$", lambda spaces: "␣" * len(spaces[0]), str(text))
-    return escape(marked.replace("\n", "↵").replace("\t", "⇥"))
+    return escape(visible(text).replace("\n", "↵"))
 
 
 def _token_row(item: Row, scale: float) -> str:
-    marked = re.sub(r"^ +| +$", lambda spaces: "␣" * len(spaces[0]), str(item["text"])).replace("\t", "⇥")
-    token = _token({**item, "text": marked}, scale)
+    token = _token({**item, "text": visible(item["text"])}, scale)
     if item["nats"] is None:
         return f"<tr><td>{token}</td><td>–</td><td>–</td><td>–</td><td>–</td></tr>\n"
     numbers = (

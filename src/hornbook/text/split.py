@@ -174,8 +174,8 @@ def _tail(documents: Sequence[Document], share: float) -> tuple[list[Segment], l
             return [Segment(documents[0], 0, None)], []
         return [Segment(documents[0], 0, cut)], [Segment(documents[0], cut, None)]
     sizes = [num_characters(document) for document in documents]
-    first, held = len(documents), 0
-    while held < share * sum(sizes) and first > 0:
+    first, held, wanted = len(documents), 0, share * sum(sizes)
+    while held < wanted and first > 0:
         first -= 1
         held += sizes[first]
     whole = [Segment(document, 0, None) for document in documents]
