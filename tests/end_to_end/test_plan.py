@@ -33,9 +33,22 @@ def test_the_price_of_llama_2_7b_lies_in_the_range():
     assert high / low <= 4
 
 
+LLAMA = ["--parameters", "7B", "--tokens", "2T", "--on", "8xA100"]
+
+
+def test_the_hours_of_llama_2_7b_cost_what_they_cost(capsys):
+    made = plan_of(capsys, *LLAMA, "--price", "30/hour", "--hours", "184,320")
+    assert made["gpu_hours"] == pytest.approx(184_320)
+    assert made["price_usd"] == pytest.approx(184_320 / 8 * 30)
+    assert made["price_usd"] == pytest.approx(691_200)
+    assert 0.40 < made["utilisation"] < 0.50  # 6 N D alone is 41 % of 312 TFLOP/s
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
+        ([*LLAMA, "--hours", "50K"], "impossible"),
+        (["--hours", "50K"], "--parameters"),
         (["--tokens", "2T", "--on", "A100"], "--parameters"),
         (["--parameters", "7B", "--on", "A100"], "--tokens"),
         (["--parameters", "7B", "--tokens", "2T"], "--on"),

@@ -16,6 +16,7 @@ def describe_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on", metavar="DEVICES", help="what it runs on, such as 8xA100 (default: this machine)")
     parser.add_argument("--peak", metavar="FLOPS", help="FLOP/s of a device that is not known by name, such as 300T")
     parser.add_argument("--price", metavar="PRICE", help="of all devices together, such as 30/hour")
+    parser.add_argument("--hours", metavar="N", help="device-hours it is said to take: what they imply and cost")
     parser.add_argument("--measure", action="store_true", help="try this machine for some seconds first")
     parser.add_argument("--plot", metavar="FILE", help="draw the best loss against its cost, as .png or .svg")
     add_settings(parser, lambda name: name not in ("train.tokens", "model.context"))
@@ -30,8 +31,8 @@ def plan_command(arguments: argparse.Namespace) -> None:
 
     made = plan(
         *arguments.texts, parameters=arguments.parameters, tokens=arguments.tokens, on=arguments.on,
-        price=arguments.price, peak=arguments.peak, context=arguments.context, measure=arguments.measure,
-        **given_settings(arguments),
+        price=arguments.price, peak=arguments.peak, context=arguments.context, hours=arguments.hours,
+        measure=arguments.measure, **given_settings(arguments),
     )  # fmt: skip
     if arguments.json:
         print_json(made)

@@ -335,12 +335,14 @@ def _by_part(plan: Plan) -> str:
 
 
 def _span(plan: Plan, key: str, form: str) -> str:
-    """', central (low to high)' or '' where the number is unknown."""
+    """', central (low to high)', ', central' where that is given, or '' where the number is unknown."""
     central, interval = getattr(plan, key), getattr(plan, f"{key}_interval_90")
-    if central is None or interval is None:
+    if central is None:
         return ""
     forms = {"time": format_duration, "money": format_usd, "number": _number}
     write = forms.get(form, form.format)
+    if interval is None or interval[0] == interval[1]:
+        return f", {central:,.0f}" if form == "number" else f", {write(central)}"
     return f", {write(central)} ({write(interval[0])} to {write(interval[1])})"
 
 

@@ -20,7 +20,7 @@ from hornbook.facts.hardware import Accelerator, custom, lookup
 from hornbook.facts.quantities import format_count, parse_count, parse_price
 from hornbook.facts.settings import Settings, Text, from_table, overridden, read_table, to_toml
 from hornbook.facts.shape import GPTShape, preset
-from hornbook.planning.budget import Range
+from hornbook.planning.budget import Range, implied_utilisation, refuse_impossible
 from hornbook.planning.choose import Choice, Data, Machine, choose, fill_steps
 from hornbook.planning.pace import (
     Pace,
@@ -54,14 +54,15 @@ class Reading(msgspec.Struct, frozen=True):
 
 def plan(
     *given: str | Path, parameters: str | None = None, tokens: str | None = None, on: str | None = None,
-    price: str | None = None, peak: str | None = None, context: int | None = None, measure: bool = False,
-    **changes: Any,
+    price: str | None = None, peak: str | None = None, context: int | None = None, hours: str | None = None,
+    measure: bool = False, **changes: Any,
 ) -> Plan:  # fmt: skip
     """Plan the training of texts as `train` would choose it, of a recipe, or of `parameters` ("7B") on `tokens` ("2T").
 
     `given` are texts or a recipe (a .toml file); `changes` are settings by their dotted names. `on` is a device known
     by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which `measure` tries for some
-    seconds; `price` ("30/hour") pays for all of them. Raises InputError for what cannot be read, or is missing.
+    seconds; `price` ("30/hour") pays for all of them. `hours` are the device-hours that a training of that size is said
+    to take: what they imply and cost is planned. Raises InputError for what cannot be read, is missing or impossible.
     """
     recipes = [Path(each) for each in given if str(each).endswith(".toml")]
     texts = [str(each) for each in given if not str(each).endswith(".toml")]
@@ -73,7 +74,11 @@ def plan(
     if parameters is not None or (length is not None and not given and not changes):
         if given:
             raise InputError("a recipe or a text has its own size: leave out --parameters, or it.")
-        return _of_size(parameters, length, devices, usd, context)
+        return _of_size(
+            parameters, length, devices, usd, context, None if hours is None else parse_count(hours, "--hours")
+        )
+    if hours is not None:
+        raise InputError("hours are judged for a size: give --parameters, --tokens and --on with --hours.")
     if texts:
         changes["text.paths"] = texts
     if length is not None:
@@ -95,7 +100,7 @@ def _devices(on: str | None, peak: str | None) -> tuple[int, Accelerator] | None
 
 def _of_size(
     parameters: str | None, tokens: int | None, devices: tuple[int, Accelerator] | None, usd: float | None,
-    context: int | None,
+    context: int | None, hours: int | None,
 ) -> Plan:  # fmt: skip
     if parameters is None:
         raise InputError("name a size, such as --parameters 7B, or give a recipe or a text.")
@@ -104,7 +109,15 @@ def _of_size(
         raise InputError("name the length of the training, such as --tokens 2T.")
     if devices is None:
         raise InputError("name what it is to run on, such as --on 8xA100.")
-    return make_plan(tokens=tokens, on=devices, context=context, parameters=size, usd_per_hour=usd)
+    given = None
+    if hours is not None:
+        refuse_impossible(size, tokens, hours, devices[1])
+        seconds = 3600 * hours / devices[0]
+        given = Range(seconds, seconds, seconds, "the hours are given, and all of them paid for")
+    made = make_plan(tokens=tokens, on=devices, context=context, parameters=size, usd_per_hour=usd, wall=given)
+    if hours is None:
+        return made
+    return msgspec.structs.replace(made, utilisation=implied_utilisation(made.flops, hours, devices[1]))
 
 
 def _needs_no_text(settings: Settings) -> bool:
