@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from hornbook.facts.quantities import perplexity_text
@@ -37,7 +38,8 @@ class Curves:
 
     parted: from where on validation loss stays clearly further above training loss than at the start; None in the
     first epoch, where that says only that the two texts differ. noise: standard deviation of an evaluation around its
-    neighbours. fall: by how much a straight line through the last quarter falls, and its standard error. repeated:
+    neighbours; gap_noise: that of the gap. fall: by how much a straight line through the last quarter falls, and its
+    standard error. steady: each of the last five evaluations is below the one before. repeated:
     more than a few tokens were read twice. by_heart, turned_upward: see `read_curves`.
     """
 
@@ -45,7 +47,9 @@ class Curves:
     best: Evaluation
     last: Evaluation
     noise: float | None
+    gap_noise: float | None
     fall: tuple[float, float] | None
+    steady: bool
     parted: Evaluation | None
     train_at_best: float | None
     train_loss: float | None
@@ -91,7 +95,7 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int) -> Curves | None:
     if not points:
         return None
     best, last = min(points, key=lambda point: point.validation_loss), points[-1]
-    noise = _noise(points)
+    noise, gaps = _noise(points, [point.validation_loss for point in points]), _gaps(points)
     after = [point for point in points[-2:] if point.step > best.step]
     turned = (
         noise is not None
@@ -111,8 +115,10 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int) -> Curves | None:
         best=best,
         last=last,
         noise=noise,
+        gap_noise=_noise(points, gaps) if gaps else None,
         fall=_fall(points, noise),
-        parted=_parting(points, noise) if repeated else None,
+        steady=len(points) >= 5 and all(b.validation_loss < a.validation_loss for a, b in pairwise(points[-5:])),
+        parted=_parting(points) if repeated else None,
         train_at_best=_train_loss(rows, best, points),
         train_loss=train,
         epochs=epochs,
@@ -182,7 +188,7 @@ def _shape(curves: Curves, tokens_per_epoch: int) -> str:
     if curves.fall is None:
         return "" if curves.first.step == last.step else "There are too few evaluations to say how the curve bends."
     fall, error = curves.fall
-    if fall > max(WORTH_SAYING_NATS, 3 * error):
+    if fall > WORTH_SAYING_NATS and (curves.steady or fall > 3 * error):
         tail = f"by {fall:.2f} nats over the last quarter"
         return f"It was still falling at the end, {tail}: a longer run would probably end lower."
     if abs(fall) + 2 * error <= 2 * WORTH_SAYING_NATS:
@@ -198,7 +204,7 @@ def _gap(curves: Curves, tokens_per_epoch: int) -> str:
     if not curves.repeated:
         once = f"The run read its text {'at most' if curves.epochs <= 1 else 'about'} once, so nothing can have been"
         apart = f": that training loss ends {gap:.2f} nats below validation loss means that the two texts differ"
-        return f"{once} learned by heart through repetition{apart if gap > _clear(curves.noise) else ''}."
+        return f"{once} learned by heart through repetition{apart if gap > _clear(curves.gap_noise) else ''}."
     seen = f"{curves.epochs:.1f} times"
     parting = "" if curves.parted is None else f"The two curves part {_when(curves.parted, tokens_per_epoch)}. "
     if curves.by_heart:
@@ -209,7 +215,7 @@ def _gap(curves: Curves, tokens_per_epoch: int) -> str:
         )
     # Two texts differ in difficulty even for a model that has learned nothing: that difference is no sign of anything.
     start = 0.0 if curves.first.train_loss is None else curves.first.validation_loss - curves.first.train_loss
-    if gap - start <= _clear(curves.noise):
+    if gap - start <= _clear(curves.gap_noise):
         together = f"Training loss ({train:.2f}) and validation loss have not clearly moved apart"
         return f"{together} after reading the text {seen}: no sign of learning by heart."
     return (
@@ -221,10 +227,12 @@ def _gap(curves: Curves, tokens_per_epoch: int) -> str:
 def _against_bigrams(curves: Curves, bigram_loss: float | None) -> str:
     if bigram_loss is None:
         return ""
-    best = curves.best.validation_loss
+    best, last = (point.validation_loss for point in (curves.best, curves.last))
     table = f"a table of which token follows which ({bigram_loss:.2f} nats)"
+    if last < bigram_loss - WORTH_SAYING_NATS:
+        return f"It ends below {table}: the model uses more than the last token."
     if best < bigram_loss - WORTH_SAYING_NATS:
-        return f"At its best it is below {table}: the model uses more than the last token."
+        return f"At its best ({best:.2f} nats) it was below {table}, at the end it is not."
     return f"It did not get below {table}: nothing shows yet that the model uses more than the last token."
 
 
@@ -237,29 +245,37 @@ def _clear(noise: float | None) -> float:
     return max(2 * WORTH_SAYING_NATS, min(6 * (noise or 0), SURELY_NATS))
 
 
-def _parting(points: list[Evaluation], noise: float | None) -> Evaluation | None:
-    """The first evaluation from which on the gap is clearly above the first one's; None where it is not at the end."""
+def _gaps(points: list[Evaluation]) -> list[float]:
+    """Validation loss above the training probe's; empty where one is unknown."""
     gaps = [point.validation_loss - point.train_loss for point in points if point.train_loss is not None]
-    if len(gaps) < len(points):
+    return gaps if len(gaps) == len(points) else []
+
+
+def _parting(points: list[Evaluation]) -> Evaluation | None:
+    """The first evaluation from which on the gap is clearly above the first one's; None where it is not at the end."""
+    gaps = _gaps(points)
+    if not gaps:
         return None
-    apart = [gap - gaps[0] > _clear(noise) for gap in gaps]
+    clear = _clear(_noise(points, gaps))
+    apart = [gap - gaps[0] > clear for gap in gaps]
     return points[len(apart) - apart[::-1].index(False)] if apart[-1] else None
 
 
-def _noise(points: list[Evaluation]) -> float | None:
-    """Standard deviation of an evaluation, from how far each lies off the line between its neighbours; None under 4.
+def _noise(points: list[Evaluation], values: Sequence[float]) -> float | None:
+    """Standard deviation of one of `values`, from how far each lies off the line between its neighbours, over the
+    logarithm of the tokens; None under 4 evaluations.
 
-    Taken from the later half, where the curve bends least; what it still bends counts as noise, on the safe side. The
+    Taken from the later half, where a curve bends least; what it still bends counts as noise, on the safe side. The
     factor makes up for few residuals: with three of them a lucky draw is often half of the truth.
     """
     if len(points) < 4:
         return None
-    late = points[-max(5, len(points) // 2) :]
+    late = [(math.log1p(point.tokens), value) for point, value in zip(points, values, strict=True)]
+    late = late[max(len(late) > 4, len(late) - max(5, len(late) // 2)) :]  # the fall from fresh weights is no noise
     squares = []
-    for before, point, after in zip(late, late[1:], late[2:], strict=False):
-        weight = (point.tokens - before.tokens) / (after.tokens - before.tokens)
-        line = before.validation_loss * (1 - weight) + after.validation_loss * weight
-        squares.append((point.validation_loss - line) ** 2 / (1 + weight**2 + (1 - weight) ** 2))
+    for (before, low), (at, value), (after, high) in zip(late, late[1:], late[2:], strict=False):
+        weight = (at - before) / (after - before)
+        squares.append((value - low * (1 - weight) - high * weight) ** 2 / (1 + weight**2 + (1 - weight) ** 2))
     return math.sqrt(math.fsum(squares) / len(squares)) * (1 + 3 / len(squares))
 
 
