@@ -13,8 +13,10 @@ GB, TB = 10**9, 10**12
 
 
 def usable_cores() -> int:
-    """How many processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many processors this process may run on, at most OMP_NUM_THREADS where that is set."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(asked)) if asked.isdecimal() and int(asked) > 0 else cores
 
 
 class Accelerator(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
 from hornbook.facts.capacity import outlook
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator, usable_cores
-from hornbook.facts.quantities import format_count, parse_price
+from hornbook.facts.quantities import format_count, format_duration, parse_price
 from hornbook.facts.settings import LENGTHS, Settings, from_table, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
@@ -37,6 +37,8 @@ from hornbook.session.models import Opened, device, open_model, settings_of
 from hornbook.session.texts import is_prepared, prepared_text, stem
 from hornbook.text.canaries import CANARIES
 from hornbook.training import checkpoint as checkpoints
+
+FEW_STEPS = 30  # within a time: that is said
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,10 @@ def fresh(
     if settings.train.steps is None:
         pace = measure(settings, shape, part, on)
         settings = settle(choice, pace, time.monotonic() - started, reading.validation_tokens)
-        view.note(f"  {settings.train.steps:,} steps fit the time")
+        assert settings.train.steps is not None
+        view.note(f"  {settings.train.steps:,} steps of {format_duration(pace.step)} fit the time")
+        if settings.train.steps < FEW_STEPS:
+            view.note("  warning: these are too few to learn from; is the machine busy, or the model large?")
     else:
         fill_steps(settings, settings.train.steps)
     assert settings.train.steps is not None
