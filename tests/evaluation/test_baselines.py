@@ -1,5 +1,6 @@
 import math
 import os
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hornbook.data.shards import Part
 from hornbook.evaluation.baselines import baselines, count_ngrams, ngram_nats
 from hornbook.evaluation.corpus import Conventions, EncodedDocument
+from hornbook.planning.memory import counting_bytes
 
 DATA = Path(os.environ.get("HORNBOOK_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -74,3 +76,14 @@ def test_tiny_shakespeare():
     cut = int(0.9 * len(ids))
     losses = [nats.mean() for nats in ngram_nats(count_ngrams(ids[:cut], 65, 5), ids[cut:], 65)]
     assert [round(losses[n], 3) for n in (0, 1, 2, 4)] == [3.347, 2.486, 2.049, 1.669]
+
+
+def test_counting_holds_about_what_the_plan_of_a_run_allows_for_it(english):
+    stream = np.frombuffer(english.encode(), np.uint8).astype(np.int64)
+    tracemalloc.start()
+    try:
+        count_ngrams(stream, 257)
+        peak = tracemalloc.get_traced_memory()[1] + stream.nbytes
+    finally:
+        tracemalloc.stop()
+    assert 0.6 < peak / counting_bytes(len(stream), 257) < 1.4

@@ -10,6 +10,7 @@ from hornbook.facts.hardware import custom, lookup
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import preset
 from hornbook.planning.budget import Range
+from hornbook.planning.memory import counting_bytes
 from hornbook.planning.plan import Plan, make_plan, render, score, shape_of_size
 from hornbook.planning.sanity import Recipe
 from hornbook.session.costs import plan_of, watched
@@ -99,10 +100,11 @@ def test_a_typical_shape_has_about_its_size(size: int) -> None:
 
 def test_the_text_says_every_number_and_what_is_unknown(llama: Plan) -> None:
     text = "\n".join(render(llama))
-    for word in ("7B parameters", "GPU-hours", "wall time", "kWh", "$", "microbatch", "because", "frontier", "assumed"):
+    words = ("7B parameters", "device-hours", "wall time", "kWh", "$", "microbatch", "because", "frontier", "assumed")
+    for word in words:
         assert word in text
     bare = "\n".join(render(make_plan(shape=preset("1M"), tokens=10**6, on=lookup("H100"))))
-    assert "GPU-hours" not in bare
+    assert "device-hours" not in bare
     assert "unknown" in bare
     assert all(len(line) < 250 for line in text.splitlines())
 
@@ -142,3 +144,15 @@ def test_a_plan_needs_no_torch_and_no_matplotlib() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "src")}, check=False)
     assert done.returncode == 0
+
+
+def test_counting_models_are_in_the_memory_of_a_run_on_a_cpu() -> None:
+    shape = preset("1M")
+    sizes = []
+    for tokens in (10_000, 3_000_000):
+        recipe = Recipe(shape=shape, batch_tokens=4096, steps=100, train_tokens=tokens)
+        plan = make_plan(shape=shape, tokens=409_600, on=(1, custom("this machine", 150e9)), recipe=recipe)
+        assert plan.memory_bytes is not None
+        assert plan.memory_bytes["counting"] == counting_bytes(tokens, shape.vocabulary)
+        sizes.append(plan.memory_bytes["total"])
+    assert sizes[1] - sizes[0] > 200 * 2**20

@@ -39,16 +39,16 @@ def count_ngrams(stream: Ids, vocabulary: int, order: int = ORDER) -> list[Level
     levels: list[Level] = []
     context, places = np.zeros(len(stream), np.int64), 1  # the place of what stands before each token; order 1: nothing
     for length in range(1, min(order, len(stream)) + 1):
-        kept = np.arange(length - 1, len(stream))
-        codes, where, counts = np.unique(
-            context[kept] * vocabulary + stream[kept], return_inverse=True, return_counts=True
-        )
+        seen = context[length - 1 :] * vocabulary
+        seen += stream[length - 1 :]
+        del context  # before the peak: `planning.memory` counts what is held at it
+        codes, where, counts = np.unique(seen, return_inverse=True, return_counts=True)
         before = codes // vocabulary
         followed = np.bincount(before, counts, places).astype(np.int64)
         levels.append(Level(codes, counts, followed, np.bincount(before, minlength=places)))
         places = len(codes)
         context = np.full(len(stream), -1)
-        context[kept[:-1] + 1] = where[:-1]
+        context[length:] = where[:-1]
     return levels
 
 

@@ -18,6 +18,10 @@ GPU_PROCESS_BYTES = 500 * 2**20  # context and kernels of a driver
 # glibc gives freed blocks below 32 MiB back late and in pieces: measured over 12 steps of nine shapes (0.1M to 124M
 # parameters), the peak resident size exceeds what is allocated by 0.4 to 0.8 of the activations.
 CPU_FRAGMENTATION = 0.6
+# Counting models are made beside the model (`evaluation.baselines`): bytes per token of the training text at their
+# peak, by the order that a text of so many tokens is counted to; measured on English, 12 MB in BPE and 1 MB in bytes.
+COUNTED_TO = ((2**22, 115), (2**23, 92), (2**24, 76))
+COUNTED_IN_CHARACTERS, FEW_IDS = 70, 512
 GPU_MARGIN = 0.05  # rounding and fragmentation of torch's caching allocator, of everything
 
 
@@ -25,7 +29,8 @@ class Memory(msgspec.Struct, frozen=True):
     """Bytes by part on one device.
 
     Without accumulation, gradients take the place of the activations as the backward pass frees them, and the peak is
-    where the larger of both stands; over several microbatches a step, gradients stand beside activations.
+    where the larger of both stands; over several microbatches a step, gradients stand beside activations. Models that
+    count are made while neither stands.
     """
 
     weights: int
@@ -36,13 +41,14 @@ class Memory(msgspec.Struct, frozen=True):
     process: int
     margin: int
     accumulating: bool
+    counting: int = 0
 
     @property
     def total(self) -> int:
         """The peak."""
         forward = self.activations + self.logits
         moving = self.gradients + forward if self.accumulating else max(self.gradients, forward)
-        return self.weights + self.optimizer + moving + self.process + self.margin
+        return self.weights + self.optimizer + max(moving, self.counting) + self.process + self.margin
 
 
 def saved_numbers(shape: GPTShape, *, fused_norms: bool = False) -> int:
@@ -63,6 +69,17 @@ def saved_numbers(shape: GPTShape, *, fused_norms: bool = False) -> int:
     attention = Q + 2 * spread + Q + shape.heads + (norm - 1) * (Q + K) * kind.qk_norm
     mlp = shape.hidden * (4 if kind.gated_mlp else 2)
     return 2 * norm * D + attention + mlp
+
+
+def counting_bytes(train_tokens: int, vocabulary: int) -> int:
+    """The most that counting the n-grams of a training text holds, beside the text.
+
+    >>> round(counting_bytes(3_150_000, 2368) / 2**20), counting_bytes(10**12, 50257) == counting_bytes(2**24, 50257)
+    (345, True)
+    """
+    tokens = min(train_tokens, COUNTED_TO[-1][0])
+    each = next(each for most, each in COUNTED_TO if tokens <= most)
+    return tokens * (min(each, COUNTED_IN_CHARACTERS) if vocabulary < FEW_IDS else each)
 
 
 def memory(

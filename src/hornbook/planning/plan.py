@@ -21,7 +21,7 @@ from hornbook.planning.expect import (
     frontier,
     why_no_loss,
 )
-from hornbook.planning.memory import Memory, largest_microbatch, memory
+from hornbook.planning.memory import Memory, counting_bytes, largest_microbatch, memory
 from hornbook.planning.sanity import Recipe, sanity
 
 JOB_BYTES = 45 * 2**20  # tokenizers, scoring and plots of a job, beside its training, on a CPU; measured
@@ -184,7 +184,7 @@ def _memory(parts: _Parts, needed: Memory, microbatch: int, room: int | None) ->
     }
 
 
-_PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "process", "margin")
+_PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "counting", "process", "margin")
 
 
 class _Parts(msgspec.Struct, frozen=True):
@@ -195,14 +195,17 @@ class _Parts(msgspec.Struct, frozen=True):
     half: bool
     shards: int
     accumulating: bool
+    train_tokens: int  # of the text that is counted, 0 where there is none
 
     def __call__(self, checkpointing: bool, microbatch: int) -> Memory:
         needed = memory(
             self.shape, microbatch, optimizer=self.optimizer, bytes_per_activation=2 if self.half else 4,
             checkpointing=checkpointing, accumulating=self.accumulating, on_cpu=not self.half, shards=self.shards,
         )  # fmt: skip
-        job = 0 if self.half else JOB_BYTES
-        return msgspec.structs.replace(needed, process=needed.process + job)
+        if self.half:
+            return needed
+        counting = counting_bytes(self.train_tokens, self.shape.vocabulary)
+        return msgspec.structs.replace(needed, process=needed.process + JOB_BYTES, counting=counting)
 
 
 def _parts(
@@ -212,7 +215,8 @@ def _parts(
     fit on each."""
     half = any(dtype in accelerator.peak_flops for dtype in ("bfloat16", "float16"))
     optimizer = "adamw" if recipe is None else recipe.optimizer
-    whole = _Parts(shape, optimizer, half, 1, accumulating)
+    counted = 0 if recipe is None else recipe.train_tokens or 0
+    whole = _Parts(shape, optimizer, half, 1, accumulating, counted)
     split = count > 1 and room is not None and whole(True, 1).total > room
     return msgspec.structs.replace(whole, shards=count) if split else whole
 
@@ -266,7 +270,7 @@ def render(plan: Plan) -> list[str]:
         + _span(plan, "utilisation", "{:.0%}").replace(", ", ", using ", 1),
     ]
     for name, key, form in (
-        ("GPU-hours", "gpu_hours", "number"),
+        ("device-hours", "gpu_hours", "number"),
         ("wall time", "wall_seconds", "time"),
         ("energy, kWh", "energy_kwh", "number"),
         ("price", "price_usd", "money"),
