@@ -206,6 +206,22 @@ def test_text_whose_order_means_nothing_is_named(tmp_path, english):
     assert "shuffled labels" in {row["fault"] for row in rows if row["event"] == "warning"}
 
 
+def test_bits_and_nats_of_one_prediction_agree_on_the_validation_text():
+    from hornbook.facts.hardware import custom
+    from hornbook.facts.settings import from_table
+    from hornbook.facts.shape import preset
+    from hornbook.planning.budget import Range
+    from hornbook.planning.choose import Data
+    from hornbook.session.costs import Reading, plan_of
+
+    reading = Reading(Data(100_000, 300_000, 300), 10_000, 20_000, 1000.0, [])
+    table = {"train": {"steps": 10, "batch": 4}, "schedule": {"warmup_steps": 2}, "optimizer": {"learning_rate": 0.001}}
+    nats = Range(2.0, 2.5, 3.0, "given")
+    on = (1, custom("this machine", 1e11))
+    plan = plan_of(from_table(table, source="a test"), preset("0.2M"), reading, on, pace=None, expected=nats)
+    assert plan.bits_per_byte == pytest.approx(2.5 / math.log(2) / 2)  # two bytes a token there, three in training
+
+
 def test_a_bad_price_is_said_before_anything_is_read(command_line):
     finished = command_line("train", "text.txt", "--watch.price", "cheap")
     assert finished.code == 2
@@ -227,6 +243,9 @@ def test_counters_of_energy_are_read_and_may_wrap(tmp_path):
     read = meter.reading()
     assert read["energy_kwh"] == pytest.approx(200 / 3.6e6)  # 100 J to the end of the counter and 100 from its start
     assert read["price_usd"] == pytest.approx(3 * read["gpu_hours"])
+    more = Meter(time.monotonic(), meter.on, meter.device, 3.0, read, powercap=tmp_path).reading()
+    assert more["gpu_hours"] > read["gpu_hours"]
+    assert more["energy_kwh"] == pytest.approx(read["energy_kwh"])
     none = Meter(time.monotonic(), torch.device("cpu"), lookup("EPYC-7763")[1], powercap=tmp_path / "none").reading()
     assert none.keys() == {"gpu_hours"}
 

@@ -1,11 +1,13 @@
+import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hornbook.facts.hardware import lookup
-from hornbook.planning.expect import chinchilla_loss, compute_optimal, expected_loss, frontier
+from hornbook.planning.expect import chinchilla_loss, compute_optimal, expected_loss, frontier, small_run_bits
 
 
 def test_outside_its_domain_the_law_is_silent() -> None:
@@ -50,3 +52,30 @@ def test_the_frontier_falls_as_money_grows() -> None:
     prices = [p.price_usd for p in points]
     assert None not in prices
     assert prices == sorted(prices)  # type: ignore[type-var]
+
+
+def test_small_runs_that_were_recorded_end_in_their_band_and_others_get_none() -> None:
+    recorded = Path(__file__).parents[2] / "benchmarks" / "results" / "plan_scored.json"
+    said = 0
+    for row in json.loads(recorded.read_text(encoding="utf-8"))["healthy"]:
+        if row["case"][-1]:  # AdamW or GPT-2: not asked
+            continue
+        train_bytes = row["tokens"] / row["epoch"] * row["bytes_per_token"]
+        bits = small_run_bits(
+            min(row["levels"].values()), row["num_parameters"], train_bytes, row["tokens"], row["epoch"]
+        )
+        assert bits is not None
+        assert bits.contains(row["bits_per_byte"])
+        said += 1
+    assert said == 5
+
+
+@pytest.mark.parametrize(
+    ("counting_bits", "train_bytes", "tokens", "epochs"),
+    [(1.9, 12e6, 440_000, 0.14), (2.0, 6e5, 30_000, 0.1), (0.1, 6e5, 300_000, 1), (3.4, 2e4, 3e5, 15)],
+    ids=["a part of much text", "few tokens", "text that repeats", "a tiny text"],
+)
+def test_outside_of_what_runs_have_shown_a_small_run_is_promised_nothing(
+    counting_bits: float, train_bytes: float, tokens: float, epochs: float
+) -> None:
+    assert small_run_bits(counting_bits, 500_000, train_bytes, tokens, epochs) is None

@@ -48,8 +48,16 @@ class Reading(msgspec.Struct, frozen=True):
 
     data: Data
     validation_tokens: int
+    validation_bytes: int
     median_document_tokens: float
     assumed: list[str]
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Of the text whose loss is predicted: validation text, or the training text where there is none."""
+        if self.validation_tokens > 1:
+            return self.validation_bytes / self.validation_tokens
+        return self.data.num_bytes / self.data.num_tokens
 
 
 def plan(
@@ -229,7 +237,7 @@ def plan_of(
         wall=None if pace is None else _around(
             spent + wall_seconds(pace, train.steps, watched(settings, shape, validation)), pace.factor
         ),
-        loss=expected, bytes_per_token=None if reading is None else reading.data.num_bytes / reading.data.num_tokens,
+        loss=expected, bytes_per_token=None if reading is None else reading.bytes_per_token,
         chosen=list(chosen), assumed=list(assumed),
     )  # fmt: skip
 
@@ -261,7 +269,7 @@ def read(text: Text) -> Reading:
     data = Data(train["num_tokens"], train["num_bytes"], found["tokenizer"]["vocabulary"])
     said = [] if is_prepared(text.paths) else [f"the text is what it was when {folder} was prepared."]
     documents = max(1, train["num_documents"])
-    return Reading(data, validation["num_tokens"], train["num_tokens"] / documents, said)
+    return Reading(data, validation["num_tokens"], validation["num_bytes"], train["num_tokens"] / documents, said)
 
 
 def _estimated(text: Text) -> Reading:
@@ -289,7 +297,8 @@ def _estimated(text: Text) -> Reading:
         f"the text is not prepared yet: {per_token:.2g} bytes a token, about {format_count(tokens)} tokens to train on."
     )
     data = Data(tokens, round(kept * total), vocabulary)
-    return Reading(data, round((1 - kept) * total / per_token), statistics.median(sizes) / per_token, [said])
+    held = round((1 - kept) * total)
+    return Reading(data, round(held / per_token), held, statistics.median(sizes) / per_token, [said])
 
 
 def _validation_share(text: Text, num_documents: int, characters: int) -> float:

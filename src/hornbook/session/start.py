@@ -83,7 +83,11 @@ def fresh(
     for reason in choice.reasons:
         view.note(f"  {reason}")
     view.note(f"  {shape.family}: {format_count(shape.parameters)} parameters, vocabulary {shape.vocabulary:,}")
-    reading = Reading(data, prepared.validation.num_tokens, float(np.median(part.documents[:, NUM_TOKENS])), [])
+    held = prepared.validation
+    reading = Reading(
+        data, held.num_tokens, int(held.documents[:, NUM_BYTES].sum()),
+        float(np.median(part.documents[:, NUM_TOKENS])), [],
+    )  # fmt: skip
     pace = None
     if settings.train.steps is None:
         pace = measure(settings, shape, part, on)
@@ -125,20 +129,24 @@ def _plan(start: Start, reading: Reading, view: View, spent: float, pace: Pace |
     assert start.device is not None
     planned = plan_of(
         settings, shape, reading, (1, start.device), pace=pace, spent=spent, usd=usd_per_hour(settings),
-        expected=None if start.initial is not None else _expected(levels, settings, shape, reading.data),
+        expected=None if start.initial is not None else _expected(levels, settings, shape, reading),
     )  # fmt: skip
     view.note(f"  {brief(planned)}")
     start.run.write_plan({"plan": planned, "pace": pace, "baselines": levels})
 
 
-def _expected(levels: Mapping[str, Mapping[str, Any]], settings: Settings, shape: GPTShape, data: Data) -> Range | None:
+def _expected(
+    levels: Mapping[str, Mapping[str, Any]], settings: Settings, shape: GPTShape, reading: Reading
+) -> Range | None:
     """The final loss in nats per token that the counting models' levels promise a small run."""
     counted = [each["bits_per_byte"] for each in levels.values() if each["bits_per_byte"] is not None]
     if not counted or settings.train.steps is None or settings.train.batch is None:
         return None
-    epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
-    bits = small_run_bits(min(counted), shape.parameters, data.num_bytes, epochs, settings.optimizer.name or "")
-    return None if bits is None else bits.times(math.log(2) * data.num_bytes / data.num_tokens)
+    data, tokens = reading.data, settings.train.steps * settings.train.batch * shape.context
+    if settings.optimizer.name != "muon" or shape.family == "gpt2":
+        return None
+    bits = small_run_bits(min(counted), shape.parameters, data.num_bytes, tokens, tokens / data.num_tokens)
+    return None if bits is None else bits.times(math.log(2) * reading.bytes_per_token)
 
 
 def counting_models(prepared: Prepared, shape: GPTShape) -> dict[str, dict[str, Any]]:
