@@ -186,6 +186,8 @@ def test_a_finished_run_repeats_its_summary_and_changes_nothing(copied, whole):
     first = train()
     assert first["step"] == STEPS
     again, timed = train(), {"wall_seconds", "gpu_hours", "energy_kwh", "peak_memory_bytes", "mfu", "plan_score"}
+    assert again["wall_seconds"] > first["wall_seconds"] > first["train_seconds"]  # of all sessions
+    assert again["tokens_per_second"] == pytest.approx(again["tokens"] / again["train_seconds"])
     assert again.keys() == first.keys()
     assert all(again[name] == first[name] for name in first.keys() - timed)
     assert weights(copied) == weights(whole / "run")

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -165,3 +166,13 @@ def test_overfitting_after_the_first_epoch_is_not_blamed_on_the_tokenizer() -> N
 
 def test_nothing_recorded_nothing_said() -> None:
     assert faults(Course(shape=SHAPE, train_losses=[])) == {}
+
+
+def test_validation_text_that_stands_in_the_training_text_is_named_before_the_targets() -> None:
+    losses = list(np.linspace(math.log(65), 0.2, 30))
+    low = Course(shape=SHAPE, train_losses=losses, validation_tokens=[900], validation_losses=[0.2], unigram_nats=3.0)
+    (sentence,) = faults(low).values()
+    assert "not shifted by one" in sentence
+    (sentence,) = faults(msgspec.structs.replace(low, leaked_share=0.6)).values()
+    assert "60% of the validation text" in sentence
+    assert "shifted" not in sentence

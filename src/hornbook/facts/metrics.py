@@ -27,7 +27,8 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
      "Complete passes over the training text so far; in one, each token is a target exactly once."),
     ("seconds", "s", None, "Time spent on training so far, over all resumes, evaluations not counted."),
     ("flops", "FLOP", None, "Arithmetic of all training so far, forward and backward, by the shape's own count."),
-    ("wall_seconds", "s", None, "Time of the whole job by the clock on the wall."),
+    ("wall_seconds", "s", None, "Time of the whole job by the clock on the wall, of all sessions of a run."),
+    ("train_seconds", "s", None, "Time of the training steps alone, of all sessions of a run."),
     # Training.
     ("train_loss_nats_per_token", "nats/token", "lower",
      "Mean surprise over the tokens of one batch, before it is learned."),
@@ -83,7 +84,7 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
      "Bits per byte of held-out text minus those of training text: what was learned of the training text only."),
     ("membership_auc", "", None,
      "How often a training passage surprises less than a held-out one: 0.5 is chance, 1 tells all of them apart."),
-    ("gpu_hours", "GPU h", "lower", "Accelerators held, times hours."),
+    ("gpu_hours", "device-hours", "lower", "Devices held, times hours."),
     ("energy_kwh", "kWh", "lower", "Energy that the accelerator's or the processors' own counter shows."),
     ("price_usd", "USD", "lower", "Hours times the price given."),
     ("peak_memory_bytes", "bytes", "lower", "The most that the job held: on the accelerator, or as a process."),

@@ -16,6 +16,7 @@ from hornbook.planning.budget import Range
 from hornbook.planning.forecast import leaves_band
 from hornbook.planning.sanity import FAR, rate_rule
 
+LEAKED = 0.1  # share of the validation text from which on its loss is that of text known by heart
 COPIED = 0.15  # share of the unigram level below which no model of unseen text gets: it sees the answers
 PATIENCE = 100  # steps before a standstill means anything
 STANDSTILL = 0.015  # share of the unigram level by which a quarter of a run improves at least
@@ -34,6 +35,7 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     epochs: float | None = None  # how often the training text has been read
     learning_rates: Mapping[str, float] = msgspec.field(default_factory=dict)  # peaks by kind: `sanity.rate_rule`
     warmup_steps: int | None = None
+    leaked_share: float = 0.0  # of the validation text that stands in the training text too
     fresh: bool = True  # False: started from given weights
     movement: Mapping[str, float] = msgspec.field(default_factory=dict)  # by weight: change since step 0, relative
 
@@ -110,9 +112,12 @@ def _targets(c: Course) -> str | None:
         return None
     if max(c.validation_losses[-1], c.train_losses[-1]) > COPIED * c.unigram_nats:
         return None
+    low = f"the validation loss is {c.validation_losses[-1]:.2f} nats per token, lower than any model of unseen text: "
+    if c.leaked_share >= LEAKED:
+        return f"{low}{c.leaked_share:.0%} of the validation text stands in the training text too, so it was seen."
     return (
-        f"the validation loss is {c.validation_losses[-1]:.2f} nats per token, lower than any model of unseen text: "
-        "the targets are not shifted by one, so that the model sees the answer (or the validation text was trained on)."
+        f"{low}the targets are not shifted by one, so that the model sees the answer (or the validation text was "
+        "trained on)."
     )
 
 

@@ -32,8 +32,8 @@ def run_page(
     """Return the page of a run as HTML text.
 
     `summary`: any of title, text, model, num_parameters, vocabulary, step, tokens, epoch, wall_seconds,
-    tokens_per_second, gpu_hours, price_usd, train_loss_nats_per_token, interval_method, conventions and environment
-    (mappings), and the results validation_loss_nats_per_token, perplexity, bits_per_byte, each with
+    train_seconds, tokens_per_second, gpu_hours, price_usd, train_loss_nats_per_token, interval_method, conventions
+    and environment (mappings), and the results validation_loss_nats_per_token, perplexity, bits_per_byte, each with
     `<name>_interval_95`, and baselines (name -> loss_nats_per_token); what is absent or None is left out.
     `inspection_*`: one mapping for each token of the same sentence before and after training: text, id, logit,
     probability, log_probability, nats, rank, entropy_nats (numbers None where the token was not scored).
@@ -119,13 +119,14 @@ def _cost(summary: Row) -> str:
     if summary.get("epoch") is not None:
         parts.append(f"the text read {summary['epoch']:.1f} times")
     if summary.get("tokens_per_second") is not None:
-        parts.append(f"{format_count(summary['tokens_per_second'])} tokens a second")
+        training = f" in {format_duration(summary['train_seconds'])} of training" if "train_seconds" in summary else ""
+        parts.append(f"{format_count(summary['tokens_per_second'])} tokens a second{training}")
     if summary.get("gpu_hours"):
-        parts.append(f"{summary['gpu_hours']:.3g} GPU hours")
+        parts.append(f"{summary['gpu_hours']:.3g} device-hours")
     if summary.get("price_usd"):
         parts.append(f"{summary['price_usd']:,.2f} USD")
     sentence = ", ".join(parts)
-    return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
+    return f"The whole run, all its sessions: {sentence}." if sentence else ""
 
 
 def _curves(words: Sequence[str], loss_svg: str) -> str:

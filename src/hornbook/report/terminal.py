@@ -49,7 +49,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         (
             "time",
             format_duration(summary["wall_seconds"]),
-            f"{format_count(summary['tokens_per_second'])} tokens/s while training",
+            f"of all its sessions; {format_count(summary['tokens_per_second'])} tokens/s in "
+            f"{format_duration(summary['train_seconds'])} of training",
         ),
     ]
     if summary.get("price_usd") is not None:
@@ -70,10 +71,12 @@ def print_summary(summary: Mapping[str, Any]) -> None:
 
 
 def score_in_words(scored: Mapping[str, Mapping[str, Any]]) -> str:
-    """One sentence: what was planned and what came.
+    """One sentence: what was planned and what came, and where that lies outside the planned range.
 
     >>> score_in_words({"wall_seconds": {"predicted": 100.0, "actual": 110.0, "factor": 1.1, "inside": True}})
     'planned and came: time 1 min 40 s and 1 min 50 s'
+    >>> score_in_words({"bits_per_byte": {"predicted": 1.92, "actual": 2.34, "factor": 1.22, "inside": False}})
+    'planned and came: bits per byte 1.920 and 2.340 (outside its range)'
     """
     forms: dict[str, tuple[str, Callable[[float], str]]] = {
         "wall_seconds": ("time", format_duration), "memory_bytes": ("memory", format_bytes),
@@ -82,6 +85,7 @@ def score_in_words(scored: Mapping[str, Mapping[str, Any]]) -> str:
     }  # fmt: skip
     said = [
         f"{name} {form(scored[key]['predicted'])} and {form(scored[key]['actual'])}"
+        + (" (outside its range)" if scored[key].get("inside") is False else "")
         for key, (name, form) in forms.items()
         if key in scored and scored[key]["predicted"] is not None
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from typing import Any
 
 import msgspec
@@ -58,6 +57,7 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter
         "vocabulary": start.shape.vocabulary,
         "best_step": min(((p.validation_loss, p.step) for p in evaluations(rows)), default=(0.0, None))[1],
         "train_loss_nats_per_token": last_probe["probe_train_loss_nats_per_token"],
+        "train_seconds": last_step["seconds"],
         "tokens_per_second": last_step["tokens"] / last_step["seconds"],
         "mfu": meter.mfu(last_step["flops"] / last_step["seconds"]),
         "baselines": baselines,
@@ -83,7 +83,8 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter
     before, after = _inspections(start, model)
     whole = last_step["step"] == settings.train.steps and not any(row["event"] == "resume" for row in rows)
     details = {"environment": run.environment, "conventions": report.conventions if report is not None else None}
-    summary |= meter.reading() | {"wall_seconds": time.monotonic() - meter.started}
+    summary |= meter.reading()
+    summary["wall_seconds"] = 3600 * summary["gpu_hours"]  # one device
     summary["peak_memory_bytes"] = peak_memory_bytes(meter.on)
     summary["plan_score"] = _plan_score(known, summary, whole)
     page = run_page(rows, samples, run.settings_toml, summary | details, before, after, svg, words)

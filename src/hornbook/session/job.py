@@ -141,7 +141,7 @@ class Job:
         self.tokens, self.seconds, self.updates = state["tokens"], state["seconds"], state["updates"]
         self.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
         self.best_step, self.since_best = state["best_step"], state["since_best"]
-        self.run.log({"event": "resume", "step": self.step, "tokens": self.tokens})
+        self.run.log({"event": "resume", "step": self.step, "tokens": self.tokens, "cost": self.meter.reading()})
         self.saved = self.step
         evaluations = [row for row in self.run.rows() if row["event"] == "evaluation"]
         self.evaluated = evaluations[-1]["step"] if evaluations else None
@@ -155,7 +155,7 @@ class Job:
             if self.saved is None or checkpoint_step(folder) > self.saved:
                 checkpoints.discard(folder)
         if self.saved is None and self.run.rows():
-            self.run.log({"event": "resume", "step": 0, "tokens": 0})
+            self.run.log({"event": "resume", "step": 0, "tokens": 0, "cost": self.meter.reading()})
 
 
 def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
@@ -163,8 +163,10 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
     parts = build(settings, start.shape, start.prepared.train, on)
     if start.initial is not None:
         checkpoints.fill(parts.model, checkpoints.weights(start.initial))
-    meter = Meter(started, on, start.device or this_device(on), usd_per_hour(settings))
-    rails = Rails(settings, start.shape, start.prepared.train, parts.model, fresh=start.initial is None)
+    # A session that was killed counts as far as it had been read.
+    earlier: dict[str, float] = next((row["cost"] for row in reversed(start.run.rows()) if "cost" in row), {})
+    meter = Meter(started, on, start.device or this_device(on), usd_per_hour(settings), earlier)
+    rails = Rails(settings, start.shape, start.prepared, parts.model, fresh=start.initial is None)
     job = Job(start, parts, view, meter, rails)
     assert settings.watch.probe_tokens is not None
     job.probes = _probes(start, settings.watch.probe_tokens)
@@ -177,7 +179,8 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
         reason = _train(job, stop)
         if reason == "interrupted":
             job.save()
-            job.run.log({"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason})
+            end = {"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason}
+            job.run.log(end | {"cost": meter.reading()})
             raise Interrupted(
                 f"stopped at step {job.step:,}, everything is saved: go on with --out {job.run.folder}",
                 stop.signal_number,
@@ -185,7 +188,7 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
         job.save()
         summary = finish(start, parts.model, view=view, stop=stop, meter=meter, step=job.step)
         end = {"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason}
-        job.run.log(end | {"plan_score": summary["plan_score"]})
+        job.run.log(end | {"plan_score": summary["plan_score"], "cost": meter.reading()})
     return summary
 
 

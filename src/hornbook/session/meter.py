@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,12 +91,14 @@ def peak_memory_bytes(on: torch.device) -> int:
 
 @dataclass
 class Meter:
-    """Runs from when the job began. Energy is None where no counter can be read."""
+    """Runs from when the job began, on top of what `earlier` sessions of the run had read. Energy is None where no
+    counter can be read."""
 
     started: float  # of time.monotonic()
     on: torch.device
     device: Accelerator
     usd_per_hour: float | None = None
+    earlier: Mapping[str, float] = field(default_factory=dict)
     powercap: Path = POWERCAP
     spent_joules: float = 0.0
     counters: dict[str, tuple[float, float]] = field(default_factory=dict)  # name -> joules at last, where they wrap
@@ -112,13 +114,13 @@ class Meter:
 
     def reading(self) -> dict[str, Any]:
         """Hours, and energy and money where they are known."""
-        hours = (time.monotonic() - self.started) / 3600
+        hours = self.earlier.get("gpu_hours", 0.0) + (time.monotonic() - self.started) / 3600
         read: dict[str, Any] = {"gpu_hours": hours}
         if self.counters:
             for name, (now, wraps) in _counters(self.on, self.powercap).items():
                 self.spent_joules += (now - self.counters[name][0]) % wraps
                 self.counters[name] = (now, wraps)
-            read["energy_kwh"] = self.spent_joules / 3.6e6
+            read["energy_kwh"] = self.earlier.get("energy_kwh", 0.0) + self.spent_joules / 3.6e6
         if self.usd_per_hour is not None:
             read["price_usd"] = hours * self.usd_per_hour
         return read

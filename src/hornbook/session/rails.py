@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import torch
 
-from hornbook.data.shards import Part
+from hornbook.data.shards import Prepared
 from hornbook.evaluation.baselines import training_stream
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
@@ -26,13 +26,15 @@ SETTLED = 20  # steps before a weight that has not moved is a sign
 class Rails:
     """Grows with the run; says each fault once."""
 
-    def __init__(self, settings: Settings, shape: GPTShape, train: Part, model: Decoder, *, fresh: bool) -> None:
-        counts = np.bincount(training_stream(train), minlength=shape.vocabulary)
+    def __init__(self, settings: Settings, shape: GPTShape, prepared: Prepared, model: Decoder, *, fresh: bool) -> None:
+        found = prepared.manifest["report"].get("checkup", {})  # of the text before --dedup
+        counts = np.bincount(training_stream(prepared.train), minlength=shape.vocabulary)
         self.losses, self.norms, self.tokens, self.validation = (list[float]() for _ in range(4))
         self.course = Course(
             shape=shape, train_losses=self.losses, gradient_norms=self.norms, validation_tokens=self.tokens,
             validation_losses=self.validation, unigram_nats=unigram_nats(counts.tolist()),
             learning_rates=learning_rates(settings), warmup_steps=settings.schedule.warmup_steps, fresh=fresh,
+            leaked_share=0.0 if prepared.manifest.get("dedup") else found.get("leaked_share", 0.0),
         )  # fmt: skip
         self.said: set[str] = set()
         self.model, self.start, self.since = model, _fingerprints(model), 0
