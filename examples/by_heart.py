@@ -1,5 +1,6 @@
 """Ten times the same text, or ten times as much text, in the same steps: python examples/by_heart.py [TOKENS]"""
 
+import os
 import random
 import sys
 from pathlib import Path
@@ -10,11 +11,15 @@ from hornbook.text.documents import builtin_documents
 tokens = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000  # of the small text
 speeches = [document.text() for document in builtin_documents()]
 random.Random(0).shuffle(speeches)
+if Path("by-heart").exists():
+    sys.exit("there is a folder by-heart already: move it away, or run this example elsewhere.")
+Path("by-heart").mkdir()
+os.chdir("by-heart")  # all it writes lies in this folder
 
 
 def write(folder: str, texts: list[str], characters: int) -> str:
     """The first `characters` of the texts, each a file."""
-    Path(folder).mkdir(exist_ok=True)
+    Path(folder).mkdir()
     for number, text in enumerate(texts):
         if characters <= 0:
             break
@@ -43,4 +48,4 @@ for name, text in (("ten times the same text", small), ("ten times as much text,
     print(f"\n{name}: {run['num_parameters']:,} parameters, {run['step']:,} steps, {run['epoch']:.1f} epochs")
     for sentence in run["words"]:
         print(f"  {sentence}")
-    print(f"  {found['verdict']}\n  by heart: {found['by_heart']}, report: {found['report']}")
+    print(f"  {found['verdict']}\n  by heart: {found['by_heart']}, report: by-heart/{found['report']}")

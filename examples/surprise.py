@@ -7,6 +7,8 @@ import torch
 from hornbook import open_model
 from hornbook.likelihood import six_steps
 
+if len(sys.argv) != 3:
+    sys.exit('call it with a model and a sentence: python examples/surprise.py runs/NAME "A sentence."')
 opened = open_model(sys.argv[1])  # a run, a checkpoint, a Hugging Face folder or a .gguf file
 tokenizer = opened.tokenizer
 tokens = tokenizer.encode(sys.argv[2]).tolist()

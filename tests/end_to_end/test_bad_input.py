@@ -120,7 +120,8 @@ def test_a_field_that_is_not_there_names_those_that_are(run, tmp_path):
         (("train", "text.txt", "--model.widht=64"), '"--model.width"'),
         (("evaluate", "run", "--per-documents"), '"--per-document"'),
         (("train", "text.txt", "--steps", "0"), "at least 1|>= 1"),
-        (("train", "text.txt", "--steps", "many"), "'many'"),
+        (("train", "text.txt", "--steps", "many"), "expected a whole number, not 'many'"),
+        (("train", "text.txt", "--optimizer.name", "sgd"), "expected adamw or muon, not 'sgd'"),
         (("train", "text.txt", "--steps", "5", "--epochs", "2"), "not both steps and epochs"),
         (("train", "text.txt", "--budget", "soon"), "soon"),
         (("train", "text.txt", "--optimizer.learning_rate", "nan"), "nan"),
@@ -129,7 +130,8 @@ def test_a_field_that_is_not_there_names_those_that_are(run, tmp_path):
         (("train", "text.txt", "--split", "tail:1.5", "--steps", "1"), "tail:1.5"),
         (("train", "text.txt", "--model.heads", "5", "--model.width", "32", "--steps", "1"), "not divisible"),
         (("train", "text.txt", "--model.preset", "gtp2", "--steps", "1"), '"gpt2"'),
-        (("generate", "absent", "x"), "absent"),
+        (("generate", "absent", "x"), "no run or model absent"),
+        (("evaluate", "./absent/model"), "no run or model ./absent/model"),
         (("generate",), "MODEL"),
         (("evaluate", "text.txt", "text.txt"), "not a model"),
         (("runs", "absent"), "absent"),
@@ -143,6 +145,13 @@ def test_names_and_values(run, tmp_path, text_file, arguments, named):
     assert re.search(named, said), said
     assert left(tmp_path, "text.txt", "runs") == []
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_run_in_the_wrong_place_is_named(run, tiny_run):
+    folder, one = tiny_run.folder, str(tiny_run.run)
+    assert f"{one} is a run, not a text" in sentence(run("prepare", one))
+    assert f'(did you mean "{one}"?)' in sentence(run("evaluate", f"{folder}/rum"))
+    assert f"folder of runs: name one of them, such as {one}" in sentence(run("evaluate", str(folder)))
 
 
 @pytest.mark.parametrize(

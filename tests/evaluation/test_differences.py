@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.evaluation.differences import auc, interval_around, rate_difference, ratio_and_error
+from hornbook.evaluation.differences import area_interval, auc, interval_around, rate_difference, ratio_and_error
 
 
 def truths(successes, trials):
@@ -57,6 +57,30 @@ def test_the_auc_is_a_count_over_pairs(a, b):
     pairs = [(x > y) + (x == y) / 2 for x in a for y in b]
     area, _ = auc(np.array(a, float), np.array(b, float), np.arange(len(a)), np.arange(len(b)))
     assert area == pytest.approx(np.mean(pairs))
+
+
+def test_the_interval_of_the_auc_has_width_where_all_pairs_are_in_order():
+    x = np.arange(20.0)
+    units = np.arange(20)
+    area, (low, high) = auc(x + 20, x, units, units)
+    assert (area, high) == (1, 1)
+    assert 0.8 < low < 0.95
+    assert auc(x, x + 20, units, units)[1] == pytest.approx((0, 1 - low))
+    wider = auc(np.tile(x[:5], 4) + 20, np.tile(x[:5], 4), units % 5, units % 5)[1]
+    assert wider[0] < low  # four scores of one document are not four documents
+    for end in area_interval(0.8, 30, 50):  # each end is 1.96 of its own errors away: Hanley and McNeil's by hand
+        q1, q2 = end / (2 - end), 2 * end**2 / (1 + end)
+        variance = (end * (1 - end) + 39 * (q1 - end**2) + 39 * (q2 - end**2)) / (30 * 50)
+        assert abs(0.8 - end) / np.sqrt(variance) == pytest.approx(1.96, abs=1e-3)
+
+
+def test_the_interval_of_the_auc_holds_where_hardly_a_pair_is_out_of_order():
+    generator = np.random.default_rng(2)
+    truth, held, units = 0.983053, [], np.arange(20)  # of normals 3 apart: the normal distribution at 3 / root of 2
+    for _ in range(300):
+        _, (low, high) = auc(generator.normal(3, 1, 20), generator.normal(0, 1, 20), units, units)
+        held.append(low <= truth <= high)
+    assert np.mean(held) > 0.93
 
 
 def test_the_interval_of_the_auc_holds_its_95_percent():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from hornbook.evaluation.calibration import calibration
 from hornbook.evaluation.corpus import conventions, encode_documents, evaluate
 from hornbook.evaluation.inspection import gradients, inspect_text, weights
 from hornbook.facts.errors import InputError
@@ -62,6 +63,18 @@ def test_each_number_by_the_six_steps():
         assert token["surplus_nats"] == token["nats"] - token["entropy_nats"]
         assert [a["id"] for a in token["alternatives"]] == p.topk(3).indices.tolist()
     assert seen.loss_nats_per_token == pytest.approx(steps["cross_entropy"].item(), abs=1e-5)
+
+
+def test_a_model_that_knows_nothing_gives_every_token_the_middle_rank():
+    model, tokenizer = decoder(), raw_bytes()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    middle = (tokenizer.vocabulary + 1) / 2
+    assert {token["rank"] for token in inspect_text(model, tokenizer, "perish").tokens} == {middle}
+    seen = calibration(model, encode_documents([("a", "perish")], tokenizer), conventions(model, tokenizer))
+    assert seen["mean_reciprocal_rank"] == pytest.approx(1 / middle)
+    assert seen["top_accuracy"]["10"] == pytest.approx(10 / tokenizer.vocabulary)
 
 
 def test_greedy_departs_where_a_rank_is_not_one():

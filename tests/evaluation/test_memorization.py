@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hornbook.data.shards import Part
 from hornbook.evaluation.copying import _counted, _covered
-from hornbook.evaluation.memorization import memorization
+from hornbook.evaluation.memorization import _Findings, _verdict, memorization
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import token_nats
@@ -238,3 +238,16 @@ def test_pieces_of_the_text_are_counted_once_each():
     part = Part([np.array(ids, np.uint16)], np.array([[0, 22, -1, -1, -1]]), ["all"], separator=False)
     counts, _ = _counted(part, [np.array([7, 1, 2, 3, 7]), np.array([7, 7]), np.array([9, 9])], 2, 10)
     assert counts.tolist() == [6, 0, 2]
+
+
+def test_the_verdict_says_when_the_training_text_is_known_better():
+    found = _Findings()
+    found.numbers |= {"extraction_rate": 0.0, "control_extraction_rate": 0.0, "copied_share": 0.0,
+                      "control_copied_share": 0.0, "heldout_loss_nats_per_token": 3.0,
+                      "bigram_heldout_loss_nats_per_token": 5.0}  # fmt: skip
+    better = "Not learned by heart word for word, but it knows its training text better than new text: "
+    for share, low, words in [(0.38, 0.3, better), (0.01, -0.02, "by heart: "), (-0.02, -0.04, "2% more surprising")]:
+        found.add("generalization_gap_share", share, (low, share + 0.1))
+        by_heart, _, verdict = _verdict(found)
+        assert not by_heart
+        assert words in verdict

@@ -294,6 +294,12 @@ def test_a_socket_is_refused(tmp_path, monkeypatch):
         assert "is a socket" in refused(["s.txt"])
 
 
+def test_the_pattern_for_a_folder_of_other_endings(tmp_path):
+    (tmp_path / "code.rs").write_text("text")
+    assert f"such as '{tmp_path}/**/*.rs'" in refused([f"{tmp_path}/"])
+    assert len(documents([f"{tmp_path}/**/*.rs"])) == 1
+
+
 def test_a_folder_with_only_other_endings_or_links_to_itself(tmp_path):
     (tmp_path / "a.py").write_text("x = 1")
     assert ".py (1)" in refused([tmp_path])
@@ -301,7 +307,7 @@ def test_a_folder_with_only_other_endings_or_links_to_itself(tmp_path):
     (tmp_path / "again").symlink_to(tmp_path)
     found = documents([str(tmp_path)])
     assert len(found) == 1
-    assert any("1 links to folders" in note for note in found.notes)
+    assert any("1 link to folders" in note for note in found.notes)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -408,7 +414,7 @@ def test_the_builtin_corpus_is_ordered_by_date_and_does_not_import_pandas():
 
 def test_without_the_builtin_corpus_the_sentence_says_how_to_get_one(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r'pip install "hornbook\[sample\]"'):
+    with pytest.raises(InputError, match=r'pip install "\.\[sample\]"'):
         builtin_documents()
 
 

@@ -11,12 +11,14 @@ def value(kind: Any) -> Callable[[str], Any]:
     """Text -> a value of a setting's type; what is wrong becomes a sentence."""
     import msgspec
 
+    from hornbook.facts.settings import expected
+
     def convert(text: str) -> Any:
         try:
             return msgspec.convert(text, kind, strict=False)
         except msgspec.ValidationError as error:
-            sentence = str(error).replace("`", "")
-            raise argparse.ArgumentTypeError(f"{sentence[0].lower()}{sentence[1:]}, not {text!r}") from None
+            sentence = expected(str(error), kind).removesuffix(f", not {text!r}").partition(", got ")[0]
+            raise argparse.ArgumentTypeError(f"{sentence}, not {text!r}") from None
 
     return convert
 

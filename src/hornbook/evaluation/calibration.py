@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hornbook.evaluation.corpus import Conventions, EncodedDocument, evaluating
-from hornbook.evaluation.inspection import position_logits
+from hornbook.evaluation.inspection import middle_ranks, position_logits
 from hornbook.model.decoder import Decoder
 from hornbook.text.tokenizer import Tokenizer
 
@@ -25,7 +25,8 @@ def calibration(
 
     `entropy_gap_nats` is mean nats - mean entropy: 0 where the model is as surprised as it expects to be, above 0 where
     it is too sure of itself. `expected_calibration_error`: the mean of |accuracy - confidence|
-    of the most probable token over 15 bins of equal mass (Naeini et al. 2015).
+    of the most probable token over 15 bins of equal mass (Naeini et al. 2015). Equal logits share the mean of their
+    places, and count for `top_accuracy` as if drawn in any order.
     """
     how = how._replace(end=None)
     columns: list[tuple[np.ndarray, ...]] = []
@@ -33,10 +34,11 @@ def calibration(
         for _, targets, nats, logits in position_logits(model, documents, how, device):
             log_p = logits.log_softmax(-1)
             entropy = -(log_p.exp() * log_p.clamp_min(-1e4)).sum(-1)
-            rank = (logits > logits.gather(-1, targets[:, None])).sum(-1) + 1
+            rank, tied = middle_ranks(logits, targets)
             best, guess = log_p.max(-1)
-            columns.append(tuple(x.cpu().numpy() for x in (nats, entropy, rank, best.exp(), guess == targets)))
-    surprise, entropies, ranks, confidence, correct = (np.concatenate(c) for c in zip(*columns, strict=True))
+            columns.append(tuple(x.cpu().numpy() for x in (nats, entropy, rank, tied, best.exp(), guess == targets)))
+    surprise, entropies, ranks, tied_with, confidence, correct = (np.concatenate(c) for c in zip(*columns, strict=True))
+    above = ranks - (tied_with + 1) / 2
     bins = calibration_bins(confidence, correct)
     return {
         "num_tokens": len(surprise),
@@ -44,7 +46,9 @@ def calibration(
         "mean_entropy_nats": float(entropies.mean()),
         "expected_calibration_error": math.fsum(abs(b["accuracy"] - b["confidence"]) * b["share"] for b in bins),
         "calibration_bins": bins,
-        "top_accuracy": {str(k): float((ranks <= k).mean()) for k in TOP if k <= model.shape.vocabulary},
+        "top_accuracy": {
+            str(k): float(np.clip((k - above) / tied_with, 0, 1).mean()) for k in TOP if k <= model.shape.vocabulary
+        },
         "mean_reciprocal_rank": float((1 / ranks).mean()),
         "median_rank": float(np.median(ranks)),
     }

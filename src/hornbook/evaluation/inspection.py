@@ -40,7 +40,8 @@ _UNSCORED = dict.fromkeys(
 class Inspection:
     """`tokens` has one mapping per token of the text, `end` one for the end after it (None where not predicted).
 
-    Keys: text, id, logit, probability, log_probability, nats, rank (1: the most probable), entropy_nats (the surprise
+    Keys: text, id, logit, probability, log_probability, nats, rank (1: the most probable; the middle of the places
+    that equal logits share), entropy_nats (the surprise
     the model expected), surplus_nats (nats - entropy_nats), alternatives (the most probable tokens: text, id,
     probability); the numbers are None where the token was not scored.
     """
@@ -125,13 +126,26 @@ def _name(tokenizer: Tokenizer, token: int) -> dict[str, Any]:
     return {"text": tokenizer.token_text(token), "id": token}
 
 
+def middle_ranks(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Place of each target among the logits (N, V), the highest being 1, and how many share it; (N,) both.
+
+    Equal logits share the mean of their places: a model that knows nothing gives (V + 1) / 2, not 1.
+
+    >>> middle_ranks(torch.tensor([[3.0, 1.0, 1.0]]), torch.tensor([2]))
+    (tensor([2.5000], dtype=torch.float64), tensor([2]))
+    """
+    own = logits.gather(-1, targets[:, None])
+    tied = (logits == own).sum(-1)
+    return (logits > own).sum(-1) + (tied.double() + 1) / 2, tied
+
+
 def _items(tokenizer: Tokenizer, targets: Tensor, nats: Tensor, logits: Tensor, top_k: int) -> list[dict[str, Any]]:
     log_probabilities = logits.log_softmax(-1)
     probabilities = log_probabilities.exp()
     # -inf (an id that is masked out) has probability 0 and adds nothing to the entropy.
     entropies = -(probabilities * log_probabilities.clamp_min(-1e4)).sum(-1)
     own = logits.gather(-1, targets[:, None])
-    ranks = (logits > own).sum(-1) + 1
+    ranks, _ = middle_ranks(logits, targets)
     best = probabilities.topk(min(top_k, logits.shape[-1]), -1)
     columns = (targets, own[:, 0], nats, ranks, entropies, best.indices, best.values)
     rows = zip(*(column.tolist() for column in columns), strict=True)

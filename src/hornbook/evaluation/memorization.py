@@ -124,7 +124,7 @@ def memorization(
     sides = [_read(model, part, num_windows, 2 * longest, generator) for part in (train, validation)]
     trained, held_out = _without_ambiguous(train, sides[0], sides[1], longest)
     if not len(trained.tokens) or not len(held_out.tokens):
-        raise InputError("every held-out passage also stands in the training text; give another held-out text.")
+        raise InputError("every held-out passage also stands in the training text: name another text with --heldout.")
     found = _Findings()
     extraction, discoverable = _extraction(found, trained, held_out, lengths)
     _gap(found, model, reference, train, trained, held_out, byte_lengths(tokenizer))
@@ -312,7 +312,8 @@ def _verdict(found: _Findings) -> tuple[bool, bool, str]:
             f"copies {n['copied_share']:.0%} of what it writes from the training text in spans of at least "
             f"{n['copied_span_threshold_tokens']:.0f} tokens, where new text has {n['control_copied_share']:.0%}"
         )
-    less = f"finds its training text {n['generalization_gap_share']:.0%} less surprising than new text"
+    share = n["generalization_gap_share"]
+    less = f"finds its training text {abs(share):.0%} {'more' if share < 0 else 'less'} surprising than new text"
     if found.low("generalization_gap_share") > HALF:
         evidence.append(less)
     if evidence:
@@ -323,4 +324,7 @@ def _verdict(found: _Findings) -> tuple[bool, bool, str]:
             f"The model has not learned enough to tell: its loss on new text, {loss:.2f} nats per token, does not beat "
             f"a bigram model's {bigram:.2f}."
         )  # fmt: skip
-    return False, True, f"Not learned by heart: the model continues {rates}, and {less}."
+    headline = "Not learned by heart"
+    if found.low("generalization_gap_share") > 0:
+        headline += " word for word, but it knows its training text better than new text"
+    return False, True, f"{headline}: the model continues {rates}, and {less}."

@@ -84,10 +84,9 @@ def outlook(num_tokens: int, num_bytes: int, parameters: int, epochs: float | No
             f"the text has {data / capacity:.1f} times the bits that the model can hold, so it cannot be learned by "
             f"heart, and up to {FREE_EPOCHS:.0f} epochs teach nearly as much as new text would."
         )
-    elif expect == "not by heart":
-        said += f"with {epochs:g} epochs little of it is learned by heart (all of it within about {needed:.0f})."
-    elif expect == "in part":
-        said += f"with {epochs:g} epochs parts of it are learned by heart (all of it within about {needed:.0f})."
+    elif epochs is not None and expect != "by heart":
+        what = "little of it is" if expect == "not by heart" else "parts of it are"
+        said += f"with {round(epochs, 1):g} epochs {what} learned by heart (all of it within about {needed:.0f})."
     else:
         said += f"this will be learned by heart within about {needed:.0f} epochs."
     seen = effective_tokens(num_tokens, math.inf if epochs is None else epochs)

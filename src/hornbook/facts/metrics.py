@@ -64,7 +64,7 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
      "e^logit of the token that came, over the sum of e^logit of all tokens: between 0 and 1."),
     ("log_probability", "nats", "higher", "Natural logarithm of that probability; zero would be certainty."),
     ("rank", "", "lower",
-     "Place of the token that came among all tokens by probability; 1 was the model's first guess."),
+     "Place of the token that came among all tokens by probability, 1 the first guess; equal ones share the mean."),
     ("entropy_nats", "nats", None, "Surprise the model itself expected before the token came."),
     # Counts.
     ("num_tokens", "tokens", None, "Scored tokens."),

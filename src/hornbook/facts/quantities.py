@@ -67,6 +67,23 @@ def format_count(number: float) -> str:
     return f"{number:.3g}"
 
 
+def format_number(number: float) -> str:
+    """Four significant digits, never in powers of ten.
+
+    >>> format_number(43987.2), format_number(9.5), format_number(108400.0)
+    ('43,990', '9.5', '108,400')
+    """
+    return f"{float(f'{number:.4g}'):,.15g}"
+
+
+def counted(number: int, what: str) -> str:
+    """
+    >>> counted(1, "step"), counted(1200, "step")
+    ('1 step', '1,200 steps')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def format_duration(seconds: float) -> str:
     """The two largest units that say something.
 

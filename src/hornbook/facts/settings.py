@@ -6,10 +6,11 @@ Settings: below them, functions take plain arguments.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import tomli_w
@@ -182,6 +183,21 @@ def fields() -> Iterator[Field]:
             yield Field(f"{section}.{info.name}", kind, bool(alternatives), default, metas[-1].description)
 
 
+_PLAIN = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+
+
+def expected(message: str, kind: Any = None) -> str:
+    """What msgspec says of a wrong value, in plain words and with the allowed ones.
+
+    >>> expected("Expected `int | null`, got `str`"), expected("Invalid enum value 'sgd'", Literal["adamw", "muon"])
+    ('expected a whole number, got text', "expected adamw or muon, not 'sgd'")
+    """
+    if get_origin(kind) is Literal and (wrong := re.fullmatch(r"Invalid enum value (.*)", message)):
+        return f"expected {' or '.join(get_args(kind))}, not {wrong[1]}"
+    plain = message[:1].lower() + message[1:].replace("`", "").replace(" | null", "")
+    return re.sub(r"\b(int|float|bool|str)\b", lambda word: _PLAIN[word[0]], plain)
+
+
 def from_table(table: Mapping[str, Any], *, source: str) -> Settings:
     """Settings from nested tables; raises InputError naming the unknown or wrong key, its place and the nearest."""
     sections = get_type_hints(Settings)
@@ -197,8 +213,10 @@ def from_table(table: Mapping[str, Any], *, source: str) -> Settings:
     try:
         return msgspec.convert(table, Settings)
     except msgspec.ValidationError as error:
-        message = str(error).replace(" - at `$.", " at ").replace("`$.", "").rstrip("`")
-        raise InputError(f"{source}: {message[0].lower()}{message[1:].replace('`', '')}.") from None
+        message, _, place = str(error).partition(" - at `$.")
+        name = place.rstrip("`")
+        kinds = [field.type for field in fields() if field.name == name]
+        raise InputError(f"{source}: {expected(message, *kinds)}{place and f' at {name}'}.") from None
 
 
 def read_table(path: Path) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _package() -> Any:
     try:
         import gguf
     except ImportError:
-        raise InputError('GGUF files need the gguf package: pip install "hornbook[gguf]".') from None
+        raise InputError('GGUF files need the gguf package: pip install ".[gguf]" in the checkout.') from None
     return gguf
 
 

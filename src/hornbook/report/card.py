@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hornbook.facts.quantities import perplexity_text
+from hornbook.facts.quantities import counted, perplexity_text
 from hornbook.records.result import Report
 
 _USE = {
@@ -48,6 +48,7 @@ def _numbers(report: Report | None) -> list[str]:
         table.append(f"| {title} | {value} {unit}".rstrip() + f" | {between} |")
     for key, each in report.extra.get("baselines", {}).items():
         table.append(f"| loss of a {key} model, for comparison | {each['loss_nats_per_token']:.4f} nats per token | |")
-    said = f"Scored: {report.num_tokens:,} tokens, {report.num_bytes:,} bytes, {len(report.documents):,} documents."
+    documents = counted(len(report.documents), "document")
+    said = f"Scored: {report.num_tokens:,} tokens, {report.num_bytes:,} bytes, {documents}."
     how = "Convention: " + "; ".join(f"{key} {text}" for key, text in report.conventions.items()) + "."
     return [*table, "", said, how, *([f"Intervals: {report.interval_method}."] if report.interval_method else [])]

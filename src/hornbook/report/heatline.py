@@ -126,7 +126,7 @@ def _six(tokens: Sequence[Row], scale: float, *, wide: bool) -> Any:
             continue
         row = [
             _token(token, scale), signed(token["logit"], 2), probability_text(token["probability"]),
-            signed(token["log_probability"]), _bar(token["nats"], scale), f"{token['rank']:,}",
+            signed(token["log_probability"]), _bar(token["nats"], scale), f"{token['rank']:,g}",
             signed(token["entropy_nats"], 2), signed(token["surplus_nats"], 2),
         ]  # fmt: skip
         best = "  ".join(f"{_visible(o['text'])} {o['probability']:.2f}" for o in token["alternatives"][:4])
@@ -143,7 +143,7 @@ def _two(a: Sequence[Row], b: Sequence[Row], scale: float) -> Any:
         for token in (one, other):
             known = token["nats"] is not None
             row += (
-                [signed(token["nats"], 2), f"{token['rank']:,}", _bar(token["nats"], scale, 6)] if known else ["–"] * 3
+                [signed(token["nats"], 2), f"{token['rank']:,g}", _bar(token["nats"], scale, 6)] if known else ["–"] * 3
             )
         rows.append([*row, f"{other['nats'] - one['nats']:+.2f}" if one["nats"] is not None else "–"])
     return _table(columns, rows)

@@ -123,7 +123,7 @@ def _tip(item: Row) -> str:
     facts = [("surprise", f"{item['nats']:.3f} nats")]
     if item.get("entropy_nats") is not None:
         facts.append(("expected", f"{item['entropy_nats']:.3f} nats"))
-    facts += [("probability", probability_text(item["probability"])), ("rank", f"{item['rank']:,}")]
+    facts += [("probability", probability_text(item["probability"])), ("rank", f"{item['rank']:,g}")]
     facts.append(("id", str(item["id"])))
     if item.get("own_logit_gradient") is not None:
         facts.append(("d loss / d logit", f"{item['own_logit_gradient']:+.2e}"))
@@ -154,7 +154,7 @@ def _token_row(item: Row, scale: float) -> str:
         signed(item["logit"], 2),
         probability_text(item["probability"]),
         signed(item["log_probability"], 2),
-        f"{item['rank']:,}",
+        f"{item['rank']:,g}",
     )
     return f"<tr><td>{token}</td>{''.join(f'<td>{number}</td>' for number in numbers)}</tr>\n"
 
@@ -192,7 +192,7 @@ def _difference(views: Sequence[Row]) -> str:
     for one, other in zip(a, b, strict=True):
         change = 0.0 if one["nats"] is None or other["nats"] is None else other["nats"] - one["nats"]
         side = "better" if change < 0 else "worse"
-        tip = f"{change:+.3f} nats, rank {one['rank']} to {other['rank']}" if change else "no difference"
+        tip = f"{change:+.3f} nats, rank {one['rank']:,g} to {other['rank']:,g}" if change else "no difference"
         text = escape(str(one["text"]).replace("\n", "↵\n"))
         tokens += f'<bdi class="token {side}" style="--n:{min(1.0, abs(change) / 4):.3f}" title="{tip}">{text}</bdi>'
     return (

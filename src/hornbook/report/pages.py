@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hornbook.facts.quantities import format_bytes, format_count, format_duration, perplexity_text
+from hornbook.facts.quantities import counted, format_bytes, format_count, format_duration, perplexity_text
 from hornbook.report.curves import Evaluation, Rows, evaluations
 from hornbook.report.heatmap import six_steps
 from hornbook.report.html import escape, page
@@ -115,7 +115,7 @@ def _interval(summary: Row, name: str, form: str) -> str:
 def _cost(summary: Row) -> str:
     parts = []
     if summary.get("step") is not None:
-        parts.append(f"{summary['step']:,} steps")
+        parts.append(counted(summary["step"], "step"))
     if summary.get("epoch") is not None:
         parts.append(f"the text read {summary['epoch']:.1f} times")
     if summary.get("tokens_per_second") is not None:

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hornbook.facts.quantities import format_bytes, format_count, format_duration, format_usd, perplexity_text
+from hornbook.facts.quantities import (
+    counted,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_number,
+    format_usd,
+    perplexity_text,
+)
 from hornbook.records.result import Report
+
+FEW_WORDS = 1e9  # a perplexity per word beyond it is that of a script without spaces, which has hardly any words
+FEW_TOKENS = 100  # so many have to be scored for their loss to be shown apart
 
 
 def _table(rows: Sequence[tuple[str, str, str]], title: str) -> None:
@@ -22,17 +33,18 @@ def _table(rows: Sequence[tuple[str, str, str]], title: str) -> None:
     Console(highlight=False, soft_wrap=True).print(table)
 
 
-def _between(pair: Sequence[float] | None, form: str = "{:.3f}") -> str:
-    return "" if not pair else f"95 % {form.format(pair[0])} to {form.format(pair[1])}"
+def _between(pair: Sequence[float] | None, form: Callable[[float], str] = "{:.3f}".format) -> str:
+    return "" if not pair else f"95 % {form(pair[0])} to {form(pair[1])}"
 
 
 def _surprise_rows(numbers: Mapping[str, Any], loss: str = "loss_nats_per_token") -> list[tuple[str, str, str]]:
     rows = [
-        ("loss", f"{numbers[loss]:.4f}", f"nats per token  {_between(numbers.get(f'{loss}_interval_95'), '{:.4f}')}"),
+        ("loss", f"{numbers[loss]:.4f}",
+         f"nats per token  {_between(numbers.get(f'{loss}_interval_95'), '{:.4f}'.format)}"),
         ("perplexity", perplexity_text(numbers[loss]),
-         f"tokens it hesitates between  {_between(numbers.get('perplexity_interval_95'), '{:.4g}')}"),
+         f"tokens it hesitates between  {_between(numbers.get('perplexity_interval_95'), format_number)}"),
         ("bits per byte", f"{numbers['bits_per_byte']:.4f}",
-         f"comparable across tokenizers  {_between(numbers.get('bits_per_byte_interval_95'), '{:.4f}')}"),
+         f"comparable across tokenizers  {_between(numbers.get('bits_per_byte_interval_95'), '{:.4f}'.format)}"),
     ]  # fmt: skip
     return [(name, value, note.rstrip()) for name, value, note in rows]
 
@@ -97,11 +109,15 @@ def print_report(report: Report) -> None:
     numbers = report.to_dict()
     rows = _surprise_rows(numbers)
     rows.append(
-        ("scored", f"{report.num_tokens:,}", f"tokens, {report.num_bytes:,} bytes, {len(report.documents)} documents")
+        (
+            "scored",
+            f"{report.num_tokens:,}",
+            f"tokens, {report.num_bytes:,} bytes, {counted(len(report.documents), 'document')}",
+        )
     )
-    if report.perplexity_per_word is not None:
+    if report.perplexity_per_word is not None and report.perplexity_per_word < FEW_WORDS:
         note = f"perplexity; {report.bits_per_character:.4f} bits per character"
-        rows.append(("per word", f"{report.perplexity_per_word:,.4g}", note))
+        rows.append(("per word", format_number(report.perplexity_per_word), note))
     if report.end_nats_per_document is not None:
         rows.append(("end of document", f"{report.end_nats_per_document:.3f}", "nats each, in no other sum"))
     _table(rows, f"{report.model} on {report.text}")
@@ -113,7 +129,7 @@ def print_report(report: Report) -> None:
     print_answers(report.extra)
     _by_position(report.extra.get("by_position", []))
     sources = [
-        (name, f"{each['bits_per_byte']:.4f}", f"bits per byte, {each['num_documents']:,} documents")
+        (name, f"{each['bits_per_byte']:.4f}", f"bits per byte, {counted(each['num_documents'], 'document')}")
         for name, each in report.extra.get("by_source", {}).items()
         if each["bits_per_byte"] is not None
     ]
@@ -129,6 +145,7 @@ def print_report(report: Report) -> None:
 
 def _by_position(rows: Sequence[Mapping[str, Any]]) -> None:
     """The loss of tokens that could see so many before them: it falls as long as context helps."""
+    rows = [row for row in rows if row["num_tokens"] >= FEW_TOKENS]
     most = max((row["loss_nats_per_token"] for row in rows), default=0.0)
     lines = []
     for row in rows:
@@ -173,7 +190,7 @@ def print_answers(result: Mapping[str, Any]) -> None:
             for name, value in numbers.items()
             if isinstance(value, float)
         ]
-        _table(rows, f"{task}: {numbers['num_questions']:,} questions")
+        _table(rows, f"{task}: {counted(numbers['num_questions'], 'question')}")
     if "calibration" in result:
         numbers = result["calibration"]
         rows = [
@@ -192,7 +209,7 @@ def print_answers(result: Mapping[str, Any]) -> None:
 def print_comparison(result: Mapping[str, Any]) -> None:
     """The verdict, what it rests on, and in what the two differ."""
     rows = [(side.upper(), f"{result[side]['bits_per_byte']:.4f}", result[side]["model"]) for side in ("a", "b")]
-    interval = _between(result["difference_bits_per_byte_interval_95"], "{:+.4f}")
+    interval = _between(result["difference_bits_per_byte_interval_95"], "{:+.4f}".format)
     rows.append(("B − A", f"{result['difference_bits_per_byte']:+.4f}", f"bits per byte  {interval}".rstrip()))
     _table(rows, f"bits per byte of {result['text']}")
     print(result["verdict"])
@@ -208,7 +225,7 @@ def print_prepared(manifest: Mapping[str, Any]) -> None:
     for side, counts in manifest["parts"].items():
         rows.append(
             (side, f"{counts['num_tokens']:,}",
-             f"tokens, {counts['num_documents']:,} documents, {counts['num_bytes']:,} bytes")
+             f"tokens, {counted(counts['num_documents'], 'document')}, {counts['num_bytes']:,} bytes")
         )  # fmt: skip
     _table(
         rows, f"{manifest['prepared']}: {manifest['tokenizer']['kind']}, {manifest['tokenizer']['vocabulary']:,} ids"
@@ -221,7 +238,7 @@ def print_prepared(manifest: Mapping[str, Any]) -> None:
             print(sentence)
         _table(_copied_rows(checkup), "")
     if manifest["report"].get("left_out_documents"):
-        print(f"--dedup left out {manifest['report']['left_out_documents']:,} training documents.")
+        print(f"--dedup left out {counted(manifest['report']['left_out_documents'], 'training document')}.")
     for sentence in manifest.get("outlook", {}).get("sentences", []):
         print(sentence)
 
@@ -261,7 +278,7 @@ def print_memorization(found: Mapping[str, Any]) -> None:
         ("gap", f"{found['generalization_gap_bits_per_byte']:.3f}",
          f"bits per byte  {_between(found.get('generalization_gap_bits_per_byte_interval_95'))}".rstrip()),
         ("told apart by loss", f"{found['membership_auc']:.2f}", "of pairs; 0.5 is chance  "
-         + _between(found.get("membership_auc_interval_95"), "{:.2f}")),
+         + _between(found.get("membership_auc_interval_95"), "{:.2f}".format)),
         ("memorized", f"{found['memorized_bits']:,.0f}", f"bits of about {found['capacity_bits']:,.0f} it can hold"),
         *((f"canary planted {row['repetitions']} times", f"{row['exposure_bits']:.1f}",
            f"bits of exposure; {row['largest_possible_bits']:.1f} at most") for row in found["canaries"]),

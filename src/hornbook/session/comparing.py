@@ -31,7 +31,14 @@ def compare(
         if not texts and each.run is None:
             raise InputError(f"name a text with --on: {each.name} is no run, so it has no validation side of its own.")
     reports = [score_text(each, texts, text_settings, progress=progress) for each in opened]
-    result = compare_reports(*reports)
+    try:
+        result = compare_reports(*reports)
+    except InputError:
+        if texts:
+            raise
+        raise InputError(
+            f"{opened[0].name} and {opened[1].name}: their validation texts differ: name a text with --on."
+        ) from None
     return {"text": reports[0].text, **result, "differing_settings": differing_settings(*opened)}
 
 

