@@ -173,6 +173,7 @@ def test_validation_text_that_stands_in_the_training_text_is_named_before_the_ta
     low = Course(shape=SHAPE, train_losses=losses, validation_tokens=[900], validation_losses=[0.2], unigram_nats=3.0)
     (sentence,) = faults(low).values()
     assert "not shifted by one" in sentence
-    (sentence,) = faults(msgspec.structs.replace(low, leaked_share=0.6)).values()
+    ((name, sentence),) = faults(msgspec.structs.replace(low, leaked_share=0.6)).items()
+    assert name == "validation text seen"
     assert "60% of the validation text" in sentence
     assert "shifted" not in sentence

@@ -107,18 +107,29 @@ def _start(c: Course) -> str | None:
     )
 
 
-def _targets(c: Course) -> str | None:
+def _too_low(c: Course) -> str | None:
     if not c.validation_losses or c.unigram_nats is None or not c.fresh or len(c.train_losses) < 10:
         return None
     if max(c.validation_losses[-1], c.train_losses[-1]) > COPIED * c.unigram_nats:
         return None
-    low = f"the validation loss is {c.validation_losses[-1]:.2f} nats per token, lower than any model of unseen text: "
-    if c.leaked_share >= LEAKED:
-        return f"{low}{c.leaked_share:.0%} of the validation text stands in the training text too, so it was seen."
+    return f"the validation loss is {c.validation_losses[-1]:.2f} nats per token, lower than any model of unseen text:"
+
+
+def _targets(c: Course) -> str | None:
+    low = _too_low(c)
+    if low is None or c.leaked_share >= LEAKED:
+        return None
     return (
-        f"{low}the targets are not shifted by one, so that the model sees the answer (or the validation text was "
+        f"{low} the targets are not shifted by one, so that the model sees the answer (or the validation text was "
         "trained on)."
     )
+
+
+def _leaked(c: Course) -> str | None:
+    low = _too_low(c)
+    if low is None or c.leaked_share < LEAKED:
+        return None
+    return f"{low} {c.leaked_share:.0%} of the validation text stands in the training text too, so it was seen."
 
 
 def _tokenizer(c: Course) -> str | None:
@@ -212,6 +223,7 @@ def _frozen(c: Course) -> str | None:
 
 
 _RULES = {
-    "first loss": _start, "targets not shifted": _targets, "wrong tokenizer": _tokenizer, "shuffled labels": _shuffled,
+    "first loss": _start, "targets not shifted": _targets, "validation text seen": _leaked,
+    "wrong tokenizer": _tokenizer, "shuffled labels": _shuffled,
     "learning rate": _rate, "no warm-up": _warmup, "diverges": _diverged, "frozen layer": _frozen,
 }  # fmt: skip
