@@ -131,7 +131,7 @@ def test_a_field_that_is_not_there_names_those_that_are(run, tmp_path):
         (("train", "text.txt", "--model.heads", "5", "--model.width", "32", "--steps", "1"), "not divisible"),
         (("train", "text.txt", "--model.preset", "gtp2", "--steps", "1"), '"gpt2"'),
         (("generate", "absent", "x"), "no run or model absent"),
-        (("evaluate", "./absent/model"), "no run or model ./absent/model"),
+        (("evaluate", "runs/absent"), "no run or model runs/absent"),
         (("generate",), "MODEL"),
         (("evaluate", "text.txt", "text.txt"), "not a model"),
         (("runs", "absent"), "absent"),

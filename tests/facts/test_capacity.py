@@ -45,3 +45,7 @@ def test_each_sentence_says_the_numbers(epochs, parameters):
     assert "\n" not in expected.sentence
     if expected.by_heart_epochs is not None:
         assert f"{expected.by_heart_epochs:.0f}" in expected.sentence
+
+
+def test_epochs_are_said_with_one_digit():
+    assert "with 7.6 epochs" in outlook(5145, 20479, 124_000_000, 7.58331).sentence

@@ -57,7 +57,7 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
         from hornbook.text.gguf import load_gguf_tokenizer
 
         return Opened(str(path), load_gguf(path).to(device()), load_gguf_tokenizer(path))
-    if not path.exists() and (path.parent.is_dir() or str(name).startswith((".", "/", "~"))):
+    if not path.exists() and (path.parent.is_dir() or str(name).startswith((".", "/", "~", "runs/"))):
         known = _runs(path.parent) or _runs(Path("runs"))
         near = suggestion(str(path), known) or (f" (the newest run is {known[0]})" if known else "")
         raise InputError(f"there is no run or model {name}{near}.")
