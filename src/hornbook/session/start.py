@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Prepared
+from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Part, Prepared
 from hornbook.evaluation.baselines import baselines
 from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
 from hornbook.facts.capacity import outlook
@@ -24,7 +24,7 @@ from hornbook.facts.settings import LENGTHS, Settings, from_table, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.planning.budget import Range
-from hornbook.planning.choose import SHAPE, Data, Machine, choose, fill_steps, given_length, shape_of, steps_of
+from hornbook.planning.choose import SHAPE, Choice, Data, Machine, choose, fill_steps, given_length, shape_of, steps_of
 from hornbook.planning.expect import small_run_bits
 from hornbook.planning.pace import Pace
 from hornbook.planning.plan import brief
@@ -88,16 +88,7 @@ def fresh(
         data, held.num_tokens, int(held.documents[:, NUM_BYTES].sum()),
         float(np.median(part.documents[:, NUM_TOKENS])), [],
     )  # fmt: skip
-    pace = None
-    if settings.train.steps is None:
-        pace = measure(settings, shape, part, on)
-        settings = settle(choice, pace, time.monotonic() - started, reading.validation_tokens)
-        assert settings.train.steps is not None
-        view.note(f"  {settings.train.steps:,} steps of {format_duration(pace.step)} fit the time")
-        if settings.train.steps < FEW_STEPS:
-            view.note("  warning: these are too few to learn from; is the machine busy, or the model large?")
-    else:
-        fill_steps(settings, settings.train.steps)
+    settings, pace = _settled(choice, part, on, view, started, reading.validation_tokens)
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
@@ -119,6 +110,22 @@ def fresh(
         return replace(start, plan=plan)
     plan(pace)
     return start
+
+
+def _settled(
+    choice: Choice, text: Part, on: torch.device, view: View, started: float, validation_tokens: int
+) -> tuple[Settings, Pace | None]:
+    """The settings with their number of steps, and the pace that a time budget had to know first."""
+    if choice.settings.train.steps is not None:
+        fill_steps(choice.settings, choice.settings.train.steps)
+        return choice.settings, None
+    pace = measure(choice.settings, choice.shape, text, on)
+    settings = settle(choice, pace, time.monotonic() - started, validation_tokens)
+    assert settings.train.steps is not None
+    view.note(f"  {settings.train.steps:,} steps of {format_duration(pace.step)} fit the time")
+    if settings.train.steps < FEW_STEPS:
+        view.note("  warning: these are too few to learn from; is the machine busy, or the model large?")
+    return settings, pace
 
 
 def _plan(start: Start, reading: Reading, view: View, spent: float, pace: Pace | None) -> None:
