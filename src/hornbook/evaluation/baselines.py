@@ -19,7 +19,7 @@ from hornbook.evaluation.corpus import Conventions, EncodedDocument
 Ids = NDArray[np.int64]
 
 ORDER = 5
-MOST_TOKENS = 2**24  # of a longer training text, evenly spread stretches are counted
+MOST_TOKENS = 2**22  # of a longer training text, evenly spread stretches are counted
 _STRETCH_TOKENS = 2**16
 
 
@@ -84,13 +84,9 @@ def training_stream(part: Part) -> Ids:
 def baselines(
     part: Part, documents: Sequence[EncodedDocument], how: Conventions, vocabulary: int
 ) -> dict[str, dict[str, Any]]:
-    """Loss and bits per byte of each baseline on the tokens that `evaluate` scores.
-
-    The order falls from 5 to 3 as the counted text grows to 16 million tokens, so that the counts fit into memory.
-    """
+    """Loss and bits per byte of each baseline on the tokens that `evaluate` scores."""
     stream = training_stream(part)
-    order = ORDER - (len(stream) > 2**22) - (len(stream) > 2**23)
-    levels = count_ngrams(stream, vocabulary, order)
+    levels = count_ngrams(stream, vocabulary)
     order = len(levels)
     before = [] if how.beginning is None else [how.beginning]
     sums: list[list[float]] = [[] for _ in range(order + 1)]

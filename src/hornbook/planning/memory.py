@@ -19,9 +19,9 @@ GPU_PROCESS_BYTES = 500 * 2**20  # context and kernels of a driver
 # parameters), the peak resident size exceeds what is allocated by 0.4 to 0.8 of the activations.
 CPU_FRAGMENTATION = 0.6
 # Counting models are made beside the model (`evaluation.baselines`): bytes per token of the training text at their
-# peak, by the order that a text of so many tokens is counted to; measured on English, 12 MB in BPE and 1 MB in bytes.
-COUNTED_TO = ((2**22, 115), (2**23, 92), (2**24, 76))
-COUNTED_IN_CHARACTERS, FEW_IDS = 70, 512
+# peak, measured on English, 12 MB in BPE and 1 MB in bytes; fewer where a vocabulary has few ids.
+COUNTED_TOKENS = 2**22
+COUNTED_IN_WORDS, COUNTED_IN_CHARACTERS, FEW_IDS = 115, 70, 512
 GPU_MARGIN = 0.05  # rounding and fragmentation of torch's caching allocator, of everything
 
 
@@ -74,12 +74,11 @@ def saved_numbers(shape: GPTShape, *, fused_norms: bool = False) -> int:
 def counting_bytes(train_tokens: int, vocabulary: int) -> int:
     """The most that counting the n-grams of a training text holds, beside the text.
 
-    >>> round(counting_bytes(3_150_000, 2368) / 2**20), counting_bytes(10**12, 50257) == counting_bytes(2**24, 50257)
+    >>> round(counting_bytes(3_150_000, 2368) / 2**20), counting_bytes(10**12, 50257) == counting_bytes(2**22, 50257)
     (345, True)
     """
-    tokens = min(train_tokens, COUNTED_TO[-1][0])
-    each = next(each for most, each in COUNTED_TO if tokens <= most)
-    return tokens * (min(each, COUNTED_IN_CHARACTERS) if vocabulary < FEW_IDS else each)
+    each = COUNTED_IN_CHARACTERS if vocabulary < FEW_IDS else COUNTED_IN_WORDS
+    return min(train_tokens, COUNTED_TOKENS) * each
 
 
 def memory(
