@@ -85,6 +85,7 @@ def baselines(
     part: Part, documents: Sequence[EncodedDocument], how: Conventions, vocabulary: int
 ) -> dict[str, dict[str, Any]]:
     """Loss and bits per byte of each baseline on the tokens that `evaluate` scores."""
+    stream = training_stream(part)
     levels = count_ngrams(stream, vocabulary)
     order = len(levels)
     before = [] if how.beginning is None else [how.beginning]
