@@ -249,7 +249,7 @@ def test_a_damaged_header_gives_a_sentence_and_never_hangs(headed, data):
 
 def test_a_missing_package_is_a_sentence(monkeypatch, whole):
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
-    with pytest.raises(InputError, match=r'pip install "hornbook\[gguf\]"'):
+    with pytest.raises(InputError, match=r'pip install "\.\[gguf\]"'):
         read_gguf(whole)
 
 

@@ -76,7 +76,7 @@ def _print_completion(parser: argparse.ArgumentParser, shell: str) -> None:
     try:
         import shtab
     except ModuleNotFoundError:
-        raise InputError('completion needs the package shtab: pip install "hornbook[completion]".') from None
+        raise InputError('completion needs the package shtab: pip install ".[completion]".') from None
     print(shtab.complete(parser, shell=shell))
 
 
