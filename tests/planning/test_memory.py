@@ -1,12 +1,11 @@
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hornbook.facts.shape import GPTShape
 from hornbook.planning import memory as planning
 from hornbook.planning.memory import largest_microbatch, memory, saved_numbers
-
-torch = pytest.importorskip("torch")
 
 SHAPES = [
     GPTShape(family="qwen3", layers=3, width=64, heads=2, context=32, vocabulary=97),

@@ -6,11 +6,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 
 from hornbook.facts.shape import GPTShape
 from hornbook.planning.rails import Course, faults, start_range, unigram_nats
-
-torch = pytest.importorskip("torch")
 
 VOCABULARY, CONTEXT, BATCH, STEPS, RATE = 32, 32, 16, 140, 3e-3
 

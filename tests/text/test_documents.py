@@ -356,7 +356,7 @@ def test_replaced_bytes_are_counted(tmp_path_factory, data, chunk):
 
 
 def test_parquet_rows(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
+    pyarrow = pytest.importorskip("pyarrow", reason="reading Parquet needs the extra parquet")
     from pyarrow import parquet
 
     file = tmp_path / "t.parquet"
@@ -383,7 +383,7 @@ def test_parquet_rows(tmp_path):
 
 
 def test_a_row_group_is_read_in_batches(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
+    pyarrow = pytest.importorskip("pyarrow", reason="reading Parquet needs the extra parquet")
     from pyarrow import parquet
 
     file, rows = tmp_path / "t.parquet", [f"row {i}" for i in range(1000)]
@@ -447,7 +447,7 @@ def test_a_line_of_60_megabytes_is_read_in_bounded_memory(tmp_path, name, opened
 
 
 def test_an_enormous_column_in_a_small_parquet_file_is_read_in_bounded_memory(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
+    pyarrow = pytest.importorskip("pyarrow", reason="reading Parquet needs the extra parquet")
     from pyarrow import parquet
 
     parquet.write_table(pyarrow.table({"text": ["word " * 20_000] * 2000}), tmp_path / "t.parquet")  # 200 MB of text

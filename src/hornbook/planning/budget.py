@@ -254,6 +254,6 @@ def budget(
         gpu_hours=hours,
         wall_seconds=None if hours is None else hours.times(3600 / count),
         energy_kwh=None if hours is None or power is None else product(hours, power).times(1e-3),
-        price_usd=None if hours is None or usd_per_hour is None else hours.times(usd_per_hour / count),
+        price_usd=None if hours is None or usd_per_hour is None else hours.times(price(1, count, usd_per_hour)),
         unknown=tuple(unknown),
     )

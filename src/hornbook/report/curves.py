@@ -271,8 +271,9 @@ def _noise(points: list[Evaluation], values: Sequence[float]) -> float | None:
     if len(points) < 4:
         return None
     late = [(math.log1p(point.tokens), value) for point, value in zip(points, values, strict=True)]
-    late = late[max(len(late) > 4, len(late) - max(5, len(late) // 2)) :]  # the fall from fresh weights is no noise
-    squares = []
+    if len(late) > 4:
+        late = late[1:]  # the fall from fresh weights is no noise
+    late, squares = late[-max(5, len(late) // 2) :], []
     for (before, low), (at, value), (after, high) in zip(late, late[1:], late[2:], strict=False):
         weight = (at - before) / (after - before)
         squares.append((value - low * (1 - weight) - high * weight) ** 2 / (1 + weight**2 + (1 - weight) ** 2))

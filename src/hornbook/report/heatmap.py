@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hornbook.facts.metrics import metric
-from hornbook.facts.quantities import perplexity_text, probability_text, signed
+from hornbook.facts.quantities import counted, perplexity_text, probability_text, signed
 from hornbook.report.html import escape, page
 from hornbook.report.weights import weights_section
 
@@ -225,7 +225,7 @@ def greedy_in_words(greedy: Row) -> str:
     return (
         f"{given} keeps to the text for {greedy['num_tokens_before_departure']:,} of {greedy['num_tokens']:,} tokens; "
         f"then it writes {greedy['wrote']!r} instead of {greedy['instead_of']!r}. "
-        f"{greedy['num_tokens_equal']:,} tokens are equal in place."
+        f"Equal in place: {counted(greedy['num_tokens_equal'], 'token')}."
     )
 
 

@@ -61,7 +61,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         (
             "time",
             format_duration(summary["wall_seconds"]),
-            f"in all sessions; {format_count(summary['tokens_per_second'])} tokens/s in "
+            f"the whole run; {format_count(summary['tokens_per_second'])} tokens/s in "
             f"{format_duration(summary['train_seconds'])} of training",
         ),
     ]

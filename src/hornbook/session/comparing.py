@@ -31,15 +31,12 @@ def compare(
         if not texts and each.run is None:
             raise InputError(f"name a text with --on: {each.name} is no run, so it has no validation side of its own.")
     reports = [score_text(each, texts, text_settings, progress=progress) for each in opened]
-    try:
-        result = compare_reports(*reports)
-    except InputError:
-        if texts:
-            raise
+    names = [[row.name for row in report.documents] for report in reports]
+    if not texts and names[0] != names[1]:
         raise InputError(
-            f"{opened[0].name} and {opened[1].name}: their validation texts differ: name a text with --on."
-        ) from None
-    return {"text": reports[0].text, **result, "differing_settings": differing_settings(*opened)}
+            f"the validation texts of {opened[0].name} and {opened[1].name} differ: name a text with --on."
+        )
+    return {"text": reports[0].text, **compare_reports(*reports), "differing_settings": differing_settings(*opened)}
 
 
 def differing_settings(a: Opened, b: Opened) -> dict[str, list[Any]] | None:

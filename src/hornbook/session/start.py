@@ -92,7 +92,10 @@ def fresh(
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
-    view.note(f"  {outlook(data.num_tokens, data.num_bytes, shape.parameters, epochs).sentence}")
+    wrong = plan_of(settings, shape, reading, (1, device_here), pace=None).warnings
+    ahead = outlook(data.num_tokens, data.num_bytes, shape.parameters, epochs).sentence
+    if not any(sentence.startswith(ahead[:-1]) for sentence in wrong):
+        view.note(f"  {ahead}")
     for sentence in prepared.manifest["report"].get("checkup", {}).get("sentences", []):
         view.note(f"  {sentence}")
     facts = environment(threads=torch.get_num_threads(), device=on.type)
@@ -103,7 +106,7 @@ def fresh(
     _record_text(prepared, run)
     initial = opened.model if opened is not None else None
     start = Start(run, settings, shape, prepared, initial, device=device_here)
-    for sentence in plan_of(settings, shape, reading, (1, device_here), pace=None).warnings:
+    for sentence in wrong:
         view.note(f"  warning: {sentence}")
     plan = partial(_plan, start, reading, view, time.monotonic() - started)
     if pace is None and settings.train.steps >= MEASURED_FROM:
