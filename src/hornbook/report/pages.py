@@ -126,7 +126,7 @@ def _cost(summary: Row) -> str:
     if summary.get("price_usd"):
         parts.append(f"{summary['price_usd']:,.2f} USD")
     sentence = ", ".join(parts)
-    return f"The whole run, all its sessions: {sentence}." if sentence else ""
+    return f"{sentence}." if sentence else ""
 
 
 def _curves(words: Sequence[str], loss_svg: str) -> str:
