@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hornbook.data.shards import Part
-from hornbook.evaluation.copying import _counted, _covered
+from hornbook.evaluation.copying import _counted, _covered, _uncovered, copying
 from hornbook.evaluation.memorization import _Findings, _verdict, memorization
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
@@ -236,8 +236,31 @@ def test_pieces_of_the_text_are_counted_once_each():
     """The span 1 2 3 stands twice in the first ten tokens, once in the next ten, and not in the last."""
     ids = [1, 2, 3, 0, 1, 2, 3, 0, 0, 0, 0, 1, 2, 3, 0, 0, 0, 0, 0, 0, 9, 9]
     part = Part([np.array(ids, np.uint16)], np.array([[0, 22, -1, -1, -1]]), ["all"], separator=False)
-    counts, _ = _counted(part, [np.array([7, 1, 2, 3, 7]), np.array([7, 7]), np.array([9, 9])], 2, 10)
+    counts, _, squares = _counted(part, [np.array([7, 1, 2, 3, 7]), np.array([7, 7]), np.array([9, 9])], 2, 10)
     assert counts.tolist() == [6, 0, 2]
+    assert squares == 3**2 + 3**2 + 2**2  # stretches of five tokens: the first, the third, the last
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 20), st.integers(1, 8)), max_size=20))
+def test_tokens_are_covered_once_in_each_group(spans):
+    group, begin, length = (np.array([span[i] for span in spans], np.int64) for i in range(3))
+    new = _uncovered(group, begin, length)
+    assert (new >= 0).all()
+    for one in range(3):
+        covered = {i for g, b, n in spans if g == one for i in range(b, b + n)}
+        assert new[group == one].sum() == len(covered)
+
+
+def test_samples_that_copy_one_passage_do_not_show_on_which_side_it_stands(speeches):
+    """A model of one document writes that document whatever it begins with: with labels drawn, on the side where it is."""
+    pieces, tokenizer = speeches
+    texts = pieces[:16]
+    model = trained(part_of(texts[:1], tokenizer), tokenizer, 200, batch=8)
+    sides = part_of(texts[:8], tokenizer), part_of(texts[8:], tokenizer)
+    found = copying(model, *sides, tokenizer, num_samples=32, sample_tokens=32, generator=np.random.default_rng(0))
+    low, high = found.intervals["excess_copied_share"]
+    assert found.numbers["excess_copied_share"] > 0.5
+    assert low < 0 < high
 
 
 def test_the_verdict_says_when_the_training_text_is_known_better():

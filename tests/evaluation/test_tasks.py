@@ -160,6 +160,7 @@ def test_a_model_that_knows_the_text_finds_the_continuation():
     assert questions == continuation_questions(texts, count=30, seed=1)
     for q in questions:
         assert len({c for _, c in q.choices}) == 4
+        assert all(passage.startswith(" ") for _, passage in q.choices)
         context, true = q.choices[q.gold]
         assert context + true in texts[0]
         assert sum(context + c in texts[0] for _, c in q.choices) == 1

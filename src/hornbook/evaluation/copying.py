@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from hornbook.data.shards import NUM_BYTES, START, Part
 from hornbook.data.spans import Spans, find_spans, longest_matches
 from hornbook.evaluation.corpus import byte_lengths
 from hornbook.evaluation.differences import Floats, Interval, Ints, interval_around, ratio_and_error
+from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS
 from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate_batch
 from hornbook.text.tokenizer import Tokenizer
@@ -40,7 +42,7 @@ def copying(
     there and also stands in the training text; the remaining windows are the control.
     """
     length = min(sample_tokens, model.shape.context)
-    samples = [np.array(ids, np.int64) for ids in _samples(model, train, tokenizer, num_samples, length, generator)]
+    samples = _samples(model, train, validation, num_samples, length, generator)
     human = _human(validation, length, 2 * num_samples, generator)
     shortest = _shortest(validation, tokenizer)
     longest = longest_matches(train, [*samples, *human], shortest)
@@ -58,10 +60,13 @@ def copying(
     # In how many pieces of the training text, each as long as the held-out text, does a token's span stand? Were the
     # labels exchanged, in as many as that ratio times the held-out text has it.
     size, ratio = validation.num_tokens, train.num_tokens / validation.num_tokens
-    in_train, spans = _counted(train, samples, threshold, size)
-    in_validation, _ = _counted(validation, samples, threshold, size)
+    in_train, spans, train_squares = _counted(train, samples, threshold, size)
+    in_validation, _, validation_squares = _counted(validation, samples, threshold, size)
     share = ratio_and_error(copied, sizes, units)
     excess = ratio_and_error(in_train - ratio * in_validation, sizes, units)
+    # Many samples may copy one passage, and it is one draw which side that stands on.
+    drawn = math.sqrt(train_squares + ratio**2 * validation_squares) / sizes.sum()
+    excess = (excess[0], math.hypot(excess[1], drawn), num_samples)
     numbers = {
         "copied_share": share[0],
         "control_copied_share": _mean([_covered(m, threshold) for m in control]),
@@ -79,7 +84,7 @@ class CopyProbe:
     """
 
     def __init__(self, train: Part, validation: Part, tokenizer: Tokenizer, *, sample_tokens: int) -> None:
-        self._train, self._tokenizer = train.first(_PROBE_TOKENS), tokenizer
+        self._train, self._validation = train.first(_PROBE_TOKENS), validation
         self._length = sample_tokens
         shortest = _shortest(validation, tokenizer)
         human = _human(validation, self._length, 128, np.random.default_rng(0))
@@ -87,9 +92,8 @@ class CopyProbe:
 
     def score(self, model: Decoder) -> float:
         """The share of the samples' tokens. Draws from no other randomness."""
-        samples = _samples(model, self._train, self._tokenizer, 8, self._length, np.random.default_rng(0))
-        queries = [np.array(ids, np.int64) for ids in samples]
-        return _mean([_covered(m, self.threshold) for m in longest_matches(self._train, queries, self.threshold)])
+        samples = _samples(model, self._train, self._validation, 8, self._length, np.random.default_rng(0))
+        return _mean([_covered(m, self.threshold) for m in longest_matches(self._train, samples, self.threshold)])
 
 
 def _human(validation: Part, length: int, count: int, generator: np.random.Generator) -> list[Ints]:
@@ -119,16 +123,18 @@ def _num_bytes(part: Part, tokenizer: Tokenizer) -> float:
 
 
 def _samples(
-    model: Decoder, train: Part, tokenizer: Tokenizer, count: int, length: int, generator: np.random.Generator
-) -> list[list[int]]:
-    """Free text: what the model writes at temperature 1 after nothing, or after a document's first token."""
-    first = train.documents[generator.integers(len(train.documents), size=count), START] % train.num_tokens
-    starts = train.take(first, 1).tolist() if tokenizer.beginning is None else [[tokenizer.beginning]] * count
+    model: Decoder, train: Part, validation: Part, count: int, length: int, generator: np.random.Generator
+) -> list[Ints]:
+    """Free text: what the model writes at temperature 1 after one token, drawn from both sides by turns, so that
+    neither is favoured and no sample must begin as a document does."""
+    starts = np.empty((count, 1), np.int64)
+    for i, part in enumerate((train, validation)):
+        starts[i::2] = part.take(generator.integers(part.num_tokens, size=len(starts[i::2])), 1)
     seeds = generator.integers(2**31, size=count).tolist()
     return [
-        ids
+        np.array(ids, np.int64)
         for i in range(0, count, 16)
-        for ids in generate_batch(model, starts[i : i + 16], max_tokens=length, seeds=seeds[i : i + 16])
+        for ids in generate_batch(model, starts[i : i + 16].tolist(), max_tokens=length, seeds=seeds[i : i + 16])
     ]
 
 
@@ -143,20 +149,38 @@ def _mean(masks: Sequence[NDArray[np.bool_]]) -> float:
     return float(np.concatenate(masks).mean())
 
 
-def _counted(part: Part, samples: Sequence[Ints], span: int, size: int) -> tuple[Floats, list[Spans]]:
-    """For each sample, the sum over its tokens of how many pieces of `size` tokens of the part have it in a span."""
-    starts = np.cumsum([0, *map(len, samples)])
+def _counted(part: Part, samples: Sequence[Ints], span: int, size: int) -> tuple[Floats, list[Spans], float]:
+    """For each sample, the sum over its tokens of how many pieces of `size` tokens of the part have it in a span; the
+    spans; and the sum of squares of how many of these tokens stand in each document, or, where the part has few
+    documents, in each stretch as long as a sample.
+    """
+    lengths = np.array([len(s) for s in samples])
     found = list(find_spans(part, samples, span))
-    rows = [np.concatenate(column) for column in zip(*found, strict=True)] if found else [np.empty(0, np.int64)] * 5
-    query, start, length, position, _ = rows
-    counts = np.zeros(starts[-1])
-    for piece in np.unique(position // size):
-        some = position // size == piece
-        edges = np.zeros(starts[-1] + 1, np.int64)
-        np.add.at(edges, starts[query[some]] + start[some], 1)
-        np.add.at(edges, starts[query[some]] + start[some] + length[some], -1)
-        counts += np.cumsum(edges[:-1]) > 0
-    return np.add.reduceat(counts, starts[:-1]), found
+    query, start, length, position, document = (
+        [np.concatenate(column) for column in zip(*found, strict=True)] if found else [np.empty(0, np.int64)] * 5
+    )
+    begin = (np.cumsum(lengths) - lengths)[query] + start
+    counts = np.bincount(query, _uncovered(position // size, begin, length), len(samples))
+    few = len(part.documents) < INTERVAL_DOCUMENTS
+    _, unit = np.unique(position // lengths.max() if few else document, return_inverse=True)
+    stands = np.bincount(unit, _uncovered(unit, begin, length))
+    return counts, found, float((stands**2).sum())
+
+
+def _uncovered(group: Ints, begin: Ints, length: Ints) -> Floats:
+    """How many tokens each span (n,) covers that no span before it does, of those of its group.
+
+    >>> _uncovered(np.array([0, 0, 1]), np.array([0, 2, 2]), np.array([4, 3, 3])).tolist()
+    [4.0, 1.0, 3.0]
+    """
+    room = int((begin + length).max(initial=0))
+    begin = begin + group * room
+    order = np.argsort(begin)
+    ends = np.maximum.accumulate((begin + length)[order])
+    before = np.concatenate([[0], ends[:-1]])[: len(ends)]
+    new = np.empty(len(begin))
+    new[order] = ends - np.maximum(np.minimum(before, ends), begin[order])
+    return new
 
 
 def _longest_copies(train: Part, tokenizer: Tokenizer, found: Sequence[Spans]) -> list[dict[str, Any]]:

@@ -135,9 +135,9 @@ def continuation_questions(
 
     def place() -> tuple[int, int]:
         text = int(generator.choice(len(usable), p=sizes / sizes.sum()))
-        at = int(generator.integers(len(usable[text]) - 2 * length + 1))
-        space = usable[text].find(" ", at, at + length)
-        return text, at if space < 0 else space
+        border = context_characters + int(generator.integers(len(usable[text]) - 2 * length + 1))
+        space = usable[text].find(" ", border, border + length)
+        return text, border if space < 0 else space
 
     questions: list[Question] = []
     while len(questions) < count:
@@ -151,8 +151,8 @@ def continuation_questions(
         else:
             raise InputError("the texts are too short for distractors that do not overlap; give more text.")
         (text, at), gold = places[0], int(generator.integers(choices))
-        context = usable[text][at : at + context_characters].lstrip()
-        passages = [usable[t][s + context_characters : s + length] for t, s in places]
+        context = usable[text][at - context_characters : at].lstrip()
+        passages = [usable[t][s : s + choice_characters] for t, s in places]
         passages[0], passages[gold] = passages[gold], passages[0]
         questions.append(Question(tuple((context, passage) for passage in passages), gold))
     return questions
