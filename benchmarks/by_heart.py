@@ -89,7 +89,7 @@ def heart(text: str) -> dict:
     """200 kB until the probe loss is at most 0.05, and the same model with its labels permuted."""
     text = Path(text).read_text(encoding="utf-8")[:250_000]
     settings = {"model.layers": 3, "model.width": 192, "model.context": 128, "train.batch": 8,
-                "text.tokenizer": "bpe:1024", "text.split": "blocks:0.2", "train.shift_windows": False}  # fmt: skip
+                "text.tokenizer": "bpe:1024", "text.split": "blocks:0.2"}  # fmt: skip
     summary, found = trained("by heart", text, **settings, **{"train.epochs": 40})
     opened = open_model(summary["run"])
     prepared = open_prepared(Path(summary["run"]).parent / next(Path("prepared").glob("by-heart*")))

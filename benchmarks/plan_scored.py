@@ -47,7 +47,7 @@ HEALTHY: list[tuple[str, str, int, int, int, int, int, dict[str, Any]]] = [
     ("books/alice-in-wonderland.txt", "auto", 3, 96, 64, 16, 250, {}),
     ("books/alice-in-wonderland.txt", "bytes", 2, 64, 128, 8, 300, {"optimizer.name": "adamw"}),
     ("books/dorian-gray.txt", "bpe:1024", 4, 96, 64, 32, 150, {"model.family": "gpt2"}),
-    ("books/dorian-gray.txt", "characters", 4, 64, 128, 16, 250, {}),
+    ("books/dorian-gray.txt", "bytes", 4, 64, 128, 16, 250, {}),
     ("books/peter-pan.txt", "auto", 2, 128, 128, 8, 200, {"schedule.kind": "cosine"}),
     ("books/war-and-peace.txt", "bpe:4096", 2, 96, 64, 32, 150, {}),
     ("books/war-and-peace.txt", "bpe:1024", 3, 64, 128, 16, 300, {}),
@@ -219,7 +219,7 @@ def seeded_faults(data: Path) -> list[dict[str, Any]]:
     for fault, (changes, broken) in FAULTS.items():
         for seed in range(5):
             text = data / BOOK.format(("emma", "dorian-gray", "frankenstein", "peter-pan", "wizard-of-oz")[seed])
-            case = (str(text), "characters" if seed % 2 else "bpe:512", 2, 64, 64, 16, 160)
+            case = (str(text), "bytes" if seed % 2 else "bpe:512", 2, 64, 64, 16, 160)
             out = Path(f"fault-{fault.replace(' ', '-')}-{seed}")
             with broken(), contextlib.suppress(hornbook.WorldError):  # a run may diverge beyond repair
                 hornbook.train(str(text), out=out, **(settings(case) | changes | {"train.seed": seed}))

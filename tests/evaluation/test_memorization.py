@@ -252,7 +252,7 @@ def test_tokens_are_covered_once_in_each_group(spans):
 
 
 def test_samples_that_copy_one_passage_do_not_show_on_which_side_it_stands(speeches):
-    """A model of one document writes that document whatever it begins with: with labels drawn, on the side where it is."""
+    """A model of one document writes that document whatever it begins with, and so on the side where that lies."""
     pieces, tokenizer = speeches
     texts = pieces[:16]
     model = trained(part_of(texts[:1], tokenizer), tokenizer, 200, batch=8)
