@@ -42,7 +42,7 @@ HEALTHY: list[tuple[str, str, int, int, int, int, int, dict[str, Any]]] = [
     ("tinyshakespeare.txt", "bytes", 4, 128, 64, 12, 150, {}),
     ("books/emma.txt", "auto", 2, 64, 128, 16, 250, {}),
     ("books/emma.txt", "bpe:512", 3, 128, 64, 16, 200, {"optimizer.name": "adamw"}),
-    ("books/frankenstein.txt", "characters", 3, 96, 128, 8, 250, {"model.family": "gpt2"}),
+    ("books/frankenstein.txt", "bytes", 3, 96, 128, 8, 250, {"model.family": "gpt2"}),
     ("books/frankenstein.txt", "bpe:2048", 2, 128, 64, 32, 150, {}),
     ("books/alice-in-wonderland.txt", "auto", 3, 96, 64, 16, 250, {}),
     ("books/alice-in-wonderland.txt", "bytes", 2, 64, 128, 8, 300, {"optimizer.name": "adamw"}),

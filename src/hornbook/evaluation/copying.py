@@ -160,7 +160,8 @@ def _counted(part: Part, samples: Sequence[Ints], span: int, size: int) -> tuple
         [np.concatenate(column) for column in zip(*found, strict=True)] if found else [np.empty(0, np.int64)] * 5
     )
     begin = (np.cumsum(lengths) - lengths)[query] + start
-    counts = np.bincount(query, _uncovered(position // size, begin, length), len(samples))
+    counts: Floats = np.zeros(len(samples))
+    np.add.at(counts, query, _uncovered(position // size, begin, length))
     few = len(part.documents) < INTERVAL_DOCUMENTS
     _, unit = np.unique(position // lengths.max() if few else document, return_inverse=True)
     stands = np.bincount(unit, _uncovered(unit, begin, length))
