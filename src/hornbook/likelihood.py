@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from hornbook.data.packing import IGNORE
 
 LOGITS_BYTES = 64 * 2**20  # the logits of one chunk stay below this
+CACHED_BYTES = 2 * 2**20  # and those raised to float64 at once below this, so that they stay in a core's cache
 
 
 def token_nats(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
@@ -46,12 +47,13 @@ def head_logits(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, vocabulary:
     For evaluation (no gradient). The head always sees the same number of rows, the last chunk padded with zeros:
     the bits of a matrix product depend on its number of rows, and so the grouping of the input cannot show.
     """
-    rows = min(1024, chunk_rows(vocabulary, bytes_per_logit=8))
+    rows = min(1024, chunk_rows(vocabulary))
+    raised = max(8, CACHED_BYTES // (vocabulary * 8)) if hidden_ND.device.type == "cpu" else rows
     for start in range(0, len(hidden_ND), rows):
         hidden = hidden_ND[start : start + rows]
-        count = len(hidden)
-        hidden = F.pad(hidden, (0, 0, 0, rows - count))
-        yield slice(start, start + count), head(hidden)[:count].double()
+        logits = head(F.pad(hidden, (0, 0, 0, rows - len(hidden))))[: len(hidden)]
+        for first, some in zip(range(0, len(logits), raised), logits.split(raised), strict=True):
+            yield slice(start + first, start + first + len(some)), some.double()
 
 
 def head_nats(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, targets_N: Tensor, vocabulary: int) -> Tensor:
