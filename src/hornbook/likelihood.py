@@ -52,7 +52,8 @@ def head_logits(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, vocabulary:
     for start in range(0, len(hidden_ND), rows):
         hidden = hidden_ND[start : start + rows]
         logits = head(F.pad(hidden, (0, 0, 0, rows - len(hidden))))[: len(hidden)]
-        for first, some in zip(range(0, len(logits), raised), logits.split(raised), strict=True):
+        for first in range(0, len(logits), raised):
+            some = logits[first : first + raised]
             yield slice(start + first, start + first + len(some)), some.double()
 
 
