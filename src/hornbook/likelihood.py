@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from hornbook.data.packing import IGNORE
 
 LOGITS_BYTES = 64 * 2**20  # the logits of one chunk stay below this
-CACHED_BYTES = 2 * 2**20  # and those raised to float64 at once below this, so that they stay in a core's cache
+CACHED_BYTES = 2 * 2**20  # of them, 8 rows or what fits here in float64 are raised at once: they stay in the cache
 
 
 def token_nats(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
