@@ -58,22 +58,25 @@ def test_small_runs_that_were_recorded_end_in_their_band_and_others_get_none() -
     recorded = Path(__file__).parents[2] / "benchmarks" / "results" / "plan_scored.json"
     said = 0
     for row in json.loads(recorded.read_text(encoding="utf-8"))["healthy"]:
-        if row["case"][-1]:  # AdamW or GPT-2: not asked
+        if {"optimizer.name", "model.family"} & row["case"][-1].keys():  # AdamW or GPT-2: not asked
             continue
         train_bytes = row["tokens"] / row["epoch"] * row["bytes_per_token"]
         bits = small_run_bits(
             min(row["levels"].values()), row["num_parameters"], train_bytes, row["tokens"], row["epoch"]
         )
+        if train_bytes < 1e5:
+            assert bits is None
+            continue
         assert bits is not None
         assert bits.contains(row["bits_per_byte"])
         said += 1
-    assert said == 5
+    assert said == 14
 
 
 @pytest.mark.parametrize(
     ("counting_bits", "train_bytes", "tokens", "epochs"),
-    [(1.9, 12e6, 440_000, 0.14), (2.0, 6e5, 30_000, 0.1), (0.1, 6e5, 300_000, 1), (3.4, 2e4, 3e5, 15)],
-    ids=["a part of much text", "few tokens", "text that repeats", "a tiny text"],
+    [(1.9, 1e9, 440_000, 0.002), (2.0, 6e5, 30_000, 0.1), (0.1, 6e5, 300_000, 1), (3.4, 2e4, 3e5, 15)],
+    ids=["a part of very much text", "few tokens", "text that repeats", "a tiny text"],
 )
 def test_outside_of_what_runs_have_shown_a_small_run_is_promised_nothing(
     counting_bits: float, train_bytes: float, tokens: float, epochs: float

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hornbook.evaluation.corpus import Conventions, EncodedDocument, evaluating
-from hornbook.evaluation.inspection import middle_ranks, position_logits
+from hornbook.evaluation.inspection import middle_ranks, over_logits
 from hornbook.model.decoder import Decoder
 from hornbook.text.tokenizer import Tokenizer
 
@@ -29,14 +30,16 @@ def calibration(
     places, and count for `top_accuracy` as if drawn in any order.
     """
     how = how._replace(end=None)
-    columns: list[tuple[np.ndarray, ...]] = []
+
+    def look(targets: Tensor, nats: Tensor, logits: Tensor) -> tuple[np.ndarray, ...]:
+        log_p = logits.log_softmax(-1)
+        entropy = -(log_p.exp() * log_p.clamp_min(-1e4)).sum(-1)
+        rank, tied = middle_ranks(logits, targets)
+        best, guess = log_p.max(-1)
+        return tuple(x.cpu().numpy() for x in (nats, entropy, rank, tied, best.exp(), guess == targets))
+
     with evaluating(model):
-        for _, targets, nats, logits in position_logits(model, documents, how, device):
-            log_p = logits.log_softmax(-1)
-            entropy = -(log_p.exp() * log_p.clamp_min(-1e4)).sum(-1)
-            rank, tied = middle_ranks(logits, targets)
-            best, guess = log_p.max(-1)
-            columns.append(tuple(x.cpu().numpy() for x in (nats, entropy, rank, tied, best.exp(), guess == targets)))
+        columns = [row for _, row in over_logits(model, documents, how, device, look)]
     surprise, entropies, ranks, tied_with, confidence, correct = (np.concatenate(c) for c in zip(*columns, strict=True))
     above = ranks - (tied_with + 1) / 2
     bins = calibration_bins(confidence, correct)

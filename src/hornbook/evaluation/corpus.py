@@ -26,6 +26,7 @@ from hornbook.data.shards import NUM_TOKENS, Part
 from hornbook.evaluation.breakdown import Blocks, Positions, by_source, intervals
 from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS as INTERVAL_DOCUMENTS
 from hornbook.evaluation.windows import windows
+from hornbook.evaluation.workers import in_parallel
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import head_nats
 from hornbook.model.decoder import Decoder
@@ -182,11 +183,17 @@ def groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def hidden_states(
-    model: Decoder, jobs: Iterable[Job], device: torch.device | str
-) -> Iterator[tuple[Sequence[Job], Tensor, Tensor]]:
-    """Compute windows in fixed shapes; yields jobs, their scored positions' hidden states (N, D) and targets (N,)."""
-    device = torch.device(device)
+class Batch(NamedTuple):
+    """Windows that are computed together: `tokens` (B, T) int64, `scored` (N,) places of what is scored among them."""
+
+    jobs: Sequence[Job]
+    tokens: np.ndarray
+    scored: np.ndarray
+    targets: np.ndarray
+
+
+def batches(model: Decoder, jobs: Iterable[Job], device: torch.device) -> Iterator[Batch]:
+    """Windows of all lengths in batches of fixed shapes."""
     by_length: dict[int, list[Job]] = {}
     for job in jobs:
         by_length.setdefault(padded_length(len(job.inputs), model), []).append(job)
@@ -198,9 +205,13 @@ def hidden_states(
             for row, job in enumerate(together):
                 tokens[row, : len(job.inputs)] = job.inputs
                 scored[row, len(job.inputs) - len(job.targets) : len(job.inputs)] = True
-            targets = torch.from_numpy(np.concatenate([job.targets for job in together])).to(device)
-            hidden = model.hidden(torch.from_numpy(tokens).to(device)).flatten(0, 1)
-            yield together, hidden[torch.from_numpy(np.flatnonzero(scored)).to(device)], targets
+            yield Batch(together, tokens, np.flatnonzero(scored), np.concatenate([job.targets for job in together]))
+
+
+def hidden_states(model: Decoder, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The scored positions' hidden states (N, D) and targets (N,)."""
+    hidden = model.hidden(torch.from_numpy(batch.tokens).to(device)).flatten(0, 1)
+    return hidden[torch.from_numpy(batch.scored).to(device)], torch.from_numpy(batch.targets).to(device)
 
 
 def document_jobs(document: EncodedDocument, how: Conventions) -> tuple[np.ndarray, list[Job]]:
@@ -232,11 +243,15 @@ def compute(
     model: Decoder, jobs: Iterable[Job], device: torch.device | str, done: Callable[[int], None] | None = None
 ) -> None:
     """Fill the nats of every job; `done` hears how many were scored in each forward pass."""
+    device = torch.device(device)
+
+    def score(batch: Batch) -> np.ndarray:
+        return head_nats(model.head, *hidden_states(model, batch, device), head_vocabulary(model)).cpu().numpy()
+
     with evaluating(model):
-        for together, hidden, targets in hidden_states(model, jobs, device):
-            nats = head_nats(model.head, hidden, targets, head_vocabulary(model)).cpu().numpy()
+        for batch, nats in in_parallel(score, batches(model, jobs, device), device):
             start = 0
-            for job in together:
+            for job in batch.jobs:
                 job.nats[:] = nats[start : start + len(job.nats)]
                 start += len(job.nats)
             if done is not None:

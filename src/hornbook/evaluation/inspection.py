@@ -6,17 +6,19 @@ The nats come from the same shapes and the same chunks as those of `evaluate`, s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hornbook.evaluation.corpus import (
+    Batch,
     Conventions,
     EncodedDocument,
+    batches,
     conventions,
     document_jobs,
     encode_documents,
@@ -24,12 +26,15 @@ from hornbook.evaluation.corpus import (
     head_vocabulary,
     hidden_states,
 )
+from hornbook.evaluation.workers import in_parallel
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import head_logits, perplexity
 from hornbook.likelihood import token_nats as nats_of_logits
 from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate
 from hornbook.text.tokenizer import Tokenizer
+
+T = TypeVar("T")
 
 _UNSCORED = dict.fromkeys(
     ("logit", "probability", "log_probability", "nats", "rank", "entropy_nats", "surplus_nats", "alternatives")
@@ -83,19 +88,29 @@ class Inspection:
         }
 
 
-def position_logits(
-    model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, device: torch.device | str
-) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor]]:
-    """Yield (targets' indices, targets, nats, logits) in parts: (N,), (N,), (N,) float64, (N, V) float64. An index
-    counts the targets of its own document.
+def over_logits(
+    model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, device: torch.device | str,
+    reduce: Callable[[Tensor, Tensor, Tensor], T],
+) -> Iterator[tuple[np.ndarray, T]]:  # fmt: skip
+    """Yield (targets' indices (N,), reduce(targets, nats, logits)) in parts: (N,), (N,) float64, (N, V) float64. An
+    index counts the targets of its own document.
 
     The logits of a chunk are those from which the nats were made; at most likelihood.LOGITS_BYTES of them at once.
+    `reduce` runs beside others of its kind.
     """
+    device = torch.device(device)
+
+    def look(batch: Batch) -> list[tuple[slice, T]]:
+        hidden, targets = hidden_states(model, batch, device)
+        return [
+            (at, reduce(targets[at], nats_of_logits(logits, targets[at]), logits))
+            for at, logits in head_logits(model.head, hidden, head_vocabulary(model))
+        ]
+
     jobs = [job for document in documents for job in document_jobs(document, how)[1]]
-    for together, hidden, targets in hidden_states(model, jobs, device):
-        indices = np.concatenate([np.arange(job.first, job.first + len(job.targets)) for job in together])
-        for at, logits in head_logits(model.head, hidden, head_vocabulary(model)):
-            yield indices[at], targets[at], nats_of_logits(logits, targets[at]), logits
+    for batch, parts in in_parallel(look, batches(model, jobs, device), device):
+        indices = np.concatenate([np.arange(job.first, job.first + len(job.targets)) for job in batch.jobs])
+        yield from ((indices[at], reduced) for at, reduced in parts)
 
 
 def inspect_text(
@@ -112,8 +127,12 @@ def inspect_text(
         raise InputError("there is no token to score in this text; give a longer one.")
     with evaluating(model):
         items: list[dict[str, Any]] = [{}] * (len(document.tokens) - skipped + (how.end is not None))
-        for indices, targets, nats, logits in position_logits(model, [document], how, device):
-            for index, item in zip(indices.tolist(), _items(tokenizer, targets, nats, logits, top_k), strict=True):
+
+        def look(targets: Tensor, nats: Tensor, logits: Tensor) -> list[dict[str, Any]]:
+            return _items(tokenizer, targets, nats, logits, top_k)
+
+        for indices, some in over_logits(model, [document], how, device, look):
+            for index, item in zip(indices.tolist(), some, strict=True):
                 items[index] = item
         end = items.pop() if how.end is not None else None
         first = [{**_name(tokenizer, int(i)), **_UNSCORED} for i in document.tokens[:skipped]]

@@ -20,6 +20,7 @@ import torch
 
 from hornbook.evaluation.corpus import Progress, beginning_of, evaluating, groups, head_vocabulary
 from hornbook.evaluation.intervals import bootstrap_ratio, wilson
+from hornbook.evaluation.workers import in_parallel
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.likelihood import head_logits, token_nats
 from hornbook.model.decoder import Cache, Decoder
@@ -192,38 +193,51 @@ def encode_request(tokenizer: Tokenizer, context: str, continuation: str, beginn
 
 def score_requests(
     model: Decoder, sets: Sequence[Sequence[Request]], *, device: torch.device | str = "cpu",
-    progress: Progress | None = None, most_tokens: int = 4096,
+    progress: Progress | None = None, most_tokens: int = 2048,
 ) -> list[list[tuple[float, bool]]]:  # fmt: skip
     """(nats, whether every scored token was the most probable one) of each request of each set.
 
-    What the requests of a set share at their beginning is computed once for all of them.
+    What the requests of a set share at their beginning is computed once for all of them; at most about `most_tokens`
+    are computed at once, by each of the workers.
     """
+    device = torch.device(device)
     results = [[(math.nan, False)] * len(requests) for requests in sets]
     by_shared: dict[int, list[int]] = {}
     for index, requests in enumerate(sets):
         by_shared.setdefault(_shared(requests), []).append(index)
+    jobs = [
+        (shared, together)
+        for shared, indices in sorted(by_shared.items(), reverse=True)
+        for together in groups(indices, max(1, most_tokens // max(shared, 64)))
+    ]
+
+    def score(job: tuple[int, Sequence[int]]) -> list[tuple[int, int, tuple[float, bool]]]:
+        shared, together = job
+        beginning = _read(model, [sets[i][0].ids[:shared] for i in together], device) if shared else None
+        # (length after the beginning, row of the beginning, set, choice): equal lengths stand together.
+        waiting = sorted(
+            (len(r.ids) - 1 - shared, row, index, choice)
+            for row, index in enumerate(together)
+            for choice, r in enumerate(sets[index])
+        )
+        scored = []
+        while waiting:
+            # Whole rows, their beginnings included, bound what is held in memory.
+            size = max(1, most_tokens // (shared + waiting[-1][0]))
+            some, waiting = waiting[-size:], waiting[:-size]
+            rest = [sets[index][choice] for _, _, index, choice in some]
+            scores = _score_rest(model, rest, beginning, [row for _, row, _, _ in some], device)
+            scored += [(index, choice, score) for (_, _, index, choice), score in zip(some, scores, strict=True)]
+        return scored
+
     done = 0
     with evaluating(model):
-        for shared, indices in sorted(by_shared.items()):
-            for together in groups(indices, max(1, most_tokens // max(shared, 64))):
-                beginning = _read(model, [sets[i][0].ids[:shared] for i in together], device) if shared else None
-                # (length after the beginning, row of the beginning, set, choice): equal lengths stand together.
-                waiting = sorted(
-                    (len(r.ids) - 1 - shared, row, index, choice)
-                    for row, index in enumerate(together)
-                    for choice, r in enumerate(sets[index])
-                )
-                while waiting:
-                    # Whole rows, their beginnings included, bound what is held in memory.
-                    size = max(1, most_tokens // (shared + waiting[-1][0]))
-                    some, waiting = waiting[-size:], waiting[:-size]
-                    rest = [sets[index][choice] for _, _, index, choice in some]
-                    scores = _score_rest(model, rest, beginning, [row for _, row, _, _ in some], device)
-                    for (_, _, index, choice), score in zip(some, scores, strict=True):
-                        results[index][choice] = score
-                done += len(together)
-                if progress is not None:
-                    progress(done, len(sets))
+        for (_, together), scored in in_parallel(score, jobs, device):
+            for index, choice, both in scored:
+                results[index][choice] = both
+            done += len(together)
+            if progress is not None:
+                progress(done, len(sets))
     return results
 
 

@@ -10,10 +10,9 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import torch
@@ -127,7 +126,7 @@ def gather(
             raise InputError(f"{where}: {theirs} has the size {stored[theirs]}, but its configuration says {size}.")
     weights: dict[str, Tensor] = {}
     for theirs, ours in groups.items():
-        tensor = naming.turn(theirs, read(theirs).to(torch.float32, copy=True))
+        tensor = naming.turn(theirs, read(theirs).to(torch.float32))
         if not tensor.isfinite().all():
             raise InputError(f"{where}: {theirs} holds numbers that are NaN or infinite: the weights are damaged.")
         split = torch.split(tensor, [size[0] for size in ours.values()])
@@ -172,16 +171,15 @@ def read_huggingface(folder: str | Path) -> tuple[GPTShape, dict[str, Tensor]]:
     shape = shape_of(_config(folder), str(folder / "config.json"))
     naming = naming_of(shape)
     embedding = naming.theirs("embedding.weight")
-    with ExitStack() as stack:
-        tensors = _open(folder, embedding.split(".")[0] + ".", stack)
-        if shape.tied and HEAD in tensors:
-            # safetensors' save_model keeps one of two names of a tensor, whichever comes first.
-            head = tensors.pop(HEAD)
-            if not torch.equal(head.read(), tensors.setdefault(embedding, head).read()):
-                tensors[HEAD] = head
-                shape = msgspec.structs.replace(shape, tied=False)
-        stored = {name: tensor.size for name, tensor in tensors.items()}
-        return shape, gather(shape, naming, stored, lambda name: tensors[name].read(), str(folder))
+    tensors = _open(folder, embedding.split(".")[0] + ".")
+    if shape.tied and HEAD in tensors:
+        # safetensors' save_model keeps one of two names of a tensor, whichever comes first.
+        head = tensors.pop(HEAD)
+        if not torch.equal(head.read(), tensors.setdefault(embedding, head).read()):
+            tensors[HEAD] = head
+            shape = msgspec.structs.replace(shape, tied=False)
+    stored = {name: tensor.size for name, tensor in tensors.items()}
+    return shape, gather(shape, naming, stored, lambda name: tensors[name].read(), str(folder))
 
 
 def find_huggingface(name: str | Path) -> Path:
@@ -258,18 +256,22 @@ class _Index(msgspec.Struct):
 
 @dataclass(frozen=True)
 class _Stored:
-    """A tensor in an open safetensors file."""
+    """A tensor in a safetensors file."""
 
-    file: Any
+    path: Path
     name: str
     size: tuple[int, ...]
 
     def read(self) -> Tensor:
-        tensor: Tensor = self.file.get_tensor(self.name)
+        """A copy in memory of its own. The file is mapped anew for each, lest all of it stay in memory to the end."""
+        from safetensors import safe_open
+
+        with safe_open(self.path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(self.name).clone()
         return tensor
 
 
-def _open(folder: Path, prefix: str, stack: ExitStack) -> dict[str, _Stored]:
+def _open(folder: Path, prefix: str) -> dict[str, _Stored]:
     """The tensors of a folder's files by name, none read yet. The prefix of names is added where a file has none.
 
     Raises InputError for a damaged file and for tensors that are not floating-point.
@@ -279,7 +281,9 @@ def _open(folder: Path, prefix: str, stack: ExitStack) -> dict[str, _Stored]:
     tensors: dict[str, _Stored] = {}
     for path in _safetensors_files(folder):
         try:
-            file = stack.enter_context(safe_open(path, framework="pt"))
+            with safe_open(path, framework="pt") as file:
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+                stored = {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
         except (SafetensorError, OSError) as error:
             with path.open("rb") as opened:
                 pointer = opened.read(20).startswith(b"version https://git")
@@ -288,15 +292,14 @@ def _open(folder: Path, prefix: str, stack: ExitStack) -> dict[str, _Stored]:
                 if pointer
                 else f"{path} is damaged or cut off ({error}): copy or download it again."
             ) from None
-        for name in file.keys():  # noqa: SIM118 (not a dict)
-            stored = file.get_slice(name)
+        for name, (kind, size) in stored.items():
             if _BUFFERS.search(name):
                 continue
-            if stored.get_dtype() not in _DTYPES:
-                raise InputError(f"{path}: {name} is stored as {stored.get_dtype()}; read are {', '.join(_DTYPES)}.")
+            if kind not in _DTYPES:
+                raise InputError(f"{path}: {name} is stored as {kind}; read are {', '.join(_DTYPES)}.")
             if name in tensors:
                 raise InputError(f"{path}: {name} is stored in another file too.")
-            tensors[name] = _Stored(file, name, tuple(stored.get_shape()))
+            tensors[name] = _Stored(path, name, size)
     if not any(name.startswith(prefix) for name in tensors):
         tensors = {name if name == HEAD else prefix + name: stored for name, stored in tensors.items()}
     return tensors
