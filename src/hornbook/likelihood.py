@@ -45,21 +45,30 @@ def head_logits(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, vocabulary:
     """Yield (which positions, their logits in float64, (n, V)) in chunks, so that all logits never exist at once.
 
     For evaluation (no gradient). The head always sees the same number of rows, the last chunk padded with zeros:
-    the bits of a matrix product depend on its number of rows, and so the grouping of the input cannot show.
+    the bits of a matrix product depend on its number of rows, and so the grouping of the input cannot show. The
+    logits are overwritten by the next: what is taken from them must be copied.
     """
-    rows = min(1024, chunk_rows(vocabulary))
+    rows = min(1024, 1 << chunk_rows(vocabulary).bit_length() - 1)  # a power of two, as positions mostly come
     raised = max(8, CACHED_BYTES // (vocabulary * 8)) if hidden_ND.device.type == "cpu" else rows
+    # One piece of memory for all: glibc's malloc does not find a freed one again for the next of its size.
+    doubles: Tensor | None = None
     for start in range(0, len(hidden_ND), rows):
         hidden = hidden_ND[start : start + rows]
         logits = head(F.pad(hidden, (0, 0, 0, rows - len(hidden))))[: len(hidden)]
+        if doubles is None:
+            doubles = torch.empty((raised, logits.shape[-1]), dtype=torch.float64, device=logits.device)
         for first in range(0, len(logits), raised):
             some = logits[first : first + raised]
-            yield slice(start + first, start + first + len(some)), some.double()
+            yield slice(start + first, start + first + len(some)), doubles[: len(some)].copy_(some)
+        del logits, some  # before the next are made
 
 
 def head_nats(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, targets_N: Tensor, vocabulary: int) -> Tensor:
     """Nats of each position in float64, (N,), from the chunks of `head_logits`."""
-    return torch.cat([token_nats(logits, targets_N[at]) for at, logits in head_logits(head, hidden_ND, vocabulary)])
+    nats = torch.empty(len(targets_N), dtype=torch.float64, device=hidden_ND.device)
+    for at, logits in head_logits(head, hidden_ND, vocabulary):
+        nats[at] = token_nats(logits, targets_N[at])
+    return nats
 
 
 class _ChunkedHead(torch.autograd.Function):

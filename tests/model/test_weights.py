@@ -83,7 +83,7 @@ def test_transformers_reads_what_is_written_with_the_same_logits_and_text(tmp_pa
     with caplog.at_level(logging.WARNING):
         logging.getLogger("transformers").propagate = True
         again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
-    # GPT2Config() itself names id 50256, before the file's null is read: said once a process, by whichever test is first.
+    # GPT2Config() itself names id 50256 before it reads null: said once a process, by whichever test is first.
     assert [said for said in caplog.messages if "got 50256" not in said] == []
     with torch.no_grad():
         torch.testing.assert_close(ours(TOKENS), again(TOKENS).logits, atol=1e-5, rtol=0)

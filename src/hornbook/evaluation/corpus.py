@@ -26,7 +26,7 @@ from hornbook.data.shards import NUM_TOKENS, Part
 from hornbook.evaluation.breakdown import Blocks, Positions, by_source, intervals
 from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS as INTERVAL_DOCUMENTS
 from hornbook.evaluation.windows import windows
-from hornbook.evaluation.workers import in_parallel
+from hornbook.evaluation.workers import in_parallel, workers_for
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import head_nats
 from hornbook.model.decoder import Decoder
@@ -156,7 +156,7 @@ def forward_rows(length: int, model: Decoder, device: torch.device) -> int:
     Wide models fill the machine with fewer tokens. Rows x length is a multiple of 64, so that no product of matrices
     has a ragged last tile, in which the bits could depend on where a row stands.
     """
-    tokens = min(4096, max(1024, 1 << round(math.log2(2**20 / model.shape.width))))
+    tokens = min(2048, max(1024, 1 << round(math.log2(2**20 / model.shape.width))))
     tokens *= 1 if device.type == "cpu" else 16
     step = 64 // math.gcd(64, length)
     return max(1, tokens // length // step) * step
@@ -249,7 +249,7 @@ def compute(
         return head_nats(model.head, *hidden_states(model, batch, device), head_vocabulary(model)).cpu().numpy()
 
     with evaluating(model):
-        for batch, nats in in_parallel(score, batches(model, jobs, device), device):
+        for batch, nats in in_parallel(score, batches(model, jobs, device), workers_for(model, device)):
             start = 0
             for job in batch.jobs:
                 job.nats[:] = nats[start : start + len(job.nats)]

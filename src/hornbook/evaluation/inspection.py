@@ -26,7 +26,7 @@ from hornbook.evaluation.corpus import (
     head_vocabulary,
     hidden_states,
 )
-from hornbook.evaluation.workers import in_parallel
+from hornbook.evaluation.workers import in_parallel, workers_for
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import head_logits, perplexity
 from hornbook.likelihood import token_nats as nats_of_logits
@@ -108,7 +108,7 @@ def over_logits(
         ]
 
     jobs = [job for document in documents for job in document_jobs(document, how)[1]]
-    for batch, parts in in_parallel(look, batches(model, jobs, device), device):
+    for batch, parts in in_parallel(look, batches(model, jobs, device), workers_for(model, device)):
         indices = np.concatenate([np.arange(job.first, job.first + len(job.targets)) for job in batch.jobs])
         yield from ((indices[at], reduced) for at, reduced in parts)
 

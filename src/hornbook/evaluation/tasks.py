@@ -20,7 +20,7 @@ import torch
 
 from hornbook.evaluation.corpus import Progress, beginning_of, evaluating, groups, head_vocabulary
 from hornbook.evaluation.intervals import bootstrap_ratio, wilson
-from hornbook.evaluation.workers import in_parallel
+from hornbook.evaluation.workers import in_parallel, workers_for
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.likelihood import head_logits, token_nats
 from hornbook.model.decoder import Cache, Decoder
@@ -232,7 +232,7 @@ def score_requests(
 
     done = 0
     with evaluating(model):
-        for (_, together), scored in in_parallel(score, jobs, device):
+        for (_, together), scored in in_parallel(score, jobs, workers_for(model, device)):
             for index, choice, both in scored:
                 results[index][choice] = both
             done += len(together)

@@ -13,18 +13,25 @@ from typing import TypeVar
 
 import torch
 
+from hornbook.model.decoder import Decoder
+
 MOST_WORKERS = 8  # more would wait for the interpreter between the operations of a small model
+WIDE = 512  # features from which on the products are large enough to be spread: 135M at width 576 lost 5 % to workers
 
 T = TypeVar("T")
 Result = TypeVar("Result")
 
 
-def in_parallel(
-    function: Callable[[T], Result], items: Iterable[T], device: torch.device | str
-) -> Iterator[tuple[T, Result]]:
-    """(item, function(item)) in the order of `items`, several computed at once on a CPU, without gradients.
+def workers_for(model: Decoder, device: torch.device | str) -> int:
+    """How many batches of a model to compute at once."""
+    is_many = torch.device(device).type == "cpu" and model.shape.width < WIDE
+    return min(torch.get_num_threads(), MOST_WORKERS) if is_many else 1
 
-    Each worker has an equal share of torch's threads: one on a machine of at most MOST_WORKERS cores, so that there
+
+def in_parallel(function: Callable[[T], Result], items: Iterable[T], workers: int) -> Iterator[tuple[T, Result]]:
+    """(item, function(item)) in the order of `items`, computed without gradients, `workers` of them at once.
+
+    Several have an equal share of torch's threads: one each on a machine of at most MOST_WORKERS cores, so that there
     the bits of a result do not depend on the number of cores. At most one item more than there are workers is held.
     """
 
@@ -33,8 +40,7 @@ def in_parallel(
             return function(item)
 
     threads = torch.get_num_threads()
-    workers = min(threads, MOST_WORKERS)
-    if torch.device(device).type != "cpu" or workers == 1:
+    if workers == 1:
         yield from ((item, compute(item)) for item in items)
         return
     waiting: deque[tuple[T, Future[Result]]] = deque()

@@ -15,6 +15,22 @@ from torch.nn import functional as F
 from hornbook.facts.shape import GPTShape, RotaryScaling
 
 
+class Linear(nn.Linear):
+    """x @ weight.T + bias. Not filled on the meta device: there torch would load its compiler for it, 70 MB."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
+class Embedding(nn.Embedding):
+    """Rows of `weight`, not filled on the meta device."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) * weight (Zhang and Sennrich 2019). Computed in float32 whatever the input."""
 
@@ -93,10 +109,10 @@ class Attention(nn.Module):
         self.heads, self.kv_heads, self.head_width, self.dropout = (
             shape.heads, shape.kv_heads, shape.head_width, dropout,
         )  # fmt: skip
-        self.query = nn.Linear(width, shape.heads * shape.head_width, bias=kind.qkv_bias)
-        self.key = nn.Linear(width, shape.kv_heads * shape.head_width, bias=kind.qkv_bias)
-        self.value = nn.Linear(width, shape.kv_heads * shape.head_width, bias=kind.qkv_bias)
-        self.output = nn.Linear(shape.heads * shape.head_width, width, bias=kind.bias)
+        self.query = Linear(width, shape.heads * shape.head_width, bias=kind.qkv_bias)
+        self.key = Linear(width, shape.kv_heads * shape.head_width, bias=kind.qkv_bias)
+        self.value = Linear(width, shape.kv_heads * shape.head_width, bias=kind.qkv_bias)
+        self.output = Linear(shape.heads * shape.head_width, width, bias=kind.bias)
         self.query_norm = RMSNorm(shape.head_width, shape.norm_epsilon) if kind.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(shape.head_width, shape.norm_epsilon) if kind.qk_norm else nn.Identity()
 
@@ -111,12 +127,10 @@ class Attention(nn.Module):
             q, k = rotate(q, rotary), rotate(k, rotary)
         if cache is not None:
             k, v = cache.append(layer, k, v)
-        if self.kv_heads != self.heads:
-            k = k.repeat_interleave(self.heads // self.kv_heads, 1)
-            v = v.repeat_interleave(self.heads // self.kv_heads, 1)
         y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0, is_causal=mask is None and T > 1
-        )
+            q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0,
+            is_causal=mask is None and T > 1, enable_gqa=self.kv_heads != self.heads,
+        )  # fmt: skip
         mixed: Tensor = self.output(y.transpose(1, 2).reshape(B, T, -1))
         return mixed
 
@@ -127,18 +141,21 @@ class MLP(nn.Module):
     def __init__(self, shape: GPTShape) -> None:
         super().__init__()
         bias = shape.kind.bias
-        self.up = nn.Linear(shape.width, shape.hidden, bias=bias)
-        self.gate = nn.Linear(shape.width, shape.hidden, bias=bias) if shape.kind.gated_mlp else None
-        self.down = nn.Linear(shape.hidden, shape.width, bias=bias)
+        self.up = Linear(shape.width, shape.hidden, bias=bias)
+        self.gate = Linear(shape.width, shape.hidden, bias=bias) if shape.kind.gated_mlp else None
+        self.down = Linear(shape.hidden, shape.width, bias=bias)
         self.activation = shape.activation
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.up(x) if self.gate is None else self.gate(x)
+        in_place = not torch.is_grad_enabled()
         if self.activation == "silu":
-            inner = F.silu(inner)
+            inner = F.silu(inner, inplace=in_place)
         else:
             inner = F.gelu(inner, approximate="tanh" if self.activation == "gelu_tanh" else "none")
-        out: Tensor = self.down(inner if self.gate is None else inner * self.up(x))
+        if self.gate is not None:
+            inner = inner.mul_(self.up(x)) if in_place else inner * self.up(x)
+        out: Tensor = self.down(inner)
         return out
 
 
@@ -169,7 +186,7 @@ class Head(nn.Module):
     def __init__(self, shape: GPTShape) -> None:
         super().__init__()
         self.norm = make_norm(shape, shape.width)
-        self.projection = nn.Linear(shape.width, shape.vocabulary, bias=False)
+        self.projection = Linear(shape.width, shape.vocabulary, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.projection(self.norm(hidden))
@@ -185,8 +202,8 @@ class Decoder(nn.Module):
     def __init__(self, shape: GPTShape, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.shape = shape
-        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
-        self.positions = nn.Embedding(shape.context, shape.width) if shape.kind.positions == "learned" else None
+        self.embedding = Embedding(shape.vocabulary, shape.width)
+        self.positions = Embedding(shape.context, shape.width) if shape.kind.positions == "learned" else None
         self.blocks = nn.ModuleList(Block(shape, dropout) for _ in range(shape.layers))
         self.head = Head(shape)
         if shape.tied:

@@ -127,7 +127,8 @@ def gather(
     weights: dict[str, Tensor] = {}
     for theirs, ours in groups.items():
         tensor = naming.turn(theirs, read(theirs).to(torch.float32))
-        if not tensor.isfinite().all():
+        low, high = tensor.aminmax()  # without a second tensor, of which the memory would be left in pieces
+        if not (low.isfinite() and high.isfinite()):
             raise InputError(f"{where}: {theirs} holds numbers that are NaN or infinite: the weights are damaged.")
         split = torch.split(tensor, [size[0] for size in ours.values()])
         weights |= {name: part.contiguous() for name, part in zip(ours, split, strict=True)}

@@ -65,8 +65,7 @@ def saved_numbers(shape: GPTShape, *, fused_norms: bool = False) -> int:
     kind, D = shape.kind, shape.width
     Q, K = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
     norm = 2 if kind.norm == "layer" or fused_norms else 3
-    spread = Q if shape.kv_heads != shape.heads else K  # grouped keys are repeated before attention
-    attention = Q + 2 * spread + Q + shape.heads + (norm - 1) * (Q + K) * kind.qk_norm
+    attention = 2 * Q + 2 * K + shape.heads + (norm - 1) * (Q + K) * kind.qk_norm
     mlp = shape.hidden * (4 if kind.gated_mlp else 2)
     return 2 * norm * D + attention + mlp
 
