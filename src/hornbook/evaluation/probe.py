@@ -9,6 +9,7 @@ import torch
 
 from hornbook.data.packing import IGNORE
 from hornbook.data.shards import Part
+from hornbook.evaluation.workers import in_parallel, workers_for
 from hornbook.likelihood import Surprise, head_nats
 from hornbook.model.decoder import Decoder
 
@@ -32,20 +33,23 @@ class Probe:
         scored = self.targets.numpy()[self.targets.numpy() != IGNORE]
         self.num_tokens, self.num_bytes = len(scored), int(byte_lengths[scored].sum())
 
-    @torch.no_grad()
     def score(self, model: Decoder, stop: threading.Event | None = None) -> Surprise | None:
         """The surprise of all windows, or None when `stop` was set meanwhile. Draws from no randomness."""
         device, vocabulary = next(model.parameters()).device, model.shape.vocabulary
         rows = max(1, ROWS_TOKENS // self.inputs.shape[1])
         training, nats = model.training, 0.0
-        model.eval()
-        for start in range(0, len(self.inputs), rows):
-            if stop is not None and stop.is_set():
-                model.train(training)
-                return None
+
+        def some_nats(start: int) -> float:
             inputs = self.inputs[start : start + rows].to(device)
             targets = self.targets[start : start + rows].to(device)
             hidden = model.hidden(inputs).flatten(0, 1)
-            nats += head_nats(model.head, hidden, targets.flatten(), vocabulary).sum().item()
+            return head_nats(model.head, hidden, targets.flatten(), vocabulary).sum().item()
+
+        model.eval()
+        for _, some in in_parallel(some_nats, range(0, len(self.inputs), rows), workers_for(model, device)):
+            if stop is not None and stop.is_set():
+                model.train(training)
+                return None
+            nats += some
         model.train(training)
         return Surprise(nats, self.num_tokens, self.num_bytes)

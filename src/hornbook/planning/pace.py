@@ -67,7 +67,7 @@ def estimated(flops_per_step: float, flops_per_token: float, parameters: int, fl
     return Pace(flops_per_step / flops_per_second, flops_per_token / 3 / flops_per_second, written, UNMEASURED_FACTOR)
 
 
-def product_flops_per_second(size: int = 768, repeats: int = 8) -> float:
+def product_flops_per_second(size: int = 768, repeats: int = 3) -> float:
     """FLOP/s of this machine's processors in a float32 matrix product, the best of some hundredths of a second."""
     a = np.ones((size, size), np.float32)
     best = math.inf
