@@ -24,8 +24,10 @@ Result = TypeVar("Result")
 
 def workers_for(model: Decoder, device: torch.device | str) -> int:
     """How many batches of a model to compute at once."""
-    is_many = torch.device(device).type == "cpu" and model.shape.width < WIDE
-    return min(torch.get_num_threads(), MOST_WORKERS) if is_many else 1
+    is_compiled = any(block._compiled_call_impl is not None for block in model.blocks)  # for a number of threads
+    if is_compiled or model.shape.width >= WIDE or torch.device(device).type != "cpu":
+        return 1
+    return min(torch.get_num_threads(), MOST_WORKERS)
 
 
 def in_parallel(function: Callable[[T], Result], items: Iterable[T], workers: int) -> Iterator[tuple[T, Result]]:
