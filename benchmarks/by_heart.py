@@ -90,7 +90,7 @@ def heart(text: str) -> dict:
     text = Path(text).read_text(encoding="utf-8")[:250_000]
     settings = {"model.layers": 3, "model.width": 192, "model.context": 128, "train.batch": 8,
                 "text.tokenizer": "bpe:1024", "text.split": "blocks:0.2"}  # fmt: skip
-    summary, found = trained("by heart", text, **settings, **{"train.epochs": 40})
+    summary, found = trained("by heart", text, **settings, **{"train.epochs": 60})
     opened = open_model(summary["run"])
     prepared = open_prepared(Path(summary["run"]).parent / next(Path("prepared").glob("by-heart*")))
     pieces = [pieces_of(part, 256) for part in (prepared.train, prepared.validation)]
