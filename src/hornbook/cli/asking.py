@@ -11,8 +11,10 @@ from hornbook.cli.options import add_settings, add_texts, given_settings, print_
 def describe_plan(parser: argparse.ArgumentParser) -> None:
     add_texts(parser, "texts as for train, or a recipe (a .toml file); none: the built-in corpus")
     parser.add_argument("--parameters", metavar="N", help="only a size, such as 7B, without recipe and text")
-    parser.add_argument("--tokens", metavar="N", help="length of the training, such as 2T")
-    parser.add_argument("--context", type=value(int), metavar="N", help="tokens that the model can see at once")
+    parser.add_argument("--tokens", "--train.tokens", metavar="N", help="length of the training, such as 2T")
+    parser.add_argument(
+        "--context", "--model.context", type=value(int), metavar="N", help="tokens that the model can see at once"
+    )
     parser.add_argument("--on", metavar="DEVICES", help="what it runs on, such as 8xA100 (default: this machine)")
     parser.add_argument("--peak", metavar="FLOPS", help="FLOP/s of a device that is not known by name, such as 300T")
     parser.add_argument("--price", metavar="PRICE", help="of all devices together, such as 30/hour")

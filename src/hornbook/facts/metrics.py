@@ -34,6 +34,8 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
      "Mean surprise over the tokens of one batch, before it is learned."),
     ("probe_train_loss_nats_per_token", "nats/token", "lower",
      "Mean surprise over a fixed set of windows of the training text."),
+    ("probe_validation_loss_nats_per_token", "nats/token", "lower",
+     "The same over fixed windows of the validation text, the last point of its curve."),
     ("learning_rate", "", None, "Learning rate of the step, after warm-up and decay."),
     ("gradient_norm", "", None, "Length of the gradient over all weights, before it is clipped."),
     ("tokens_per_second", "tokens/s", "higher", "Training targets scored per second of training."),

@@ -78,6 +78,8 @@ def _headline(summary: Row) -> str:
         meaning = "How surprised the model is, on average, by each token of text it has not read."
         if summary.get("train_loss_nats_per_token") is not None:
             meaning += f" On its training text: {summary['train_loss_nats_per_token']:.2f}."
+        if (there := summary.get("probe_validation_loss_nats_per_token")) is not None:
+            meaning += f" The curve ends at {there:.2f}, on fixed windows of the same text."
         if summary.get("vocabulary"):
             meaning += f" Guessing among all tokens: {math.log(summary['vocabulary']):.2f}."
         interval = _interval(summary, "validation_loss_nats_per_token", ".3f")

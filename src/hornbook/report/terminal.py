@@ -55,7 +55,10 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     if summary.get("validation_loss_nats_per_token") is not None:
         rows += _surprise_rows(summary, "validation_loss_nats_per_token")
     if summary.get("train_loss_nats_per_token") is not None:
-        rows.append(("train loss", f"{summary['train_loss_nats_per_token']:.4f}", "nats per token, on a fixed probe"))
+        there = summary.get("probe_validation_loss_nats_per_token")
+        beside = "" if there is None else f" ({there:.4f} on such windows of the text it has not seen)"
+        note = f"nats per token, on the fixed windows of the curves{beside}"
+        rows.append(("train loss", f"{summary['train_loss_nats_per_token']:.4f}", note))
     rows += [
         ("steps", f"{summary['step']:,}", f"{format_count(summary['tokens'])} tokens, {summary['epoch']:.2f} epochs"),
         (
@@ -69,7 +72,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         rows.append(("price", format_usd(summary["price_usd"]), ""))
     if summary.get("energy_kwh") is not None:
         rows.append(("energy", f"{summary['energy_kwh']:.3g}", "kWh"))
-    _table(rows, f"{summary['title']}: on text it has not seen")
+    _table(rows, f"{summary['title']}: on all of the text it has not seen")
     for sentence in summary["words"]:
         print(sentence)
     if summary.get("baselines"):

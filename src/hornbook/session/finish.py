@@ -57,6 +57,7 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter
         "vocabulary": start.shape.vocabulary,
         "best_step": min(((p.validation_loss, p.step) for p in evaluations(rows)), default=(0.0, None))[1],
         "train_loss_nats_per_token": last_probe["probe_train_loss_nats_per_token"],
+        "probe_validation_loss_nats_per_token": last_probe.get("validation_loss_nats_per_token"),
         "train_seconds": last_step["seconds"],
         "tokens_per_second": last_step["tokens"] / last_step["seconds"],
         "mfu": meter.mfu(last_step["flops"] / last_step["seconds"]),
@@ -65,14 +66,7 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter
         "sample": samples[-1]["prompt"] + samples[-1]["text"] if samples else None,
     }
     if report is not None:
-        numbers = report.to_dict()
-        for name in ("perplexity", "bits_per_byte", "num_tokens", "num_bytes", "num_documents", "interval_method"):
-            summary[name] = numbers[name]
-            if f"{name}_interval_95" in numbers:
-                summary[f"{name}_interval_95"] = numbers[f"{name}_interval_95"]
-        summary["validation_loss_nats_per_token"] = report.loss_nats_per_token
-        if "loss_nats_per_token_interval_95" in numbers:  # a short text has none
-            summary["validation_loss_nats_per_token_interval_95"] = numbers["loss_nats_per_token_interval_95"]
+        summary |= _final_numbers(report)
         run.write_report("evaluation.json", report.to_json())
     run.reports.mkdir(exist_ok=True)
     svg = loss_plot(
@@ -90,6 +84,19 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter
     page = run_page(rows, samples, run.settings_toml, summary | details, before, after, svg, words)
     run.write_report("report.html", page)
     return summary
+
+
+def _final_numbers(report: Report) -> dict[str, Any]:
+    """What the summary says of the validation text, with the intervals that it is long enough for."""
+    numbers, known = report.to_dict(), {}
+    for name in ("perplexity", "bits_per_byte", "num_tokens", "num_bytes", "num_documents", "interval_method"):
+        known[name] = numbers[name]
+        if f"{name}_interval_95" in numbers:
+            known[f"{name}_interval_95"] = numbers[f"{name}_interval_95"]
+    known["validation_loss_nats_per_token"] = report.loss_nats_per_token
+    if "loss_nats_per_token_interval_95" in numbers:
+        known["validation_loss_nats_per_token_interval_95"] = numbers["loss_nats_per_token_interval_95"]
+    return known
 
 
 def _plan_score(known: dict[str, Any], summary: dict[str, Any], whole: bool) -> dict[str, Any] | None:
