@@ -44,6 +44,14 @@ def test_the_hours_of_llama_2_7b_cost_what_they_cost(capsys):
     assert 0.40 < made["utilisation"] < 0.50  # 6 N D alone is 41 % of 312 TFLOP/s
 
 
+def test_options_are_understood_by_the_names_that_train_has(capsys):
+    rest = ("--parameters", "124M", "--on", "A100")
+    by_setting = plan_of(capsys, *rest, "--train.tokens", "1B", "--model.context", "512")
+    assert by_setting["num_tokens"] == 1e9
+    assert by_setting == plan_of(capsys, *rest, "--tokens", "1B", "--context", "512")
+    assert by_setting["flops"] < plan_of(capsys, *rest, "--tokens", "1B", "--context", "4096")["flops"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
