@@ -40,6 +40,8 @@ from hornbook.text.tokenizer import default_vocabulary
 SAMPLE_CHARACTERS = 4_000_000  # of a text that is not prepared, read to know its characters and documents
 START_SECONDS = 5.0  # until the first step: importing, opening the text, making the model
 COPY_PROBE_TOKENS = 64  # of each of the free samples that are searched for copies at every evaluation
+FIRST_PROBE = 512  # tokens of each side, at most, that are scored before the first update
+FIRST_SAMPLE = 32  # tokens, at most, that fresh weights write
 HERE = "this machine"
 
 
@@ -200,9 +202,13 @@ def watched(settings: Settings, shape: GPTShape, validation_tokens: int) -> Watc
     probe = watch.probe_tokens or 0
     # Eight samples are written together: a position of all of them takes about twice as long as a token of one.
     copies = 2 * min(COPY_PROBE_TOKENS, shape.context) if validation_tokens else 0
+    prompts = max(1, len(watch.prompts))
     return Watched(
-        evaluated_tokens=evaluations * (probe + min(probe, validation_tokens)),
-        sampled_tokens=samples * watch.sample_tokens * max(1, len(watch.prompts)) + evaluations * copies,
+        evaluated_tokens=sum(
+            min(FIRST_PROBE, tokens) + (evaluations - 1) * tokens for tokens in (probe, min(probe, validation_tokens))
+        ),
+        sampled_tokens=prompts * (min(FIRST_SAMPLE, watch.sample_tokens) + (samples - 1) * watch.sample_tokens)
+        + (evaluations - 1) * copies,
         scored_tokens=2 * validation_tokens,  # windows overlap by half
         saved_bytes=saves * shape.parameters * 12,
     )

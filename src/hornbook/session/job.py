@@ -22,7 +22,7 @@ from hornbook.model.generate import generate
 from hornbook.records.run import Run, checkpoint_step, is_run
 from hornbook.report.curves import only_memorizing
 from hornbook.session.build import Parts, build, enough_steps, rate
-from hornbook.session.costs import COPY_PROBE_TOKENS
+from hornbook.session.costs import COPY_PROBE_TOKENS, FIRST_PROBE, FIRST_SAMPLE
 from hornbook.session.finish import finish
 from hornbook.session.live import View
 from hornbook.session.meter import Meter, pace_of, this_device
@@ -32,9 +32,6 @@ from hornbook.session.signals import Stop, stop_on_signals
 from hornbook.session.start import Start, fresh, resumed, usd_per_hour
 from hornbook.training import checkpoint as checkpoints
 from hornbook.training.loop import Guard, Step, steps
-
-FIRST_PROBE = 512  # tokens of each side, at most, that are scored before the first update
-FIRST_SAMPLE = 32  # tokens, at most, that fresh weights write
 
 
 def train(
