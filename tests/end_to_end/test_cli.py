@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import hornbook
-from hornbook.cli.parser import COMMANDS
+from hornbook.cli.parser import COMMANDS, build_parser
 
 HANG_SECONDS = float(os.environ.get("HORNBOOK_HANG_SECONDS", "300"))  # a guard against hanging, not a measurement
 SOURCE = str(Path(hornbook.__file__).parents[1])
@@ -286,3 +286,9 @@ def test_a_short_text_is_learned_by_heart(tmp_path, monkeypatch, english):
     assert summary["validation_loss_nats_per_token"] > summary["train_loss_nats_per_token"] + 1
     assert "learning the text by heart" in " ".join(summary["words"])
     assert "by heart" in Path(summary["report"]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("600K", 600_000), ("1.5m", 1_500_000), ("4096", 4096)])
+def test_train_takes_tokens_as_plan_does(text, tokens):
+    parsed = vars(build_parser().parse_args(["train", "text.txt", "--tokens", text]))
+    assert parsed["train.tokens"] == tokens

@@ -23,6 +23,17 @@ def value(kind: Any) -> Callable[[str], Any]:
     return convert
 
 
+def count(text: str) -> int:
+    """A number of tokens, as plan takes it: 600000, 600K, 2T."""
+    from hornbook.facts.errors import InputError
+    from hornbook.facts.quantities import parse_count
+
+    try:
+        return parse_count(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
+
+
 # Flags that scripts rely on, for settings that are asked for most.
 _SHORT = {
     "budget": "train.budget", "epochs": "train.epochs", "steps": "train.steps", "tokens": "train.tokens",
@@ -46,7 +57,8 @@ def add_settings(parser: argparse.ArgumentParser, names: Callable[[str], bool]) 
         default = "automatic" if field.optional else field.default
         parser.add_argument(
             *flags, dest=field.name, default=argparse.SUPPRESS, action="append" if listed else "store",
-            type=value(get_args(field.type)[0] if listed else field.type), metavar="VALUE",
+            type=count if field.name == "train.tokens" else value(get_args(field.type)[0] if listed else field.type),
+            metavar="VALUE",
             help=f"{field.description} (default: {default})".replace("%", "%%"),
         )  # fmt: skip
         if field.name in _SWITCHES:
