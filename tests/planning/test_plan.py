@@ -122,14 +122,17 @@ def test_a_run_that_computes_its_activations_again_is_planned_so() -> None:
     assert again.memory_bytes["total"] < kept.memory_bytes["total"]
 
 
-def test_every_evaluation_of_a_run_with_validation_text_also_writes_samples_to_look_for_copies() -> None:
+def test_every_evaluation_but_the_first_also_writes_samples_to_look_for_copies() -> None:
     settings = Settings()
     settings.train.steps, settings.watch.evaluate_every, settings.watch.sample_every = 90, 20, 90
     settings.watch.sample_tokens = 100
     long = preset("1M")
     short = msgspec.structs.replace(long, context=32)
-    samples = 2 * 100  # before the first step and after the last
-    evaluations = 1 + 4 + 1  # the same, and every 20 steps
+    samples = 32 + 100  # before the first step, when fresh weights write little, and after the last
+    evaluations = 4 + 1  # every 20 steps and after the last: fresh weights copy nothing
+    settings.watch.probe_tokens = 4096
+    assert watched(settings, long, 5000).evaluated_tokens == 2 * (512 + 5 * 4096)
+    assert watched(settings, long, 1000).evaluated_tokens == 512 + 5 * 4096 + 512 + 5 * 1000
     assert watched(settings, long, 0).sampled_tokens == samples
     assert watched(settings, long, 5000).sampled_tokens == samples + evaluations * 2 * 64
     assert watched(settings, short, 5000).sampled_tokens == samples + evaluations * 2 * 32
