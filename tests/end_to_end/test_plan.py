@@ -266,3 +266,15 @@ def test_a_sweep_tells_a_law(tmp_path, english, monkeypatch):
     assert len(found["runs"]) == 7
     low, high = found["loss_nats_per_token_interval_90"]
     assert 0 < low < found["loss_nats_per_token"] < high <= math.log(257)
+    assert "steps" in found["warnings"][0]
+
+
+def test_a_sweep_says_where_its_law_is_in_doubt():
+    from hornbook.session.sweep import _doubts
+
+    (few,) = _doubts(61 * 2048, 61 * 2048)
+    assert "61 steps" in few
+    assert len(_doubts(61 * 2048, 600_000)) == 2
+    (far,) = _doubts(400 * 2048, 1200 * 2048)
+    assert "3.0 times" in far
+    assert _doubts(400 * 2048, 500 * 2048) == []

@@ -308,6 +308,8 @@ def print_sweep(found: Mapping[str, Any]) -> None:
         f"{size} parameters after {length} tokens would reach about {found['loss_nats_per_token']:.3f} nats per token "
         f"({low:.3f} to {high:.3f} in nine cases of ten)."
     )
+    for sentence in found["warnings"]:
+        print(f"warning: {sentence}")
     for name, what in (("alpha", "size"), ("beta", "length")):
         least, most = found[f"{name}_interval_90"]
         print(f"exponent of {what}: {found[name]:.2f} ({least:.2f} to {most:.2f})")
