@@ -1,7 +1,7 @@
 """Does `memorize` tell learned from learned by heart? Known cases, measured; one JSON object.
 
     python benchmarks/by_heart.py verdicts [--runs 20]  # healthy and overfitted runs on different texts
-    python benchmarks/by_heart.py heart TEXT            # 200 kB until the probe loss is 0.05; and labels permuted
+    python benchmarks/by_heart.py heart TEXT            # 200 kB, 60 epochs: probe loss 0.1; and labels permuted
     python benchmarks/by_heart.py novels FOLDER         # one epoch over whole novels
     python benchmarks/by_heart.py canaries TEXT         # exposure by repetition, and 200 that were never planted
     python benchmarks/by_heart.py spans FOLDER          # speed and memory of the span search
@@ -86,7 +86,7 @@ def verdicts(runs: int) -> dict:
 
 
 def heart(text: str) -> dict:
-    """200 kB until the probe loss is at most 0.05, and the same model with its labels permuted."""
+    """200 kB read 60 times, and the same model with its labels permuted."""
     text = Path(text).read_text(encoding="utf-8")[:250_000]
     settings = {"model.layers": 3, "model.width": 192, "model.context": 128, "train.batch": 8,
                 "text.tokenizer": "bpe:1024", "text.split": "blocks:0.2"}  # fmt: skip

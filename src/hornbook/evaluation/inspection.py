@@ -95,8 +95,8 @@ def over_logits(
     """Yield (targets' indices (N,), reduce(targets, nats, logits)) in parts: (N,), (N,) float64, (N, V) float64. An
     index counts the targets of its own document.
 
-    The logits of a chunk are those from which the nats were made; at most likelihood.LOGITS_BYTES of them at once.
-    `reduce` runs beside others of its kind.
+    The logits of a chunk are those from which the nats were made; each worker holds at most likelihood.LOGITS_BYTES of
+    them. `reduce` runs beside others of its kind and keeps no view of the logits, which the next overwrite.
     """
     device = torch.device(device)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 
 import numpy as np
 import torch
 
 from hornbook.data.packing import IGNORE
 from hornbook.data.shards import Part
+from hornbook.evaluation.corpus import evaluating
 from hornbook.evaluation.workers import in_parallel, workers_for
 from hornbook.likelihood import Surprise, head_nats
 from hornbook.model.decoder import Decoder
@@ -37,7 +39,7 @@ class Probe:
         """The surprise of all windows, or None when `stop` was set meanwhile. Draws from no randomness."""
         device, vocabulary = next(model.parameters()).device, model.shape.vocabulary
         rows = max(1, ROWS_TOKENS // self.inputs.shape[1])
-        training, nats = model.training, 0.0
+        nats = 0.0
 
         def some_nats(start: int) -> float:
             inputs = self.inputs[start : start + rows].to(device)
@@ -45,11 +47,10 @@ class Probe:
             hidden = model.hidden(inputs).flatten(0, 1)
             return head_nats(model.head, hidden, targets.flatten(), vocabulary).sum().item()
 
-        model.eval()
-        for _, some in in_parallel(some_nats, range(0, len(self.inputs), rows), workers_for(model, device)):
-            if stop is not None and stop.is_set():
-                model.train(training)
-                return None
-            nats += some
-        model.train(training)
+        scored = in_parallel(some_nats, range(0, len(self.inputs), rows), workers_for(model, device))
+        with evaluating(model), closing(scored):  # no worker is left when the model trains again
+            for _, some in scored:
+                if stop is not None and stop.is_set():
+                    return None
+                nats += some
         return Surprise(nats, self.num_tokens, self.num_bytes)

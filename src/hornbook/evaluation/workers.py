@@ -7,7 +7,7 @@ all cores wait for the slowest at each; batches of their own meet only at the en
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -30,7 +30,9 @@ def workers_for(model: Decoder, device: torch.device | str) -> int:
     return min(torch.get_num_threads(), MOST_WORKERS)
 
 
-def in_parallel(function: Callable[[T], Result], items: Iterable[T], workers: int) -> Iterator[tuple[T, Result]]:
+def in_parallel(
+    function: Callable[[T], Result], items: Iterable[T], workers: int
+) -> Generator[tuple[T, Result], None, None]:
     """(item, function(item)) in the order of `items`, computed without gradients, `workers` of them at once.
 
     Several have an equal share of torch's threads: one each on a machine of at most MOST_WORKERS cores, so that there
