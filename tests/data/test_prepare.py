@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -296,6 +298,25 @@ def test_a_text_that_changes_meanwhile_is_refused(texts, tmp_path):
         prepare(given_documents, tokenizer="bytes", split="none", out=out)
     assert open_prepared(out).key == before
     assert neighbours(out) == []
+
+
+def test_the_check_up_beside_ends_when_the_rest_fails(texts, tmp_path):
+    ends = []
+
+    def pieces():
+        if threading.current_thread().name.startswith("check"):
+            for _ in range(2000):
+                time.sleep(0.01)
+                yield "once upon a time "
+            ends.append("read whole")
+        else:
+            yield f"once {time.monotonic_ns()}"
+
+    given_documents = [*documents([str(texts)]), Document("changing.txt", pieces)]
+    with pytest.raises(InputError, match=r"changing\.txt changed while"):
+        prepare(given_documents, tokenizer="bytes", split="none", out=tmp_path / "out")
+    assert ends == []
+    assert neighbours(tmp_path / "out") == []
 
 
 def test_folders_of_somebody_else_are_not_replaced(texts, tmp_path):

@@ -478,6 +478,23 @@ def test_the_fast_path_gives_the_ids_of_the_library_for_the_builtin_corpus():
         assert tokenizer.encode(text).tolist() == theirs.encode(text, add_special_tokens=False).ids
 
 
+EDGES = [
+    *" \t\n\r\x0b\x1c\x85\xa0\u1680\u2003\u200b\u2028\u3000'as1.é中\ue000\u0301",
+    "'s",
+    "'re",
+    "the",
+    "\r\n",
+    "    ",
+]
+
+
+@given(st.lists(st.sampled_from(EDGES), max_size=40).map("".join))
+@settings(max_examples=400, deadline=None)
+def test_runs_of_whitespace_are_split_as_the_library_splits_them(trained, text):
+    theirs = tokenizer_json.reference(trained.content)
+    assert trained.encode(text).tolist() == theirs.encode(text, add_special_tokens=False).ids
+
+
 def test_merges_that_tiktoken_would_apply_differently_are_left_to_the_library(tmp_path):
     vocab = {**json.loads(raw_bytes_content())["model"]["vocab"]}
     # "abc" is made of "a" and "bc" only, but "ab" comes first: alone, "abc" becomes "ab", "c".

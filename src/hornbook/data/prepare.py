@@ -1,7 +1,8 @@
 """From documents to a prepared folder: split, tokenizer, shards; in bounded memory, on all cores, whole or not at all.
 
-The text is read three times: for its SHA-256 (is the folder that is there still right?), by the tokenizer's training,
-and to be encoded; the last time it is compared with the first. Memory holds a few pieces per thread and the index.
+The text is read for its SHA-256 (is the folder that is there still right?), by the tokenizer's training, and by the
+check-up while it is encoded, when it is also compared with the first time. Memory holds a few pieces per thread and the
+index.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import msgspec
@@ -37,7 +39,7 @@ from hornbook.text.documents import Document
 from hornbook.text.files import sync
 from hornbook.text.split import Segment, default_rule, segment_pieces
 from hornbook.text.split import split as split_documents
-from hornbook.text.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
+from hornbook.text.tokenizer import Tokenizer, is_path, load_tokenizer, make_tokenizer
 
 _Piece = tuple[int, bool, str]  # number of its segment, whether it is the segment's first, text
 Progress = Callable[[int, int], None]  # (bytes encoded, bytes to encode)
@@ -95,41 +97,60 @@ def prepare(
     for name, side in zip(("training", "validation"), sides, strict=True):
         if side.num_bytes == 0 and not (name == "validation" and rule == "none"):
             raise InputError(f'the split "{rule}" leaves the {name} side empty; give more text or another split')
-    key = _key(tokenizer, rule, shard_bytes, sides, ["dedup"] * dedup + ["canaries"] * canaries)
+    given = load_tokenizer(Path(tokenizer)) if is_path(tokenizer) else None
+    identity = given.fingerprint if given else tokenizer
+    key = _key(identity, rule, shard_bytes, sides, ["dedup"] * dedup + ["canaries"] * canaries)
     total_bytes = sum(side.num_bytes for side in sides)
     prepared = _unchanged(out, key)
     if prepared is None:
-        checkup, left_out = check_up(sides[0].segments, sides[1].segments), 0
-        if dedup:
-            sides[0], left_out = _without_copies(sides[0], checkup)
-        if canaries:
-            planted = make_canaries(sides[0].pieces())
-            sides[0] = _read_side(plant(sides[0].segments, planted))
-        total_bytes = sum(side.num_bytes for side in sides)
-        made = make_tokenizer(tokenizer, sides[0].pieces, sides[0].num_bytes)
-        with _disk(out, total_bytes * shards.id_type(made.vocabulary).itemsize), _aside(out) as folder:
-            made.save(folder)
+        with _checking(*sides) as checkup:
+            left_out = 0
+            if dedup:
+                sides[0], left_out = _without_copies(sides[0], checkup())
             if canaries:
-                (folder / CANARIES).write_bytes(shards.json_bytes(msgspec.to_builtins(planted)))
-            parts = _write_parts(folder, sides, made, shard_bytes, threads or usable_cores(), progress)
-            manifest = {
-                "format": shards.FORMAT,
-                "version": shards.VERSION,
-                "key": key,
-                "source": list(source),
-                "source_documents": len(documents),
-                "split": rule,
-                "dedup": dedup,
-                "canaries": canaries,
-                "tokenizer": _identity(made) | {"asked": tokenizer},
-                "parts": parts,
-                "report": _report(documents, sides, parts, checkup, left_out, time.perf_counter() - begin),
-            }
-            _commit(folder, out, manifest)
-        prepared = open_prepared(out, verify=False)
+                planted = make_canaries(sides[0].pieces())
+                sides[0] = _read_side(plant(sides[0].segments, planted))
+            total_bytes = sum(side.num_bytes for side in sides)
+            made = given or make_tokenizer(tokenizer, sides[0].pieces, sides[0].num_bytes)
+            with _disk(out, total_bytes * shards.id_type(made.vocabulary).itemsize), _aside(out) as folder:
+                made.save(folder)
+                if canaries:
+                    (folder / CANARIES).write_bytes(shards.json_bytes(msgspec.to_builtins(planted)))
+                parts = _write_parts(folder, sides, made, shard_bytes, threads or usable_cores(), progress)
+                report = _report(documents, sides, parts, checkup(), left_out, time.perf_counter() - begin)
+                manifest = {
+                    "format": shards.FORMAT, "version": shards.VERSION, "key": key, "source": list(source),
+                    "source_documents": len(documents), "split": rule, "dedup": dedup, "canaries": canaries,
+                    "tokenizer": _identity(made) | {"asked": tokenizer}, "parts": parts, "report": report,
+                }  # fmt: skip
+                _commit(folder, out, manifest)
+        prepared = open_prepared(out, verify=False, tokenizer=made)
     if progress is not None:
         progress(total_bytes, total_bytes)
     return prepared
+
+
+@contextmanager
+def _checking(train: _Side, validation: _Side) -> Iterator[Callable[[], Checkup]]:
+    """Check up the two sides beside what else is done, and stop when that fails. What is given waits for the result."""
+    stop = Event()
+
+    def stoppable(segment: Segment) -> Document:
+        def pieces() -> Iterator[str]:
+            for piece in segment.pieces():
+                if stop.is_set():
+                    raise CancelledError
+                yield piece
+
+        return Document(segment.name, pieces)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="check") as pool:
+        checkup = pool.submit(check_up, *([stoppable(each) for each in side.segments] for side in (train, validation)))
+        try:
+            yield checkup.result
+        except BaseException:
+            stop.set()
+            raise
 
 
 def _without_copies(side: _Side, checkup: Checkup) -> tuple[_Side, int]:
@@ -164,12 +185,8 @@ def _unchanged_pieces(side: _Side) -> Iterator[tuple[int, str]]:
             raise InputError(f"{name} changed while it was being prepared; prepare it again when it is complete")
 
 
-def _key(tokenizer: str, rule: str, shard_bytes: int, sides: Sequence[_Side], switches: Sequence[str]) -> str:
-    """SHA-256 over everything that decides what the folder will hold."""
-    is_folder = (
-        tokenizer.partition(":")[0] not in ("auto", "bpe", "characters", "bytes", "gpt2") and Path(tokenizer).exists()
-    )
-    identity = load_tokenizer(Path(tokenizer)).fingerprint if is_folder else tokenizer
+def _key(identity: str, rule: str, shard_bytes: int, sides: Sequence[_Side], switches: Sequence[str]) -> str:
+    """SHA-256 over everything that decides what the folder will hold; `identity` says which tokenizer."""
     digest = hashlib.sha256(repr((shards.VERSION, identity, rule, shard_bytes, *switches)).encode())
     for part, side in zip(PARTS, sides, strict=True):
         for segment, content in zip(side.segments, side.digests, strict=True):

@@ -230,17 +230,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def open_prepared(folder: Path | str, *, verify: bool = True) -> Prepared:
+def open_prepared(folder: Path | str, *, verify: bool = True, tokenizer: Tokenizer | None = None) -> Prepared:
     """Open a prepared folder.
 
     Sizes, headers and the tokenizer's fingerprint are always checked; with `verify` every file is read once, for its
-    SHA-256 and for ids outside the vocabulary. Raises InputError with the file and what to do.
+    SHA-256 and for ids outside the vocabulary. `tokenizer` is the folder's, where it is at hand. Raises InputError with
+    the file and what to do.
     """
     folder = present(Path(folder))
     manifest = read_manifest(folder)
     for name, entry in manifest["files"].items():
         _check_file(folder / Path(name).name, entry, verify)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = tokenizer or load_tokenizer(folder)
     if tokenizer.fingerprint != manifest["tokenizer"]["fingerprint"]:
         raise InputError(f"{folder / 'tokenizer.json'} is another tokenizer than the shards were made with; {_AGAIN}")
     train, validation = (_open_part(folder, part, manifest, tokenizer, verify) for part in PARTS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ def merged_tokens(model: dict[str, Any], added: set[str]) -> list[tuple[bytes, i
 def fast_encoder(content: dict[str, Any], reference: Any) -> Callable[[str], Ids] | None:
     """Return an encoder of text without added tokens that gives the ids of `reference`, None where that is not certain.
 
-    content: a parsed tokenizer.json; reference: the `tokenizers.Tokenizer` made of it.
+    content: a parsed tokenizer.json; reference: the `tokenizers.Tokenizer` made of it; None: known to give the same.
     """
     import tiktoken
 
@@ -148,29 +149,53 @@ def fast_encoder(content: dict[str, Any], reference: Any) -> Callable[[str], Ids
     tokens = merged_tokens(content["model"], added) if name else None
     if name is None or tokens is None:
         return None
-    if not content["model"].get("ignore_merges"):
+    if reference is not None and not content["model"].get("ignore_merges"):
         alone = (reference.model.tokenize(to_token(data)) for data, _ in tokens)
         if any(len(parts) != 1 for parts in alone):
             return None
     ranks = {data: rank for rank, (data, _) in enumerate(tokens)}
     # A special token is given because tiktoken looks for one at every position of the text when it has none.
-    encoding = tiktoken.Encoding(
-        name, pat_str=PATTERNS[name], mergeable_ranks=ranks, special_tokens={"<|endoftext|>": len(ranks)}
-    )
+    made = partial(tiktoken.Encoding, name, mergeable_ranks=ranks, special_tokens={_EDGE: len(ranks)})
+    whole = cache(partial(made, pat_str=PATTERNS[name]))
+    marked = made(pat_str=_GPT2_MARKED) if name == "gpt2" else None
     ids = np.array([number for _, number in tokens], dtype=np.int32)
-    normalizer = reference.normalizer
+    normalizer = reference and reference.normalizer
 
     def encode(text: str) -> Ids:
         if normalizer is not None:
             text = normalizer.normalize_str(text)
-        taken: Ids = ids[encoding.encode_to_numpy(text, disallowed_special=())]
+        if marked is None or _EDGE in text:
+            found = whole().encode_to_numpy(text, disallowed_special=())
+        else:
+            found = marked.encode_to_numpy(_with_edges(text), allowed_special={_EDGE}, disallowed_special=())
+            found = found[found != len(ids)]
+        taken: Ids = ids[found]
         return taken
 
+    if reference is None:
+        return encode
     same = all(
         encode(text).tolist() == reference.encode(text, add_special_tokens=False).ids
         for text in _samples(tokens, added)
     )
     return encode if same else None
+
+
+# GPT-2's pattern looks ahead at one place: the last character of a run of whitespace goes with what follows. With that
+# place marked in the text a pattern without looking ahead does the same, and is matched about half as fast again.
+_EDGE = "\ue000"
+_GPT2_MARKED = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
+_SPACES = [*range(9, 14), 32, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000]
+_IS_SPACE = np.zeros(max(_SPACES) + 2, bool)
+_IS_SPACE[_SPACES] = True
+
+
+def _with_edges(text: str) -> str:
+    """The text with _EDGE before the last character of each run of whitespace that something else follows."""
+    points = np.frombuffer(text.encode("utf-32-le"), "<u4")
+    space = _IS_SPACE[np.minimum(points, len(_IS_SPACE) - 1)]
+    edges = np.flatnonzero(space[:-2] & space[1:-1] & ~space[2:]) + 1
+    return np.insert(points, edges, ord(_EDGE)).tobytes().decode("utf-32-le") if len(edges) else text
 
 
 _SAMPLE = (

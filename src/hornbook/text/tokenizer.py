@@ -31,15 +31,16 @@ class Tokenizer:
     """
 
     def __init__(
-        self, kind: str, content: dict[str, Any], config: dict[str, Any], encode_piece: Callable[[str], Ids]
-    ) -> None:
+        self, kind: str, content: dict[str, Any], config: dict[str, Any], encode_piece: Callable[[str], Ids],
+        fingerprint: str | None = None,
+    ) -> None:  # fmt: skip
         self.kind = kind
         self.content = content
         self._config = config
         self._encode_piece = encode_piece
         self._specials, self._tokens = tokenizer_json.tables(content)
         self.vocabulary = len(self._tokens)
-        self.fingerprint = tokenizer_json.fingerprint(content)
+        self.fingerprint = fingerprint or tokenizer_json.fingerprint(content)
         self.end_of_text = tokenizer_json.special_id(config.get("eos_token"), self._specials)
         self.beginning = tokenizer_json.special_id(config.get("bos_token"), self._specials)
         self._puts_space = False  # whether it puts a space before a text, as Llama 2 does
@@ -137,6 +138,11 @@ def make_tokenizer(spec: str, pieces: Callable[[], Iterator[str]], num_bytes: in
     return load_tokenizer(Path(spec))
 
 
+def is_path(spec: str) -> bool:
+    """Whether `spec` names no kind of tokenizer but something on the disk."""
+    return spec.partition(":")[0] not in ("auto", "bpe", "characters", "bytes", "gpt2") and Path(spec).exists()
+
+
 def train_bpe(pieces: Iterable[str], vocabulary: int) -> Tokenizer:
     """Return a byte-level BPE with exactly `vocabulary` ids, <|endoftext|> the last, trained on the pieces.
 
@@ -202,15 +208,17 @@ def load_tokenizer(folder_or_file: Path) -> Tokenizer:
 
 def tokenizer_of(content: dict[str, Any], config: dict[str, Any]) -> Tokenizer:
     """Return the tokenizer of a checked tokenizer.json and its tokenizer_config.json."""
-    reference = tokenizer_json.reference(content)  # refuses what the library refuses
-    kind = tokenizer_json.kind(content)
+    fingerprint = tokenizer_json.fingerprint(content)
+    kind = tokenizer_json.kind(content, fingerprint)
+    # The library refuses what is damaged; GPT-2's is known to the last merge.
+    reference = None if kind == "gpt2" else tokenizer_json.reference(content)
     if kind != "foreign":
-        return _ours(kind, content, reference)
+        return _ours(kind, content, reference, fingerprint)
     config = tokenizer_json.with_usual_names(config, content)
-    return Tokenizer(kind, content, config, _exact_encoder(content, reference))
+    return Tokenizer(kind, content, config, _exact_encoder(content, reference), fingerprint)
 
 
-def _ours(kind: str, content: dict[str, Any], reference: Any = None) -> Tokenizer:
+def _ours(kind: str, content: dict[str, Any], reference: Any = None, fingerprint: str | None = None) -> Tokenizer:
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,
@@ -218,12 +226,12 @@ def _ours(kind: str, content: dict[str, Any], reference: Any = None) -> Tokenize
         "clean_up_tokenization_spaces": False,
     }
     if kind == "bytes":
-        return Tokenizer(kind, content, config, _byte_encoder)
+        return Tokenizer(kind, content, config, _byte_encoder, fingerprint)
     if kind == "characters":
-        return Tokenizer(kind, content, config, _character_encoder(content["model"]["vocab"]))
-    if reference is None:
+        return Tokenizer(kind, content, config, _character_encoder(content["model"]["vocab"]), fingerprint)
+    if reference is None and kind != "gpt2":
         reference = tokenizer_json.reference(content)
-    return Tokenizer(kind, content, config, _exact_encoder(content, reference))
+    return Tokenizer(kind, content, config, _exact_encoder(content, reference), fingerprint)
 
 
 # From a piece to its ids
@@ -259,7 +267,10 @@ def _named(character: str) -> str:
 
 
 def _exact_encoder(content: dict[str, Any], reference: Any) -> Callable[[str], Ids]:
-    """Return the encoder of `reference` (a tokenizers.Tokenizer), by tiktoken where that gives the same ids."""
+    """Return the encoder of `reference` (a tokenizers.Tokenizer), by tiktoken where that gives the same ids.
+
+    For GPT-2's content, of which that is known, `reference` is None.
+    """
     fast = fast_encoder(content, reference)
     added = [token["content"] for token in content["added_tokens"] if not token["special"]]
 

@@ -241,12 +241,12 @@ def tables(content: dict[str, Any]) -> tuple[dict[int, str], list[bytes]]:
     return specials, tokens
 
 
-def kind(content: dict[str, Any]) -> str:
-    """Return which of our kinds a content is, "foreign" when none."""
+def kind(content: dict[str, Any], fingerprint: str) -> str:
+    """Return which of our kinds a content with this fingerprint is, "foreign" when none."""
     model, added = content["model"], content["added_tokens"]
     vocab = model["vocab"]
     ends_last = [(t["id"], t["content"], t["special"]) for t in added] == [(len(vocab), END_OF_TEXT, True)]
-    if fingerprint(content) == GPT2_FINGERPRINT:
+    if fingerprint == GPT2_FINGERPRINT:
         return "gpt2"
     if not ends_last or content.get("normalizer") is not None:
         return "foreign"
