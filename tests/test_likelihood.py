@@ -11,7 +11,8 @@ from hornbook import likelihood
 from hornbook.data.packing import IGNORE
 from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import Surprise, chunk_rows, head_nats, perplexity, six_steps, sum_nats, token_nats
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model import decoder
+from hornbook.model.decoder import Decoder, Head, initialise
 
 
 def drawn(*shape, seed=0, scale=1.0):
@@ -75,8 +76,27 @@ def test_head_nats_sums_within_1e_12_of_the_definition(small_chunks, number):
     assert ours.numpy() == pytest.approx(wanted, rel=1e-11, abs=1e-13)
 
 
-def test_head_nats_does_not_show_how_positions_are_grouped():
-    head = torch.nn.Linear(32, 300, bias=False)
+def a_head(width=16, vocabulary=50):
+    head = Head(GPTShape(family="gpt2", layers=1, width=width, heads=1, context=8, vocabulary=vocabulary))
+    with torch.no_grad():
+        for seed, parameter in enumerate(head.parameters()):
+            parameter.copy_(drawn(*parameter.shape, seed=seed))
+    return head
+
+
+def test_a_large_table_gives_the_same_logits(monkeypatch):
+    head, hidden = a_head(width=64, vocabulary=3000), drawn(256, 64).float()
+    wanted = head.double()(hidden.double())
+    head.float()
+    monkeypatch.setattr(decoder, "LARGE_TABLE", 1)
+    with torch.no_grad():
+        torch.testing.assert_close(head(hidden).double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("large_table", [1, 2**23])
+def test_head_nats_does_not_show_how_positions_are_grouped(monkeypatch, large_table):
+    monkeypatch.setattr(decoder, "LARGE_TABLE", large_table)
+    head = a_head(width=32, vocabulary=300)
     hidden, targets = drawn(700, 32).float(), targets_of(700, 300)
     with torch.no_grad():
         together = head_nats(head, hidden, targets, 300)
@@ -85,18 +105,20 @@ def test_head_nats_does_not_show_how_positions_are_grouped():
             assert torch.equal(torch.cat(parts), together)
 
 
+@pytest.mark.parametrize("large_table", [1, 2**23])
 @pytest.mark.parametrize("number", [64, 65, 200])
-def test_chunked_sum_equals_the_whole_in_value_and_gradients(small_chunks, number):
-    head = torch.nn.Linear(16, 50)
+def test_chunked_sum_equals_the_whole_in_value_and_gradients(small_chunks, monkeypatch, number, large_table):
+    monkeypatch.setattr(decoder, "LARGE_TABLE", large_table)
+    head = a_head()
     hidden = drawn(number, 16).float().requires_grad_()
     targets = targets_of(number, 50)
     targets[3::4] = IGNORE
     total = sum_nats(head, hidden, targets, 50)
-    gradients = torch.autograd.grad(total * 0.37, [hidden, head.weight, head.bias])
+    gradients = torch.autograd.grad(total * 0.37, [hidden, *head.parameters()])
     exact = head.double()
     hidden_exact = hidden.detach().double().requires_grad_()
     whole = token_nats(exact(hidden_exact), targets).sum()
-    wanted = torch.autograd.grad(whole * 0.37, [hidden_exact, exact.weight, exact.bias])
+    wanted = torch.autograd.grad(whole * 0.37, [hidden_exact, *exact.parameters()])
     assert total.item() == pytest.approx(whole.item(), rel=1e-6)
     for ours, theirs in zip(gradients, wanted, strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5)
@@ -132,7 +154,7 @@ def test_the_gradient_is_probability_minus_one_hot():
 
 @pytest.mark.parametrize("number", [40, 200])
 def test_ignored_targets_neither_count_nor_pull(small_chunks, number):
-    head = torch.nn.Linear(16, 50, bias=False)
+    head = a_head()
     hidden, targets = drawn(number, 16).float(), targets_of(number, 50)
     keep = torch.arange(number) % 3 != 0
     masked = torch.where(keep, targets, IGNORE)

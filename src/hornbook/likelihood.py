@@ -12,9 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hornbook.data.packing import IGNORE
@@ -71,37 +72,54 @@ def head_nats(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, targets_N: Te
     return nats
 
 
-class _ChunkedHead(torch.autograd.Function):
+class Head(Protocol):
+    """The last norm and the projection onto the vocabulary, a matrix without bias."""
+
+    __call__: Callable[..., Any]
+
+    @property
+    def norm(self) -> nn.Module: ...
+    @property
+    def projection(self) -> nn.Linear: ...
+    def project(self, normed: Tensor) -> Tensor: ...
+
+
+class _ChunkedProjection(torch.autograd.Function):
     """Sum of nats, whose gradients are made chunk by chunk during the forward pass.
 
-    The sum is linear in the chunks, so each chunk can be differentiated as soon as its logits exist and the logits
-    be dropped: peak memory is one chunk instead of (N, V), and nothing is computed twice.
+    d nats / d logits = p - 1[target], so each chunk's gradients are there as soon as its logits are, in the same
+    memory; then the logits are dropped. Peak memory is one chunk instead of (N, V), and nothing is computed twice.
     """
 
     @staticmethod
-    def forward(ctx, head, hidden_ND, targets_N, rows, *parameters):  # type: ignore[no-untyped-def]
-        total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
-        hidden_grad = torch.empty_like(hidden_ND)
-        parameter_grads = [torch.zeros_like(p) for p in parameters]
+    def forward(ctx, head, x_ND, weight_VD, targets_N, rows):  # type: ignore[no-untyped-def]
+        total = torch.zeros((), dtype=torch.float32, device=x_ND.device)
+        x_grad, weight_grad = torch.empty_like(x_ND), torch.zeros_like(weight_VD)
         for start in range(0, len(targets_N), rows):
-            with torch.enable_grad():
-                hidden = hidden_ND[start : start + rows].detach().requires_grad_()
-                nats = token_nats(head(hidden), targets_N[start : start + rows]).sum()
-                grads = torch.autograd.grad(nats, [hidden, *parameters])
-            hidden_grad[start : start + rows] = grads[0]
-            for total_grad, grad in zip(parameter_grads, grads[1:], strict=True):
-                total_grad += grad
-            total += nats.detach()
-        ctx.save_for_backward(hidden_grad, *parameter_grads)
+            x, targets = x_ND[start : start + rows], targets_N[start : start + rows]
+            logits = head.project(x)
+            kind, scored = logits.dtype, targets != IGNORE
+            log_p = logits.float().log_softmax(-1)
+            del logits
+            target = targets.where(scored, 0)[:, None]
+            total -= log_p.gather(1, target)[:, 0].where(scored, 0.0).sum()
+            gradient = log_p.exp_().scatter_add_(1, target, -torch.ones_like(target, dtype=log_p.dtype))
+            gradient = gradient.masked_fill_(~scored[:, None], 0.0).to(kind)
+            x_grad[start : start + rows] = gradient @ weight_VD.to(kind)
+            if kind == weight_grad.dtype:
+                weight_grad.addmm_(gradient.t(), x)
+            else:
+                weight_grad += gradient.t() @ x.to(kind)
+        ctx.save_for_backward(x_grad, weight_grad)
         return total
 
     @staticmethod
     def backward(ctx, scale):  # type: ignore[no-untyped-def]
-        hidden_grad, *parameter_grads = ctx.saved_tensors
-        return None, hidden_grad.mul_(scale), None, None, *(grad.mul_(scale) for grad in parameter_grads)
+        x_grad, weight_grad = ctx.saved_tensors
+        return None, x_grad.mul_(scale), weight_grad.mul_(scale), None, None
 
 
-def sum_nats(head: torch.nn.Module, hidden_ND: Tensor, targets_N: Tensor, vocabulary: int) -> Tensor:
+def sum_nats(head: Head, hidden_ND: Tensor, targets_N: Tensor, vocabulary: int) -> Tensor:
     """Sum of nats over the positions whose target is not IGNORE, a float32 scalar to be differentiated.
 
     When the logits of all positions would exceed LOGITS_BYTES, they are made and differentiated in chunks. The
@@ -110,8 +128,9 @@ def sum_nats(head: torch.nn.Module, hidden_ND: Tensor, targets_N: Tensor, vocabu
     rows = chunk_rows(vocabulary)
     if len(targets_N) <= rows:
         return token_nats(head(hidden_ND), targets_N).sum()
-    parameters = [p for p in head.parameters() if p.requires_grad]
-    total: Tensor = _ChunkedHead.apply(head, hidden_ND, targets_N, rows, *parameters)  # type: ignore[no-untyped-call]
+    total: Tensor = _ChunkedProjection.apply(  # type: ignore[no-untyped-call]
+        head, head.norm(hidden_ND), head.projection.weight, targets_N, rows
+    )
     return total
 
 

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from hornbook.facts.shape import GPTShape, RotaryScaling
 
+LARGE_TABLE = 2**23  # weights of a head from where on they leave the cache
+
 
 class Linear(nn.Linear):
     """x @ weight.T + bias. Not filled on the meta device: there torch would load its compiler for it, 70 MB."""
@@ -189,7 +191,18 @@ class Head(nn.Module):
         self.projection = Linear(shape.width, shape.vocabulary, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.projection(self.norm(hidden))
+        return self.project(self.norm(hidden))
+
+    def project(self, normed: Tensor) -> Tensor:
+        """Logits of what the norm gave. Without a gradient, on a CPU, a large table is multiplied by oneDNN: PyTorch's
+        usual product reaches two thirds of its speed there."""
+        weight = self.projection.weight
+        plain = normed.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        on_cpu = weight.device.type == "cpu" and torch._C._has_mkldnn
+        if on_cpu and plain and weight.numel() >= LARGE_TABLE and not torch.is_grad_enabled():
+            streamed: Tensor = torch.ops.mkldnn._linear_pointwise(normed, weight, None, "none", [], "")
+            return streamed
+        logits: Tensor = self.projection(normed)
         return logits
 
 
