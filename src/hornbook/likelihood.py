@@ -49,7 +49,9 @@ def head_logits(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, vocabulary:
     the bits of a matrix product depend on its number of rows, and so the grouping of the input cannot show. The
     logits are overwritten by the next: what is taken from them must be copied.
     """
-    rows = min(1024, 1 << chunk_rows(vocabulary).bit_length() - 1)  # a power of two, as positions mostly come
+    rows = min(
+        1024, 1 << chunk_rows(vocabulary, bytes_per_logit=8).bit_length() - 1
+    )  # a power of two, as positions mostly come
     raised = max(8, CACHED_BYTES // (vocabulary * 8)) if hidden_ND.device.type == "cpu" else rows
     # One piece of memory for all: glibc's malloc does not find a freed one again for the next of its size.
     doubles: Tensor | None = None

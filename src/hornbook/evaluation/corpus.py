@@ -156,7 +156,7 @@ def forward_rows(length: int, model: Decoder, device: torch.device) -> int:
     Wide models fill the machine with fewer tokens. Rows x length is a multiple of 64, so that no product of matrices
     has a ragged last tile, in which the bits could depend on where a row stands.
     """
-    tokens = min(2048, max(1024, 1 << round(math.log2(2**20 / model.shape.width))))
+    tokens = min(2048, max(1024, 1 << int(math.log2(2**20 / model.shape.width))))
     tokens *= 1 if device.type == "cpu" else 16
     step = 64 // math.gcd(64, length)
     return max(1, tokens // length // step) * step
