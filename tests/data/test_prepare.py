@@ -305,7 +305,7 @@ def test_the_check_up_beside_ends_when_the_rest_fails(texts, tmp_path):
 
     def pieces():
         if threading.current_thread().name.startswith("check"):
-            for _ in range(2000):
+            for _ in range(100_000):
                 time.sleep(0.01)
                 yield "once upon a time "
             ends.append("read whole")
