@@ -198,7 +198,8 @@ class Head(nn.Module):
         usual product reaches two thirds of its speed there."""
         weight = self.projection.weight
         plain = normed.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        on_cpu = weight.device.type == "cpu" and torch._C._has_mkldnn
+        has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        on_cpu = weight.device.type == "cpu" and has_onednn
         if on_cpu and plain and weight.numel() >= LARGE_TABLE and not torch.is_grad_enabled():
             streamed: Tensor = torch.ops.mkldnn._linear_pointwise(normed, weight, None, "none", [], "")
             return streamed

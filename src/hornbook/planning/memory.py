@@ -12,7 +12,7 @@ import msgspec
 from hornbook.facts.shape import GPTShape
 
 LOGITS_BYTES = 64 * 2**20  # as likelihood.LOGITS_BYTES, which needs torch: a test holds the two together
-LOGITS_COPIES = 3  # logits, their log-softmax, the gradient
+LOGITS_COPIES = 3  # logits, their log-softmax, the gradient; of a chunk the gradient takes the log-softmax's place
 CPU_PROCESS_BYTES = 245 * 2**20  # Python with torch imported and the buffers of its kernels; measured, Linux, CPU build
 GPU_PROCESS_BYTES = 500 * 2**20  # context and kernels of a driver
 # glibc gives freed blocks below 32 MiB back late and in pieces: measured over 12 steps of nine shapes (0.1M to 124M
@@ -112,9 +112,9 @@ def memory(
     kept = shape.width * shape.layers + layer if checkpointing else layer * shape.layers
     activations = tokens * (kept + flowing + 2 * shape.width) * bytes_per_activation
     all_logits = tokens * shape.vocabulary * 4
-    logits = min(all_logits, LOGITS_BYTES) * LOGITS_COPIES
-    if all_logits > LOGITS_BYTES:  # chunked: the head's gradient is summed over chunks, beside one chunk's
-        logits += 2 * shape.vocabulary * shape.width * 4
+    logits = all_logits * LOGITS_COPIES
+    if all_logits > LOGITS_BYTES:  # chunked: the table's gradient is summed over chunks
+        logits = LOGITS_BYTES * (LOGITS_COPIES - 1) + shape.vocabulary * shape.width * 4
     parts_of = Memory(
         weights=weights + gathered,
         gradients=parameters * 4 // shards,

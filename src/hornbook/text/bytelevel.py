@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hornbook.facts.errors import InputError
+from hornbook.text.documents import WHITESPACE
 
 Ids = npt.NDArray[np.int32]
 
@@ -185,9 +186,8 @@ def fast_encoder(content: dict[str, Any], reference: Any) -> Callable[[str], Ids
 # place marked in the text a pattern without looking ahead does the same, and is matched about half as fast again.
 _EDGE = "\ue000"
 _GPT2_MARKED = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
-_SPACES = [*range(9, 14), 32, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000]
-_IS_SPACE = np.zeros(max(_SPACES) + 2, bool)
-_IS_SPACE[_SPACES] = True
+_IS_SPACE = np.zeros(max(map(ord, WHITESPACE)) + 2, bool)
+_IS_SPACE[[ord(character) for character in WHITESPACE]] = True
 
 
 def _with_edges(text: str) -> str:

@@ -36,10 +36,12 @@ BATCH_ROWS = 64  # of a Parquet file, read at once
 PIECE = 1 << 16  # characters; the longest piece, and where a run without whitespace is cut
 
 # \s of the split patterns (Unicode White_Space); Python's \s and str.isspace() also take U+001C to U+001F.
-_WHITESPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+WHITESPACE = (
+    "\t\n\x0b\x0c\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+)
 # A line break may belong to the punctuation before it ("...\n" is one token for Llama 3 and Qwen), so it comes second.
-_BEFORE_SPACE = re.compile(f"[^{_WHITESPACE}]([ \t\xa0\u3000])")
-_BEFORE_WHITESPACE = re.compile(f"[^{_WHITESPACE}]([{_WHITESPACE}])")
+_BEFORE_SPACE = re.compile(f"[^{WHITESPACE}]([ \t\xa0\u3000])")
+_BEFORE_WHITESPACE = re.compile(f"[^{WHITESPACE}]([{WHITESPACE}])")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from hornbook.text.bytelevel import BYTE_CHARACTERS, Ids, fast_encoder, train_me
 from hornbook.text.documents import safe_pieces
 from hornbook.text.tokenizer_json import END_OF_TEXT, LARGEST_VOCABULARY, library_errors
 
+KINDS = ("auto", "bpe", "characters", "bytes", "gpt2")
 SMALLEST_BPE = 258  # 256 bytes, <|endoftext|> and one merge
 
 
@@ -130,7 +131,7 @@ def make_tokenizer(spec: str, pieces: Callable[[], Iterator[str]], num_bytes: in
     if spec == "gpt2":
         return gpt2()
     if not Path(spec).exists():
-        near = suggestion(kind, ["auto", "bpe", "characters", "bytes", "gpt2"])
+        near = suggestion(kind, KINDS)
         raise InputError(
             f'the tokenizer "{spec}" is unknown and no such folder exists; '
             f"allowed are auto, bpe:N, characters, bytes, gpt2 and a folder{near}"
@@ -140,7 +141,7 @@ def make_tokenizer(spec: str, pieces: Callable[[], Iterator[str]], num_bytes: in
 
 def is_path(spec: str) -> bool:
     """Whether `spec` names no kind of tokenizer but something on the disk."""
-    return spec.partition(":")[0] not in ("auto", "bpe", "characters", "bytes", "gpt2") and Path(spec).exists()
+    return spec.partition(":")[0] not in KINDS and Path(spec).exists()
 
 
 def train_bpe(pieces: Iterable[str], vocabulary: int) -> Tokenizer:
