@@ -37,7 +37,7 @@ from hornbook.text.canaries import CANARIES, make_canaries, plant
 from hornbook.text.checkup import Checkup, check_up
 from hornbook.text.documents import Document
 from hornbook.text.files import sync
-from hornbook.text.split import Segment, default_rule, segment_pieces
+from hornbook.text.split import Segment, default_rule, digest_of, segment_pieces
 from hornbook.text.split import split as split_documents
 from hornbook.text.tokenizer import Tokenizer, is_path, load_tokenizer, make_tokenizer
 
@@ -163,14 +163,11 @@ def _without_copies(side: _Side, checkup: Checkup) -> tuple[_Side, int]:
 
 
 def _read_side(segments: Sequence[Segment]) -> _Side:
-    digests, num_bytes = [], 0
-    for _, pieces in groupby(segment_pieces(segments), itemgetter(0)):
-        digest = hashlib.sha256()
-        for _, piece in pieces:
-            digest.update(data := piece.encode())
-            num_bytes += len(data)
-        digests.append(digest.digest())
-    return _Side(segments, digests, num_bytes)
+    known = [segment.content for segment in segments]
+    if None in known:
+        known = [digest_of(map(itemgetter(1), it)) for _, it in groupby(segment_pieces(segments), itemgetter(0))]
+    contents = [content for content in known if content is not None]
+    return _Side(segments, [digest for digest, _ in contents], sum(num_bytes for _, num_bytes in contents))
 
 
 def _unchanged_pieces(side: _Side) -> Iterator[tuple[int, str]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.text.documents import Document, safe_pieces
@@ -21,11 +21,15 @@ SHORTEST_BLOCK = 64  # a document whose share would be less than this trains as 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The characters start:stop of a document (stop None: to its end); what the shards call a document."""
+    """The characters start:stop of a document (stop None: to its end); what the shards call a document.
+
+    content: its SHA-256 and its length in bytes, where the split has read it for them.
+    """
 
     document: Document
     start: int
     stop: int | None
+    content: tuple[bytes, int] | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -153,12 +157,19 @@ def _by_folder(documents: Sequence[Document], folder: str) -> tuple[list[Segment
 def _by_hash(documents: Sequence[Document], share: float) -> tuple[list[Segment], list[Segment]]:
     sides: tuple[list[Segment], list[Segment]] = ([], [])
     for document in documents:
-        digest = hashlib.sha256()
-        for piece in document.pieces():
-            digest.update(piece.encode())
-        is_validation = int.from_bytes(digest.digest()[:8], "big") < share * 2.0**64
-        sides[is_validation].append(Segment(document, 0, None))
+        content = digest_of(document.pieces())
+        is_validation = int.from_bytes(content[0][:8], "big") < share * 2.0**64
+        sides[is_validation].append(Segment(document, 0, None, content))
     return sides
+
+
+def digest_of(pieces: Iterable[str]) -> tuple[bytes, int]:
+    """Return the SHA-256 of a text's UTF-8 and its length in bytes."""
+    digest, num_bytes = hashlib.sha256(), 0
+    for piece in pieces:
+        digest.update(data := piece.encode())
+        num_bytes += len(data)
+    return digest.digest(), num_bytes
 
 
 def num_characters(document: Document) -> int:
