@@ -119,6 +119,10 @@ def machine() -> dict[str, Any]:
     from hornbook.records.environment import environment
 
     facts = environment()
+    said = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    numbers = [re.search(rf"^{name}\s*: (\d+)$", said, re.MULTILINE) for name in ("cpu family", "model")]
+    if all(numbers):  # a cloud's "AMD EPYC" can be any of them
+        facts["cpu"] += " (family {}, model {})".format(*(found[1] for found in numbers if found))
     return {key: facts[key] for key in ("cpu", "cores_usable", "memory_bytes", "python", "versions", "git_commit")}
 
 

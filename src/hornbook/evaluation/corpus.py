@@ -26,10 +26,10 @@ from hornbook.data.shards import NUM_TOKENS, Part
 from hornbook.evaluation.breakdown import Blocks, Positions, by_source, intervals
 from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS as INTERVAL_DOCUMENTS
 from hornbook.evaluation.windows import windows
-from hornbook.evaluation.workers import in_parallel, workers_for
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import head_nats
 from hornbook.model.decoder import Decoder
+from hornbook.model.workers import in_parallel, workers_for
 from hornbook.records.result import DocumentRow, Report
 from hornbook.text.tokenizer import Tokenizer
 

@@ -26,12 +26,12 @@ from hornbook.evaluation.corpus import (
     head_vocabulary,
     hidden_states,
 )
-from hornbook.evaluation.workers import in_parallel, workers_for
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import head_logits, perplexity
 from hornbook.likelihood import token_nats as nats_of_logits
 from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate
+from hornbook.model.workers import in_parallel, workers_for
 from hornbook.text.tokenizer import Tokenizer
 
 T = TypeVar("T")

@@ -11,9 +11,9 @@ import torch
 from hornbook.data.packing import IGNORE
 from hornbook.data.shards import Part
 from hornbook.evaluation.corpus import evaluating
-from hornbook.evaluation.workers import in_parallel, workers_for
 from hornbook.likelihood import Surprise, head_nats
 from hornbook.model.decoder import Decoder
+from hornbook.model.workers import in_parallel, workers_for
 
 ROWS_TOKENS = 2048  # tokens of one forward pass
 

@@ -20,10 +20,10 @@ import torch
 
 from hornbook.evaluation.corpus import Progress, beginning_of, evaluating, groups, head_vocabulary
 from hornbook.evaluation.intervals import bootstrap_ratio, wilson
-from hornbook.evaluation.workers import in_parallel, workers_for
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.likelihood import head_logits, token_nats
 from hornbook.model.decoder import Cache, Decoder
+from hornbook.model.workers import in_parallel, workers_for
 from hornbook.text.tokenizer import Tokenizer
 
 ROUND = 8  # shared beginnings are cut to a multiple, so that more questions have one of equal length

@@ -10,6 +10,17 @@ import msgspec
 from hornbook.facts.errors import InputError, suggestion
 
 GB, TB = 10**9, 10**12
+MOST_WORKERS = 8  # more would wait for the interpreter between the operations of a small model
+WIDE = 512  # features from which on the products are large enough to be spread: 135M at width 576 lost 5 % to workers
+
+
+def cpu_workers(width: int, threads: int) -> int:
+    """How many threads of a CPU compute a batch, or rows, of their own with a model of so many features (decision 16).
+
+    >>> cpu_workers(256, 4), cpu_workers(256, 64), cpu_workers(768, 4)
+    (4, 8, 1)
+    """
+    return 1 if width >= WIDE else min(threads, MOST_WORKERS)
 
 
 def usable_cores() -> int:

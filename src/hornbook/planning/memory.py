@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from hornbook.facts.hardware import cpu_workers, usable_cores
 from hornbook.facts.shape import GPTShape
 
 LOGITS_BYTES = 64 * 2**20  # as likelihood.LOGITS_BYTES, which needs torch: a test holds the two together
@@ -115,9 +116,10 @@ def memory(
     logits = all_logits * LOGITS_COPIES
     if all_logits > LOGITS_BYTES:  # chunked: the table's gradient is summed over chunks
         logits = LOGITS_BYTES * (LOGITS_COPIES - 1) + shape.vocabulary * shape.width * 4
+    workers = cpu_workers(shape.width, usable_cores()) if on_cpu else 1  # each with gradients of its own
     parts_of = Memory(
         weights=weights + gathered,
-        gradients=parameters * 4 // shards,
+        gradients=parameters * 4 * workers // shards,
         optimizer=moments * 4 // shards,
         activations=activations,
         logits=logits,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Protocol
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor
 from hornbook.data.packing import IGNORE
 from hornbook.likelihood import sum_nats
 from hornbook.model.decoder import Decoder
+from hornbook.model.workers import in_parallel, workers_for
+
+SHORT = 1e9  # FLOPs of a microbatch, some milliseconds: below, handing rows over takes more than it gives
 
 
 class Optimizer(Protocol):
@@ -59,19 +63,51 @@ def train_step(
     nats = torch.zeros((), device=microbatches[0][0].device)
     for parameter in model.parameters():  # 3. reset the gradients
         parameter.grad = None
-    for index, (inputs, targets, documents) in enumerate(microbatches):
+    for index, microbatch in enumerate(microbatches):
         if not before_microbatch(index):
             return None
-        with autocast or nullcontext():
-            hidden = model.hidden(inputs, documents_BT=documents)
-            microbatch_nats = sum_nats(model.head, hidden.flatten(0, 1), targets.flatten(), model.shape.vocabulary)
-        nats += microbatch_nats.detach()  # 4. the loss, as a sum
-        (microbatch_nats / num_tokens).backward()  # type: ignore[no-untyped-call]  # 5. gradients by backpropagation
+        nats += backward(model, microbatch, num_tokens, autocast)  # 4. the loss, as a sum, and 5. its gradients
     gradient_norm = clip(model, clip_norm)
     if gradient_norm is not None:
         for optimizer in optimizers:  # 6. update the weights
             optimizer.step(multiplier)
     return Update(float(nats), num_tokens, gradient_norm)
+
+
+def backward(
+    model: Decoder, microbatch: Microbatch, num_tokens: int, autocast: AbstractContextManager[None] | None = None
+) -> Tensor:
+    """The nats of a microbatch, (); the gradient of nats / num_tokens is added to that of every parameter.
+
+    A narrow model on a CPU has its rows shared out: each core does some from the embedding to the gradients, which are
+    summed in the order of the rows.
+    """
+
+    def nats_of(rows: Microbatch) -> Tensor:
+        inputs, targets, documents = rows
+        hidden = model.hidden(inputs, documents_BT=documents)
+        return sum_nats(model.head, hidden.flatten(0, 1), targets.flatten(), model.shape.vocabulary)
+
+    inputs, parameters = microbatch[0], list(model.parameters())
+    is_short = inputs.numel() * model.shape.flops_per_token() < SHORT
+    workers = 1 if is_short or model.dropout or autocast else min(workers_for(model, inputs.device), len(inputs))
+    if workers == 1:
+        with autocast or nullcontext():
+            nats = nats_of(microbatch)
+        (nats / num_tokens).backward()  # type: ignore[no-untyped-call]
+        return nats.detach()
+
+    def differentiate(rows: Microbatch) -> tuple[Tensor, Sequence[Tensor]]:
+        nats = nats_of(rows)
+        return nats.detach(), torch.autograd.grad(nats / num_tokens, parameters)
+
+    cut = [repeat(None) if tensor is None else tensor.tensor_split(workers) for tensor in microbatch]
+    total = torch.zeros(())
+    for _, (nats, gradients) in in_parallel(differentiate, zip(*cut, strict=False), workers, gradients=True):
+        total += nats
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+    return total
 
 
 @torch.no_grad()

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from hornbook.evaluation.corpus import Job, compute
-from hornbook.evaluation.workers import in_parallel
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.workers import in_parallel
 
 
 @pytest.fixture(params=[1, 2, 3])
