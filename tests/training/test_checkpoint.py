@@ -1,3 +1,4 @@
+import hashlib
 import os
 import resource
 import subprocess
@@ -172,3 +173,21 @@ def test_a_full_disk_leaves_the_older_whole_and_nothing_new(tmp_path, make):
 def test_what_is_not_a_checkpoint_is_said(tmp_path):
     with pytest.raises(InputError, match="not a checkpoint"):
         checkpoints.read_manifest(tmp_path)
+
+
+def test_tensors_of_every_kind_are_read_back_by_the_library(tmp_path):
+    drawn = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    tensors = {
+        "odd": drawn[0, :3].bfloat16(),
+        "a": drawn,
+        "turned": drawn.T,
+        "b": drawn.half(),
+        "one": drawn[0, 0],
+        "none": drawn[:0],
+    }
+    said = checkpoints.write_tensors(tmp_path / "x.safetensors", tensors)
+    content = (tmp_path / "x.safetensors").read_bytes()
+    assert said == {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    read = load_file(tmp_path / "x.safetensors")
+    assert read.keys() == tensors.keys()
+    assert all(read[name].dtype == t.dtype and torch.equal(read[name], t) for name, t in tensors.items())
