@@ -98,7 +98,7 @@ def measure(case: Case, file: str, rounds: int) -> dict[str, Any]:
         for side, some in samples.items()
     }
     if not passed:
-        print(f"{case.name}: the sides do not agree, so there is no ratio: {gated}", file=sys.stderr)
+        print(f"{case.name}: the sides do not agree, so there is no ratio: {str(gated)[:500]}", file=sys.stderr)
     return {
         "what": case.what, "unit": case.unit, "rounds": rounds, "load_before": os.getloadavg()[0],
         "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M}", "gate": case.gate_of, "gate_passed": passed,

@@ -77,12 +77,15 @@ def prepare(name: str, folder: Path) -> None:
 
 
 def questions(tokenizer: Any, count: int) -> list[list[str]]:
-    """(context, continuation) pairs, four for each question: the first goes on, the others come from elsewhere."""
+    """(context, continuation) pairs, four for each question: the first goes on, the others come from elsewhere.
+
+    Continuations begin with a space, so that no token lies across the border.
+    """
     ids, draw, pairs = tokenizer.encode(text()), random.Random(0), []
+    begins = [i for i, token in enumerate(ids[:-200].tolist()) if i > 200 and tokenizer.token_bytes(token)[:1] == b" "]
     for _ in range(count):
-        start, length = draw.randrange(len(ids) - 200), draw.randint(*CONTEXT)
-        places = [start + length, *(draw.randrange(len(ids) - 200) for _ in range(3))]
-        context = tokenizer.decode(ids[start : start + length])
+        places = [begins[draw.randrange(len(begins))] for _ in range(4)]
+        context = tokenizer.decode(ids[places[0] - draw.randint(*CONTEXT) : places[0]])
         pairs += [[context, tokenizer.decode(ids[at : at + draw.randint(*CHOICE)])] for at in places]
     return pairs
 
