@@ -32,7 +32,7 @@ from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
 from hornbook.session.costs import Reading, plan_of, settle
 from hornbook.session.live import View
-from hornbook.session.meter import MEASURED_FROM, measure, this_device
+from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
 from hornbook.session.models import Opened, device, open_model, settings_of
 from hornbook.session.texts import is_prepared, prepared_text, stem
 from hornbook.text.canaries import CANARIES
@@ -165,6 +165,7 @@ def counting_models(prepared: Prepared, shape: GPTShape) -> dict[str, dict[str, 
         return {}
     tokenizer = prepared.tokenizer
     how = Conventions(shape.context, max(1, shape.context // 2), beginning_of(tokenizer))
+    return_freed_memory()  # of the first steps: counting takes its place
     return baselines(prepared.train, part_documents(prepared.validation, tokenizer), how, tokenizer.vocabulary)
 
 
