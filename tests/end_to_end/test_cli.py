@@ -171,6 +171,12 @@ def test_generate_the_same_seed_gives_the_same_text(tiny_run, hornbook_in):
     assert len(as_json.json["text"]) > 10
 
 
+def test_generate_writes_nothing_before_it_says_what_is_wrong(tiny_run, hornbook_in):
+    finished = hornbook_in(tiny_run.folder)("generate", "run", "The", "--temperature", "-1")
+    assert (finished.code, finished.stdout) == (2, "")
+    assert "temperature is -1.0" in finished.stderr
+
+
 def test_generate_stops_before_a_word_and_says_when_the_prompt_is_cut(tiny_run, hornbook_in):
     whole = "".join(hornbook.generate(str(tiny_run.run), "x", max_tokens=60, seed=1))
     word = whole[20:22]

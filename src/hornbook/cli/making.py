@@ -87,14 +87,15 @@ def generate_command(arguments: argparse.Namespace) -> None:
     length, context = len(prompt_ids(opened, arguments.prompt)), opened.model.shape.context
     if length > context:
         print(f"the prompt has {length:,} tokens: only its last {context:,} are read.", file=sys.stderr)
-    if not arguments.json:
-        print(arguments.prompt, end="", flush=True)
-    text = ""
-    for piece in generate(
+    pieces = generate(
         opened, arguments.prompt, max_tokens=arguments.max_tokens, temperature=arguments.temperature,
         top_k=arguments.top_k, top_p=arguments.top_p, min_p=arguments.min_p, seed=arguments.seed, stop=arguments.stop,
         int8=arguments.int8,
-    ):  # fmt: skip
+    )  # fmt: skip
+    text = next(pieces, "")  # what is wrong is said before anything is written
+    if not arguments.json:
+        print(arguments.prompt + text, end="", flush=True)
+    for piece in pieces:
         if not arguments.json:
             print(piece, end="", flush=True)
         text += piece
