@@ -3,9 +3,8 @@
 Both read the ids of one prepared folder (BPE of 4,096, validation blocks in every book) and train a model of 6 layers
 of 256 with context 256: the peer a Llama (peer_books.py), ours by `hornbook train` with its own choices. Our budget
 also pays for the counting models and for scoring the validation text, so training ends long before it. Both are scored
-by `hornbook evaluate` as Hugging Face folders. The peer's learning rate is 2e-3,
-the best of 1e-3, 2e-3 and 4e-3 after 85 steps, a quarter of its time (losses 6.29, 6.09 and 6.25; `peer_books.py IDS OUT
-RATE --steps 85`).
+by `hornbook evaluate` as Hugging Face folders. The peer's learning rate is 2e-3, the best of 1e-3, 2e-3 and 4e-3 after
+85 steps, a quarter of its time (losses 6.29, 6.09 and 6.25; `peer_books.py IDS OUT RATE --steps 85`).
 """
 
 from __future__ import annotations
