@@ -191,3 +191,22 @@ def test_tensors_of_every_kind_are_read_back_by_the_library(tmp_path):
     read = load_file(tmp_path / "x.safetensors")
     assert read.keys() == tensors.keys()
     assert all(read[name].dtype == t.dtype and torch.equal(read[name], t) for name, t in tensors.items())
+
+
+SAVE = """
+import resource, sys
+from pathlib import Path
+import torch
+from hornbook.training.checkpoint import write_tensors
+tensors = {str(i): torch.ones(2**20) for i in range(50)}
+write_tensors(Path(sys.argv[1]), {"first": torch.ones(2**20)})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+write_tensors(Path(sys.argv[1]), tensors)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in kilobytes on Linux only")
+def test_saving_holds_no_second_copy_of_what_it_saves(tmp_path):
+    said = subprocess.run([sys.executable, "-c", SAVE, tmp_path / "x"], check=True, capture_output=True, text=True)
+    assert int(said.stdout) < 20_000  # of the 200,000 kilobytes that are saved

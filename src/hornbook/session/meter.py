@@ -157,11 +157,6 @@ def measure_here(settings_toml: str, vocabulary: int) -> tuple[Pace, Accelerator
     return measure(settings, shape, text, on), this_device(on)
 
 
-if __name__ == "__main__":
-    asked = msgspec.json.decode(sys.stdin.buffer.read())
-    sys.stdout.buffer.write(msgspec.json.encode(measure_here(asked["settings"], asked["vocabulary"])))
-
-
 def return_freed_memory() -> None:
     """Give the system back what is freed. glibc keeps it, for each thread that trained, where only that thread finds
     it again; elsewhere nothing is done.
@@ -169,3 +164,8 @@ def return_freed_memory() -> None:
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
+
+
+if __name__ == "__main__":
+    asked = msgspec.json.decode(sys.stdin.buffer.read())
+    sys.stdout.buffer.write(msgspec.json.encode(measure_here(asked["settings"], asked["vocabulary"])))

@@ -105,8 +105,7 @@ def backward(
     total = torch.zeros(())
     for _, (nats, gradients) in in_parallel(differentiate, zip(*cut, strict=False), workers, gradients=True):
         total += nats
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        torch.autograd.backward(parameters, gradients)  # adds them, in the layout of the parameters
     return total
 
 

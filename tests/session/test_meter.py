@@ -1,0 +1,28 @@
+import subprocess
+import sys
+
+import pytest
+
+TRIM = """
+import threading, torch
+from pathlib import Path
+from hornbook.session.meter import return_freed_memory
+kept = []
+def work():  # what stays at the end keeps all that lies before it
+    kept.append([torch.ones(16_384) for _ in range(2000)])
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+kept[0] = kept[0][-1:]
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+before = resident()
+return_freed_memory()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be asked to give memory back")
+def test_what_another_thread_freed_goes_back():
+    said = subprocess.run([sys.executable, "-c", TRIM], check=True, capture_output=True, text=True)
+    assert int(said.stdout) > 100e6  # of 131 MB
