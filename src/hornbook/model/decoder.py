@@ -135,20 +135,28 @@ class Attention(nn.Module):
     def forward(
         self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: Cache | None, layer: int
     ) -> Tensor:
+        q, k, v = self.project(x_BTD, rotary)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        mixed: Tensor = self.output(self.mix(q, k, v, mask).transpose(1, 2).flatten(2))
+        return mixed
+
+    def project(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, W), keys and values (B, K, T, W), normed and rotated."""
         B, T, _ = x_BTD.shape
         q = self.query_norm(self.query(x_BTD).view(B, T, self.heads, self.head_width)).transpose(1, 2)
         k = self.key_norm(self.key(x_BTD).view(B, T, self.kv_heads, self.head_width)).transpose(1, 2)
         v = self.value(x_BTD).view(B, T, self.kv_heads, self.head_width).transpose(1, 2)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
-        if cache is not None:
-            k, v = cache.append(layer, k, v)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0,
-            is_causal=mask is None and T > 1, enable_gqa=self.kv_heads != self.heads,
+        return q, k, v
+
+    def mix(self, q_BHTW: Tensor, k_BKSW: Tensor, v_BKSW: Tensor, mask: Tensor | None) -> Tensor:
+        """Values mixed by attention, (B, H, T, W); causal where no mask says otherwise."""
+        return F.scaled_dot_product_attention(
+            q_BHTW, k_BKSW, v_BKSW, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0,
+            is_causal=mask is None and q_BHTW.shape[2] > 1, enable_gqa=self.kv_heads != self.heads,
         )  # fmt: skip
-        mixed: Tensor = self.output(y.transpose(1, 2).reshape(B, T, -1))
-        return mixed
 
 
 class MLP(nn.Module):
@@ -235,21 +243,8 @@ class Decoder(nn.Module):
         """
         start = cache.length if cache is not None else 0
         T = tokens_BT.shape[1]
-        positions_T = torch.arange(start, start + T, device=tokens_BT.device)
-        x: Tensor = self.embedding(tokens_BT)
-        rotary = None
-        if self.positions is None:
-            shape = self.shape
-            rotary = rotary_table(
-                positions_T, rotary_frequencies(shape.head_width, shape.rope_base, shape.rope_scaling)
-            )
-            rotary = (rotary[0].to(x.dtype), rotary[1].to(x.dtype))
-        else:
-            if start + T > self.shape.context:
-                raise ValueError(f"{start + T} tokens do not fit the context of {self.shape.context}.")
-            x = x + self.positions(positions_T)
-        if self.dropout and self.positions is not None:
-            x = F.dropout(x, self.dropout, self.training)
+        self.check_length(start + T)
+        x, rotary = self.embed(tokens_BT, torch.arange(start, start + T, device=tokens_BT.device))
         mask = attention_mask(T, start, documents_BT, tokens_BT.device)
         for layer, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
@@ -263,6 +258,22 @@ class Decoder(nn.Module):
         if cache is not None:
             cache.length += T
         return x
+
+    def check_length(self, length: int) -> None:
+        """Raise ValueError where positions are learned and `length` tokens are more than the context."""
+        if self.positions is not None and length > self.shape.context:
+            raise ValueError(f"{length} tokens do not fit the context of {self.shape.context}.")
+
+    def embed(self, tokens_BT: Tensor, positions_T: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """What enters the first block, (B, T, D), and the rotary table, None where positions are learned."""
+        x: Tensor = self.embedding(tokens_BT)
+        if self.positions is None:
+            shape = self.shape
+            frequencies = rotary_frequencies(shape.head_width, shape.rope_base, shape.rope_scaling)
+            cos, sin = rotary_table(positions_T, frequencies)
+            return x, (cos.to(x.dtype), sin.to(x.dtype))
+        x = x + self.positions(positions_T)
+        return (F.dropout(x, self.dropout, self.training) if self.dropout else x), None
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         logits: Tensor = self.head(self.hidden(tokens_BT))
