@@ -97,15 +97,22 @@ def backward(
         (nats / num_tokens).backward()  # type: ignore[no-untyped-call]
         return nats.detach()
 
-    def differentiate(rows: Microbatch) -> tuple[Tensor, Sequence[Tensor]]:
+    def differentiate(numbered: tuple[int, Microbatch]) -> tuple[Tensor, Sequence[Tensor]]:
+        index, rows = numbered
         nats = nats_of(rows)
+        if index == 0:  # nobody else touches the parameters' gradients until these are there
+            (nats / num_tokens).backward()  # type: ignore[no-untyped-call]
+            return nats.detach(), []
         return nats.detach(), torch.autograd.grad(nats / num_tokens, parameters)
 
     cut = [repeat(None) if tensor is None else tensor.tensor_split(workers) for tensor in microbatch]
+    numbered = enumerate(zip(*cut, strict=False))
     total = torch.zeros(())
-    for _, (nats, gradients) in in_parallel(differentiate, zip(*cut, strict=False), workers, gradients=True):
+    for (index, _), (nats, gradients) in in_parallel(differentiate, numbered, workers, gradients=True):
         total += nats
-        torch.autograd.backward(parameters, gradients)  # adds them, in the layout of the parameters
+        for parameter, gradient in zip(parameters, gradients, strict=index > 0):
+            assert parameter.grad is not None
+            parameter.grad.add_(gradient)
     return total
 
 
