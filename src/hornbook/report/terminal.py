@@ -17,6 +17,7 @@ from hornbook.facts.quantities import (
 from hornbook.records.result import Report
 
 FEW_WORDS = 1e9  # a perplexity per word beyond it is that of a script without spaces, which has hardly any words
+SHARED = 0.01  # of a text that stands in the training text is worth a warning
 FEW_TOKENS = 100  # so many have to be scored for their loss to be shown apart
 
 
@@ -124,6 +125,7 @@ def print_report(report: Report) -> None:
     if report.end_nats_per_document is not None:
         rows.append(("end of document", f"{report.end_nats_per_document:.3f}", "nats each, in no other sum"))
     _table(rows, f"{report.model} on {report.text}")
+    _print_trained_on(report.extra, "the model")
     if report.interval_method:
         print(f"intervals: {report.interval_method}")
     print_conventions(report.conventions)
@@ -163,6 +165,18 @@ def print_conventions(conventions: Mapping[str, str]) -> None:
     print("convention: " + "; ".join(f"{name} {value}" for name, value in conventions.items()))
 
 
+def _print_trained_on(result: Mapping[str, Any], model: str) -> None:
+    """A word where the text is, or may be, what the model was trained on."""
+    share = result.get("trained_on_share", 0.0)
+    if share is None:
+        print(f"whether {model} was trained on this text is unknown: its training text is no longer prepared here")
+    elif share >= SHARED:
+        print(
+            f"warning: {share:.0%} of this text stands in the text that {model} was trained on: this is no measure of "
+            "what it would do with new text"
+        )
+
+
 def baselines_in_words(baselines: Mapping[str, Any]) -> str:
     """What models that only count get on the same tokens, one sentence.
 
@@ -186,6 +200,7 @@ def print_answers(result: Mapping[str, Any]) -> None:
         )
         rows = [(name.replace("_", " "), f"{result[name]:,.6g}", "") for name in names if name in result]
         _table(rows, f"{result['model']} on {result['text']}, as {result['like']} counts")
+        _print_trained_on(result, "the model")
         print_conventions(result["conventions"])
     for task, numbers in result.get("tasks", {}).items():
         rows = [
@@ -216,6 +231,8 @@ def print_comparison(result: Mapping[str, Any]) -> None:
     rows.append(("B − A", f"{result['difference_bits_per_byte']:+.4f}", f"bits per byte  {interval}".rstrip()))
     _table(rows, f"bits per byte of {result['text']}")
     print(result["verdict"])
+    for side in ("a", "b"):
+        _print_trained_on(result[side], side.upper())
     for name in result["differing_conventions"]:
         print(f"differing convention: {name}: {result['a']['conventions'][name]} / {result['b']['conventions'][name]}")
     if result["differing_settings"]:
