@@ -299,7 +299,8 @@ def print_memorization(found: Mapping[str, Any]) -> None:
          f"bits per byte  {_between(found.get('generalization_gap_bits_per_byte_interval_95'))}".rstrip()),
         ("told apart by loss", f"{found['membership_auc']:.2f}", "of pairs; 0.5 is chance  "
          + _between(found.get("membership_auc_interval_95"), "{:.2f}".format)),
-        ("memorized", f"{found['memorized_bits']:,.0f}", f"bits of about {found['capacity_bits']:,.0f} it can hold"),
+        ("memorized", f"{found['memorized_bits']:,.0f}",
+         f"bits of about {found['capacity_bits']:,.0f} it can hold{_memorized_against(found)}"),
         *((f"canary planted {row['repetitions']} times", f"{row['exposure_bits']:.1f}",
            f"bits of exposure; {row['largest_possible_bits']:.1f} at most") for row in found["canaries"]),
     ]  # fmt: skip
@@ -309,6 +310,12 @@ def print_memorization(found: Mapping[str, Any]) -> None:
           f"{best['num_tokens']} tokens:\n{best['prompt']}| {best['matched_text']}")  # fmt: skip
     if found.get("report"):
         print(f"\nreport: {found['report']}")
+
+
+def _memorized_against(found: Mapping[str, Any]) -> str:
+    against = found["conventions"]["memorized_bits_against"]
+    table = "a guess among all tokens" if against == "uniform" else f"{against} counts"
+    return "" if against == "the model" else f"; beside {table}, which new text surprises less than the model"
 
 
 def print_sweep(found: Mapping[str, Any]) -> None:
