@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, START, Part
 from hornbook.data.spans import find_spans
-from hornbook.evaluation.baselines import count_ngrams, ngram_nats, ngram_names, training_stream
+from hornbook.evaluation.baselines import count_ngrams, ngram_names, ngram_nats, training_stream
 from hornbook.evaluation.copying import WORST, copying, place
 from hornbook.evaluation.corpus import byte_lengths
 from hornbook.evaluation.differences import (
