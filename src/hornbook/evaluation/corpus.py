@@ -324,7 +324,10 @@ def evaluate(
         positions.add(inside, how.window, how.stride)
         blocks.add(inside, document.byte_lengths[scored])
     pairs, method = intervals(rows, blocks, seed)
-    extra: dict[str, Any] = {"by_position": positions.table(), "text_sha256": [d.sha256 for d in documents]}
+    extra: dict[str, Any] = {
+        "vocabulary": model.shape.vocabulary, "by_position": positions.table(),
+        "text_sha256": [d.sha256 for d in documents],
+    }  # fmt: skip
     if blocks.rows:
         extra["blocks"] = blocks.rows
     if sources := by_source(rows):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hornbook.facts.metrics import metric
-from hornbook.facts.quantities import counted, perplexity_text, probability_text, signed
+from hornbook.facts.quantities import counted, hesitation, perplexity_text, probability_text, signed
 from hornbook.report.html import escape, page
 from hornbook.report.weights import weights_section
 
@@ -166,11 +166,13 @@ def _badge(number: int) -> str:
 def _figures(view: Row) -> str:
     gap = view["loss_nats_per_token"] - view["mean_entropy_nats"]
     verdict = "too sure of itself" if gap > 0.02 else "less sure than it could be" if gap < -0.02 else "well judged"
+    worse = hesitation(view["loss_nats_per_token"], view.get("vocabulary"))
     entries = (
         ("Loss", f"{view['loss_nats_per_token']:.3f}", "nats per token", "How surprised the model was, on average."),
         ("Expected", f"{view['mean_entropy_nats']:.3f}", "nats per token",
          f"How surprised it expected to be (its entropy): {verdict} on this text."),
-        ("Perplexity", perplexity_text(view["loss_nats_per_token"]), "tokens", "It hesitates as if between so many."),
+        ("Perplexity", perplexity_text(view["loss_nats_per_token"]), "tokens",
+         "It hesitates as if between so many." if worse is None else f"{worse.capitalize()}."),
         ("Bits per byte", f"{view['bits_per_byte']:.3f}", "", "Comparable between models with different tokenizers."),
     )  # fmt: skip
     return '<dl class="figures">\n' + "".join(

@@ -12,6 +12,7 @@ from hornbook.facts.quantities import (
     format_duration,
     format_number,
     format_usd,
+    hesitation,
     perplexity_text,
 )
 from hornbook.records.result import Report
@@ -39,11 +40,12 @@ def _between(pair: Sequence[float] | None, form: Callable[[float], str] = "{:.3f
 
 
 def _surprise_rows(numbers: Mapping[str, Any], loss: str = "loss_nats_per_token") -> list[tuple[str, str, str]]:
+    meaning = hesitation(numbers[loss], numbers.get("vocabulary")) or "tokens it hesitates between"
     rows = [
         ("loss", f"{numbers[loss]:.4f}",
          f"nats per token  {_between(numbers.get(f'{loss}_interval_95'), '{:.4f}'.format)}"),
         ("perplexity", perplexity_text(numbers[loss]),
-         f"tokens it hesitates between  {_between(numbers.get('perplexity_interval_95'), format_number)}"),
+         f"{meaning}  {_between(numbers.get('perplexity_interval_95'), format_number)}"),
         ("bits per byte", f"{numbers['bits_per_byte']:.4f}",
          f"comparable across tokenizers  {_between(numbers.get('bits_per_byte_interval_95'), '{:.4f}'.format)}"),
     ]  # fmt: skip
@@ -286,14 +288,16 @@ def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
 def print_memorization(found: Mapping[str, Any]) -> None:
     """The verdict, the measures that it rests on, each with its control or interval, and what is known best."""
     print(found["verdict"])
+    conventions = found["conventions"]
     rows = [
         ("continued word for word", f"{found['extraction_rate']:.1%}",
          f"of training passages; {found['control_extraction_rate']:.1%} of held-out ones"),
         ("copied of what it writes", f"{found['copied_share']:.1%}",
-         f"in spans from {found['copied_span_threshold_tokens']:.0f} tokens; {found['control_copied_share']:.1%} of "
-         "held-out text"),
+         f"in {conventions['samples']} samples of {conventions['sample_tokens']} tokens, in spans from "
+         f"{found['copied_span_threshold_tokens']:.0f}; {found['control_copied_share']:.1%} of held-out text"),
         ("loss on the training text", f"{found['train_loss_nats_per_token']:.3f}",
-         f"nats per token; {found['heldout_loss_nats_per_token']:.3f} on held-out text, "
+         f"nats per token in windows of {conventions['window_tokens']}, nothing before them; "
+         f"{found['heldout_loss_nats_per_token']:.3f} on held-out text, "
          f"{found['bigram_heldout_loss_nats_per_token']:.3f} for a bigram model there"),
         ("gap", f"{found['generalization_gap_bits_per_byte']:.3f}",
          f"bits per byte  {_between(found.get('generalization_gap_bits_per_byte_interval_95'))}".rstrip()),
