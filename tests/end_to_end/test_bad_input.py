@@ -133,6 +133,7 @@ def test_a_field_that_is_not_there_names_those_that_are(run, tmp_path):
         (("generate", "absent", "x"), "no run or model absent"),
         (("evaluate", "runs/absent"), "no run or model runs/absent"),
         (("generate",), "MODEL"),
+        (("evaluate",), "required: MODEL;"),
         (("evaluate", "text.txt", "text.txt"), "not a model"),
         (("runs", "absent"), "absent"),
         (("--foo",), "--foo"),

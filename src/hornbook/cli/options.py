@@ -74,7 +74,7 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_texts(parser: argparse.ArgumentParser, help: str) -> None:
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help=help)
+    parser.add_argument("texts", nargs="*", metavar="TEXT", default=None, help=help)  # None: not required
 
 
 def is_reading(name: str) -> bool:
