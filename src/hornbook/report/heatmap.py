@@ -221,14 +221,16 @@ def difference_in_words(views: Sequence[Row]) -> str:
 
 def greedy_in_words(greedy: Row) -> str:
     """How far the model, left to itself, keeps to the text."""
-    given = f"Given the first {greedy['prompt_tokens']:,} tokens, its most probable continuation"
-    if greedy["departs_at_token"] is None:
-        return f"{given} is the text itself, for all {greedy['num_tokens']:,} tokens."
-    return (
-        f"{given} keeps to the text for {greedy['num_tokens_before_departure']:,} of {greedy['num_tokens']:,} tokens; "
-        f"then it writes {greedy['wrote']!r} instead of {greedy['instead_of']!r}. "
-        f"Equal in place: {counted(greedy['num_tokens_equal'], 'token')}."
+    given = (
+        f"Given the first {counted(greedy['prompt_tokens'], 'token')} and left to write its most probable one each time"
     )
+    rest, kept = greedy["num_tokens"], greedy["num_tokens_before_departure"]
+    if greedy["departs_at_token"] is None:
+        return f"{given}, the model writes the rest of the text, all {counted(rest, 'token')} of it."
+    start = f"the next {counted(kept, 'token')} of {rest:,} as they are, then" if kept else "at once"
+    later = greedy["num_tokens_equal"] - kept
+    after = f"; of what follows, {counted(later, 'token')} stand{'s' * (later == 1)} as in the text" if later else ""
+    return f"{given}, the model writes {start} {greedy['wrote']!r} where the text has {greedy['instead_of']!r}{after}."
 
 
 def _greedy(view: Row, title: str) -> str:
