@@ -128,8 +128,9 @@ def _final_report(
                 stop.signal_number,
             )
 
-    view.note(f"scoring all {part.num_tokens:,} tokens of the validation text")
     documents, how = part_documents(part, tokenizer), conventions(model, tokenizer)
+    num_tokens = sum(len(document.tokens) - (how.beginning is None) for document in documents)
+    view.note(f"scoring all {num_tokens:,} tokens of the validation text")
     report = score(
         model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation side",
         batch_size=64, device=device(), progress=progress,
