@@ -36,6 +36,9 @@ def test_like_huggingface_is_the_loop_of_their_documentation(command_line, tiny_
             break
     assert result["perplexity"] == pytest.approx(math.exp(total / count), rel=1e-5)
     assert result["conventions"]["stride"] == "8 tokens"
+    assert result["conventions"]["text"] == "1 document joined by blank lines"
+    assert result["num_tokens"] == count
+    assert result["conventions"]["weights"].startswith("a window's mean counts as its new tokens less one")
 
 
 def test_like_lm_eval_and_its_options(tiny_run, opened):
@@ -143,7 +146,7 @@ def test_a_task_made_of_the_text_itself(command_line, tiny_run):
     assert numbers["chance_accuracy"] == 0.25
     assert result["loss_nats_per_token"] > 0
     shown = command_line("evaluate", tiny_run.run, text).stdout
-    assert "16 to 31" in shown  # by tokens of context
+    assert "loss by tokens of context, where at least 100 were scored" in shown
     assert "bits per character" in shown
     (command_line.folder / "short.txt").write_text(text.read_text(encoding="utf-8")[:3000], encoding="utf-8")
     refused = command_line("evaluate", tiny_run.run, "short.txt", "--tasks", "continuation")

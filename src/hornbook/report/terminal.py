@@ -152,15 +152,15 @@ def print_report(report: Report) -> None:
 
 def _by_position(rows: Sequence[Mapping[str, Any]]) -> None:
     """The loss of tokens that could see so many before them: it falls as long as context helps."""
-    rows = [row for row in rows if row["num_tokens"] >= FEW_TOKENS]
-    most = max((row["loss_nats_per_token"] for row in rows), default=0.0)
     lines = []
     for row in rows:
         low, high = row["context_tokens"]
-        bar = "▇" * round(24 * row["loss_nats_per_token"] / most) if most else ""
-        lines.append((f"{low:,}" + (f" to {high:,}" if high > low else ""), f"{row['loss_nats_per_token']:.4f}", bar))
+        if row["num_tokens"] >= FEW_TOKENS:
+            label = f"{low:,}" + (f" to {high:,}" if high > low else "")
+            lines.append((label, f"{row['loss_nats_per_token']:.4f}", counted(row["num_tokens"], "token")))
     if len(lines) > 1:
-        _table(lines, "loss by tokens of context")
+        few = "" if len(lines) == len(rows) else f", where at least {FEW_TOKENS} were scored"
+        _table(lines, f"loss by tokens of context{few}")
 
 
 def print_conventions(conventions: Mapping[str, str]) -> None:
