@@ -145,7 +145,9 @@ def test_a_task_made_of_the_text_itself(command_line, tiny_run):
     assert numbers["num_questions"] == 20
     assert numbers["chance_accuracy"] == 0.25
     assert result["loss_nats_per_token"] > 0
-    shown = command_line("evaluate", tiny_run.run, text).stdout
+    shown = command_line("evaluate", tiny_run.run, text, "--stride", "24").stdout
+    assert "8 to 15" in shown
+    assert "16 to 32" in shown
     assert "loss by tokens of context, where at least 100 were scored" in shown
     assert "bits per character" in shown
     (command_line.folder / "short.txt").write_text(text.read_text(encoding="utf-8")[:3000], encoding="utf-8")

@@ -25,7 +25,7 @@ from hornbook.session.extras import (
     training_text,
 )
 from hornbook.session.models import Opened, device, open_model, settings_of
-from hornbook.session.texts import Progress, is_prepared, prepared_text, read_documents
+from hornbook.session.texts import Progress, is_prepared, named_documents, prepared_text
 
 
 def evaluate(
@@ -86,8 +86,7 @@ def documents_for(
 ) -> tuple[list[EncodedDocument], str]:
     """The documents to score and what to call them: `texts`, or the validation side of the model's own run."""
     if texts and not is_prepared(texts):
-        wanted = from_table({"text": {"paths": list(texts)} | text_settings}, source="settings").text
-        pairs = ((document.name, document.text()) for document in read_documents(wanted))
+        pairs = ((document.name, document.text()) for document in named_documents(texts, text_settings))
         return encode_documents(pairs, opened.tokenizer), ", ".join(texts)
     if text_settings and (not texts or is_prepared(texts)):
         raise InputError(f"a prepared text is read as it is: leave out --{min(text_settings)}.")
