@@ -18,7 +18,7 @@ WORTH_SAYING_NATS = 0.02
 SURELY_NATS = 2.0
 # Up to here hardly any of the text was read twice: the last step of one epoch may reach into the next.
 READ_ONCE_EPOCHS = 1.05
-PARTED = "from there on validation loss stays clearly further above training loss than it began"
+PARTED = "from there on validation loss stays clearly further above training loss than at the start"
 
 
 @dataclass(frozen=True)

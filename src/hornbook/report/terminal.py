@@ -319,7 +319,7 @@ def print_memorization(found: Mapping[str, Any]) -> None:
 def _memorized_against(found: Mapping[str, Any]) -> str:
     against = found["conventions"]["memorized_bits_against"]
     table = "a guess among all tokens" if against == "uniform" else f"{against} counts"
-    return "" if against == "the model" else f"; beside {table}, which new text surprises less than the model"
+    return "" if against == "the model" else f"; beside {table}, less surprised by new text than the model"
 
 
 def print_sweep(found: Mapping[str, Any]) -> None:
