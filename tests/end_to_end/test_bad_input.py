@@ -6,9 +6,12 @@ import re
 import resource
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import hornbook
 from hornbook.data.shards import manifest_bytes, read_manifest
 
 HANG_SECONDS = float(os.environ.get("HORNBOOK_HANG_SECONDS", "60"))  # a guard against hanging, not a measurement
@@ -133,6 +136,7 @@ def test_a_field_that_is_not_there_names_those_that_are(run, tmp_path):
         (("generate", "absent", "x"), "no run or model absent"),
         (("evaluate", "runs/absent"), "no run or model runs/absent"),
         (("generate",), "MODEL"),
+        (("evaluate",), "required: MODEL;"),
         (("evaluate", "text.txt", "text.txt"), "not a model"),
         (("runs", "absent"), "absent"),
         (("--foo",), "--foo"),
@@ -145,6 +149,30 @@ def test_names_and_values(run, tmp_path, text_file, arguments, named):
     assert re.search(named, said), said
     assert left(tmp_path, "text.txt", "runs") == []
     assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("generate", "runs/absent", "x"), "there is no run or model runs/absent"),
+        (("evaluate", "{run}", "empty.txt"), "empty.txt"),
+        (("inspect", "{run}", "--file", "empty.txt"), "empty.txt"),
+        (("compare", "{run}", "runs/absent"), "there is no run or model runs/absent"),
+        (("export", "{folder}", "--to", "gguf", "--out", "out"), "is a folder of runs"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_names_and_files_are_looked_at_without_torch(tmp_path, tiny_run, arguments, said):
+    (tmp_path / "empty.txt").touch()
+    source = str(Path(hornbook.__file__).parents[1])
+    words = [word.format(run=tiny_run.run, folder=tiny_run.folder) for word in arguments]
+    code = "import sys; sys.modules['torch'] = None; from hornbook.cli import main; sys.exit(main())"
+    finished = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": source}, text=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert finished.returncode == 2, finished.stderr
+    assert said in finished.stderr
 
 
 def test_a_run_in_the_wrong_place_is_named(run, tiny_run):

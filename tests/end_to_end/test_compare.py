@@ -1,7 +1,6 @@
 """`hornbook compare`: signs, refusals, runs without a text, other tokenizers."""
 
 import math
-import re
 
 import pytest
 
@@ -33,16 +32,19 @@ def test_a_model_against_itself(tiny_run):
     assert "equally good" in result["verdict"]
 
 
-def test_across_tokenizers_by_bits_per_byte(command_line, tiny_run, text_file):
+def test_across_tokenizers_by_bits_per_byte(command_line, tiny_run, text_file, monkeypatch):
     made = command_line(
         "train", text_file, "--tokenizer", "bpe:320", "--model.layers", "1", "--model.width", "32", "--model.context",
         "32", "--train.batch", "4", "--steps", "8", "--threads", "1", "--watch.sample_tokens", "4", "--out", "other",
         "--json",
     )  # fmt: skip
     assert made.code == 0, made.stderr
-    refused = command_line("compare", tiny_run.run, "other")
-    assert refused.code == 2
-    assert re.fullmatch(r"hornbook: the validation texts of .* differ: name a text with --on\.\n", refused.stderr)
+    assert f"scoring all {made.json['num_tokens']:,} tokens" in made.stderr
+    monkeypatch.chdir(command_line.folder)
+    scored: list[tuple[int, int]] = []
+    with pytest.raises(InputError, match=r"^the validation texts of .* differ: name a text with --on\.$"):
+        hornbook.compare(str(tiny_run.run), "other", progress=lambda *counts: scored.append(counts))
+    assert scored == []  # told before anything is scored
     result = command_line("compare", tiny_run.run, "other", "--on", text_file, "--json").json
     for side, model in (("a", tiny_run.run), ("b", command_line.folder / "other")):
         scored = hornbook.evaluate(str(model), str(text_file))

@@ -36,6 +36,9 @@ def test_like_huggingface_is_the_loop_of_their_documentation(command_line, tiny_
             break
     assert result["perplexity"] == pytest.approx(math.exp(total / count), rel=1e-5)
     assert result["conventions"]["stride"] == "8 tokens"
+    assert result["conventions"]["text"] == "1 document joined by blank lines"
+    assert result["num_tokens"] == count
+    assert result["conventions"]["weights"].startswith("a window's mean counts as its new tokens less one")
 
 
 def test_like_lm_eval_and_its_options(tiny_run, opened):
@@ -71,12 +74,28 @@ def test_baselines_stand_beside_the_number_of_a_run(tiny_run):
     assert table["unigram"]["loss_nats_per_token"] == pytest.approx(nats, rel=1e-9)
     page = (tiny_run.run / "reports" / "report.html").read_text(encoding="utf-8")
     assert f"{table['5-gram']['loss_nats_per_token']:.3f}" in page
-    assert any("a table of which token follows which" in words for words in tiny_run.summary["words"])
+    assert any("the best of the models that only count" in words for words in tiny_run.summary["words"])
+
+
+def test_a_run_warns_of_text_that_it_was_trained_on(hornbook_in, tiny_run, tmp_path):
+    there = hornbook_in(tiny_run.folder)
+    assert there("evaluate", "run", "text.txt", "--json").json["trained_on_share"] == pytest.approx(0.9, abs=0.01)
+    warning = "warning: 90% of this text stands in the text that the model was trained on"
+    assert warning in there("evaluate", "run", "text.txt").stdout
+    assert warning in there("evaluate", "run", "text.txt", "--like", "lm-eval").stdout
+    compared = there("compare", "run", "run/checkpoints/step-00000000", "--on", "text.txt").stdout
+    assert warning.replace("the model", "A") in compared
+    assert "that B was" not in compared  # fresh weights have read nothing
+    (tmp_path / "new.txt").write_text("Of all this not a word has been read before, by anyone at all. " * 9)
+    assert there("evaluate", "run", tmp_path / "new.txt", "--json").json["trained_on_share"] == 0
+    assert "warning" not in there("evaluate", "run").stdout
 
 
 def test_a_run_far_from_its_text_has_no_baselines(command_line, tiny_run, text_file):
     report = command_line("evaluate", tiny_run.run, text_file, "--json").json
     assert "baselines" not in report
+    assert report["trained_on_share"] is None
+    assert "training text is no longer prepared here" in command_line("evaluate", tiny_run.run, text_file).stdout
     assert not (command_line.folder / "prepared").exists()
 
 
@@ -126,8 +145,10 @@ def test_a_task_made_of_the_text_itself(command_line, tiny_run):
     assert numbers["num_questions"] == 20
     assert numbers["chance_accuracy"] == 0.25
     assert result["loss_nats_per_token"] > 0
-    shown = command_line("evaluate", tiny_run.run, text).stdout
-    assert "16 to 31" in shown  # by tokens of context
+    shown = command_line("evaluate", tiny_run.run, text, "--stride", "24").stdout
+    assert "8 to 15" in shown
+    assert "16 to 32" in shown
+    assert "loss by tokens of context, where at least 100 were scored" in shown
     assert "bits per character" in shown
     (command_line.folder / "short.txt").write_text(text.read_text(encoding="utf-8")[:3000], encoding="utf-8")
     refused = command_line("evaluate", tiny_run.run, "short.txt", "--tasks", "continuation")

@@ -73,6 +73,8 @@ def test_memorize_gives_its_verdict_its_page_and_the_canaries(learned, hornbook_
     assert plain.code == 0
     assert plain.stdout.startswith(found["verdict"])
     assert "canary planted 1 time" in plain.stdout
+    assert "in 64 samples of 32 tokens" in plain.stdout
+    assert "in windows of 32" in plain.stdout
 
 
 @pytest.mark.slow

@@ -161,6 +161,7 @@ def test_positions_and_sources_add_up():
     total = math.fsum(row["num_tokens"] * row["loss_nats_per_token"] for row in table)
     assert total == pytest.approx(report.nats, rel=1e-12)
     assert [row["context_tokens"] for row in table][:2] == [[1, 1], [2, 3]]
+    assert table[-1]["context_tokens"][1] == int(report.conventions["window"].split()[0])  # no token sees more
     sources = report.extra["by_source"]
     assert set(sources) == {"a/f.jsonl", "b/f.jsonl"}
     assert sum(row["num_bytes"] for row in sources.values()) == report.num_bytes

@@ -89,7 +89,12 @@ def test_a_model_that_knows_its_text_by_heart(by_heart, speeches):
     assert intervals["membership_auc"][0] > 0.95
     assert numbers["generalization_gap_share"] > 0.7
     assert 0 < numbers["memorized_bits"] < numbers["capacity_bits"]
-    assert numbers["memorized_bits"] < 8 * sum(map(len, known)) * 2
+    # It is worse than a guess on new text; it cannot have stored more than a guess would be surprised by the text.
+    assert numbers["heldout_loss_nats_per_token"] > np.log(speeches[1].vocabulary)
+    assert report.conventions["memorized_bits_against"].endswith("gram")
+    low, high = intervals["memorized_bits"]
+    assert low < numbers["memorized_bits"] < high
+    assert numbers["memorized_bits"] < np.log2(speeches[1].vocabulary) * sum(map(len, known))
     # What it knows best is shown with its place: the text must be there.
     for row in report.passages + report.copies:
         source = known[int(row["document"].removeprefix("text "))]
@@ -128,6 +133,11 @@ def test_a_model_that_learned_without_learning_by_heart(healthy, speeches):
     assert report.numbers["heldout_loss_nats_per_token"] < report.numbers["bigram_heldout_loss_nats_per_token"]
     assert report.intervals["excess_extraction_rate"][0] <= 0
     assert report.numbers["membership_auc"] == pytest.approx(0.5, abs=0.1)
+    few = part_of(speeches[0][1:20], speeches[1])  # too few to count: the model's own surprise is the least
+    report = memorization(model, few, part_of(held_out, speeches[1]), speeches[1], **SMALL)
+    assert report.conventions["memorized_bits_against"] == "the model"
+    gap = max(0, report.numbers["generalization_gap_bits_per_byte"])
+    assert report.numbers["memorized_bits"] == pytest.approx(gap * sum(map(len, speeches[0][1:20])))
 
 
 def test_a_model_that_has_not_learned_enough_to_tell(speeches):

@@ -51,7 +51,7 @@ def _upward(share: float) -> float:
     return 8 - 3 * min(1, share / 0.3) + 2 * max(0, share - 0.3)
 
 
-def _said(rows: list[dict[str, Any]], epochs: float, **more: float) -> str:
+def _said(rows: list[dict[str, Any]], epochs: float, **more: dict[str, float]) -> str:
     return " ".join(curves_in_words(rows, tokens_per_epoch=round(100_000 / epochs), **more))
 
 
@@ -80,7 +80,10 @@ def test_a_text_learned_by_heart_is_called_so() -> None:
     assert "while training loss went on falling" in said
     assert curves.parted is not None  # the gap is 10 x share - 3.8 from a share of 0.3 on, and -0.2 at the start
     assert curves.parted.step == pytest.approx(375, abs=45)
-    assert f"The two curves part at step {curves.parted.step:,} (epoch {curves.parted.tokens / 5000:.1f})" in said
+    assert (
+        f"The two curves part at step {curves.parted.step:,} (epoch {curves.parted.tokens / 5000:.1f}): from there on"
+        in said
+    )
     sentence = only_memorizing(rows, 5000)
     assert sentence is not None
     assert "further epochs only memorize" in sentence
@@ -160,11 +163,22 @@ def test_few_evaluations_bring_few_claims() -> None:
     assert read_curves(rows[:1], tokens_per_epoch=100) is None
 
 
-def test_bigrams_are_a_reference_only_where_given() -> None:
-    rows = _run(_falling, _falling)
-    assert "which token follows which" not in _said(rows, 4)
-    assert "below a table of which token follows which (5.00 nats)" in _said(rows, 4, bigram_loss=5.0)
-    assert "did not get below a table" in _said(rows, 4, bigram_loss=4.0)
+def test_the_best_model_that_only_counts_is_the_reference_where_one_is_given() -> None:
+    rows = _run(_falling, _falling)  # from 8 to 4.2
+    assert "only count" not in _said(rows, 4)
+    below = _said(rows, 4, counting={"uniform": 8.0, "2-gram": 5.0, "3-gram": 5.5})
+    assert "ends below the best of the models that only count (the 2-gram's 5.00 nats)" in below
+    above = _said(rows, 4, counting={"uniform": 8.0, "2-gram": 4.6, "3-gram": 4.0, "5-gram": 4.5})
+    assert "did not get below the best of the models that only count (the 3-gram's 4.00 nats)" in above
+    assert "blind guess" not in above
+
+
+def test_a_run_that_ends_above_a_guess_says_so() -> None:
+    rows = _run(_upward, lambda share: 8 * (1 - share) + 0.2)  # down to 5, ends at 6.4
+    said = _said(rows, 20, counting={"uniform": 6.0, "2-gram": 5.5})
+    assert "worse than a blind guess among all tokens (6.00 nats)" in said
+    assert "At its best (5.07 nats) it was below the best of the models that only count" in said
+    assert "blind guess" not in _said(rows, 20, counting={"uniform": 6.5, "2-gram": 4.5})
 
 
 def test_lost_losses_are_counted_and_nothing_breaks() -> None:

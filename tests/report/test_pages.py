@@ -171,6 +171,12 @@ def test_white_space_tokens_are_visible() -> None:
     assert all(sign in shown for sign in ("␣␣", "↵↵", "⇥"))
 
 
+def test_a_perplexity_above_the_vocabulary_is_no_hesitation() -> None:
+    shown = "".join(Reader(_page(summary={"validation_loss_nats_per_token": 9.0})).text)
+    assert "More than the 4,096 there are: it is surer of wrong tokens than a guess would be." in shown
+    assert "as if between" not in shown
+
+
 def test_the_headline_says_numbers_with_their_interval_and_meaning() -> None:
     shown = "".join(Reader(_page()).text)
     for words in (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hornbook.cli.options import add_settings, add_texts, given_settings, print_json, value
+from hornbook.cli.options import add_settings, add_texts, given_settings, look_first, print_json, value
 
 
 def describe_plan(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +57,7 @@ def describe_memorize(parser: argparse.ArgumentParser) -> None:
 
 def memorize_command(arguments: argparse.Namespace) -> None:
     """what a model has learned by heart, against a held-out control"""
+    look_first(arguments.model)
     from hornbook.session.memory import memorize
 
     found = memorize(

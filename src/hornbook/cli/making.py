@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from hornbook.cli.options import add_settings, add_texts, given_settings, print_json, text_settings, value
+from hornbook.cli.options import add_settings, add_texts, given_settings, look_first, print_json, text_settings, value
 
 STARTED = time.monotonic()
 
@@ -80,6 +80,7 @@ def describe_generate(parser: argparse.ArgumentParser) -> None:
 
 def generate_command(arguments: argparse.Namespace) -> None:
     """let a model continue a text"""
+    look_first(arguments.model)
     from hornbook.session.models import open_model
     from hornbook.session.writing import generate, prompt_ids
 

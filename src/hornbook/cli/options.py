@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_origin
 
 
@@ -74,7 +74,7 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_texts(parser: argparse.ArgumentParser, help: str) -> None:
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help=help)
+    parser.add_argument("texts", nargs="*", metavar="TEXT", default=None, help=help)  # None: not required
 
 
 def is_reading(name: str) -> bool:
@@ -83,6 +83,17 @@ def is_reading(name: str) -> bool:
 
 def text_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name.removeprefix("text."): value for name, value in given_settings(arguments).items()}
+
+
+def look_first(*models: str, texts: Sequence[str] = (), settings: dict[str, Any] | None = None) -> None:
+    """Say what is wrong with names and files before torch is imported, which takes seconds."""
+    from hornbook.records.listing import check_model
+    from hornbook.session.texts import is_prepared, named_documents
+
+    for model in models:
+        check_model(model)
+    if texts and not is_prepared(texts):
+        named_documents(texts, settings or {})
 
 
 def print_json(result: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hornbook.cli.options import add_settings, add_texts, is_reading, print_json, text_settings, value
+from hornbook.cli.options import add_settings, add_texts, is_reading, look_first, print_json, text_settings, value
 
 MODEL = "a run, a checkpoint, a Hugging Face folder or a .gguf file"
 
@@ -26,6 +26,7 @@ def describe_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def evaluate_command(arguments: argparse.Namespace) -> None:
     """loss, perplexity and bits per byte of a text, with intervals"""
+    look_first(arguments.model, texts=arguments.texts, settings=text_settings(arguments))
     from hornbook.session.live import View
     from hornbook.session.scores import evaluate
 
@@ -63,7 +64,6 @@ def inspect_command(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from hornbook.facts.errors import InputError
-    from hornbook.session.looking import inspect
     from hornbook.text.documents import documents
 
     text = arguments.text
@@ -74,6 +74,9 @@ def inspect_command(arguments: argparse.Namespace) -> None:
         if len(found) > 1:
             raise InputError(f"{arguments.file} has {len(found):,} documents: give a file with one.")
         text = found[0].text()
+    look_first(arguments.model, *([] if arguments.against is None else [arguments.against]))
+    from hornbook.session.looking import inspect
+
     seen = inspect(
         arguments.model, text, against=arguments.against, step=arguments.step, against_step=arguments.against_step,
         gradients=arguments.gradients, top_k=arguments.top_k, prompt_tokens=arguments.prompt_tokens,
@@ -101,6 +104,7 @@ def describe_compare(parser: argparse.ArgumentParser) -> None:
 
 def compare_command(arguments: argparse.Namespace) -> None:
     """which of two models is less surprised by a text, by how much, and whether that can be chance"""
+    look_first(arguments.a, arguments.b, texts=arguments.on, settings=text_settings(arguments))
     from hornbook.session.comparing import compare
     from hornbook.session.live import View
 
@@ -127,6 +131,7 @@ def describe_export(parser: argparse.ArgumentParser) -> None:
 
 def export_command(arguments: argparse.Namespace) -> None:
     """write a model as others open it: a Hugging Face folder, or GGUF"""
+    look_first(arguments.model)
     from hornbook.session.exporting import export
 
     written = export(arguments.model, to=arguments.to, out=arguments.out, dtype=arguments.dtype, step=arguments.step)

@@ -83,6 +83,34 @@ def longest_matches(part: Part, queries: Sequence[NDArray[np.integer]], min_leng
     return parts
 
 
+def shared_share(part: Part, queries: Sequence[NDArray[np.integer]], length: int) -> float:
+    """The share of the queries' tokens that lie in `length` tokens which stand together in the part.
+
+    One pass over the part, whatever it repeats: of each n-gram of the queries one place is enough.
+
+    >>> part = Part([np.array([9, 1, 2, 3, 4], np.uint16)], np.array([[1, 4, 4, 4, 1]]), ["a"])
+    >>> shared_share(part, [np.array([7, 2, 3, 4, 5])], 2)
+    0.6
+    """
+    index = _Index(queries, length)
+    if not len(index.hashes):
+        return 0.0
+    keys, first = np.unique(index.hashes, return_index=True)
+    found, along = np.zeros(len(keys), bool), np.arange(length)
+    for _, ids in _chunks(part, length - 1):
+        hashes = _rolling_hash(ids, length)
+        places = index.known(hashes)
+        slots = np.minimum(np.searchsorted(keys, hashes[places]), len(keys) - 1)
+        new = (keys[slots] == hashes[places]) & ~found[slots]
+        places, slots = places[new], slots[new]
+        same = ids[places[:, None] + along] == index.tokens[index.places[first[slots]][:, None] + along]
+        found[slots[same.all(1)]] = True
+    ends = np.zeros(len(index.tokens), np.int64)
+    shared = index.places[found[np.searchsorted(keys, index.hashes)]]
+    ends[shared] = shared + length
+    return float((np.maximum.accumulate(ends) > np.arange(len(ends))).mean())
+
+
 class _Index:
     """All n-grams of the queries: `tokens` of one after the other, sorted `hashes` with `places` in `tokens`.
 

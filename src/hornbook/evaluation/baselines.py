@@ -73,6 +73,14 @@ def ngram_nats(levels: Sequence[Level], sequence: Ids, vocabulary: int) -> list[
     return results
 
 
+def ngram_names(order: int) -> list[str]:
+    """
+    >>> ngram_names(3)
+    ['unigram', '2-gram', '3-gram']
+    """
+    return ["unigram", *(f"{n}-gram" for n in range(2, order + 1))]
+
+
 def training_stream(part: Part) -> Ids:
     """The ids of a part, or evenly spread stretches of it where they are more than MOST_TOKENS."""
     every = -(-part.num_tokens // MOST_TOKENS)
@@ -100,7 +108,7 @@ def baselines(
         for total, nats in zip(sums[1:], ngram_nats(levels, sequence, vocabulary), strict=True):
             total.append(math.fsum(nats.tolist()))
     num_bytes = sum(document.num_bytes for document in documents)
-    names = ["uniform", "unigram", *(f"{n}-gram" for n in range(2, order + 1))]
+    names = ["uniform", *ngram_names(order)]
     return {
         name: {
             "loss_nats_per_token": math.fsum(total) / num_tokens if num_tokens else None,

@@ -15,15 +15,17 @@ from hornbook.records.result import DocumentRow
 
 
 class Positions:
-    """Sums by the number of tokens a target could see, in buckets 1, 2-3, 4-7, ..."""
+    """Sums by the number of tokens a target could see, in buckets 1, 2-3, 4-7, ... up to the window, which is in the
+    last."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: int) -> None:
+        self.window = window
         self.nats = np.zeros(64)
         self.counts = np.zeros(64, np.int64)
 
-    def add(self, nats: np.ndarray, window: int, stride: int) -> None:
-        for w in windows(len(nats), window, stride):
-            seen = np.arange(w.first - w.start + 1, w.stop - w.start + 1)
+    def add(self, nats: np.ndarray, stride: int) -> None:
+        for w in windows(len(nats), self.window, stride):
+            seen = np.arange(w.first - w.start + 1, w.stop - w.start + 1).clip(max=max(1, self.window - 1))
             buckets = np.frexp(seen)[1] - 1
             self.nats += np.bincount(buckets, nats[w.first : w.stop], 64)
             self.counts += np.bincount(buckets, minlength=64)
@@ -31,7 +33,7 @@ class Positions:
     def table(self) -> list[dict[str, Any]]:
         return [
             {
-                "context_tokens": [2**k, 2 ** (k + 1) - 1],
+                "context_tokens": [2**k, self.window if 2 ** (k + 1) >= self.window else 2 ** (k + 1) - 1],
                 "num_tokens": int(self.counts[k]),
                 "loss_nats_per_token": float(self.nats[k] / self.counts[k]),
             }

@@ -314,17 +314,20 @@ def evaluate(
 
     Raises InputError when no token can be scored.
     """
-    rows, positions = [], Positions()
+    rows, positions = [], Positions(how.window)
     blocks = Blocks(len(documents), sum(d.num_bytes for d in documents))
     scores = token_nats(model, documents, how, batch_size=batch_size, device=device, progress=progress)
     for document, nats in zip(documents, scores, strict=True):
         row = document_row(document, nats, how)
         rows.append(row)
         inside, scored = nats[: row.num_tokens], document.tokens[len(document.tokens) - row.num_tokens :]
-        positions.add(inside, how.window, how.stride)
+        positions.add(inside, how.stride)
         blocks.add(inside, document.byte_lengths[scored])
     pairs, method = intervals(rows, blocks, seed)
-    extra: dict[str, Any] = {"by_position": positions.table(), "text_sha256": [d.sha256 for d in documents]}
+    extra: dict[str, Any] = {
+        "vocabulary": model.shape.vocabulary, "by_position": positions.table(),
+        "text_sha256": [d.sha256 for d in documents],
+    }  # fmt: skip
     if blocks.rows:
         extra["blocks"] = blocks.rows
     if sources := by_source(rows):

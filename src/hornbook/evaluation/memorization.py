@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, START, Part
 from hornbook.data.spans import find_spans
-from hornbook.evaluation.baselines import count_ngrams, ngram_nats, training_stream
+from hornbook.evaluation.baselines import count_ngrams, ngram_names, ngram_nats, training_stream
 from hornbook.evaluation.copying import WORST, copying, place
 from hornbook.evaluation.corpus import byte_lengths
 from hornbook.evaluation.differences import (
@@ -127,7 +127,8 @@ def memorization(
         raise InputError("every held-out passage also stands in the training text: name another text with --heldout.")
     found = _Findings()
     extraction, discoverable = _extraction(found, trained, held_out, lengths)
-    _gap(found, model, reference, train, trained, held_out, byte_lengths(tokenizer))
+    counting = _counting(train, held_out, model.shape.vocabulary)
+    against = _gap(found, model, reference, train, trained, held_out, byte_lengths(tokenizer), counting)
     copies = copying(
         model, train, validation, tokenizer, num_samples=num_samples, sample_tokens=sample_tokens, generator=generator
     )
@@ -138,9 +139,7 @@ def memorization(
         table, found.numbers["canary_rank_correlation"] = exposure_table(
             model, tokenizer, canaries, num_candidates=num_candidates, seed=seed
         )
-    levels = count_ngrams(training_stream(train), model.shape.vocabulary, 2)
-    bigram = np.mean([ngram_nats(levels, tokens, model.shape.vocabulary)[-1] for tokens in held_out.tokens])
-    found.numbers["bigram_heldout_loss_nats_per_token"] = float(bigram)
+    found.numbers["bigram_heldout_loss_nats_per_token"] = float(counting["2-gram"].mean())
     by_heart, learned_enough, verdict = _verdict(found)
     return Memorization(
         verdict=verdict, by_heart=by_heart, learned_enough=learned_enough, numbers=found.numbers,
@@ -149,7 +148,7 @@ def memorization(
         conventions={
             "window_tokens": 2 * longest, "train_windows": len(trained.tokens), "heldout_windows": len(held_out.tokens),
             "samples": num_samples, "sample_tokens": min(sample_tokens, model.shape.context), "seed": seed,
-            "reference": reference is not None,
+            "reference": reference is not None, "memorized_bits_against": against,
         },
     )  # fmt: skip
 
@@ -259,8 +258,10 @@ def _extraction(
 
 def _gap(
     found: _Findings, model: Decoder, reference: Decoder | None, train: Part, trained: Windows, held_out: Windows,
-    lengths: NDArray[np.int32],
-) -> None:  # fmt: skip
+    lengths: NDArray[np.int32], counting: dict[str, Floats],
+) -> str:  # fmt: skip
+    """Returns whose surprise at held-out text memorized bits are counted from: the model's, or where a model that only
+    counts has less, that one's. What a model is surer of than it may be on new text is not held in memory."""
     sides, known, lowest = [], [], []
     for name, side in (("train", trained), ("heldout", held_out)):
         found.numbers[f"{name}_loss_nats_per_token"] = float(side.nats.mean())
@@ -280,10 +281,27 @@ def _gap(
     known_bytes = train.documents[:, NUM_BYTES]
     per_token = lengths[trained.tokens].mean()
     total = float(known_bytes.sum() if (known_bytes >= 0).all() else per_token * train.num_tokens)
-    found.add("memorized_bits", max(0.0, gap) * total, interval and (interval[0] * total, interval[1] * total))
+    against = min(counting, key=lambda name: counting[name].mean())
+    if counting[against].mean() < held_out.nats.mean():
+        nats = counting[against] - (held_out.nats - nats)
+        held_bits, error_b, n_b = ratio_and_error(nats.sum(1) / math.log(2), num_bytes, held_out.units())
+        interval = interval_around(held_bits - trained_bits, math.hypot(error_a, error_b), min(n_a, n_b))
+    else:
+        against = "the model"
+    memorized = max(0.0, held_bits - trained_bits) * total
+    found.add("memorized_bits", memorized, interval and (interval[0] * total, interval[1] * total))
     found.numbers["capacity_bits"] = capacity_bits(sum(p.numel() for p in model.parameters()))
     for name, scores in (("membership_auc", known), ("membership_auc_min_20", lowest)):
         found.add(name, *auc(scores[0], scores[1], trained.units(), held_out.units()))
+    return against
+
+
+def _counting(train: Part, held_out: Windows, vocabulary: int) -> dict[str, Floats]:
+    """The nats (R, W - 1) that models which only count have at the held-out windows, by their names."""
+    levels = count_ngrams(training_stream(train), vocabulary)
+    rows = [ngram_nats(levels, tokens, vocabulary) for tokens in held_out.tokens]
+    tables = zip(ngram_names(len(levels)), map(np.stack, zip(*rows, strict=True)), strict=True)
+    return {"uniform": np.full(held_out.nats.shape, math.log(vocabulary)), **dict(tables)}
 
 
 # ---- What a person sees

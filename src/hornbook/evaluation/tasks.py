@@ -251,14 +251,16 @@ def _branchings(index: int, requests: Sequence[Request]) -> Iterator[_Branching]
 
 def _passes(branchings: Sequence[_Branching], most_tokens: int) -> Iterator[list[_Branching]]:
     """Runs of at most `most_tokens` tokens, or one tree."""
-    some, size = [branchings[0]], branchings[0].tree.num_tokens
-    for branching in branchings[1:]:
+    some: list[_Branching] = []
+    size = 0
+    for branching in branchings:
         size += branching.tree.num_tokens
-        if size > most_tokens:
+        if some and size > most_tokens:
             yield some
             some, size = [], branching.tree.num_tokens
         some.append(branching)
-    yield some
+    if some:
+        yield some
 
 
 def _scores(

@@ -82,6 +82,8 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
      "Share of what the model freely writes that stands in the training text, in longer spans than new text shares."),
     ("control_copied_share", "", None,
      "The same share for held-out text: what two texts of the kind have in common by nature."),
+    ("trained_on_share", "", None,
+     "Share of the scored text that stands in the model's training text in spans of 48 bytes or more."),
     ("generalization_gap_bits_per_byte", "bits/byte", "lower",
      "Bits per byte of held-out text minus those of training text: what was learned of the training text only."),
     ("membership_auc", "", None,

@@ -135,6 +135,19 @@ def perplexity_text(loss: float) -> str:
     return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:,.0f}"
 
 
+def hesitation(loss: float, vocabulary: int | None) -> str | None:
+    """What to say of a perplexity that no hesitation explains; None where it is one.
+
+    >>> hesitation(8.2, 384)
+    'more than the 384 there are: it is surer of wrong tokens than a guess would be'
+    >>> hesitation(5.9, 384), hesitation(math.log(384), 384), hesitation(8.2, None)
+    (None, None, None)
+    """
+    if vocabulary is None or loss <= math.log(vocabulary) + 0.02:  # fresh weights guess, or nearly
+        return None
+    return f"more than the {vocabulary:,} there are: it is surer of wrong tokens than a guess would be"
+
+
 def signed(value: float, digits: int = 3) -> str:
     """A number with a minus sign of the width of a plus."""
     return f"{value:.{digits}f}".replace("-", "−")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hornbook.facts.errors import InputError
+from hornbook.facts.errors import InputError, suggestion
 from hornbook.records.run import Run, is_run
 
 
@@ -16,6 +16,22 @@ def list_runs(folder: str | Path) -> list[dict[str, Any]]:
         raise InputError(f"there is no folder {folder}; runs are made by hornbook train.")
     found = [path for path in parent.iterdir() if is_run(path)]
     return [_facts(Run.open(path)) for path in sorted(found, key=lambda p: (p / "settings.toml").stat().st_mtime)]
+
+
+def check_model(name: str | Path) -> None:
+    """Raise InputError where MODEL names nothing, or a folder of runs: without torch, so that it is said at once."""
+    path = Path(name)
+    if not path.exists() and (path.parent.is_dir() or str(name).startswith((".", "/", "~", "runs/"))):
+        known = _runs(path.parent) or _runs(Path("runs"))
+        near = suggestion(str(path), known) or (f" (the newest run is {known[0]})" if known else "")
+        raise InputError(f"there is no run or model {name}{near}.")
+    if path.is_dir() and not is_run(path) and (known := _runs(path)):
+        raise InputError(f"{name} is a folder of runs: name one of them, such as {', '.join(known[:5])}.")
+
+
+def _runs(folder: Path) -> list[str]:
+    """The runs directly below a folder, the newest first; [] where there is no such folder."""
+    return [run["run"] for run in reversed(list_runs(folder))] if folder.is_dir() else []
 
 
 def _facts(run: Run) -> dict[str, Any]:

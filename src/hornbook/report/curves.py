@@ -18,6 +18,7 @@ WORTH_SAYING_NATS = 0.02
 SURELY_NATS = 2.0
 # Up to here hardly any of the text was read twice: the last step of one epoch may reach into the next.
 READ_ONCE_EPOCHS = 1.05
+PARTED = "from there on validation loss stays clearly further above training loss than at the start"
 
 
 @dataclass(frozen=True)
@@ -128,17 +129,17 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int) -> Curves | None:
     )
 
 
-def curves_in_words(rows: Rows, *, tokens_per_epoch: int, bigram_loss: float | None = None) -> list[str]:
+def curves_in_words(rows: Rows, *, tokens_per_epoch: int, counting: Mapping[str, float] | None = None) -> list[str]:
     """What the curves say, the most important first. Empty when there is no evaluation.
 
-    `bigram_loss`: validation loss of a table that knows only which token follows which, in nats per token.
+    `counting`: validation losses of models that only count, by name, "uniform" among them, in nats per token.
     """
     curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch)
     if curves is None:
         return []
     said = [
         _level(curves), _shape(curves, tokens_per_epoch), _gap(curves, tokens_per_epoch),
-        _against_bigrams(curves, bigram_loss),
+        _against_counting(curves, counting or {}),
     ]  # fmt: skip
     lost = sum(row.get("event") == "step" and row.get("train_loss_nats_per_token", 0) is None for row in rows)
     if lost:
@@ -206,7 +207,9 @@ def _gap(curves: Curves, tokens_per_epoch: int) -> str:
         apart = f": that training loss ends {gap:.2f} nats below validation loss means that the two texts differ"
         return f"{once} learned by heart through repetition{apart if gap > _clear(curves.gap_noise) else ''}."
     seen = f"{curves.epochs:.1f} times"
-    parting = "" if curves.parted is None else f"The two curves part {_when(curves.parted, tokens_per_epoch)}. "
+    parting = (
+        "" if curves.parted is None else f"The two curves part {_when(curves.parted, tokens_per_epoch)}: {PARTED}. "
+    )
     if curves.by_heart:
         return (
             f"The model is learning the text by heart: having read it {seen}, it is surprised by {train:.2f} nats per "
@@ -224,16 +227,22 @@ def _gap(curves: Curves, tokens_per_epoch: int) -> str:
     )
 
 
-def _against_bigrams(curves: Curves, bigram_loss: float | None) -> str:
-    if bigram_loss is None:
+def _against_counting(curves: Curves, counting: Mapping[str, float]) -> str:
+    if not counting:
         return ""
     best, last = (point.validation_loss for point in (curves.best, curves.last))
-    table = f"a table of which token follows which ({bigram_loss:.2f} nats)"
-    if last < bigram_loss - WORTH_SAYING_NATS:
-        return f"It ends below {table}: the model uses more than the last token."
-    if best < bigram_loss - WORTH_SAYING_NATS:
-        return f"At its best ({best:.2f} nats) it was below {table}, at the end it is not."
-    return f"It did not get below {table}: nothing shows yet that the model uses more than the last token."
+    name = min(counting, key=lambda each: counting[each])
+    table = f"the best of the models that only count (the {name}'s {counting[name]:.2f} nats)"
+    if best < counting[name] - WORTH_SAYING_NATS:
+        short = f"At its best ({best:.2f} nats) it was below {table}, at the end it is not."
+    else:
+        short = f"It did not get below {table}: nothing shows yet that it learned more than short sequences of tokens."
+    if last < counting[name] - WORTH_SAYING_NATS:
+        return f"It ends below {table}: the model has learned more than short sequences of tokens."
+    if last > counting["uniform"] + WORTH_SAYING_NATS:
+        guess = f"It ends worse than a blind guess among all tokens ({counting['uniform']:.2f} nats)"
+        return f"{guess}: the model is surer of wrong tokens than it may be. {short}"
+    return short
 
 
 def _when(point: Evaluation, tokens_per_epoch: int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hornbook.facts.metrics import metric
-from hornbook.facts.quantities import counted, perplexity_text, probability_text, signed
+from hornbook.facts.quantities import counted, hesitation, perplexity_text, probability_text, signed
 from hornbook.report.html import escape, page
 from hornbook.report.weights import weights_section
 
@@ -166,11 +166,13 @@ def _badge(number: int) -> str:
 def _figures(view: Row) -> str:
     gap = view["loss_nats_per_token"] - view["mean_entropy_nats"]
     verdict = "too sure of itself" if gap > 0.02 else "less sure than it could be" if gap < -0.02 else "well judged"
+    worse = hesitation(view["loss_nats_per_token"], view.get("vocabulary"))
     entries = (
         ("Loss", f"{view['loss_nats_per_token']:.3f}", "nats per token", "How surprised the model was, on average."),
         ("Expected", f"{view['mean_entropy_nats']:.3f}", "nats per token",
          f"How surprised it expected to be (its entropy): {verdict} on this text."),
-        ("Perplexity", perplexity_text(view["loss_nats_per_token"]), "tokens", "It hesitates as if between so many."),
+        ("Perplexity", perplexity_text(view["loss_nats_per_token"]), "tokens",
+         "It hesitates as if between so many." if worse is None else f"{worse.capitalize()}."),
         ("Bits per byte", f"{view['bits_per_byte']:.3f}", "", "Comparable between models with different tokenizers."),
     )  # fmt: skip
     return '<dl class="figures">\n' + "".join(
@@ -219,14 +221,16 @@ def difference_in_words(views: Sequence[Row]) -> str:
 
 def greedy_in_words(greedy: Row) -> str:
     """How far the model, left to itself, keeps to the text."""
-    given = f"Given the first {greedy['prompt_tokens']:,} tokens, its most probable continuation"
-    if greedy["departs_at_token"] is None:
-        return f"{given} is the text itself, for all {greedy['num_tokens']:,} tokens."
-    return (
-        f"{given} keeps to the text for {greedy['num_tokens_before_departure']:,} of {greedy['num_tokens']:,} tokens; "
-        f"then it writes {greedy['wrote']!r} instead of {greedy['instead_of']!r}. "
-        f"Equal in place: {counted(greedy['num_tokens_equal'], 'token')}."
+    given = (
+        f"Given the first {counted(greedy['prompt_tokens'], 'token')} and left to write its most probable one each time"
     )
+    rest, kept = greedy["num_tokens"], greedy["num_tokens_before_departure"]
+    if greedy["departs_at_token"] is None:
+        return f"{given}, the model writes the rest of the text, all {counted(rest, 'token')} of it."
+    start = f"the next {counted(kept, 'token')} of {rest:,} as they are, then" if kept else "at once"
+    later = greedy["num_tokens_equal"] - kept
+    after = f"; of what follows, {counted(later, 'token')} stand{'s' * (later == 1)} as in the text" if later else ""
+    return f"{given}, the model writes {start} {greedy['wrote']!r} where the text has {greedy['instead_of']!r}{after}."
 
 
 def _greedy(view: Row, title: str) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hornbook.facts.quantities import counted, format_bytes, format_count, format_duration, perplexity_text
+from hornbook.facts.quantities import counted, format_bytes, format_count, format_duration, hesitation, perplexity_text
 from hornbook.report.curves import Evaluation, Rows, evaluations
 from hornbook.report.heatmap import six_steps
 from hornbook.report.html import escape, page
@@ -86,6 +86,8 @@ def _headline(summary: Row) -> str:
         entries.append(_figure("Validation loss", f"{loss:.3f}", "nats per token", interval, meaning))
         perplexity = perplexity_text(loss)
         meaning = f"Before each token the model hesitates as if between {perplexity} equally likely ones."
+        if (worse := hesitation(loss, summary.get("vocabulary"))) is not None:
+            meaning = f"{worse.capitalize()}."
         interval = _interval(summary, "perplexity", ",.0f" if loss > 4.6 else ".1f" if loss > 2.3 else ".2f")
         entries.append(_figure("Perplexity", perplexity, "tokens", interval, meaning))
     if (bits := summary.get("bits_per_byte")) is not None:

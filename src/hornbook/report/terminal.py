@@ -12,11 +12,13 @@ from hornbook.facts.quantities import (
     format_duration,
     format_number,
     format_usd,
+    hesitation,
     perplexity_text,
 )
 from hornbook.records.result import Report
 
 FEW_WORDS = 1e9  # a perplexity per word beyond it is that of a script without spaces, which has hardly any words
+SHARED = 0.01  # of a text that stands in the training text is worth a warning
 FEW_TOKENS = 100  # so many have to be scored for their loss to be shown apart
 
 
@@ -38,11 +40,12 @@ def _between(pair: Sequence[float] | None, form: Callable[[float], str] = "{:.3f
 
 
 def _surprise_rows(numbers: Mapping[str, Any], loss: str = "loss_nats_per_token") -> list[tuple[str, str, str]]:
+    meaning = hesitation(numbers[loss], numbers.get("vocabulary")) or "tokens it hesitates between"
     rows = [
         ("loss", f"{numbers[loss]:.4f}",
          f"nats per token  {_between(numbers.get(f'{loss}_interval_95'), '{:.4f}'.format)}"),
         ("perplexity", perplexity_text(numbers[loss]),
-         f"tokens it hesitates between  {_between(numbers.get('perplexity_interval_95'), format_number)}"),
+         f"{meaning}  {_between(numbers.get('perplexity_interval_95'), format_number)}"),
         ("bits per byte", f"{numbers['bits_per_byte']:.4f}",
          f"comparable across tokenizers  {_between(numbers.get('bits_per_byte_interval_95'), '{:.4f}'.format)}"),
     ]  # fmt: skip
@@ -124,6 +127,7 @@ def print_report(report: Report) -> None:
     if report.end_nats_per_document is not None:
         rows.append(("end of document", f"{report.end_nats_per_document:.3f}", "nats each, in no other sum"))
     _table(rows, f"{report.model} on {report.text}")
+    _print_trained_on(report.extra, "the model")
     if report.interval_method:
         print(f"intervals: {report.interval_method}")
     print_conventions(report.conventions)
@@ -148,19 +152,31 @@ def print_report(report: Report) -> None:
 
 def _by_position(rows: Sequence[Mapping[str, Any]]) -> None:
     """The loss of tokens that could see so many before them: it falls as long as context helps."""
-    rows = [row for row in rows if row["num_tokens"] >= FEW_TOKENS]
-    most = max((row["loss_nats_per_token"] for row in rows), default=0.0)
     lines = []
     for row in rows:
         low, high = row["context_tokens"]
-        bar = "▇" * round(24 * row["loss_nats_per_token"] / most) if most else ""
-        lines.append((f"{low:,}" + (f" to {high:,}" if high > low else ""), f"{row['loss_nats_per_token']:.4f}", bar))
+        if row["num_tokens"] >= FEW_TOKENS:
+            label = f"{low:,}" + (f" to {high:,}" if high > low else "")
+            lines.append((label, f"{row['loss_nats_per_token']:.4f}", counted(row["num_tokens"], "token")))
     if len(lines) > 1:
-        _table(lines, "loss by tokens of context")
+        few = "" if len(lines) == len(rows) else f", where at least {FEW_TOKENS} were scored"
+        _table(lines, f"loss by tokens of context{few}")
 
 
 def print_conventions(conventions: Mapping[str, str]) -> None:
     print("convention: " + "; ".join(f"{name} {value}" for name, value in conventions.items()))
+
+
+def _print_trained_on(result: Mapping[str, Any], model: str) -> None:
+    """A word where the text is, or may be, what the model was trained on."""
+    share = result.get("trained_on_share", 0.0)
+    if share is None:
+        print(f"whether {model} was trained on this text is unknown: its training text is no longer prepared here")
+    elif share >= SHARED:
+        print(
+            f"warning: {share:.0%} of this text stands in the text that {model} was trained on: this is no measure of "
+            "what it would do with new text"
+        )
 
 
 def baselines_in_words(baselines: Mapping[str, Any]) -> str:
@@ -186,6 +202,7 @@ def print_answers(result: Mapping[str, Any]) -> None:
         )
         rows = [(name.replace("_", " "), f"{result[name]:,.6g}", "") for name in names if name in result]
         _table(rows, f"{result['model']} on {result['text']}, as {result['like']} counts")
+        _print_trained_on(result, "the model")
         print_conventions(result["conventions"])
     for task, numbers in result.get("tasks", {}).items():
         rows = [
@@ -216,6 +233,8 @@ def print_comparison(result: Mapping[str, Any]) -> None:
     rows.append(("B − A", f"{result['difference_bits_per_byte']:+.4f}", f"bits per byte  {interval}".rstrip()))
     _table(rows, f"bits per byte of {result['text']}")
     print(result["verdict"])
+    for side in ("a", "b"):
+        _print_trained_on(result[side], side.upper())
     for name in result["differing_conventions"]:
         print(f"differing convention: {name}: {result['a']['conventions'][name]} / {result['b']['conventions'][name]}")
     if result["differing_settings"]:
@@ -269,20 +288,23 @@ def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
 def print_memorization(found: Mapping[str, Any]) -> None:
     """The verdict, the measures that it rests on, each with its control or interval, and what is known best."""
     print(found["verdict"])
+    conventions = found["conventions"]
     rows = [
         ("continued word for word", f"{found['extraction_rate']:.1%}",
          f"of training passages; {found['control_extraction_rate']:.1%} of held-out ones"),
         ("copied of what it writes", f"{found['copied_share']:.1%}",
-         f"in spans from {found['copied_span_threshold_tokens']:.0f} tokens; {found['control_copied_share']:.1%} of "
-         "held-out text"),
+         f"in {conventions['samples']} samples of {conventions['sample_tokens']} tokens, in spans from "
+         f"{found['copied_span_threshold_tokens']:.0f}; {found['control_copied_share']:.1%} of held-out text"),
         ("loss on the training text", f"{found['train_loss_nats_per_token']:.3f}",
-         f"nats per token; {found['heldout_loss_nats_per_token']:.3f} on held-out text, "
+         f"nats per token in windows of {conventions['window_tokens']}, nothing before them; "
+         f"{found['heldout_loss_nats_per_token']:.3f} on held-out text, "
          f"{found['bigram_heldout_loss_nats_per_token']:.3f} for a bigram model there"),
         ("gap", f"{found['generalization_gap_bits_per_byte']:.3f}",
          f"bits per byte  {_between(found.get('generalization_gap_bits_per_byte_interval_95'))}".rstrip()),
         ("told apart by loss", f"{found['membership_auc']:.2f}", "of pairs; 0.5 is chance  "
          + _between(found.get("membership_auc_interval_95"), "{:.2f}".format)),
-        ("memorized", f"{found['memorized_bits']:,.0f}", f"bits of about {found['capacity_bits']:,.0f} it can hold"),
+        ("memorized", f"{found['memorized_bits']:,.0f}",
+         f"bits of about {found['capacity_bits']:,.0f} it can hold{_memorized_against(found)}"),
         *((f"canary planted {row['repetitions']} times", f"{row['exposure_bits']:.1f}",
            f"bits of exposure; {row['largest_possible_bits']:.1f} at most") for row in found["canaries"]),
     ]  # fmt: skip
@@ -292,6 +314,12 @@ def print_memorization(found: Mapping[str, Any]) -> None:
           f"{best['num_tokens']} tokens:\n{best['prompt']}| {best['matched_text']}")  # fmt: skip
     if found.get("report"):
         print(f"\nreport: {found['report']}")
+
+
+def _memorized_against(found: Mapping[str, Any]) -> str:
+    against = found["conventions"]["memorized_bits_against"]
+    table = "a guess among all tokens" if against == "uniform" else f"{against} counts"
+    return "" if against == "the model" else f"; beside {table}, less surprised by new text than the model"
 
 
 def print_sweep(found: Mapping[str, Any]) -> None:

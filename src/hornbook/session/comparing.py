@@ -9,8 +9,9 @@ from typing import Any
 from hornbook.evaluation.comparison import compare as compare_reports
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import read_table
+from hornbook.session.extras import trained_on_share, training_text
 from hornbook.session.models import Opened, open_model
-from hornbook.session.scores import score_text
+from hornbook.session.scores import documents_for, score_documents
 from hornbook.session.texts import Progress
 
 
@@ -30,13 +31,18 @@ def compare(
     for each in opened:
         if not texts and each.run is None:
             raise InputError(f"name a text with --on: {each.name} is no run, so it has no validation side of its own.")
-    reports = [score_text(each, texts, text_settings, progress=progress) for each in opened]
-    names = [[row.name for row in report.documents] for report in reports]
-    if not texts and names[0] != names[1]:
+    found = [documents_for(each, texts, text_settings) for each in opened]
+    a_side, b_side = ([(document.name, document.sha256) for document in documents] for documents, _ in found)
+    if not texts and a_side != b_side:
         raise InputError(
             f"the validation texts of {opened[0].name} and {opened[1].name} differ: name a text with --on."
         )
-    return {"text": reports[0].text, **compare_reports(*reports), "differing_settings": differing_settings(*opened)}
+    reports = [score_documents(each, *text, progress=progress) for each, text in zip(opened, found, strict=True)]
+    result = compare_reports(*reports)
+    for side, each, (documents, _) in zip("ab", opened, found, strict=True):
+        if texts and each.run is not None and each.step:
+            result[side]["trained_on_share"] = trained_on_share(training_text(each), documents)
+    return {"text": found[0][1], **result, "differing_settings": differing_settings(*opened)}
 
 
 def differing_settings(a: Opened, b: Opened) -> dict[str, list[Any]] | None:

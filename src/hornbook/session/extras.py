@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hornbook.data.shards import MANIFEST, open_prepared
+from hornbook.data.shards import MANIFEST, Prepared, open_prepared
+from hornbook.data.spans import shared_share
 from hornbook.evaluation.baselines import baselines
 from hornbook.evaluation.calibration import calibration, sample_statistics
 from hornbook.evaluation.corpus import Conventions, EncodedDocument, Progress
@@ -25,9 +26,11 @@ from hornbook.model.generate import generate
 from hornbook.session.models import Opened, device, settings_of
 from hornbook.session.texts import prepared_folder
 from hornbook.session.writing import prompt_ids
+from hornbook.training.checkpoint import read_manifest
 
 LIKES = ("huggingface", "lm-eval")
 CONTINUATION = "continuation"  # the task made of the text itself
+SHARED_BYTES = 48  # about 8 words: 24 novels have under 0.02 % in such spans with each other
 SAMPLES, SAMPLE_TOKENS = 8, 128  # what calibration lets the model write
 
 
@@ -77,20 +80,39 @@ def ask(
     return results
 
 
-def baselines_of(
-    opened: Opened, documents: Sequence[EncodedDocument], how: Conventions, key: str
-) -> dict[str, dict[str, Any]] | None:
-    """What models that only count would get on these documents, having read the run's training text; None where that
-    text is no longer prepared (`key` says which it was). Nothing is prepared for it.
-    """
+def training_key(opened: Opened) -> str:
+    """The key of the prepared text that the model of a run was trained on."""
+    assert opened.run is not None
+    assert opened.step is not None
+    key: str = read_manifest(opened.run.checkpoint_folder(opened.step))["state"]["prepared"]
+    return key
+
+
+def training_text(opened: Opened) -> Prepared | None:
+    """What a run was trained on; None where that is no longer prepared. Nothing is prepared for it."""
     assert opened.run is not None
     folder = prepared_folder(settings_of(opened.run).text)
     if not (folder / MANIFEST).is_file():
         return None
     prepared = open_prepared(folder)
-    if prepared.key != key:
-        return None
+    return prepared if prepared.key == training_key(opened) else None
+
+
+def baselines_of(
+    prepared: Prepared, documents: Sequence[EncodedDocument], how: Conventions
+) -> dict[str, dict[str, Any]]:
+    """What models that only count would get on these documents, having read the training text."""
     return baselines(prepared.train, documents, how, prepared.tokenizer.vocabulary)
+
+
+def trained_on_share(prepared: Prepared | None, documents: Sequence[EncodedDocument]) -> float | None:
+    """How much of these documents stands in the training text, in spans of SHARED_BYTES; None where that is gone."""
+    if prepared is None:
+        return None
+    num_bytes = max(1, sum(document.num_bytes for document in documents))
+    tokens = [document.tokens for document in documents]
+    length = max(2, round(SHARED_BYTES * sum(map(len, tokens)) / num_bytes))
+    return shared_share(prepared.train, tokens, length)
 
 
 def calibration_of(opened: Opened, documents: Sequence[EncodedDocument], how: Conventions) -> dict[str, Any]:

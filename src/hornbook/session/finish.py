@@ -42,7 +42,7 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter
     rows, samples = run.rows(), run.samples()
     words = curves_in_words(
         rows, tokens_per_epoch=prepared.train.num_tokens,
-        bigram_loss=baselines.get("2-gram", {}).get("loss_nats_per_token"),
+        counting={name: each["loss_nats_per_token"] for name, each in baselines.items()},
     )  # fmt: skip
     last_step = next(row for row in reversed(rows) if row["event"] == "step")
     last_probe = next(row for row in reversed(rows) if row["event"] == "evaluation")
@@ -128,8 +128,9 @@ def _final_report(
                 stop.signal_number,
             )
 
-    view.note(f"scoring all {part.num_tokens:,} tokens of the validation text")
     documents, how = part_documents(part, tokenizer), conventions(model, tokenizer)
+    num_tokens = sum(len(document.tokens) - (how.beginning is None) for document in documents)
+    view.note(f"scoring all {num_tokens:,} tokens of the validation text")
     report = score(
         model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation side",
         batch_size=64, device=device(), progress=progress,

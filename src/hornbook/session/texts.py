@@ -36,6 +36,11 @@ def read_documents(text: Text) -> Sequence[Document]:
     return documents(text.paths, field=text.field, separator=text.separator, errors=text.errors)
 
 
+def named_documents(paths: Sequence[str], settings: dict[str, Any]) -> Sequence[Document]:
+    """The documents of `paths` as `settings` (field, separator, errors) read them. Raises InputError."""
+    return read_documents(from_table({"text": {"paths": list(paths)} | settings}, source="settings").text)
+
+
 def is_prepared(paths: Sequence[str]) -> bool:
     return len(paths) == 1 and (Path(paths[0]) / MANIFEST).is_file()
 
