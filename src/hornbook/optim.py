@@ -84,17 +84,17 @@ class AdamW:
         self.updates = updates
 
 
-def orthogonalise(matrices_GRC: Tensor) -> Tensor:
+def orthogonalise(matrices_GRC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The nearest (semi-)orthogonal matrix of each of G matrices, approximately: U V^T of the SVD U S V^T.
 
-    float32 on CPU, bfloat16 on an accelerator, where it is enough and fast. Zero matrices stay zero.
+    Computed in `dtype`, for which bfloat16 is enough (Jordan et al. 2024). Zero matrices stay zero.
 
     >>> x = orthogonalise(torch.randn(3, 8, 16, generator=torch.Generator().manual_seed(0)))
     >>> values = torch.linalg.svdvals(x.float())
     >>> bool((values > 0.8).all() and (values < 1.2).all())
     True
     """
-    x = matrices_GRC if matrices_GRC.device.type == "cpu" else matrices_GRC.bfloat16()
+    x = matrices_GRC.to(dtype)
     wide = x.shape[-2] <= x.shape[-1]
     x = x if wide else x.mT.contiguous()
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7)
@@ -104,22 +104,30 @@ def orthogonalise(matrices_GRC: Tensor) -> Tensor:
     return x if wide else x.mT
 
 
+def has_bfloat16_units(device: torch.device) -> bool:
+    """Whether products in bfloat16 are faster than in float32: on accelerators and CPUs with AVX512-BF16 or AMX."""
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 class Muon:
     """Muon: momentum, orthogonalised (Jordan et al. 2024), for 2-D `parameters`: the matrices inside the blocks.
 
     Our own because `torch.optim.Muon` computes in bfloat16, which a CPU without bfloat16 units does hundreds of times
-    slower than float32. Matrices of one shape are orthogonalised in one batch; the state is one momentum for each.
+    slower than float32: `dtype` is bfloat16 only where `has_bfloat16_units`, unless given. Matrices of one shape are
+    orthogonalised in one batch; the state is one momentum for each.
     """
 
-    def __init__(self, parameters: Named, *, learning_rate: float, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self, parameters: Named, *, learning_rate: float, momentum: float, weight_decay: float,
+        dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
+        device = next(iter(parameters.values())).device
+        self.dtype = dtype or (torch.bfloat16 if has_bfloat16_units(device) else torch.float32)
         self.stacks: dict[tuple[int, ...], Named] = {}
         for name, parameter in parameters.items():
             self.stacks.setdefault(tuple(parameter.shape), {})[name] = parameter
-        self.momenta = {
-            shape: torch.zeros(len(stack), *shape, device=next(iter(stack.values())).device)
-            for shape, stack in self.stacks.items()
-        }
+        self.momenta = {shape: torch.zeros(len(stack), *shape, device=device) for shape, stack in self.stacks.items()}
 
     @torch.no_grad()
     def step(self, multiplier: float) -> None:
@@ -129,7 +137,8 @@ class Muon:
             parameters = list(stack.values())
             gradients = torch.stack([p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters])
             momentum = self.momenta[shape].lerp_(gradients, 1 - self.momentum)
-            update = orthogonalise(torch.lerp(gradients, momentum, self.momentum)).float()  # Nesterov
+            ahead = torch.lerp(gradients, momentum, self.momentum)  # Nesterov
+            update = orthogonalise(ahead, self.dtype).float()
             if self.weight_decay:
                 torch._foreach_mul_(parameters, 1 - rate * self.weight_decay)
             # A tall matrix gets a larger step, so that its outputs move as much as a square one's (Jordan et al.).

@@ -33,7 +33,7 @@ def make():
         outside = {name: p for name, p in matrices.items() if name not in inside}
         moments = {"learning_rate": 1e-2, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8}
         optimizers = [
-            Muon(inside, learning_rate=0.02, momentum=0.95, weight_decay=0.1),
+            Muon(inside, learning_rate=0.02, momentum=0.95, weight_decay=0.1, dtype=torch.float32),  # on every CPU
             AdamW(others, **moments, weight_decay=0.0),
         ]
         if outside:
