@@ -153,7 +153,7 @@ def test_few_evaluations_bring_few_claims() -> None:
     rows = _run(_falling, _falling, points=3)
     assert "too few evaluations" in _said(rows, 4)
     assert curves_in_words(rows[:2], tokens_per_epoch=100) == [
-        "Validation loss is 8.00 nats per token, a perplexity of 2,981; it was measured once.",
+        "Validation loss is 8.00 nats per token (perplexity 2,981); it was measured once.",
         "The run read its text at most once, so nothing can have been learned by heart through repetition.",
     ]
     assert curves_in_words([], tokens_per_epoch=100) == []

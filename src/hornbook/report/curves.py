@@ -162,7 +162,7 @@ def only_memorizing(rows: Rows, tokens_per_epoch: int) -> str | None:
 
 def _level(curves: Curves) -> str:
     first, last = curves.first.validation_loss, curves.last.validation_loss
-    ends = f"{last:.2f} nats per token, a perplexity of {perplexity_text(last)}"
+    ends = f"{last:.2f} nats per token (perplexity {perplexity_text(last)})"
     if curves.first.step == curves.last.step:
         return f"Validation loss is {ends}; it was measured once."
     if last > first and (curves.train_loss or 0) > (curves.first.train_loss or first):

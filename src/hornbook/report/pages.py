@@ -7,7 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hornbook.facts.quantities import counted, format_bytes, format_count, format_duration, perplexity_text
+from hornbook.facts.quantities import (
+    BEYOND_COUNTING,
+    counted,
+    format_bytes,
+    format_count,
+    format_duration,
+    perplexity_text,
+)
 from hornbook.report.curves import Evaluation, Rows, evaluations
 from hornbook.report.heatmap import six_steps
 from hornbook.report.html import escape, page
@@ -86,10 +93,14 @@ def _headline(summary: Row) -> str:
         entries.append(_figure("Validation loss", f"{loss:.3f}", "nats per token", interval, meaning))
         perplexity = perplexity_text(loss)
         meaning = f"Before each token the model hesitates as if between {perplexity} equally likely ones."
+        if loss > BEYOND_COUNTING:
+            meaning = "Far worse than a guess among all tokens."
         interval = _interval(summary, "perplexity", ",.0f" if loss > 4.6 else ".1f" if loss > 2.3 else ".2f")
         entries.append(_figure("Perplexity", perplexity, "tokens", interval, meaning))
     if (bits := summary.get("bits_per_byte")) is not None:
         meaning = f"With the model the text could be stored in {bits / 8:.0%} of its size. "
+        if bits > 8:
+            meaning = "The text as it stands is smaller than stored with the model. "
         meaning += "Only this number compares models with different tokenizers."
         entries.append(_figure("Bits per byte", f"{bits:.3f}", "", _interval(summary, "bits_per_byte", ".3f"), meaning))
     if (seconds := summary.get("wall_seconds")) is not None:
@@ -109,7 +120,7 @@ def _figure(name: str, number: str, unit: str, interval: str, meaning: str) -> s
 
 def _interval(summary: Row, name: str, form: str) -> str:
     pair = summary.get(f"{name}_interval_95")
-    if pair is None or None in pair:
+    if pair is None or None in pair or not math.isfinite(pair[1]):
         return ""
     return f"95 % interval {pair[0]:{form}} to {pair[1]:{form}}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,7 +35,9 @@ def _table(rows: Sequence[tuple[str, str, str]], title: str) -> None:
 
 
 def _between(pair: Sequence[float] | None, form: Callable[[float], str] = "{:.3f}".format) -> str:
-    return "" if not pair else f"95 % {form(pair[0])} to {form(pair[1])}"
+    if not pair or not math.isfinite(pair[1]):  # a perplexity may be more than a number holds
+        return ""
+    return f"95 % {form(pair[0])} to {form(pair[1])}"
 
 
 def _surprise_rows(numbers: Mapping[str, Any], loss: str = "loss_nats_per_token") -> list[tuple[str, str, str]]:

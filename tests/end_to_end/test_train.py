@@ -1,0 +1,18 @@
+"""What `train` says while it goes on and when it ends, of runs that are not as they should be."""
+
+from pathlib import Path
+
+SMALL = (
+    "--tokenizer", "bytes", "--split", "tail:0.1", "--threads", "1", "--model.layers", "1", "--model.width", "32",
+    "--model.context", "32", "--train.batch", "4", "--watch.sample_tokens", "8", "--out", "run",
+)  # fmt: skip
+
+
+def test_a_run_that_diverged_ends_with_a_summary_and_a_page(command_line, text_file):
+    finished = command_line("train", "text.txt", *SMALL, "--steps", "4", "--optimizer.learning_rate", "1000")
+    assert finished.code == 0, finished.stderr
+    assert "Training made the model worse" in finished.stdout
+    page = Path(command_line.folder, "run", "reports", "report.html").read_text(encoding="utf-8")
+    for text in (finished.stdout, page):
+        assert "beyond counting" in text
+        assert "inf to inf" not in text
