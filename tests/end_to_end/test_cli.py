@@ -11,6 +11,7 @@ import pytest
 
 import hornbook
 from hornbook.cli.parser import COMMANDS, build_parser
+from hornbook.records.run import Run
 
 HANG_SECONDS = float(os.environ.get("HORNBOOK_HANG_SECONDS", "300"))  # a guard against hanging, not a measurement
 SOURCE = str(Path(hornbook.__file__).parents[1])
@@ -272,6 +273,9 @@ def test_from_given_weights(tiny_run, tmp_path, monkeypatch, english):
     start = Path("run", "checkpoints", "step-00000000", "model.safetensors").read_bytes()
     end = (tiny_run.run / "checkpoints" / "step-00000024" / "model.safetensors").read_bytes()
     assert start == end
+    hornbook.train("text.txt", out="run", **{"train.steps": 3})
+    said = [row["sentence"] for row in Run.open("run").rows() if row["event"] == "warning"]
+    assert not any("a fresh model starts" in sentence for sentence in said), "it goes on, and did not begin fresh"
 
 
 def test_a_short_text_is_learned_by_heart(tmp_path, monkeypatch, english):
