@@ -54,7 +54,7 @@ class View:
 
     def row(self, row: dict[str, Any]) -> None:
         """A step or an evaluation was recorded."""
-        self.latest |= {k: v for k, v in row.items() if v is not None}
+        self.latest |= row  # what this step does not know is not shown as an earlier one knew it
         if row["event"] == "evaluation":
             self.marks.append((row["step"], time.monotonic()))
         due = time.monotonic() - self.last_line > PLAIN_SECONDS
