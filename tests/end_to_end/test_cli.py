@@ -67,6 +67,21 @@ except AttributeError as error:
     assert python(script).splitlines() == ["[]", "module 'hornbook' has no attribute 'trian'"]
 
 
+@pytest.mark.parametrize("ask", ["hornbook.evaluate", "main(['runs', '.'])"], ids=["function", "command"])
+def test_on_a_busy_machine_waiting_threads_sleep_however_it_is_asked(ask, tmp_path):
+    script = f"""
+import os, sys
+os.environ.pop('OMP_WAIT_POLICY', None)
+os.getloadavg = lambda: (float(sys.argv[1]), 0.0, 0.0)
+import hornbook
+from hornbook.cli import main
+{ask}
+print(os.environ.get('OMP_WAIT_POLICY'))
+"""
+    said = [python(script, load, cwd=tmp_path).splitlines()[-1] for load in ("3.0", "0.1")]
+    assert said == ["passive", "None"]
+
+
 def test_torch_free_folders_load_no_torch():
     names = []
     for path in sorted(Path(SOURCE, "hornbook").rglob("*.py")):

@@ -30,7 +30,7 @@ from hornbook.planning.pace import Pace
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
-from hornbook.session.costs import Reading, plan_of, settle
+from hornbook.session.costs import Reading, plan_of, seconds_of, settle
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
 from hornbook.session.models import Opened, device, open_model, settings_of
@@ -38,7 +38,7 @@ from hornbook.session.texts import is_prepared, prepared_text, stem
 from hornbook.text.canaries import CANARIES
 from hornbook.training import checkpoint as checkpoints
 
-FEW_STEPS = 30  # within a time: that is said
+LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def fresh(
         data, held.num_tokens, int(held.documents[:, NUM_BYTES].sum()),
         float(np.median(part.documents[:, NUM_TOKENS])), [],
     )  # fmt: skip
-    settings, pace = _settled(choice, part, on, view, started, reading.validation_tokens)
+    settings, pace = _settled(choice, part, on, view, started, reading.validation_tokens, wanted.train.budget)
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
@@ -116,15 +116,23 @@ def fresh(
 
 
 def _settled(
-    choice: Choice, text: Part, on: torch.device, view: View, started: float, validation_tokens: int
+    choice: Choice, text: Part, on: torch.device, view: View, started: float, validation_tokens: int, budget: str | None
 ) -> tuple[Settings, Pace | None]:
-    """The settings with their number of steps, and the pace that a time budget had to know first."""
+    """The settings with their number of steps, and the pace that a time had to know first. Raises InputError for a
+    `budget` that holds no training."""
     if choice.settings.train.steps is not None:
         fill_steps(choice.settings, choice.settings.train.steps)
         return choice.settings, None
     pace = measure(choice.settings, choice.shape, text, on)
-    settings = settle(choice, pace, time.monotonic() - started, validation_tokens)
+    spent = time.monotonic() - started
+    settings = settle(choice, pace, spent, validation_tokens)
     assert settings.train.steps is not None
+    if budget is not None and settings.train.steps < LEAST_STEPS:
+        needed = seconds_of(choice, pace, spent, validation_tokens, FEW_STEPS)
+        raise InputError(
+            f"the budget of {budget} is from start to end, and the first step comes after {format_duration(spent)}: "
+            f"give more, {FEW_STEPS} steps with evaluations and the report take about {format_duration(needed)} in all."
+        )
     view.note(f"  {settings.train.steps:,} steps of {format_duration(pace.step)} fit the time")
     if settings.train.steps < FEW_STEPS:
         view.note("  warning: these are too few to learn from; is the machine busy, or the model large?")
