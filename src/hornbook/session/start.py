@@ -26,11 +26,11 @@ from hornbook.model.decoder import Decoder
 from hornbook.planning.budget import Range
 from hornbook.planning.choose import SHAPE, Choice, Data, Machine, choose, fill_steps, given_length, shape_of, steps_of
 from hornbook.planning.expect import small_run_bits
-from hornbook.planning.pace import Pace
+from hornbook.planning.pace import REPORT_SECONDS, Pace
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
-from hornbook.session.costs import Reading, plan_of, seconds_of, settle
+from hornbook.session.costs import Reading, plan_of, seconds_of, settle, watched
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
 from hornbook.session.models import Opened, device, open_model, settings_of
@@ -108,7 +108,7 @@ def fresh(
     start = Start(run, settings, shape, prepared, initial, device=device_here)
     for sentence in wrong:
         view.note(f"  warning: {sentence}")
-    plan = partial(_plan, start, reading, view, time.monotonic() - started)
+    plan = partial(_plan, start, reading, view, started, time.monotonic() - started)
     if pace is None and settings.train.steps >= MEASURED_FROM:
         return replace(start, plan=plan)
     plan(pace)
@@ -139,8 +139,9 @@ def _settled(
     return settings, pace
 
 
-def _plan(start: Start, reading: Reading, view: View, spent: float, pace: Pace | None) -> None:
-    """What is expected of a run, from its pace and what models that only count get: said, and written down."""
+def _plan(start: Start, reading: Reading, view: View, started: float, spent: float, pace: Pace | None) -> None:
+    """What is expected of a run, from its pace and what models that only count get: said, and written down. The run
+    began at `started`, and before its first step `spent` seconds had gone."""
     settings, shape, begin = start.settings, start.shape, time.monotonic()
     levels = counting_models(start.prepared, shape)
     spent += time.monotonic() - begin
@@ -150,6 +151,9 @@ def _plan(start: Start, reading: Reading, view: View, spent: float, pace: Pace |
         expected=None if start.initial is not None else _expected(levels, settings, shape, reading),
     )  # fmt: skip
     view.note(f"  {brief(planned)}")
+    if pace is not None and planned.wall_seconds is not None:
+        after = pace.scored * watched(settings, shape, reading.validation_tokens).scored_tokens + REPORT_SECONDS
+        view.expect(started + planned.wall_seconds - after)
     start.run.write_plan({"plan": planned, "pace": pace, "baselines": levels})
 
 
