@@ -16,3 +16,13 @@ def test_a_run_that_diverged_ends_with_a_summary_and_a_page(command_line, text_f
     for text in (finished.stdout, page):
         assert "beyond counting" in text
         assert "inf to inf" not in text
+
+
+def test_a_run_far_past_its_best_says_whose_weights_are_used(command_line, text_file):
+    text_file.write_text(text_file.read_text(encoding="utf-8")[:3000], encoding="utf-8")
+    wider = (*SMALL, "--model.width", "64", "--train.batch", "8", "--steps", "240")
+    finished = command_line("train", "text.txt", *wider)
+    assert finished.code == 0, finished.stderr
+    assert "weights of step 240, its last, not with those of step" in finished.stdout
+    first = next(line for line in finished.stderr.splitlines() if line.startswith("step "))
+    assert first.startswith("step 0/240 · epoch 0.00 · train loss 5.549 · validation loss 5.549")

@@ -51,7 +51,7 @@ def _upward(share: float) -> float:
     return 8 - 3 * min(1, share / 0.3) + 2 * max(0, share - 0.3)
 
 
-def _said(rows: list[dict[str, Any]], epochs: float, **more: float) -> str:
+def _said(rows: list[dict[str, Any]], epochs: float, **more: Any) -> str:
     return " ".join(curves_in_words(rows, tokens_per_epoch=round(100_000 / epochs), **more))
 
 
@@ -86,6 +86,16 @@ def test_a_text_learned_by_heart_is_called_so() -> None:
     assert "further epochs only memorize" in sentence
     assert only_memorizing(rows, 100_000) is None  # one reading
     assert only_memorizing(rows[:20], 5000) is None  # before the turn
+
+
+def test_weights_long_past_the_best_are_said_with_what_would_keep_the_best() -> None:
+    rows = _run(_upward, _falling)
+    best = min(evaluations(rows), key=lambda point: point.validation_loss).step
+    said = _said(rows, 4, used_step=1000)
+    assert f"the weights of step 1,000, its last, not with those of step {best} with" in said
+    assert "next time --checkpoint.best true" in said
+    assert "--checkpoint.best" not in _said(rows, 4, used_step=best)
+    assert "--checkpoint.best" not in _said(_run(_settled, _settled, noise=0.01), 4, used_step=1000)
 
 
 def test_curves_that_part_for_a_moment_have_not_parted() -> None:

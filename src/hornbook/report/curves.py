@@ -40,7 +40,8 @@ class Curves:
     first epoch, where that says only that the two texts differ. noise: standard deviation of an evaluation around its
     neighbours; gap_noise: that of the gap. fall: by how much a straight line through the last quarter falls, and its
     standard error. steady: each of the last five evaluations is below the one before. repeated:
-    more than a few tokens were read twice. by_heart, turned_upward: see `read_curves`.
+    more than a few tokens were read twice. above_best: by how much both of the last two evaluations lie above the best
+    one before them; 0 where it is one of them. by_heart, turned_upward: see `read_curves`.
     """
 
     first: Evaluation
@@ -55,6 +56,7 @@ class Curves:
     train_loss: float | None
     epochs: float
     repeated: bool
+    above_best: float
     turned_upward: bool
     by_heart: bool
 
@@ -97,12 +99,8 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int) -> Curves | None:
     best, last = min(points, key=lambda point: point.validation_loss), points[-1]
     noise, gaps = _noise(points, [point.validation_loss for point in points]), _gaps(points)
     after = [point for point in points[-2:] if point.step > best.step]
-    turned = (
-        noise is not None
-        and len(after) == 2
-        and min(point.validation_loss for point in after) - best.validation_loss
-        > max(WORTH_SAYING_NATS, min(5 * noise, SURELY_NATS))
-    )
+    above = min(point.validation_loss for point in after) - best.validation_loss if len(after) == 2 else 0.0
+    turned = noise is not None and above > max(WORTH_SAYING_NATS, min(5 * noise, SURELY_NATS))
     train = _train_loss(rows, last, points)
     epochs = max((row["tokens"] for row in rows if "tokens" in row), default=0) / tokens_per_epoch
     repeated = epochs > READ_ONCE_EPOCHS
@@ -123,21 +121,25 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int) -> Curves | None:
         train_loss=train,
         epochs=epochs,
         repeated=repeated,
+        above_best=above,
         turned_upward=turned,
         by_heart=by_heart,
     )
 
 
-def curves_in_words(rows: Rows, *, tokens_per_epoch: int, bigram_loss: float | None = None) -> list[str]:
+def curves_in_words(
+    rows: Rows, *, tokens_per_epoch: int, bigram_loss: float | None = None, used_step: int | None = None
+) -> list[str]:
     """What the curves say, the most important first. Empty when there is no evaluation.
 
     `bigram_loss`: validation loss of a table that knows only which token follows which, in nats per token.
+    `used_step`: whose weights the run is scored and used with.
     """
     curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch)
     if curves is None:
         return []
     said = [
-        _level(curves), _shape(curves, tokens_per_epoch), _gap(curves, tokens_per_epoch),
+        _level(curves), _shape(curves, tokens_per_epoch), _used(curves, used_step), _gap(curves, tokens_per_epoch),
         _against_bigrams(curves, bigram_loss),
     ]  # fmt: skip
     lost = sum(row.get("event") == "step" and row.get("train_loss_nats_per_token", 0) is None for row in rows)
@@ -194,6 +196,19 @@ def _shape(curves: Curves, tokens_per_epoch: int) -> str:
     if abs(fall) + 2 * error <= 2 * WORTH_SAYING_NATS:
         return "It hardly moved over the last quarter: more of the same training would bring little."
     return "Over the last quarter it moved no more than it wavers from one evaluation to the next."
+
+
+def _used(curves: Curves, step: int | None) -> str:
+    """Whose weights are used, where others were better by more than three evaluations' noise."""
+    best, noise = curves.best, SURELY_NATS if curves.noise is None else curves.noise
+    clear = max(WORTH_SAYING_NATS, min(3 * noise, SURELY_NATS))
+    if step is None or step <= best.step or best.step == curves.first.step or curves.above_best <= clear:
+        return ""
+    return (
+        f"The run is scored and used with the weights of step {step:,}, its last, not with those of step {best.step:,} "
+        f"with the lowest validation loss ({best.validation_loss:.2f}): next time --checkpoint.best true keeps and "
+        "uses the best, and --train.early_stop 2 ends soon after it."
+    )
 
 
 def _gap(curves: Curves, tokens_per_epoch: int) -> str:

@@ -42,7 +42,7 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter
     rows, samples = run.rows(), run.samples()
     words = curves_in_words(
         rows, tokens_per_epoch=prepared.train.num_tokens,
-        bigram_loss=baselines.get("2-gram", {}).get("loss_nats_per_token"),
+        bigram_loss=baselines.get("2-gram", {}).get("loss_nats_per_token"), used_step=step,
     )  # fmt: skip
     last_step = next(row for row in reversed(rows) if row["event"] == "step")
     last_probe = next(row for row in reversed(rows) if row["event"] == "evaluation")
