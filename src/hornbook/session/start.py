@@ -30,6 +30,7 @@ from hornbook.planning.pace import REPORT_SECONDS, Pace
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
+from hornbook.report.terminal import held_out_in_words
 from hornbook.session.costs import Reading, plan_of, seconds_of, settle, watched
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
@@ -222,6 +223,7 @@ def _prepare(wanted: Settings, view: View) -> Prepared:
     sides = ((prepared.train, "training"), (prepared.validation, "validation"))
     counts = " and ".join(f"{format_count(side.num_tokens)} {name}" for side, name in sides)
     view.note(f"text: {counts} tokens, {prepared.tokenizer.kind} tokenizer, in {_shown(prepared.folder)}")
+    view.note(f"  {held_out_in_words(prepared.manifest)}")
     for note in prepared.manifest["report"].get("notes", []):
         view.note(f"  {note}.")
     return prepared
