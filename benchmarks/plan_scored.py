@@ -204,7 +204,7 @@ FAULTS: dict[str, tuple[dict[str, Any], Any]] = {
     "learning rate": ({"optimizer.learning_rate": 0.3, "optimizer.matrix_learning_rate": 0.9}, contextlib.nullcontext),
     "shuffled labels": ({}, shuffled_labels),
     "frozen layer": ({}, frozen_layer),
-    "wrong tokenizer": ({}, other_tokenizer),
+    "unlike validation text": ({}, other_tokenizer),
     "no warm-up": (
         {"schedule.warmup_steps": 0, "optimizer.learning_rate": 0.05, "optimizer.matrix_learning_rate": 0.1},
         contextlib.nullcontext,

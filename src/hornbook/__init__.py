@@ -36,6 +36,9 @@ __all__ = [*_PLACES, "__version__"]
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'hornbook' has no attribute '{name}'")
+    from hornbook.facts.threads import let_waiting_threads_sleep
+
+    let_waiting_threads_sleep()
     return getattr(import_module(_PLACES[name]), name)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import hornbook
 from hornbook.cli.parser import COMMANDS, build_parser
+from hornbook.records.run import Run
 
 HANG_SECONDS = float(os.environ.get("HORNBOOK_HANG_SECONDS", "300"))  # a guard against hanging, not a measurement
 SOURCE = str(Path(hornbook.__file__).parents[1])
@@ -64,6 +65,21 @@ except AttributeError as error:
     print(error)
 """
     assert python(script).splitlines() == ["[]", "module 'hornbook' has no attribute 'trian'"]
+
+
+@pytest.mark.parametrize("ask", ["hornbook.evaluate", "main(['runs', '.'])"], ids=["function", "command"])
+def test_on_a_busy_machine_waiting_threads_sleep_however_it_is_asked(ask, tmp_path):
+    script = f"""
+import os, sys
+os.environ.pop('OMP_WAIT_POLICY', None)
+os.getloadavg = lambda: (float(sys.argv[1]), 0.0, 0.0)
+import hornbook
+from hornbook.cli import main
+{ask}
+print(os.environ.get('OMP_WAIT_POLICY'))
+"""
+    said = [python(script, load, cwd=tmp_path).splitlines()[-1] for load in ("3.0", "0.1")]
+    assert said == ["passive", "None"]
 
 
 def test_torch_free_folders_load_no_torch():
@@ -272,6 +288,9 @@ def test_from_given_weights(tiny_run, tmp_path, monkeypatch, english):
     start = Path("run", "checkpoints", "step-00000000", "model.safetensors").read_bytes()
     end = (tiny_run.run / "checkpoints" / "step-00000024" / "model.safetensors").read_bytes()
     assert start == end
+    hornbook.train("text.txt", out="run", **{"train.steps": 3})
+    said = [row["sentence"] for row in Run.open("run").rows() if row["event"] == "warning"]
+    assert not any("a fresh model starts" in sentence for sentence in said), "it goes on, and did not begin fresh"
 
 
 def test_a_short_text_is_learned_by_heart(tmp_path, monkeypatch, english):

@@ -138,7 +138,17 @@ SHAPE = GPTShape(family="qwen3", layers=2, width=64, heads=2, context=64, vocabu
 def test_given_weights_with_another_tokenizer() -> None:
     assert faults(Course(shape=SHAPE, train_losses=[2.0], fresh=False)) == {}
     (sentence,) = faults(Course(shape=SHAPE, train_losses=[7.0], fresh=False)).values()
-    assert "tokenizer" in sentence
+    assert "or the tokenizer beside them" in sentence
+
+
+@pytest.mark.parametrize(("vocabulary", "few"), [(384, True), (257, False)])  # single bytes are all that 257 ids spell
+def test_given_weights_of_a_run_and_a_text_unlike_theirs(vocabulary: int, few: bool) -> None:
+    shape = msgspec.structs.replace(SHAPE, vocabulary=vocabulary)
+    course = Course(shape=shape, train_losses=[9.0], fresh=False, own_tokenizer=True, bytes_per_token=1.02)
+    (sentence,) = faults(course).values()
+    assert "the text is unlike what they were trained on" in sentence
+    assert "the tokenizer beside them" not in sentence
+    assert ("only 1.02 bytes" in sentence) == few
 
 
 def test_a_diverging_run_is_named() -> None:

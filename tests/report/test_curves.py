@@ -51,7 +51,7 @@ def _upward(share: float) -> float:
     return 8 - 3 * min(1, share / 0.3) + 2 * max(0, share - 0.3)
 
 
-def _said(rows: list[dict[str, Any]], epochs: float, **more: dict[str, float]) -> str:
+def _said(rows: list[dict[str, Any]], epochs: float, **more: Any) -> str:
     return " ".join(curves_in_words(rows, tokens_per_epoch=round(100_000 / epochs), **more))
 
 
@@ -89,6 +89,16 @@ def test_a_text_learned_by_heart_is_called_so() -> None:
     assert "further epochs only memorize" in sentence
     assert only_memorizing(rows, 100_000) is None  # one reading
     assert only_memorizing(rows[:20], 5000) is None  # before the turn
+
+
+def test_weights_long_past_the_best_are_said_with_what_would_keep_the_best() -> None:
+    rows = _run(_upward, _falling)
+    best = min(evaluations(rows), key=lambda point: point.validation_loss).step
+    said = _said(rows, 4, used_step=1000)
+    assert f"the weights of step 1,000, its last, not with those of step {best} with" in said
+    assert "next time --checkpoint.best true" in said
+    assert "--checkpoint.best" not in _said(rows, 4, used_step=best)
+    assert "--checkpoint.best" not in _said(_run(_settled, _settled, noise=0.01), 4, used_step=1000)
 
 
 def test_curves_that_part_for_a_moment_have_not_parted() -> None:
@@ -156,7 +166,7 @@ def test_few_evaluations_bring_few_claims() -> None:
     rows = _run(_falling, _falling, points=3)
     assert "too few evaluations" in _said(rows, 4)
     assert curves_in_words(rows[:2], tokens_per_epoch=100) == [
-        "Validation loss is 8.00 nats per token, a perplexity of 2,981; it was measured once.",
+        "Validation loss is 8.00 nats per token (perplexity 2,981); it was measured once.",
         "The run read its text at most once, so nothing can have been learned by heart through repetition.",
     ]
     assert curves_in_words([], tokens_per_epoch=100) == []

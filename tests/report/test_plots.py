@@ -89,6 +89,19 @@ def test_runs_that_have_just_begun_are_drawn_and_empty_ones_refused() -> None:
         _draw([{"event": "step", "step": 1, "tokens": 1, "train_loss_nats_per_token": None}])
 
 
+@pytest.mark.parametrize("loss", [29.0, 60.0, 800.0, 5e7, 3e32])
+def test_the_losses_of_a_run_that_diverged_are_drawn_whatever_their_size(loss: float) -> None:
+    rows = [{"event": "evaluation", "step": i, "tokens": 1000 * i, "validation_loss_nats_per_token": value}
+            for i, value in enumerate((5.95, loss / 1.1, loss))]  # fmt: skip
+    rows += [{"event": "step", "step": 2, "tokens": 2000, "train_loss_nats_per_token": loss}]
+    for shown in (rows, rows[1:]):  # with a healthy start, and without one
+        texts = _texts(_draw(shown, uniform_loss=5.95))
+        names = {text.split()[0]: y for text, _, y in texts if text.startswith(("validation ", "training "))}
+        assert abs(names["validation"] - names["training"]) > 9, "the names lie over each other"
+    if loss == 5e7:
+        assert {"50M", "validation 50M", "lowest 5.95"} <= {text for text, _, _ in _texts(_draw(rows))}
+
+
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300), st.integers(1, 20))
 def test_thinning_keeps_the_extremes_and_makes_nothing_up(ys: list[float], buckets: int) -> None:
     xs = list(range(len(ys)))

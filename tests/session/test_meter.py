@@ -1,7 +1,12 @@
 import subprocess
 import sys
+import time
 
 import pytest
+import torch
+
+from hornbook.facts.hardware import custom
+from hornbook.session.meter import Meter
 
 TRIM = """
 import threading, torch
@@ -26,3 +31,12 @@ print(before - resident())
 def test_what_another_thread_freed_goes_back():
     said = subprocess.run([sys.executable, "-c", TRIM], check=True, capture_output=True, text=True)
     assert int(said.stdout) > 100e6  # of 131 MB
+
+
+def test_a_peak_that_is_evidently_too_low_is_measured_again():
+    cpu = torch.device("cpu")
+    meter = Meter(time.monotonic(), cpu, custom("this machine", 1e6))
+    assert meter.mfu(5e5) == 0.5  # nothing is wrong with that
+    assert 0 < meter.mfu(2e6) < 0.5
+    assert meter.device.training_flops()[1] > 1e7
+    assert meter.mfu(1e30) is None

@@ -11,8 +11,7 @@ from typing import NoReturn
 from hornbook import __version__
 from hornbook.cli import asking, making, scoring
 from hornbook.facts.errors import InputError, Interrupted, WorldError, suggestion
-
-BUSY_LOAD = 0.5  # processes that run besides us, on average of the last minute
+from hornbook.facts.threads import let_waiting_threads_sleep
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,10 +26,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 1 for a failure of the world, 130 and 143."""
     argv = [_normal(word) for word in (sys.argv[1:] if argv is None else argv)]
-    # Threads that wait in a loop for one that has no core stand still for milliseconds at each product. On an idle
-    # machine the loop is faster. OpenMP reads this once, when torch is imported.
-    if hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY_LOAD:
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    let_waiting_threads_sleep()
     try:
         commands = {name: command for name, (_, command) in COMMANDS.items()}
         parser = build_parser()

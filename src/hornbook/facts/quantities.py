@@ -9,6 +9,7 @@ from hornbook.facts.errors import InputError
 
 _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+BEYOND_COUNTING = 40.0  # nats: a perplexity above exp(40) is not written as a number
 _PRICE_UNITS = {"hour": 1.0, "hr": 1.0, "h": 1.0, "day": 24.0, "d": 24.0, "minute": 1 / 60, "min": 1 / 60}
 
 
@@ -129,7 +130,7 @@ def perplexity_text(loss: float) -> str:
     >>> perplexity_text(0.0), perplexity_text(3.9), perplexity_text(8.3177), perplexity_text(900.0)
     ('1.00', '49.4', '4,096', 'beyond counting')
     """
-    if loss > 40:
+    if loss > BEYOND_COUNTING:
         return "beyond counting"
     value = math.exp(loss)
     return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:,.0f}"

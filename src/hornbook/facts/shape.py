@@ -91,7 +91,10 @@ class GPTShape(msgspec.Struct, frozen=True, kw_only=True):
         if self.heads % self.kv_heads:
             raise InputError(f"model.heads {self.heads} is not divisible by model.kv_heads {self.kv_heads}.")
         if kind.positions == "rotary" and self.head_width % 2:
-            raise InputError(f"the width of a head is {self.head_width}, but rotary positions need an even one.")
+            raise InputError(
+                f"model.width {self.width} with model.heads {self.heads} has heads of width {self.head_width}, but "
+                f"rotary positions need an even one: take a width that is a multiple of {2 * self.heads}."
+            )
 
     @property
     def kind(self) -> Family:

@@ -20,6 +20,8 @@ LEAKED = 0.1  # share of the validation text from which on its loss is that of t
 COPIED = 0.15  # share of the unigram level below which no model of unseen text gets: it sees the answers
 PATIENCE = 100  # steps before a standstill means anything
 STANDSTILL = 0.015  # share of the unigram level by which a quarter of a run improves at least
+ALL_BYTES = 300  # ids: so many spell single bytes or characters, and have no longer tokens
+FEW_BYTES = 1.5  # a token: the tokenizer hardly knows the text
 HIGH = 2.5  # times the rule: high enough to need a warm-up
 
 
@@ -37,6 +39,8 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     warmup_steps: int | None = None
     leaked_share: float = 0.0  # of the validation text that stands in the training text too
     fresh: bool = True  # False: started from given weights
+    own_tokenizer: bool = False  # the given weights are of a run, which keeps the tokenizer it was trained with
+    bytes_per_token: float | None = None  # of the training text
     movement: Mapping[str, float] = msgspec.field(default_factory=dict)  # by weight: change since step 0, relative
 
 
@@ -94,9 +98,12 @@ def _start(c: Course) -> str | None:
     if not c.fresh:
         if first <= level + 0.5:
             return None
+        few = c.bytes_per_token is not None and c.bytes_per_token < FEW_BYTES and c.shape.vocabulary > ALL_BYTES
         return (
             f"the given weights start at {first:.2f} nats per token, worse than knowing nothing (ln V = {level:.2f}): "
-            "the tokenizer is not the one they were trained with."
+            "the text is unlike what they were trained on"
+            + (f", and their tokenizer spells only {c.bytes_per_token:.2f} bytes of it with a token" if few else "")
+            + ("." if c.own_tokenizer else "; or the tokenizer beside them is not the one they were trained with.")
         )
     expected = start_range(c.shape)
     if expected is None or expected.contains(first):
@@ -141,7 +148,8 @@ def _tokenizer(c: Course) -> str | None:
         return None
     return (
         f"the validation loss of {c.validation_losses[-1]:.2f} nats per token is above ln V = {level:.2f} while the "
-        f"training loss is {train:.2f}, within the first epoch: the validation text was made with another tokenizer."
+        f"training loss is {train:.2f}, within the first epoch: the validation text is unlike the training text, as of "
+        "another language or another tokenizer."
     )
 
 
@@ -224,6 +232,6 @@ def _frozen(c: Course) -> str | None:
 
 _RULES = {
     "first loss": _start, "targets not shifted": _targets, "validation text seen": _leaked,
-    "wrong tokenizer": _tokenizer, "shuffled labels": _shuffled,
+    "unlike validation text": _tokenizer, "shuffled labels": _shuffled,
     "learning rate": _rate, "no warm-up": _warmup, "diverges": _diverged, "frozen layer": _frozen,
 }  # fmt: skip

@@ -41,7 +41,8 @@ class Curves:
     first epoch, where that says only that the two texts differ. noise: standard deviation of an evaluation around its
     neighbours; gap_noise: that of the gap. fall: by how much a straight line through the last quarter falls, and its
     standard error. steady: each of the last five evaluations is below the one before. repeated:
-    more than a few tokens were read twice. by_heart, turned_upward: see `read_curves`.
+    more than a few tokens were read twice. above_best: by how much both of the last two evaluations lie above the best
+    one before them; 0 where it is one of them. by_heart, turned_upward: see `read_curves`.
     """
 
     first: Evaluation
@@ -56,6 +57,7 @@ class Curves:
     train_loss: float | None
     epochs: float
     repeated: bool
+    above_best: float
     turned_upward: bool
     by_heart: bool
 
@@ -98,12 +100,8 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int) -> Curves | None:
     best, last = min(points, key=lambda point: point.validation_loss), points[-1]
     noise, gaps = _noise(points, [point.validation_loss for point in points]), _gaps(points)
     after = [point for point in points[-2:] if point.step > best.step]
-    turned = (
-        noise is not None
-        and len(after) == 2
-        and min(point.validation_loss for point in after) - best.validation_loss
-        > max(WORTH_SAYING_NATS, min(5 * noise, SURELY_NATS))
-    )
+    above = min(point.validation_loss for point in after) - best.validation_loss if len(after) == 2 else 0.0
+    turned = noise is not None and above > max(WORTH_SAYING_NATS, min(5 * noise, SURELY_NATS))
     train = _train_loss(rows, last, points)
     epochs = max((row["tokens"] for row in rows if "tokens" in row), default=0) / tokens_per_epoch
     repeated = epochs > READ_ONCE_EPOCHS
@@ -124,21 +122,25 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int) -> Curves | None:
         train_loss=train,
         epochs=epochs,
         repeated=repeated,
+        above_best=above,
         turned_upward=turned,
         by_heart=by_heart,
     )
 
 
-def curves_in_words(rows: Rows, *, tokens_per_epoch: int, counting: Mapping[str, float] | None = None) -> list[str]:
+def curves_in_words(
+    rows: Rows, *, tokens_per_epoch: int, counting: Mapping[str, float] | None = None, used_step: int | None = None
+) -> list[str]:
     """What the curves say, the most important first. Empty when there is no evaluation.
 
     `counting`: validation losses of models that only count, by name, "uniform" among them, in nats per token.
+    `used_step`: whose weights the run is scored and used with.
     """
     curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch)
     if curves is None:
         return []
     said = [
-        _level(curves), _shape(curves, tokens_per_epoch), _gap(curves, tokens_per_epoch),
+        _level(curves), _shape(curves, tokens_per_epoch), _used(curves, used_step), _gap(curves, tokens_per_epoch),
         _against_counting(curves, counting or {}),
     ]  # fmt: skip
     lost = sum(row.get("event") == "step" and row.get("train_loss_nats_per_token", 0) is None for row in rows)
@@ -163,7 +165,7 @@ def only_memorizing(rows: Rows, tokens_per_epoch: int) -> str | None:
 
 def _level(curves: Curves) -> str:
     first, last = curves.first.validation_loss, curves.last.validation_loss
-    ends = f"{last:.2f} nats per token, a perplexity of {perplexity_text(last)}"
+    ends = f"{last:.2f} nats per token (perplexity {perplexity_text(last)})"
     if curves.first.step == curves.last.step:
         return f"Validation loss is {ends}; it was measured once."
     if last > first and (curves.train_loss or 0) > (curves.first.train_loss or first):
@@ -195,6 +197,19 @@ def _shape(curves: Curves, tokens_per_epoch: int) -> str:
     if abs(fall) + 2 * error <= 2 * WORTH_SAYING_NATS:
         return "It hardly moved over the last quarter: more of the same training would bring little."
     return "Over the last quarter it moved no more than it wavers from one evaluation to the next."
+
+
+def _used(curves: Curves, step: int | None) -> str:
+    """Whose weights are used, where others were better by more than three evaluations' noise."""
+    best, noise = curves.best, SURELY_NATS if curves.noise is None else curves.noise
+    clear = max(WORTH_SAYING_NATS, min(3 * noise, SURELY_NATS))
+    if step is None or step <= best.step or best.step == curves.first.step or curves.above_best <= clear:
+        return ""
+    return (
+        f"The run is scored and used with the weights of step {step:,}, its last, not with those of step {best.step:,} "
+        f"with the lowest validation loss ({best.validation_loss:.2f}): next time --checkpoint.best true keeps and "
+        "uses the best, and --train.early_stop 2 ends soon after it."
+    )
 
 
 def _gap(curves: Curves, tokens_per_epoch: int) -> str:

@@ -92,6 +92,8 @@ def _headline(summary: Row) -> str:
         entries.append(_figure("Perplexity", perplexity, "tokens", interval, meaning))
     if (bits := summary.get("bits_per_byte")) is not None:
         meaning = f"With the model the text could be stored in {bits / 8:.0%} of its size. "
+        if bits > 8:
+            meaning = "The text as it stands is smaller than stored with the model. "
         meaning += "Only this number compares models with different tokenizers."
         entries.append(_figure("Bits per byte", f"{bits:.3f}", "", _interval(summary, "bits_per_byte", ".3f"), meaning))
     if (seconds := summary.get("wall_seconds")) is not None:
@@ -111,7 +113,7 @@ def _figure(name: str, number: str, unit: str, interval: str, meaning: str) -> s
 
 def _interval(summary: Row, name: str, form: str) -> str:
     pair = summary.get(f"{name}_interval_95")
-    if pair is None or None in pair:
+    if pair is None or None in pair or not math.isfinite(pair[1]):
         return ""
     return f"95 % interval {pair[0]:{form}} to {pair[1]:{form}}"
 

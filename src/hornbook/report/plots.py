@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.quantities import format_count
+from hornbook.facts.quantities import BEYOND_COUNTING, format_count
 from hornbook.records.run import write_aside
 from hornbook.report.curves import Evaluation, Rows, evaluations, read_curves, train_losses
 
@@ -35,6 +35,7 @@ _STYLE = {
     "ytick.labelcolor": MUTED,
 }
 
+_HUGE = 1e4  # a loss from here on, that of a run which diverged, is written with a letter
 _LABEL_START = 0.8  # share of the width where the names at the right ends of the curves begin
 
 # Perplexities one likes to read, of which an axis shows those in its range.
@@ -79,7 +80,8 @@ def loss_plot(
         _draw_validation(axes, points)
         _name_curves(axes, tokens, losses, points)
         _mark_parting(axes, rows, tokens_per_epoch)
-        if uniform_loss is not None and low < uniform_loss < high:
+        # In view, with room for its name.
+        if uniform_loss is not None and low < uniform_loss < high and uniform_loss > 0.05 * high:
             axes.axhline(uniform_loss, color=MUTED, linewidth=1, linestyle=(0, (1, 2.5)), zorder=1)
             axes.annotate(
                 "guessing at random",
@@ -178,6 +180,8 @@ def _frame(axes: Any, end: float, tokens_per_epoch: int) -> None:
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    if axes.get_ylim()[1] > _HUGE:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     axes.set_xlabel("tokens read")
     axes.tick_params(length=3, pad=4)
@@ -195,8 +199,8 @@ def _frame(axes: Any, end: float, tokens_per_epoch: int) -> None:
     values: Sequence[float] = _spread(
         [value for value in _PERPLEXITIES if low <= math.log(value) <= high], (high - low) / 14
     )
-    if len(values) < 2:  # a narrow view between two round numbers
-        inner = MaxNLocator(5).tick_values(math.exp(low), math.exp(min(high, 40)))
+    if len(values) < 2 and high <= BEYOND_COUNTING:  # a narrow view between two round numbers
+        inner = MaxNLocator(5).tick_values(math.exp(low), math.exp(high))
         values = [value for value in inner if math.exp(low) <= value <= math.exp(high)]
     right.yaxis.set_major_locator(FixedLocator([math.log(value) for value in values]))
     right.yaxis.set_minor_locator(NullLocator())
@@ -207,6 +211,10 @@ def _frame(axes: Any, end: float, tokens_per_epoch: int) -> None:
     axes.text(-0.075, 1.085, "loss, nats per token", ha="left", **small)
     axes.text(0.5, 1.085, "epochs", ha="center", **small)
     axes.text(1.075, 1.085, "perplexity", ha="right", **small)
+
+
+def _loss_text(loss: float) -> str:
+    return f"{loss:.2f}" if loss < _HUGE else format_count(loss)
 
 
 def _spread(values: list[int], apart: float) -> list[int]:
@@ -244,7 +252,7 @@ def _name_curves(axes: Any, tokens: list[int], losses: list[float], points: list
         smoothed = smooth(losses, len(losses) // 50)
         curves.append((TRAINING, "training", list(zip(tokens, smoothed, strict=True))))
     curves.sort(key=lambda curve: -curve[2][-1][1])
-    end, (low, high) = axes.get_xlim()[1], axes.get_ylim()
+    end, (low, high), lower = axes.get_xlim()[1], axes.get_ylim(), -7
     for place, (colour, name, curve) in enumerate(curves):
         last, value = curve[-1]
         near = [y for x, y in curve if x >= last - (1 - _LABEL_START) * end]
@@ -252,10 +260,11 @@ def _name_curves(axes: Any, tokens: list[int], losses: list[float], points: list
         if (max(near) if above else low + high - min(near)) + 0.1 * (high - low) > high:  # no room towards the border
             above = not above
         axes.annotate(
-            f"{name} {value:.2f}", (last, max(near) if above else min(near)), (0, 7 if above else -7),
+            f"{name} {_loss_text(value)}", (last, max(near) if above else min(near)), (0, 7 if above else lower),
             textcoords="offset points", ha="right" if last > end / 4 else "left", va="bottom" if above else "top",
             color=colour, fontweight="bold",
         )  # fmt: skip
+        lower -= 13 * (not above)  # the next one below leaves a line to this one
     if len(points) > 1:
         _mark_best(axes, points, end)
 
@@ -278,8 +287,8 @@ def _mark_best(axes: Any, points: list[Evaluation], end: float) -> None:
     leader = {"arrowstyle": "-", "color": VALIDATION, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 5}
     leader["relpos"] = (0.0, 0.0) if start == best.tokens else (1.0, 0.0)
     axes.annotate(
-        f"lowest {best.validation_loss:.2f}", (best.tokens, best.validation_loss), (start, y), ha="left", va="bottom",
-        color=VALIDATION, arrowprops=leader,
+        f"lowest {_loss_text(best.validation_loss)}", (best.tokens, best.validation_loss), (start, y), ha="left",
+        va="bottom", color=VALIDATION, arrowprops=leader,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,9 @@ def _table(rows: Sequence[tuple[str, str, str]], title: str) -> None:
 
 
 def _between(pair: Sequence[float] | None, form: Callable[[float], str] = "{:.3f}".format) -> str:
-    return "" if not pair else f"95 % {form(pair[0])} to {form(pair[1])}"
+    if not pair or not math.isfinite(pair[1]):  # a perplexity may be more than a number holds
+        return ""
+    return f"95 % {form(pair[0])} to {form(pair[1])}"
 
 
 def _surprise_rows(numbers: Mapping[str, Any], loss: str = "loss_nats_per_token") -> list[tuple[str, str, str]]:
@@ -241,6 +244,29 @@ def print_comparison(result: Mapping[str, Any]) -> None:
         _table([(name, str(a), str(b)) for name, (a, b) in result["differing_settings"].items()], "settings: A, B")
 
 
+def held_out_in_words(manifest: Mapping[str, Any]) -> str:
+    """One sentence: which share of a prepared text was kept back to judge the model, from where, and by which rule.
+
+    >>> sides = {"train": {"num_bytes": 900}, "validation": {"num_bytes": 100, "num_documents": 2}}
+    >>> held_out_in_words({"parts": sides, "split": "hash:0.1", "source_documents": 20})
+    'held out for validation: 10% of the text, 2 documents drawn by a hash of each (--split hash:0.1)'
+    """
+    kind, _, argument = manifest["split"].partition(":")
+    train, held = manifest["parts"]["train"], manifest["parts"]["validation"]
+    if kind == "none":
+        return "held out for validation: nothing (--split none)"
+    inside = "it" if manifest["source_documents"] == 1 else "its documents"
+    where = {
+        "hash": f"{counted(held['num_documents'], 'document')} drawn by a hash of each",
+        "tail": "its end",
+        "blocks": f"{counted(held['num_documents'], 'block')} from inside {inside}, with a gap on both sides that is "
+        "left out; the pieces between count as documents",
+        "folder": f"what lies in {argument}",
+    }[kind]
+    share = held["num_bytes"] / (held["num_bytes"] + train["num_bytes"])
+    return f"held out for validation: {share:.0%} of the text, {where} (--split {manifest['split']})"
+
+
 def print_prepared(manifest: Mapping[str, Any]) -> None:
     """What a prepared folder holds, what is wrong with the text, and what to expect of training on it."""
     rows = []
@@ -252,6 +278,7 @@ def print_prepared(manifest: Mapping[str, Any]) -> None:
     _table(
         rows, f"{manifest['prepared']}: {manifest['tokenizer']['kind']}, {manifest['tokenizer']['vocabulary']:,} ids"
     )
+    print(f"{held_out_in_words(manifest)}.")
     for note in manifest["report"].get("notes", []):
         print(f"{note}.")
     checkup = manifest["report"].get("checkup")

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,17 +181,22 @@ def _measured(settings: Settings, vocabulary: int) -> tuple[Pace, Accelerator]:
 
 def settle(choice: Choice, pace: Pace, spent: float, validation_tokens: int) -> Settings:
     """The settings with their number of steps: the one chosen, or as many as fit the time that is left of a budget."""
-
-    def filled(steps: int) -> Settings:
-        settings = copy.deepcopy(choice.settings)
-        fill_steps(settings, steps)
-        return settings
-
-    def wall(steps: int) -> float:
-        return spent + wall_seconds(pace, steps, watched(filled(steps), choice.shape, validation_tokens))
-
     steps = choice.settings.train.steps
-    return filled(steps_within(choice.seconds or 0.0, wall) if steps is None else steps)
+    if steps is None:
+        wall = partial(seconds_of, choice, pace, spent, validation_tokens)
+        steps = steps_within(choice.seconds or 0.0, wall)
+    return _filled(choice, steps)
+
+
+def seconds_of(choice: Choice, pace: Pace, spent: float, validation_tokens: int, steps: int) -> float:
+    """Seconds of a whole run of so many steps, of which `spent` have gone before the first."""
+    return spent + wall_seconds(pace, steps, watched(_filled(choice, steps), choice.shape, validation_tokens))
+
+
+def _filled(choice: Choice, steps: int) -> Settings:
+    settings = copy.deepcopy(choice.settings)
+    fill_steps(settings, steps)
+    return settings
 
 
 def watched(settings: Settings, shape: GPTShape, validation_tokens: int) -> Watched:

@@ -42,7 +42,7 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter
     rows, samples = run.rows(), run.samples()
     words = curves_in_words(
         rows, tokens_per_epoch=prepared.train.num_tokens,
-        counting={name: each["loss_nats_per_token"] for name, each in baselines.items()},
+        counting={name: each["loss_nats_per_token"] for name, each in baselines.items()}, used_step=step,
     )  # fmt: skip
     last_step = next(row for row in reversed(rows) if row["event"] == "step")
     last_probe = next(row for row in reversed(rows) if row["event"] == "evaluation")

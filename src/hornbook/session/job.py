@@ -163,7 +163,7 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
     # A session that was killed counts as far as it had been read.
     earlier: dict[str, float] = next((row["cost"] for row in reversed(start.run.rows()) if "cost" in row), {})
     meter = Meter(started, on, start.device or this_device(on), usd_per_hour(settings), earlier)
-    rails = Rails(settings, start.shape, start.prepared, parts.model, fresh=start.initial is None)
+    rails = Rails(settings, start.shape, start.prepared, parts.model, given=start.run.environment.get("from"))
     job = Job(start, parts, view, meter, rails)
     assert settings.watch.probe_tokens is not None
     job.probes = _probes(start, settings.watch.probe_tokens)

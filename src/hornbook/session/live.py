@@ -23,8 +23,9 @@ class View:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self.live: Any = None
         self.total, self.latest, self.sample = 0, {}, ""  # type: int, dict[str, Any], str
-        self.started, self.first, self.last_line = time.monotonic(), 0, 0.0
-        self.marks: list[tuple[int, float]] = []  # (step, when) of the evaluations
+        self.first, self.last_line = 0, 0.0
+        self.marks: list[tuple[int, float]] = []  # (step, when) of the first step and of the evaluations after it
+        self.planned_end: float | None = None  # of the last step, by time.monotonic()
 
     def note(self, sentence: str) -> None:
         """One line that stays."""
@@ -45,20 +46,27 @@ class View:
 
     def begin(self, *, first: int, total: int) -> None:
         """Training starts: a live view on a terminal."""
-        self.first, self.total, self.started = first, total, time.monotonic()
+        self.first, self.total = first, total
         if self.console.is_terminal and not self.console.quiet:
             from rich.live import Live
 
             self.live = Live(console=self.console, refresh_per_second=4, get_renderable=self._panel, transient=True)
             self.live.start()
 
+    def expect(self, end: float) -> None:
+        """The last step is planned for so late, by time.monotonic(). What making the plan took is no step's time."""
+        self.planned_end = end
+        if self.marks:
+            self.marks = [(self.latest["step"], time.monotonic())]
+
     def row(self, row: dict[str, Any]) -> None:
         """A step or an evaluation was recorded."""
-        self.latest |= {k: v for k, v in row.items() if v is not None}
-        if row["event"] == "evaluation":
+        self.latest |= row  # what this step does not know is not shown as an earlier one knew it
+        evaluated = row["event"] == "evaluation"
+        if row["step"] > self.first and (evaluated or not self.marks):
             self.marks.append((row["step"], time.monotonic()))
         due = time.monotonic() - self.last_line > PLAIN_SECONDS
-        if self.live is None and (row["event"] == "evaluation" or due) and row["step"] > self.first:
+        if self.live is None and (evaluated or due):
             self.last_line = time.monotonic()
             self.note(self._line())
 
@@ -82,30 +90,35 @@ class View:
         self.end()
 
     def _eta(self) -> str:
-        """Time until the last step; and from the fastest to the slowest pace between two evaluations so far."""
-        step = self.latest.get("step", self.first)
-        done, left = step - self.first, self.total - step
+        """Time until the last step: as planned until a tenth of the steps has shown its own pace; then also from the
+        fastest to the slowest pace between two evaluations so far."""
+        step, now = self.latest.get("step", self.first), time.monotonic()
+        (since, begin), left = (self.marks or [(step, now)])[0], self.total - step
         if left < 1:
             return ""
-        if done < 1:
-            return "?"
+        if self.planned_end is not None and step - since < self.total / 10:
+            return f"{format_duration(max(0.0, self.planned_end - now))} left"
+        if step == since:
+            return ""
         rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(self.marks) if b[0] > a[0]]
-        each = (time.monotonic() - self.started) / done
+        each = (now - begin) / (step - since)
         if len(rates) < 2:
             return f"{format_duration(each * left)} left"
         low, high = min(*rates, 0.97 * each) * left, max(*rates, 1.03 * each) * left
         return f"{format_duration(each * left)} left ({format_duration(low)} to {format_duration(high)})"
 
     def _line(self) -> str:
+        """Of an evaluation the losses of the probes, which can be compared; of a step that of its batch."""
         now = self.latest
-        parts = [f"step {now.get('step', 0):,}/{self.total:,}", f"epoch {now.get('epoch', 0):.2f}"]
-        if "train_loss_nats_per_token" in now:
-            parts.append(f"train loss {now['train_loss_nats_per_token']:.3f}")
-        if "validation_loss_nats_per_token" in now:
-            loss = now["validation_loss_nats_per_token"]
-            parts.append(f"validation loss {loss:.3f} (perplexity {perplexity_text(loss)})")
-        if now.get("copied_share"):
-            parts.append(f"{now['copied_share']:.0%} copied")
+        parts = [f"step {now['step']:,}/{self.total:,}", f"epoch {now['epoch']:.2f}"]
+        if now["event"] == "step":
+            parts.append(f"batch loss {now['train_loss_nats_per_token']:.3f}")
+        else:
+            parts.append(f"train loss {now['probe_train_loss_nats_per_token']:.3f}")
+            if (loss := now.get("validation_loss_nats_per_token")) is not None:
+                parts.append(f"validation loss {loss:.3f} (perplexity {perplexity_text(loss)})")
+            if now.get("copied_share"):
+                parts.append(f"{now['copied_share']:.0%} copied")
         if "tokens_per_second" in now:
             parts.append(f"{format_count(now['tokens_per_second'])} tokens/s")
         if now.get("mfu") is not None:
@@ -149,7 +162,8 @@ def _cells(now: dict[str, Any]) -> list[tuple[str, str]]:
         if now.get(key) is not None:
             cells.append((f"[dim]{label}[/dim]", form.format(now[key])))
 
-    add("train loss", "train_loss_nats_per_token")
+    add("batch loss", "train_loss_nats_per_token")
+    add("train loss", "probe_train_loss_nats_per_token")
     add("validation loss", "validation_loss_nats_per_token")
     if (loss := now.get("validation_loss_nats_per_token")) is not None:
         cells.append(("[dim]validation perplexity[/dim]", perplexity_text(loss)))

@@ -24,34 +24,37 @@ from hornbook.facts.settings import Settings, from_table
 from hornbook.facts.shape import GPTShape
 from hornbook.model.generate import generate
 from hornbook.planning.choose import shape_of
-from hornbook.planning.pace import Pace, product_flops_per_second
+from hornbook.planning.pace import Pace
 from hornbook.session.build import Parts, build, seconds_per_step
 from hornbook.session.costs import HERE
 from hornbook.session.models import device
 
 MEASURED_FROM = 30  # steps: a shorter run is over before its pace is known
+NEAR_PEAK = 0.9  # of a measured peak: training does not get there, so the machine was busy as it was measured
+AGAIN_SECONDS = 30.0  # at least, between two measurements of the peak
 POWERCAP = Path("/sys/class/powercap")
 
 
 def this_device(on: torch.device) -> Accelerator:
     """What it computes on: an accelerator that is known by its whole name, else one with the peak measured here."""
     if on.type != "cuda":
-        return custom(HERE, product_flops_per_second() * min(1.0, torch.get_num_threads() / usable_cores()))
+        return custom(HERE, _product(on))
     name, memory = torch.cuda.get_device_name(on), torch.cuda.get_device_properties(on).total_memory
     return find(name) or custom(name, _product(on), memory)
 
 
 def _product(on: torch.device) -> float:
-    """FLOP/s of a bfloat16 matrix product, the best of a few."""
-    size, best = 8192, float("inf")
-    a = torch.ones(size, size, device=on, dtype=torch.bfloat16)
-    for _ in range(6):
-        torch.cuda.synchronize(on)
-        begin = time.perf_counter()
+    """FLOP/s of a matrix product, the best of a few: of bfloat16, or on a CPU of float32 by the threads that train."""
+    size, dtype = (8192, torch.bfloat16) if on.type == "cuda" else (768, torch.float32)
+    a = torch.ones(size, size, device=on, dtype=dtype)
+
+    def product() -> None:
         a @ a
-        torch.cuda.synchronize(on)
-        best = min(best, time.perf_counter() - begin)
-    return 2 * size**3 / best
+        if on.type == "cuda":
+            torch.cuda.synchronize(on)
+
+    product()
+    return 2 * size**3 / _best_of(5, product)
 
 
 def measure(settings: Settings, shape: GPTShape, text: Part, on: torch.device) -> Pace:
@@ -102,16 +105,20 @@ class Meter:
     earlier: Mapping[str, float] = field(default_factory=dict)
     powercap: Path = POWERCAP
     spent_joules: float = 0.0
+    measured: float = 0.0  # of time.monotonic(), when the peak was measured once more
     counters: dict[str, tuple[float, float]] = field(default_factory=dict)  # name -> joules at last, where they wrap
 
     def __post_init__(self) -> None:
         self.counters = _counters(self.on, self.powercap)
 
     def mfu(self, flops_per_second: float) -> float | None:
-        """FLOPs per second by the shape's own count (PaLM's formula) / the peak; None where it is unknown, or was
-        measured on a machine too busy to reach it."""
-        peak = self.device.training_flops()
-        return None if peak is None or flops_per_second > peak[1] else flops_per_second / peak[1]
+        """FLOPs per second by the shape's own count (PaLM's formula) / the peak, which is measured again where it is
+        evidently too low; None where it is unknown, or is still too low."""
+        peak = _peak(self.device)
+        if 0 < NEAR_PEAK * peak < flops_per_second and time.monotonic() > self.measured + AGAIN_SECONDS:
+            self.device, self.measured = max(self.device, this_device(self.on), key=_peak), time.monotonic()
+            peak = _peak(self.device)
+        return flops_per_second / peak if flops_per_second <= peak else None
 
     def reading(self) -> dict[str, Any]:
         """Hours, and energy and money where they are known."""
@@ -125,6 +132,11 @@ class Meter:
         if self.usd_per_hour is not None:
             read["price_usd"] = hours * self.usd_per_hour
         return read
+
+
+def _peak(device: Accelerator) -> float:
+    peak = device.training_flops()
+    return 0.0 if peak is None else peak[1]
 
 
 def _counters(on: torch.device, powercap: Path) -> dict[str, tuple[float, float]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import torch
 
-from hornbook.data.shards import Prepared
+from hornbook.data.shards import NUM_BYTES, Prepared
 from hornbook.evaluation.baselines import training_stream
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
@@ -18,6 +19,7 @@ from hornbook.model.decoder import Decoder
 from hornbook.planning.budget import Range
 from hornbook.planning.forecast import forecast
 from hornbook.planning.rails import Course, faults, unigram_nats
+from hornbook.records.run import is_run
 from hornbook.session.costs import learning_rates
 
 SETTLED = 20  # steps before a weight that has not moved is a sign
@@ -26,14 +28,19 @@ SETTLED = 20  # steps before a weight that has not moved is a sign
 class Rails:
     """Grows with the run; says each fault once."""
 
-    def __init__(self, settings: Settings, shape: GPTShape, prepared: Prepared, model: Decoder, *, fresh: bool) -> None:
+    def __init__(
+        self, settings: Settings, shape: GPTShape, prepared: Prepared, model: Decoder, *, given: str | None
+    ) -> None:
+        """`given` are the weights that the run started from; None for fresh ones."""
         found = prepared.manifest["report"].get("checkup", {})  # of the text before --dedup
         counts = np.bincount(training_stream(prepared.train), minlength=shape.vocabulary)
         self.losses, self.norms, self.tokens, self.validation = (list[float]() for _ in range(4))
         self.course = Course(
             shape=shape, train_losses=self.losses, gradient_norms=self.norms, validation_tokens=self.tokens,
             validation_losses=self.validation, unigram_nats=unigram_nats(counts.tolist()),
-            learning_rates=learning_rates(settings), warmup_steps=settings.schedule.warmup_steps, fresh=fresh,
+            learning_rates=learning_rates(settings), warmup_steps=settings.schedule.warmup_steps,
+            fresh=given is None, own_tokenizer=given is not None and _of_a_run(Path(given)),
+            bytes_per_token=int(prepared.train.documents[:, NUM_BYTES].sum()) / prepared.train.num_tokens,
             leaked_share=0.0 if prepared.manifest.get("dedup") else found.get("leaked_share", 0.0),
         )  # fmt: skip
         self.said: set[str] = set()
@@ -83,6 +90,10 @@ class Rails:
         found = {name: sentence for name, sentence in faults(course).items() if name not in self.said}
         self.said |= found.keys()
         return found
+
+
+def _of_a_run(path: Path) -> bool:
+    return is_run(path) or (path / "manifest.json").is_file()
 
 
 @torch.no_grad()

@@ -26,11 +26,12 @@ from hornbook.model.decoder import Decoder
 from hornbook.planning.budget import Range
 from hornbook.planning.choose import SHAPE, Choice, Data, Machine, choose, fill_steps, given_length, shape_of, steps_of
 from hornbook.planning.expect import small_run_bits
-from hornbook.planning.pace import Pace
+from hornbook.planning.pace import REPORT_SECONDS, Pace
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
-from hornbook.session.costs import Reading, plan_of, settle
+from hornbook.report.terminal import held_out_in_words
+from hornbook.session.costs import Reading, plan_of, seconds_of, settle, watched
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
 from hornbook.session.models import Opened, device, open_model, settings_of
@@ -38,7 +39,7 @@ from hornbook.session.texts import is_prepared, prepared_text, stem
 from hornbook.text.canaries import CANARIES
 from hornbook.training import checkpoint as checkpoints
 
-FEW_STEPS = 30  # within a time: that is said
+LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def fresh(
         data, held.num_tokens, int(held.documents[:, NUM_BYTES].sum()),
         float(np.median(part.documents[:, NUM_TOKENS])), [],
     )  # fmt: skip
-    settings, pace = _settled(choice, part, on, view, started, reading.validation_tokens)
+    settings, pace = _settled(choice, part, on, view, started, reading.validation_tokens, wanted.train.budget)
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
@@ -108,7 +109,7 @@ def fresh(
     start = Start(run, settings, shape, prepared, initial, device=device_here)
     for sentence in wrong:
         view.note(f"  warning: {sentence}")
-    plan = partial(_plan, start, reading, view, time.monotonic() - started)
+    plan = partial(_plan, start, reading, view, started, time.monotonic() - started)
     if pace is None and settings.train.steps >= MEASURED_FROM:
         return replace(start, plan=plan)
     plan(pace)
@@ -116,23 +117,32 @@ def fresh(
 
 
 def _settled(
-    choice: Choice, text: Part, on: torch.device, view: View, started: float, validation_tokens: int
+    choice: Choice, text: Part, on: torch.device, view: View, started: float, validation_tokens: int, budget: str | None
 ) -> tuple[Settings, Pace | None]:
-    """The settings with their number of steps, and the pace that a time budget had to know first."""
+    """The settings with their number of steps, and the pace that a time had to know first. Raises InputError for a
+    `budget` that holds no training."""
     if choice.settings.train.steps is not None:
         fill_steps(choice.settings, choice.settings.train.steps)
         return choice.settings, None
     pace = measure(choice.settings, choice.shape, text, on)
-    settings = settle(choice, pace, time.monotonic() - started, validation_tokens)
+    spent = time.monotonic() - started
+    settings = settle(choice, pace, spent, validation_tokens)
     assert settings.train.steps is not None
+    if budget is not None and settings.train.steps < LEAST_STEPS:
+        needed = seconds_of(choice, pace, spent, validation_tokens, FEW_STEPS)
+        raise InputError(
+            f"the budget of {budget} is from start to end, and the first step comes after {format_duration(spent)}: "
+            f"give more, {FEW_STEPS} steps with evaluations and the report take about {format_duration(needed)} in all."
+        )
     view.note(f"  {settings.train.steps:,} steps of {format_duration(pace.step)} fit the time")
     if settings.train.steps < FEW_STEPS:
         view.note("  warning: these are too few to learn from; is the machine busy, or the model large?")
     return settings, pace
 
 
-def _plan(start: Start, reading: Reading, view: View, spent: float, pace: Pace | None) -> None:
-    """What is expected of a run, from its pace and what models that only count get: said, and written down."""
+def _plan(start: Start, reading: Reading, view: View, started: float, spent: float, pace: Pace | None) -> None:
+    """What is expected of a run, from its pace and what models that only count get: said, and written down. The run
+    began at `started`, and before its first step `spent` seconds had gone."""
     settings, shape, begin = start.settings, start.shape, time.monotonic()
     levels = counting_models(start.prepared, shape)
     spent += time.monotonic() - begin
@@ -142,6 +152,9 @@ def _plan(start: Start, reading: Reading, view: View, spent: float, pace: Pace |
         expected=None if start.initial is not None else _expected(levels, settings, shape, reading),
     )  # fmt: skip
     view.note(f"  {brief(planned)}")
+    if pace is not None and planned.wall_seconds is not None:
+        after = pace.scored * watched(settings, shape, reading.validation_tokens).scored_tokens + REPORT_SECONDS
+        view.expect(started + planned.wall_seconds - after)
     start.run.write_plan({"plan": planned, "pace": pace, "baselines": levels})
 
 
@@ -210,6 +223,7 @@ def _prepare(wanted: Settings, view: View) -> Prepared:
     sides = ((prepared.train, "training"), (prepared.validation, "validation"))
     counts = " and ".join(f"{format_count(side.num_tokens)} {name}" for side, name in sides)
     view.note(f"text: {counts} tokens, {prepared.tokenizer.kind} tokenizer, in {_shown(prepared.folder)}")
+    view.note(f"  {held_out_in_words(prepared.manifest)}")
     for note in prepared.manifest["report"].get("notes", []):
         view.note(f"  {note}.")
     return prepared
