@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import hornbook
+from hornbook.facts.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
@@ -262,19 +263,31 @@ def test_counters_of_energy_are_read_and_may_wrap(tmp_path):
 def test_a_sweep_tells_a_law(tmp_path, english, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(english, encoding="utf-8")
-    found = hornbook.sweep("text.txt", budget="100s", **{"text.tokenizer": "bytes"})
-    assert len(found["runs"]) == 7
+    found = hornbook.sweep("text.txt", budget="5m", **{"text.tokenizer": "bytes"})
+    assert len({run["run"] for run in found["runs"]}) == len({tuple(run.items()) for run in found["runs"]}) == 7
+    assert len({run["tokens"] for run in found["runs"]}) == 3
     low, high = found["loss_nats_per_token_interval_90"]
     assert 0 < low < found["loss_nats_per_token"] < high <= math.log(257)
     assert "steps" in found["warnings"][0]
 
 
+def test_a_sweep_with_too_little_time_says_how_much_it_needs(tmp_path, english, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(english, encoding="utf-8")
+    with pytest.raises(InputError, match=r"needs about \d+0 seconds on this machine: 5s is too short"):
+        hornbook.sweep("text.txt", budget="5s", **{"text.tokenizer": "bytes"})
+
+
 def test_a_sweep_says_where_its_law_is_in_doubt():
     from hornbook.session.sweep import _doubts
 
-    (few,) = _doubts(61 * 2048, 61 * 2048)
+    (few,) = _doubts(61 * 2048, 61 * 2048, 10**9)
     assert "61 steps" in few
-    assert len(_doubts(61 * 2048, 600_000)) == 2
-    (far,) = _doubts(400 * 2048, 1200 * 2048)
+    assert "longer budget" in few
+    assert "more text" in _doubts(61 * 2048, 61 * 2048, 61 * 512)[0]
+    assert len(_doubts(61 * 2048, 600_000, 10**9)) == 2
+    (far,) = _doubts(400 * 2048, 1200 * 2048, 10**9)
     assert "3.0 times" in far
-    assert _doubts(400 * 2048, 500 * 2048) == []
+    (read,) = _doubts(400 * 2048, 500 * 2048, 40 * 2048)
+    assert "10 times" in read
+    assert _doubts(400 * 2048, 500 * 2048, 10**9) == []

@@ -181,16 +181,22 @@ def _measured(settings: Settings, vocabulary: int) -> tuple[Pace, Accelerator]:
 def settle(choice: Choice, pace: Pace, spent: float, validation_tokens: int) -> Settings:
     """The settings with their number of steps: the one chosen, or as many as fit the time that is left of a budget."""
 
-    def filled(steps: int) -> Settings:
-        settings = copy.deepcopy(choice.settings)
-        fill_steps(settings, steps)
-        return settings
-
     def wall(steps: int) -> float:
-        return spent + wall_seconds(pace, steps, watched(filled(steps), choice.shape, validation_tokens))
+        return spent + wall_of(choice, pace, steps, validation_tokens)
 
     steps = choice.settings.train.steps
-    return filled(steps_within(choice.seconds or 0.0, wall) if steps is None else steps)
+    return _filled(choice, steps_within(choice.seconds or 0.0, wall) if steps is None else steps)
+
+
+def wall_of(choice: Choice, pace: Pace, steps: int, validation_tokens: int) -> float:
+    """Seconds from the first step to the summary, were it `steps` long."""
+    return wall_seconds(pace, steps, watched(_filled(choice, steps), choice.shape, validation_tokens))
+
+
+def _filled(choice: Choice, steps: int) -> Settings:
+    settings = copy.deepcopy(choice.settings)
+    fill_steps(settings, steps)
+    return settings
 
 
 def watched(settings: Settings, shape: GPTShape, validation_tokens: int) -> Watched:
