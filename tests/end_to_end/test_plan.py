@@ -181,7 +181,13 @@ def test_a_run_keeps_its_plan_and_its_score(healthy, hornbook_in):
     assert end["plan_score"] == summary["plan_score"]
     listed = hornbook_in(folder)("runs", ".", "--json").json["runs"][0]
     assert listed["plan_score"] == summary["plan_score"]
-    assert "planned and came: time" in hornbook_in(folder)("runs", ".").stdout
+    for key in ("validation_loss_nats_per_token", "probe_validation_loss_nats_per_token", "bits_per_byte"):
+        assert listed[key] == summary[key]
+    plain = hornbook_in(folder)("runs", ".").stdout.splitlines()
+    assert len(plain) == 2
+    assert f"{summary['bits_per_byte']:.4f}" in plain[1]
+    assert f"{summary['validation_loss_nats_per_token']:.4f}" in plain[1]
+    assert max(map(len, plain)) <= 80
 
 
 def test_each_step_has_its_share_of_the_peak_and_each_evaluation_its_cost(healthy):
