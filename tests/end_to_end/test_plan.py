@@ -94,6 +94,19 @@ def test_a_text_is_planned_as_training_would_choose_it(english, tmp_path, monkey
     assert not any("not prepared" in sentence for sentence in exact["assumed"])
 
 
+def test_with_a_budget_the_steps_are_open_and_the_time_is_kept(english, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(english, encoding="utf-8")
+    made = plan_of(capsys, "text.txt", "--budget", "10m")
+    low, high = made["wall_seconds_interval_90"]
+    assert 500 < low < 600 < high < 700
+    (steps,) = (said for said in made["chosen"] if said.startswith("steps"))
+    assert f"{made['steps']:,} ({made['steps'] / 2:,.0f} to {made['steps'] * 2:,.0f}" in steps
+    (model,) = (said for said in made["chosen"] if said.startswith("model"))
+    assert "GFLOP/s" in model
+    assert "--model.preset" in model
+
+
 def test_a_plan_of_a_text_needs_no_torch_and_no_matplotlib(tmp_path, english):
     (tmp_path / "text.txt").write_text(english, encoding="utf-8")
     code = (

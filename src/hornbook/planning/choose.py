@@ -154,7 +154,13 @@ def _shape(settings: Settings, data: Data, machine: Machine, seconds: float | No
     if "width" not in named or "layers" not in named:
         width, layers = _size(data, machine, seconds, settings)
         defaults |= {"width": width, "layers": layers}
-        reasons.append(f"model: {layers} layers of width {width}, for this much text and time (--model.*)")
+        said, how = f"model: {layers} layers of width {width}, for this much text", "(--model.*)"
+        if seconds is not None:
+            said += (
+                f" and time at {machine.flops_per_second / 1e9:,.3g} GFLOP/s; a busier machine may choose a smaller one"
+            )
+            how = "(--model.preset, or --model.width and --model.layers, or a recipe fix it)"
+        reasons.append(f"{said} {how}")
     merged = defaults | named
     if "heads" not in merged:
         head = 32 if merged["width"] <= 128 else 64

@@ -23,6 +23,7 @@ from hornbook.facts.shape import GPTShape, preset
 from hornbook.planning.budget import Range, implied_utilisation, refuse_impossible
 from hornbook.planning.choose import Choice, Data, Machine, choose, fill_steps
 from hornbook.planning.pace import (
+    MEASURED_FACTOR,
     Pace,
     Watched,
     estimated,
@@ -161,9 +162,14 @@ def _planned(
         pace, device = _measured(settle(choice, pace, START_SECONDS, validation_tokens), choice.shape.vocabulary)
         on, here = (1, device), True
     resolved = settle(choice, pace, START_SECONDS, validation_tokens)
+    steps = resolved.train.steps or 0
+    said = f"steps: {steps:,}"
+    if choice.seconds is not None and here:  # then the steps vary, not the time
+        said += f" ({steps / pace.factor:,.0f} to {steps * pace.factor:,.0f}: as many as fit the time when it begins)"
+        pace = msgspec.structs.replace(pace, factor=MEASURED_FACTOR)
     return plan_of(
         resolved, choice.shape, reading, on, pace=pace if here else None, spent=START_SECONDS if here else 0.0, usd=usd,
-        chosen=[*choice.reasons, f"steps: {resolved.train.steps:,}"], assumed=assumed,
+        chosen=[*choice.reasons, said], assumed=assumed, fits=choice.seconds is not None,
     )  # fmt: skip
 
 
@@ -223,10 +229,11 @@ def watched(settings: Settings, shape: GPTShape, validation_tokens: int) -> Watc
 def plan_of(
     settings: Settings, shape: GPTShape, reading: Reading | None, on: tuple[int, Accelerator], *, pace: Pace | None,
     spent: float = 0.0, usd: float | None = None, chosen: Sequence[str] = (), assumed: Sequence[str] = (),
-    expected: Range | None = None,
+    expected: Range | None = None, fits: bool = False,
 ) -> Plan:  # fmt: skip
     """The plan of resolved settings. With a `pace` of this machine, `spent` seconds have gone before the first step;
-    `expected` is the loss in nats per token where more is known of the text than the published laws say."""
+    `expected` is the loss in nats per token where more is known of the text than the published laws say; `fits` says
+    that the steps follow from a time."""
     train, schedule = settings.train, settings.schedule
     assert train.steps is not None
     assert train.batch is not None
@@ -247,15 +254,17 @@ def plan_of(
         accumulating=microbatch < train.batch, checkpointing=train.recompute,
         memory_bytes=memory_bytes() if on[1].name == HERE or on[1].memory_bytes is None else None,
         wall=None if pace is None else _around(
-            spent + wall_seconds(pace, train.steps, watched(settings, shape, validation)), pace.factor
+            spent + wall_seconds(pace, train.steps, watched(settings, shape, validation)), pace.factor, fits
         ),
         loss=expected, bytes_per_token=None if reading is None else reading.bytes_per_token,
         chosen=list(chosen), assumed=list(assumed),
     )  # fmt: skip
 
 
-def _around(seconds: float, factor: float) -> Range:
+def _around(seconds: float, factor: float, fits: bool) -> Range:
     why = "steps of this run were measured here" if factor < 2 else "a matrix product was measured here, not this run"
+    if fits:
+        why = "training measures its pace and takes the steps that fit the time"
     return Range(seconds / factor, seconds, seconds * factor, f"{why}; start, evaluations, samples and report included")
 
 
