@@ -33,7 +33,7 @@ class Text(msgspec.Struct, forbid_unknown_fields=True):
     """What is read, and how it is cut."""
 
     paths: Annotated[list[str], Meta(description="files, folders or globs; empty: the built-in corpus")] = []
-    field: Annotated[str, Meta(description="field of a .jsonl or .parquet row that holds the text")] = "text"
+    field: Annotated[str, Meta(description="field of a .jsonl, .csv or .parquet row that holds the text")] = "text"
     separator: Annotated[
         str | None, Meta(description="a string that separates documents within a file; none: a file is one document")
     ] = None
