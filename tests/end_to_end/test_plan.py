@@ -94,6 +94,16 @@ def test_a_text_is_planned_as_training_would_choose_it(english, tmp_path, monkey
     assert not any("not prepared" in sentence for sentence in exact["assumed"])
 
 
+def test_a_short_text_is_estimated_as_prepare_will_count_it(english, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(english[:16_000], encoding="utf-8")
+    said = plan_of(capsys, "text.txt", "--epochs", "2")
+    hornbook.prepare("text.txt")
+    counted = plan_of(capsys, "text.txt", "--epochs", "2")
+    assert said["num_tokens"] == pytest.approx(counted["num_tokens"], rel=0.08)
+    assert "as in English prose" in said["assumed"][0]
+
+
 def test_with_a_budget_the_steps_are_open_and_the_time_is_kept(english, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(english, encoding="utf-8")

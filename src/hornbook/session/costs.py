@@ -314,8 +314,10 @@ def _estimated(text: Text) -> Reading:
     total = round(whole * num_bytes)
     vocabulary, per_token = _tokens(text.tokenizer, kept * total, len(seen), num_bytes / max(1, characters))
     tokens = round(kept * total / per_token)
+    like = "" if text.tokenizer in ("bytes", "characters") else " as in English prose"
     said = (
-        f"the text is not prepared yet: {per_token:.2g} bytes a token, about {format_count(tokens)} tokens to train on."
+        f"the text is not prepared yet: {per_token:.2g} bytes a token{like}, about {format_count(tokens)} tokens to "
+        "train on."
     )
     data = Data(tokens, round(kept * total), vocabulary)
     held = round((1 - kept) * total)
@@ -333,9 +335,10 @@ def _validation_share(text: Text, num_documents: int, characters: int) -> float:
 
 
 def _tokens(tokenizer: str, num_bytes: float, num_characters: int, bytes_per_character: float) -> tuple[int, float]:
-    """(ids, bytes a token) that a tokenizer will have; of a BPE as on English prose, which grows with the logarithm."""
+    """(ids, bytes a token) that a tokenizer will have; of a BPE as on English prose, where the
+    formula was within 4 % of what `prepare` made of 8 kB to 12 MB."""
     if tokenizer in ("bytes", "characters"):
         return (257, 1.0) if tokenizer == "bytes" else (num_characters + 1, bytes_per_character)
     asked = "50257" if tokenizer == "gpt2" else tokenizer.partition(":")[2]
     vocabulary = int(asked) if asked.isdecimal() else default_vocabulary(round(num_bytes))
-    return vocabulary, min(4.4, max(1.0, 0.62 * math.log(vocabulary) - 1.5))
+    return vocabulary, min(4.4, max(1.0, 0.62 * math.log(vocabulary) - 1.58 - 26 / max(1, vocabulary - 256)))
