@@ -13,6 +13,7 @@ import torch
 from hornbook.evaluation.corpus import Job, beginning_of, compute
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
+from hornbook.facts.quantities import counted
 from hornbook.likelihood import perplexity
 from hornbook.model.decoder import Decoder
 from hornbook.text.tokenizer import Tokenizer
@@ -51,7 +52,7 @@ def like_huggingface(
         "perplexity": perplexity(loss),
         "num_tokens": sum(weights),
         "conventions": {
-            "text": f"{len(texts)} documents joined by blank lines",
+            "text": f"{counted(len(texts), 'document')} joined by blank lines",
             "window": f"{window} tokens",
             "stride": f"{stride} tokens",
             "beginning": "none: the first token of the text is not scored",

@@ -11,7 +11,7 @@ import msgspec
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator
-from hornbook.facts.quantities import format_bytes, format_count, format_duration, format_usd
+from hornbook.facts.quantities import counted, format_bytes, format_count, format_duration, format_usd
 from hornbook.facts.shape import GPTShape
 from hornbook.planning.budget import Range, budget, training_flops, typical_shape
 from hornbook.planning.expect import (
@@ -263,7 +263,11 @@ def render(plan: Plan) -> list[str]:
     lines = [
         f"model         {format_count(plan.parameters)} parameters" + _by_part(plan),
         f"training      {format_count(plan.num_tokens)} tokens"
-        + ("" if plan.steps is None else f" in {plan.steps:,} steps, {plan.warmup_share or 0:.0%} of them warm-up")
+        + (
+            ""
+            if plan.steps is None
+            else f" in {counted(plan.steps, 'step')}, {plan.warmup_share or 0:.0%} of them warm-up"
+        )
         + (
             ""
             if plan.epochs is None

@@ -219,11 +219,12 @@ def difference_in_words(views: Sequence[Row]) -> str:
 
 def greedy_in_words(greedy: Row) -> str:
     """How far the model, left to itself, keeps to the text."""
-    given = f"Given the first {greedy['prompt_tokens']:,} tokens, its most probable continuation"
+    whole = counted(greedy["num_tokens"], "token")
+    given = f"Given the first {counted(greedy['prompt_tokens'], 'token')}, its most probable continuation"
     if greedy["departs_at_token"] is None:
-        return f"{given} is the text itself, for all {greedy['num_tokens']:,} tokens."
+        return f"{given} is the text itself, for all {whole}."
     return (
-        f"{given} keeps to the text for {greedy['num_tokens_before_departure']:,} of {greedy['num_tokens']:,} tokens; "
+        f"{given} keeps to the text for {greedy['num_tokens_before_departure']:,} of {whole}; "
         f"then it writes {greedy['wrote']!r} instead of {greedy['instead_of']!r}. "
         f"Equal in place: {counted(greedy['num_tokens_equal'], 'token')}."
     )

@@ -285,7 +285,7 @@ def print_memorization(found: Mapping[str, Any]) -> None:
         ("told apart by loss", f"{found['membership_auc']:.2f}", "of pairs; 0.5 is chance  "
          + _between(found.get("membership_auc_interval_95"), "{:.2f}".format)),
         ("memorized", f"{found['memorized_bits']:,.0f}", f"bits of about {found['capacity_bits']:,.0f} it can hold"),
-        *((f"canary planted {row['repetitions']} times", f"{row['exposure_bits']:.1f}",
+        *((f"canary planted {counted(row['repetitions'], 'time')}", f"{row['exposure_bits']:.1f}",
            f"bits of exposure; {row['largest_possible_bits']:.1f} at most") for row in found["canaries"]),
     ]  # fmt: skip
     _table(rows, "")

@@ -19,7 +19,7 @@ from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
 from hornbook.facts.capacity import outlook
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator, usable_cores
-from hornbook.facts.quantities import format_count, format_duration, parse_price
+from hornbook.facts.quantities import counted, format_count, format_duration, parse_price
 from hornbook.facts.settings import LENGTHS, Settings, from_table, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
@@ -125,7 +125,7 @@ def _settled(
     pace = measure(choice.settings, choice.shape, text, on)
     settings = settle(choice, pace, time.monotonic() - started, validation_tokens)
     assert settings.train.steps is not None
-    view.note(f"  {settings.train.steps:,} steps of {format_duration(pace.step)} fit the time")
+    view.note(f"  {counted(settings.train.steps, 'step')} of {format_duration(pace.step)} fit the time")
     if settings.train.steps < FEW_STEPS:
         view.note("  warning: these are too few to learn from; is the machine busy, or the model large?")
     return settings, pace

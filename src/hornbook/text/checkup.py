@@ -27,6 +27,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hornbook.facts.quantities import counted
+
 GRAM_WORDS, BRIDGED_WORDS, PASSAGE_WORDS = 8, 16, 24
 SHOWN = 20  # named one by one
 NEAR = 0.5  # of the bins
@@ -127,7 +129,7 @@ class Checkup:
             worst = self.passages[0]
             said.append(
                 f"{self.leaked_share:.1%} of the validation text also stands in the training text, so its loss is too "
-                f"low ({len(self.passages):,} passages; the longest has {worst.num_words:,} words of "
+                f"low ({counted(len(self.passages), 'passage')}; the longest has {worst.num_words:,} words of "
                 f"{worst.validation} and stands in {worst.train})."
             )
         return said

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.quantities import counted
 from hornbook.text.files import (
     LINE_BYTES,
     BlankError,
@@ -148,7 +149,7 @@ def documents(
                 raise InputError(str(blank)) from None
             notes.append(f"left out: {blank}")
     if not documents:
-        raise InputError(f"none of the {len(found)} files has any text; give files that are not blank")
+        raise InputError(f"of {counted(len(found), 'file')} none has any text; give files that are not blank")
     documents.notes = tuple(notes)
     return documents
 
@@ -230,7 +231,7 @@ def _row_file(
     if not found:
         raise BlankError(f'{shown(path)} has no row with text in its field "{field}"')
     if num_blank:
-        notes.append(f"left out in {name}: {num_blank} rows without text")
+        notes.append(f"left out in {name}: {counted(num_blank, 'row')} without text")
 
 
 def _row_pieces(read: Callable[[], str]) -> Iterator[str]:
