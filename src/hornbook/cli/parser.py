@@ -12,6 +12,7 @@ from hornbook import __version__
 from hornbook.cli import asking, making, scoring
 from hornbook.facts.errors import InputError, Interrupted, WorldError, suggestion
 
+MEANT = {"--accelerator": "--on", "--device": "--on", "--devices": "--on", "--gpu": "--on", "--hardware": "--on"}
 BUSY_LOAD = 0.5  # processes that run besides us, on average of the last minute
 
 
@@ -98,7 +99,8 @@ def _parse(parser: _Parser, argv: list[str]) -> argparse.Namespace:
         if word.startswith("-"):
             option = word.partition("=")[0]
             known = [name for action in command._actions for name in action.option_strings]
-            raise InputError(f'there is no option "{option}"{suggestion(option, known)}; see {command.prog} --help.')
+            meant = f' (did you mean "{MEANT[option]}"?)' if MEANT.get(option) in known else suggestion(option, known)
+            raise InputError(f'there is no option "{option}"{meant}; see {command.prog} --help.')
     for action in command._positionals._group_actions:
         if unknown and action.nargs == "?" and getattr(arguments, action.dest) == action.default:
             setattr(arguments, action.dest, unknown.pop(0))  # one text after options

@@ -183,6 +183,11 @@ def fields() -> Iterator[Field]:
             yield Field(f"{section}.{info.name}", kind, bool(alternatives), default, metas[-1].description)
 
 
+OFF = (
+    "text.separator",
+    "train.early_stop",
+    "watch.price",
+)  # None means: not done; every other None is chosen automatically
 _PLAIN = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
 
