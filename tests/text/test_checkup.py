@@ -206,3 +206,8 @@ def test_the_memory_does_not_grow_with_the_training_side(monkeypatch):
 def test_one_passage_is_not_several():
     found = Checkup(1, 100, 100, [], 0.0, [], [Passage("v", "t", 0, 50)])
     assert "(1 passage; the longest has 50 words" in found.sentences()[0]
+
+
+def test_a_text_without_words_is_not_said_to_have_no_leak():
+    (sentence,) = checked([("a", "a" * 900)], [("b", "a" * 100)]).sentences()
+    assert "has 1 word," in sentence

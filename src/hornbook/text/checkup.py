@@ -116,8 +116,9 @@ class Checkup:
             exact = sum(duplicate.similarity == 1 for duplicate in self.duplicates)
             first = self.duplicates[0]
             said.append(
-                f"{len(self.duplicates):,} of {self.train_documents:,} training documents are duplicates of an earlier "
-                f"one ({exact:,} exact), such as {first.name} of {first.of}: --dedup leaves them out."
+                f"{len(self.duplicates):,} of {self.train_documents:,} training documents "
+                f"{'are duplicates' if len(self.duplicates) > 1 else 'is a duplicate'} of an earlier one ("
+                f"{exact:,} exact), such as {first.name} of {first.of}: --dedup leaves them out."
             )
         if self.copies:
             first = self.copies[0]
@@ -131,6 +132,11 @@ class Checkup:
                 f"{self.leaked_share:.1%} of the validation text also stands in the training text, so its loss is too "
                 f"low ({counted(len(self.passages), 'passage')}; the longest has {worst.num_words:,} words of "
                 f"{worst.validation} and stands in {worst.train})."
+            )
+        if 0 < self.validation_words < PASSAGE_WORDS and not self.copies:
+            said.append(
+                f"The validation text has {counted(self.validation_words, 'word')}, so whether passages of "
+                f"{PASSAGE_WORDS} words leaked into it could not be looked at."
             )
         return said
 
