@@ -10,12 +10,11 @@ from hornbook.cli import build_parser
 from hornbook.facts.hardware import lookup
 from hornbook.facts.metrics import METRICS
 from hornbook.facts.quantities import format_count
-from hornbook.facts.settings import Settings, fields
+from hornbook.facts.settings import OFF, Settings, fields
 from hornbook.planning.budget import implied_utilisation, run_flops, utilisation
 from hornbook.planning.published import RUNS
 
 HERE = Path(__file__).parent
-OFF = ("separator", "early_stop", "price")  # None means: not done. Every other None is chosen automatically.
 MADE = "<!-- Made by docs/generate.py. Do not edit. -->\n"
 
 
@@ -35,7 +34,7 @@ def settings_page() -> str:
         kinds = {field.name: field.type for field in struct.fields}
         for field in (field for field in fields() if field.name.startswith(f"{name}.")):
             key = field.name.partition(".")[2]
-            default = "automatic" if field.optional and key not in OFF else _value(field.default)
+            default = "automatic" if field.optional and field.name not in OFF else _value(field.default)
             short = "".join(f", `{flag}`" for flag in flags.get(field.name, []) if "." not in flag)
             lines.append(f"| `{key}`{short} | {_kind(kinds[key])} | {default} | {field.description} |")
     return "\n".join(lines) + "\n"

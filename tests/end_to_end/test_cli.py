@@ -317,3 +317,21 @@ def test_a_short_text_is_learned_by_heart(tmp_path, monkeypatch, english):
 def test_train_takes_tokens_as_plan_does(text, tokens):
     parsed = vars(build_parser().parse_args(["train", "text.txt", "--tokens", text]))
     assert parsed["train.tokens"] == tokens
+
+
+def test_the_help_says_what_is_off_and_what_is_chosen(command_line):
+    asked = " ".join(command_line("train", "--help").stdout.split())
+    assert "one document (default: none)" in asked
+    assert "(default: automatic)" in asked
+    written = command_line("generate", "--help").stdout
+    assert "None" not in written
+    assert "(default: all)" in " ".join(written.split())
+
+
+def test_a_size_has_both_names_and_a_device_is_found(command_line):
+    size, rest = ("124M", "--tokens", "1B", "--on", "A100", "--json"), "--size"
+    assert command_line("plan", rest, *size).json["parameters"] == 124_000_000
+    assert "--size N" in " ".join(command_line("sweep", "--help").stdout.split())
+    wrong = command_line("plan", "--parameters", "124M", "--tokens", "1B", "--accelerator", "A100")
+    assert wrong.code == 2
+    assert 'did you mean "--on"?' in wrong.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import hornbook
+from hornbook.facts.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,6 +92,29 @@ def test_a_text_is_planned_as_training_would_choose_it(english, tmp_path, monkey
     exact = plan_of(capsys, "text.txt", "--tokenizer", "bytes", "--model.preset", "0.2M", "--epochs", "3")
     assert exact["num_tokens"] == pytest.approx(made["num_tokens"], rel=0.05)
     assert not any("not prepared" in sentence for sentence in exact["assumed"])
+
+
+def test_a_short_text_is_estimated_as_prepare_will_count_it(english, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(english[:16_000], encoding="utf-8")
+    said = plan_of(capsys, "text.txt", "--epochs", "2")
+    hornbook.prepare("text.txt")
+    counted = plan_of(capsys, "text.txt", "--epochs", "2")
+    assert said["num_tokens"] == pytest.approx(counted["num_tokens"], rel=0.08)
+    assert "as in English prose" in said["assumed"][0]
+
+
+def test_with_a_budget_the_steps_are_open_and_the_time_is_kept(english, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(english, encoding="utf-8")
+    made = plan_of(capsys, "text.txt", "--budget", "10m")
+    low, high = made["wall_seconds_interval_90"]
+    assert 500 < low < 600 < high < 700
+    (steps,) = (said for said in made["chosen"] if said.startswith("steps"))
+    assert f"{made['steps']:,} ({made['steps'] / 2:,.0f} to {made['steps'] * 2:,.0f}" in steps
+    (model,) = (said for said in made["chosen"] if said.startswith("model"))
+    assert "GFLOP/s" in model
+    assert "--model.preset" in model
 
 
 def test_a_plan_of_a_text_needs_no_torch_and_no_matplotlib(tmp_path, english):
@@ -180,7 +204,13 @@ def test_a_run_keeps_its_plan_and_its_score(healthy, hornbook_in):
     assert end["plan_score"] == summary["plan_score"]
     listed = hornbook_in(folder)("runs", ".", "--json").json["runs"][0]
     assert listed["plan_score"] == summary["plan_score"]
-    assert "planned and came: time" in hornbook_in(folder)("runs", ".").stdout
+    for key in ("validation_loss_nats_per_token", "probe_validation_loss_nats_per_token", "bits_per_byte"):
+        assert listed[key] == summary[key]
+    plain = hornbook_in(folder)("runs", ".").stdout.splitlines()
+    assert len(plain) == 2
+    assert f"{summary['bits_per_byte']:.4f}" in plain[1]
+    assert f"{summary['validation_loss_nats_per_token']:.4f}" in plain[1]
+    assert max(map(len, plain)) <= 80
 
 
 def test_each_step_has_its_share_of_the_peak_and_each_evaluation_its_cost(healthy):
@@ -262,19 +292,31 @@ def test_counters_of_energy_are_read_and_may_wrap(tmp_path):
 def test_a_sweep_tells_a_law(tmp_path, english, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(english, encoding="utf-8")
-    found = hornbook.sweep("text.txt", budget="100s", **{"text.tokenizer": "bytes"})
-    assert len(found["runs"]) == 7
+    found = hornbook.sweep("text.txt", budget="5m", **{"text.tokenizer": "bytes"})
+    assert len({run["run"] for run in found["runs"]}) == len({tuple(run.items()) for run in found["runs"]}) == 7
+    assert len({run["tokens"] for run in found["runs"]}) == 3
     low, high = found["loss_nats_per_token_interval_90"]
     assert 0 < low < found["loss_nats_per_token"] < high <= math.log(257)
     assert "steps" in found["warnings"][0]
 
 
+def test_a_sweep_with_too_little_time_says_how_much_it_needs(tmp_path, english, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(english, encoding="utf-8")
+    with pytest.raises(InputError, match=r"needs about \d+0 seconds on this machine: 5s is too short"):
+        hornbook.sweep("text.txt", budget="5s", **{"text.tokenizer": "bytes"})
+
+
 def test_a_sweep_says_where_its_law_is_in_doubt():
     from hornbook.session.sweep import _doubts
 
-    (few,) = _doubts(61 * 2048, 61 * 2048)
+    (few,) = _doubts(61 * 2048, 61 * 2048, 10**9)
     assert "61 steps" in few
-    assert len(_doubts(61 * 2048, 600_000)) == 2
-    (far,) = _doubts(400 * 2048, 1200 * 2048)
+    assert "longer budget" in few
+    assert "more text" in _doubts(61 * 2048, 61 * 2048, 61 * 512)[0]
+    assert len(_doubts(61 * 2048, 600_000, 10**9)) == 2
+    (far,) = _doubts(400 * 2048, 1200 * 2048, 10**9)
     assert "3.0 times" in far
-    assert _doubts(400 * 2048, 500 * 2048) == []
+    (read,) = _doubts(400 * 2048, 500 * 2048, 40 * 2048)
+    assert "10 times" in read
+    assert _doubts(400 * 2048, 500 * 2048, 10**9) == []

@@ -107,6 +107,11 @@ def test_the_text_says_every_number_and_what_is_unknown(llama: Plan) -> None:
     assert "device-hours" not in bare
     assert "unknown" in bare
     assert all(len(line) < 250 for line in text.splitlines())
+    short = msgspec.structs.replace(llama, epochs=1084.2, num_accelerators=1, gpu_hours=0.00821, steps=1)
+    text = "\n".join(render(short))
+    assert "in 1 step, " in text
+    assert "1,084 epochs" in text
+    assert "device-hours" not in text  # the wall time says it
 
 
 def test_a_run_that_computes_its_activations_again_is_planned_so() -> None:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hornbook.facts.errors import InputError, WorldError
+from hornbook.records.listing import list_runs
 from hornbook.records.run import Run, checkpoint_step, default_out, read_rows, without_replaced, write_aside
 
 
@@ -281,3 +282,17 @@ def test_default_names_are_dated_readable_and_fresh(tmp_path: Path) -> None:
     ]
     _create(parent / names[0])
     assert os.listdir(tmp_path) == ["runs"]
+
+
+def test_a_run_that_goes_on_is_not_listed_with_the_numbers_of_its_earlier_end(tmp_path: Path) -> None:
+    run = _create(tmp_path / "run")
+    run.log({"event": "evaluation", "step": 5, "validation_loss_nats_per_token": 3.5, "validation_bits_per_byte": 2.0})
+    run.log({"event": "end", "step": 5, "reason": "length reached", "plan_score": {"memory_bytes": {}}})
+    run.write_report("evaluation.json", '{"loss_nats_per_token": 3.25, "bits_per_byte": 1.9}')
+    (done,) = list_runs(tmp_path)
+    assert (done["validation_loss_nats_per_token"], done["bits_per_byte"]) == (3.25, 1.9)
+    assert done["probe_validation_loss_nats_per_token"] == 3.5
+    run.log({"event": "step", "step": 6})
+    (going,) = list_runs(tmp_path)
+    assert going["state"] == "unfinished"
+    assert not {"plan_score", "validation_loss_nats_per_token", "bits_per_byte"} & going.keys()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornbook.text import checkup
-from hornbook.text.checkup import GRAM_WORDS, Duplicate, check_up
+from hornbook.text.checkup import GRAM_WORDS, Checkup, Duplicate, Passage, check_up
 from hornbook.text.documents import Document, builtin_documents, safe_pieces
 from hornbook.text.split import split
 
@@ -201,3 +201,13 @@ def test_the_memory_does_not_grow_with_the_training_side(monkeypatch):
         return peak
 
     assert peak_bytes(75) < peak_bytes(15) + 2**21  # whereas the 8-grams of the difference have 3.7 MiB
+
+
+def test_one_passage_is_not_several():
+    found = Checkup(1, 100, 100, [], 0.0, [], [Passage("v", "t", 0, 50)])
+    assert "(1 passage; the longest has 50 words" in found.sentences()[0]
+
+
+def test_a_text_without_words_is_not_said_to_have_no_leak():
+    (sentence,) = checked([("a", "a" * 900)], [("b", "a" * 100)]).sentences()
+    assert "has 1 word," in sentence

@@ -1,3 +1,4 @@
+import csv
 import gzip
 import itertools
 import json
@@ -98,10 +99,13 @@ def test_any_text_survives_every_container(tmp_path_factory, text):
     folder = tmp_path_factory.mktemp("any")
     (folder / "t.txt").write_bytes(text.encode())
     (folder / "t.jsonl").write_text(json.dumps({"body": text}) + "\n")
+    with open(folder / "t.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["id", "body"], ["1", text]])
     expected = text.removeprefix("\ufeff")  # a byte order mark at the start of a file is none of its text
     if expected.strip():
         assert documents([str(folder / "t.txt")])[0].text() == expected
-    assert documents([str(folder / "t.jsonl")], field="body")[0].text() == text
+    for name in ("t.jsonl", "t.csv"):
+        assert documents([str(folder / name)], field="body")[0].text() == text
 
 
 def test_a_document_can_be_read_again_and_beside_another(tmp_path):
@@ -154,15 +158,15 @@ def test_a_byte_order_mark_is_left_out_and_said(tmp_path):
 
 
 def test_folders_patterns_and_files_in_a_stable_order_with_stable_names(tmp_path, monkeypatch):
-    for name in ("b/z.txt", "b/a.md", "a.txt", "code.py", ".hidden/x.txt", "b/.x.txt", "table.csv"):
+    for name in ("b/z.txt", "b/a.md", "a.txt", "code.py", ".hidden/x.txt", "b/.x.txt", "table.tsv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     found = documents([str(tmp_path)])
     assert [document.name for document in found] == ["a.txt", "b/a.md", "b/z.txt"]
-    assert [note for note in found.notes if ".csv (1)" in note and ".py (1)" in note]
+    assert [note for note in found.notes if ".tsv (1)" in note and ".py (1)" in note]
     assert list(texts([tmp_path / "*.py"])) == ["code.py"]
     assert list(texts([tmp_path / "**" / "*.txt"])) == ["a.txt", "b/z.txt"]
-    assert list(texts([tmp_path / "table.csv", tmp_path / "a.txt"])) == ["table.csv", "a.txt"]
+    assert list(texts([tmp_path / "table.tsv", tmp_path / "a.txt"])) == ["table.tsv", "a.txt"]
     monkeypatch.chdir(tmp_path)
     assert list(texts(["b", "*.txt"])) == ["a.md", "z.txt", "a.txt"]
     assert documents(["b/z.txt"])[0].path == "b/z.txt"
@@ -214,12 +218,13 @@ def test_blank_files_and_rows_among_others_are_left_out_and_noted(tmp_path):
         (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", ["a PDF file"]),
         (b"PK\x03\x04\x14\0\0\0", ["a ZIP archive"]),
         (b"text \0 text", ["NUL", "byte 5"]),
-        (b"caf\xe9 au lait", ["not UTF-8", "byte 3", "--errors replace"]),
+        (b"caf\xe9 au lait", ["not UTF-8", "byte 3", "iconv -f WINDOWS-1252 -t UTF-8 ", "t.txt >", "--errors replace"]),
+        ("é".encode() + b" caf\xe9 au lait", ["byte 6", "convert it, or read it with --errors replace"]),
         (b"a" * 300_000 + b"\xff", ["byte 300000"]),
         (b"a" * ((1 << 18) - 1) + "é".encode()[:1], ["byte 262143"]),
         (b"a" * ((1 << 18) - 1) + b"\xc3\x28", ["byte 262143"]),
         (b"x\xed\xa0\x80", ["not UTF-8", "byte 1"]),
-        ("text".encode("utf-16"), ["UTF-16", "iconv"]),
+        ("text".encode("utf-16"), ["UTF-16", "iconv -f UTF-16 -t UTF-8 ", "t.txt > NEW"]),
     ],
 )
 def test_bytes_that_are_no_text(tmp_path, content, words):
@@ -252,6 +257,25 @@ def test_bad_rows_are_named_by_line(tmp_path, row, words):
     sentence = refused([file])
     assert str(file) in sentence
     assert all(word in sentence for word in words)
+
+
+def test_csv_rows_are_documents(tmp_path):
+    file, long = tmp_path / "t.csv", "a, " * 60_000
+    file.write_bytes(f'\ufeffid,text\r\n1,"one, ""two""\n\nthree"\r\n2,\r\n3,four é\r\n4,"{long}"\r\n5\r\n'.encode())
+    assert texts([file]) == {"t.csv:1": 'one, "two"\n\nthree', "t.csv:3": "four é", "t.csv:4": long}
+    assert [d.text() for d in reversed(documents([str(file)], field="id"))] == ["5", "4", "3", "2", "1"]
+    (tmp_path / "s.csv").write_text("a;b\n1;x, y\n")
+    assert documents([str(tmp_path / "s.csv")], field="b")[0].text() == "x, y"
+    (tmp_path / "a.txt").write_text("text")
+    assert list(texts([tmp_path])) == ["a.txt"]
+
+
+def test_a_csv_without_the_column_names_those_it_has(tmp_path):
+    (tmp_path / "t.csv").write_text("id,body\n1,x\n")
+    sentence = refused([tmp_path / "t.csv"])
+    assert all(word in sentence for word in ('no column "text"', '"id", "body"', "--field"))
+    (tmp_path / "t.csv").write_bytes(b"id,text\n1,caf\xe9\n")
+    assert "UTF-8" in refused([tmp_path / "t.csv"])
 
 
 def test_a_row_with_an_enormous_number_is_read(tmp_path):

@@ -175,7 +175,7 @@ def test_folder_by_name_and_by_path(tmp_path, monkeypatch):
         ("folder", "needs the folder"),
         ("folder:", "needs the folder"),
         ("none:0.1", "takes no argument"),
-        ("blocks:0.1", "validation side empty"),
+        ("blocks:0.1", "of 1 document leaves the validation side empty"),
         ("hash:0.0001", "validation side empty"),
         ("tail:0.1", "validation side empty"),
     ],

@@ -10,7 +10,7 @@ from hornbook.cli.options import add_settings, add_texts, given_settings, look_f
 
 def describe_plan(parser: argparse.ArgumentParser) -> None:
     add_texts(parser, "texts as for train, or a recipe (a .toml file); none: the built-in corpus")
-    parser.add_argument("--parameters", metavar="N", help="only a size, such as 7B, without recipe and text")
+    parser.add_argument("--parameters", "--size", metavar="N", help="only a size, such as 7B, without recipe and text")
     parser.add_argument("--tokens", "--train.tokens", metavar="N", help="length of the training, such as 2T")
     parser.add_argument(
         "--context", "--model.context", type=value(int), metavar="N", help="tokens that the model can see at once"
@@ -79,7 +79,9 @@ def memorize_command(arguments: argparse.Namespace) -> None:
 def describe_sweep(parser: argparse.ArgumentParser) -> None:
     add_texts(parser, "texts as for train; none: the built-in corpus")
     parser.add_argument("--budget", default="10m", metavar="TIME", help="wall time of all runs (default: 10m)")
-    parser.add_argument("--size", metavar="N", help="parameters to be asked about (default: 4 times the largest run)")
+    parser.add_argument(
+        "--size", "--parameters", metavar="N", help="parameters to be asked about (default: 4 times the largest run)"
+    )
     parser.add_argument("--tokens", metavar="N", help="tokens to be asked about (default: those of the runs)")
     parser.add_argument("--out", default="sweep", metavar="FOLDER", help="where the runs lie (default: sweep)")
     add_settings(parser, lambda name: name.startswith(("text.", "optimizer.")) or name == "train.seed")

@@ -39,7 +39,9 @@ def train_command(arguments: argparse.Namespace) -> None:
 def describe_prepare(parser: argparse.ArgumentParser) -> None:
     add_texts(parser, "files, folders or globs; none: the built-in corpus")
     parser.add_argument("--out", metavar="FOLDER", help="the prepared folder")
-    parser.add_argument("--parameters", metavar="N", help="size of the model that the outlook is for, such as 124M")
+    parser.add_argument(
+        "--parameters", "--size", metavar="N", help="size of the model that the outlook is for, such as 124M"
+    )
     add_settings(parser, lambda name: name.startswith("text."))
 
 
@@ -67,13 +69,14 @@ def describe_generate(parser: argparse.ArgumentParser) -> None:
     for flag, kind, default, text in (
         ("--max-tokens", int, 200, "length in tokens"),
         ("--temperature", float, 0.8, "0 is greedy"),
-        ("--top-k", int, None, "keep the k most probable tokens"),
-        ("--top-p", float, None, "keep the most probable tokens that together reach p"),
-        ("--min-p", float, None, "keep tokens at least p times as probable as the most probable one"),
+        ("--top-k", int, None, "keep the k most probable tokens (default: all)"),
+        ("--top-p", float, None, "keep the most probable tokens that together reach p (default: all)"),
+        ("--min-p", float, None, "keep tokens at least p times as probable as the most probable one (default: all)"),
         ("--seed", int, 0, "the same seed gives the same text"),
-        ("--step", int, None, "the run's checkpoint at this step"),
+        ("--step", int, None, "the run's checkpoint at this step (default: its best or newest)"),
     ):
-        parser.add_argument(flag, type=value(kind), default=default, metavar="N", help=f"{text} (default: {default})")
+        said = text if default is None else f"{text} (default: {default})"
+        parser.add_argument(flag, type=value(kind), default=default, metavar="N", help=said)
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text")
     parser.add_argument("--int8", action="store_true", help="weights of 8 bits: faster on a CPU, a little less exact")
 

@@ -46,7 +46,7 @@ _SWITCHES = {"text.dedup": "dedup", "text.canaries": "canaries"}  # flags withou
 
 def add_settings(parser: argparse.ArgumentParser, names: Callable[[str], bool]) -> None:
     """An option for each setting whose dotted name is wanted; the short flag stands beside the dotted one."""
-    from hornbook.facts.settings import fields
+    from hornbook.facts.settings import OFF, fields
 
     shorts = {dotted: f"--{short}" for short, dotted in _SHORT.items()}
     for field in fields():
@@ -54,7 +54,7 @@ def add_settings(parser: argparse.ArgumentParser, names: Callable[[str], bool]) 
             continue
         flags = [f"--{field.name}"] + ([shorts[field.name]] if field.name in shorts else [])
         listed = get_origin(field.type) is list
-        default = "automatic" if field.optional else field.default
+        default = "none" if field.name in OFF else "automatic" if field.optional else field.default
         parser.add_argument(
             *flags, dest=field.name, default=argparse.SUPPRESS, action="append" if listed else "store",
             type=count if field.name == "train.tokens" else value(get_args(field.type)[0] if listed else field.type),

@@ -13,6 +13,8 @@ from hornbook.cli import asking, making, scoring
 from hornbook.facts.errors import InputError, Interrupted, WorldError, suggestion
 from hornbook.facts.threads import let_waiting_threads_sleep
 
+MEANT = {"--accelerator": "--on", "--device": "--on", "--devices": "--on", "--gpu": "--on", "--hardware": "--on"}
+
 
 class _Parser(argparse.ArgumentParser):
     """argparse, whose errors are one sentence with the nearest valid name."""
@@ -94,7 +96,8 @@ def _parse(parser: _Parser, argv: list[str]) -> argparse.Namespace:
         if word.startswith("-"):
             option = word.partition("=")[0]
             known = [name for action in command._actions for name in action.option_strings]
-            raise InputError(f'there is no option "{option}"{suggestion(option, known)}; see {command.prog} --help.')
+            meant = f' (did you mean "{MEANT[option]}"?)' if MEANT.get(option) in known else suggestion(option, known)
+            raise InputError(f'there is no option "{option}"{meant}; see {command.prog} --help.')
     for action in command._positionals._group_actions:
         if unknown and action.nargs == "?" and getattr(arguments, action.dest) == action.default:
             setattr(arguments, action.dest, unknown.pop(0))  # one text after options

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from hornbook.data.packing import IGNORE, epoch_windows, num_windows, window_span
 from hornbook.data.shards import Part
 from hornbook.facts.errors import InputError
+from hornbook.facts.quantities import counted
 
 
 class Batches:
@@ -28,8 +29,8 @@ class Batches:
                 raise InputError(f"the {name} is {value}, but it must be at least 1")
         if part.num_tokens < 2:
             raise InputError(
-                f"the text has {part.num_tokens} tokens, but at least 2 are needed to predict one from another; "
-                "give a longer text"
+                f"the text has {counted(part.num_tokens, 'token')}, but at least 2 are needed to predict one from "
+                "another; give a longer text"
             )
         self.part, self.context, self.batch_size, self.seed, self.shift = part, context, batch, seed, shift
         self.tokens_per_epoch = part.num_tokens

@@ -33,6 +33,7 @@ from hornbook.data import shards
 from hornbook.data.shards import MANIFEST, PARTS, Prepared, ShardWriter, open_prepared
 from hornbook.facts.errors import InputError, WorldError
 from hornbook.facts.hardware import usable_cores
+from hornbook.facts.quantities import counted
 from hornbook.text.canaries import CANARIES, make_canaries, plant
 from hornbook.text.checkup import Checkup, check_up
 from hornbook.text.documents import Document
@@ -294,7 +295,10 @@ def _report(
     """What a person wants to know of the text: what was not read as it stands, size, duplicates, leaks, and speed."""
     notes, replaced = [*getattr(documents, "notes", ())], sum(document.replaced() for document in documents)
     if replaced:
-        notes.append(f"{replaced:,} bytes are not UTF-8 and were replaced")
+        notes.append(
+            f"{counted(replaced, 'byte')} {'is' if replaced == 1 else 'are'} not UTF-8 and "
+            f"{'was' if replaced == 1 else 'were'} replaced"
+        )
     num_bytes = sum(side.num_bytes for side in sides)
     return {
         "bytes_per_token": {

@@ -9,6 +9,7 @@ import numpy as np
 
 from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS, bootstrap_ratio
 from hornbook.facts.errors import InputError
+from hornbook.facts.quantities import counted
 from hornbook.records.result import Report
 
 
@@ -70,13 +71,14 @@ def _check_same_text(a: Report, b: Report) -> None:
         raise InputError("a report without the hashes of its documents cannot be compared; evaluate the models again.")
     if len(a.documents) != len(b.documents):
         raise InputError(
-            f"{a.model} was scored on {len(a.documents)} documents and {b.model} on {len(b.documents)}; "
+            f"{a.model} was scored on {counted(len(a.documents), 'document')} and {b.model} on {len(b.documents)}; "
             "evaluate both on the same text."
         )
     differing = [row.name for row, x, y in zip(a.documents, one, other, strict=True) if x != y]
     if differing:
         raise InputError(
-            f"{a.model} and {b.model} did not score the same bytes of {len(differing)} of {len(a.documents)} documents "
+            f"{a.model} and {b.model} did not score the same bytes of {len(differing)} of "
+            f"{counted(len(a.documents), 'document')} "
             f'(the first is "{differing[0]}"): evaluate both on the same text; a model without an end-of-text token '
             "leaves out the first token of each document, and is comparable only with another that leaves out the same."
         )

@@ -69,7 +69,7 @@ def outlook(num_tokens: int, num_bytes: int, parameters: int, epochs: float | No
     is few steps and the model small.
 
     >>> outlook(5145, 20479, 124_000_000).sentence
-    '5,145 tokens against 124M parameters: this will be learned by heart within about 16 epochs.'
+    '5,145 tokens against 124M parameters: this will be learned by heart within 5 to 50 epochs (a rough rule).'
     >>> outlook(10**9, 4 * 10**9, 124_000_000).expect
     'not by heart'
     """
@@ -86,8 +86,13 @@ def outlook(num_tokens: int, num_bytes: int, parameters: int, epochs: float | No
         )
     elif epochs is not None and expect != "by heart":
         what = "little of it is" if expect == "not by heart" else "parts of it are"
-        said += f"with {round(epochs, 1):g} epochs {what} learned by heart (all of it within about {needed:.0f})."
+        said += f"with {round(epochs, 1):g} epochs {what} learned by heart (all of it within {_roughly(needed)})."
     else:
-        said += f"this will be learned by heart within about {needed:.0f} epochs."
+        said += f"this will be learned by heart within {_roughly(needed)} epochs (a rough rule)."
     seen = effective_tokens(num_tokens, math.inf if epochs is None else epochs)
     return Outlook(data, capacity, seen, needed, expect, said)
+
+
+def _roughly(epochs: float) -> str:
+    """A factor of 3 either way, each end with one digit."""
+    return f"{float(f'{epochs / 3:.1g}'):,.0f} to {float(f'{3 * epochs:.1g}'):,.0f}"

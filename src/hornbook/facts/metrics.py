@@ -35,7 +35,8 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
     ("probe_train_loss_nats_per_token", "nats/token", "lower",
      "Mean surprise over a fixed set of windows of the training text."),
     ("probe_validation_loss_nats_per_token", "nats/token", "lower",
-     "The same over fixed windows of the validation text, the last point of its curve."),
+     "The same over fixed windows of the validation text, the last point of its curve; a row of `metrics.jsonl` calls "
+     "it `validation_loss_nats_per_token`."),
     ("learning_rate", "", None, "Learning rate of the step, after warm-up and decay."),
     ("gradient_norm", "", None, "Length of the gradient over all weights, before it is clipped."),
     ("tokens_per_second", "tokens/s", "higher", "Training targets scored per second of training."),
@@ -43,9 +44,9 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
      "FLOPs per second by the shape's own count (PaLM's formula), of the peak; on a CPU of a measured matrix product."),
     # Surprise.
     ("validation_loss_nats_per_token", "nats/token", "lower",
-     "Mean surprise over the tokens of the validation text, never trained on."),
+     "Mean surprise over all tokens of the validation text, never trained on; in `metrics.jsonl` over fixed windows."),
     ("validation_bits_per_byte", "bits/byte", "lower",
-     "Surprise at the validation text in bits, per UTF-8 byte of it."),
+     "Surprise at fixed windows of the validation text in bits, per UTF-8 byte of them."),
     ("loss_nats_per_token", "nats/token", "lower",
      "Mean of −ln p over the scored tokens: the average log-probability with its sign turned."),
     ("perplexity", "tokens", "lower",

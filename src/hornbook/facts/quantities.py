@@ -88,8 +88,8 @@ def counted(number: int, what: str) -> str:
 def format_duration(seconds: float) -> str:
     """The two largest units that say something.
 
-    >>> format_duration(12.34), format_duration(754), format_duration(8000), format_duration(3e6)
-    ('12.3 s', '12 min 34 s', '2 h 13 min', '34.7 days')
+    >>> format_duration(12.34), format_duration(754), format_duration(8000), format_duration(3e6), format_duration(1e8)
+    ('12.3 s', '12 min 34 s', '2 h 13 min', '34.7 days', '1,157 days')
     """
     if not math.isfinite(seconds):
         return "for ever"
@@ -100,7 +100,7 @@ def format_duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60} s"
     if whole < 172_800:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{seconds / 86_400:,.1f} days"
+    return f"{seconds / 86_400:,.{1 if seconds < 8_640_000 else 0}f} days"
 
 
 def format_bytes(num_bytes: float) -> str:

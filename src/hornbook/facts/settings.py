@@ -33,7 +33,7 @@ class Text(msgspec.Struct, forbid_unknown_fields=True):
     """What is read, and how it is cut."""
 
     paths: Annotated[list[str], Meta(description="files, folders or globs; empty: the built-in corpus")] = []
-    field: Annotated[str, Meta(description="field of a .jsonl or .parquet row that holds the text")] = "text"
+    field: Annotated[str, Meta(description="field of a .jsonl, .csv or .parquet row that holds the text")] = "text"
     separator: Annotated[
         str | None, Meta(description="a string that separates documents within a file; none: a file is one document")
     ] = None
@@ -183,6 +183,11 @@ def fields() -> Iterator[Field]:
             yield Field(f"{section}.{info.name}", kind, bool(alternatives), default, metas[-1].description)
 
 
+OFF = (
+    "text.separator",
+    "train.early_stop",
+    "watch.price",
+)  # None means: not done; every other None is chosen automatically
 _PLAIN = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
 

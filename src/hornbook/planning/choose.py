@@ -14,7 +14,7 @@ import msgspec
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator
-from hornbook.facts.quantities import parse_duration
+from hornbook.facts.quantities import counted, parse_duration
 from hornbook.facts.settings import LENGTHS, Settings
 from hornbook.facts.shape import FAMILIES, GPTShape, preset
 from hornbook.planning.pace import REACHED
@@ -154,7 +154,13 @@ def _shape(settings: Settings, data: Data, machine: Machine, seconds: float | No
     if "width" not in named or "layers" not in named:
         width, layers = _size(data, machine, seconds, settings)
         defaults |= {"width": width, "layers": layers}
-        reasons.append(f"model: {layers} layers of width {width}, for this much text and time (--model.*)")
+        said, how = f"model: {counted(layers, 'layer')} of width {width}, for this much text", "(--model.*)"
+        if seconds is not None:
+            said += (
+                f" and time at {machine.flops_per_second / 1e9:,.3g} GFLOP/s; a busier machine may choose a smaller one"
+            )
+            how = "(--model.preset, or --model.width and --model.layers, or a recipe fix it)"
+        reasons.append(f"{said} {how}")
     merged = defaults | named
     if "heads" not in merged:
         head = 32 if merged["width"] <= 128 else 64
@@ -206,7 +212,7 @@ def _fill_batch(settings: Settings, shape: GPTShape, data: Data, machine: Machin
         tokens = 16 * shape.width if not machine.accelerator else max(32_768, 64 * shape.width)
         tokens = min(tokens, max(shape.context, data.num_tokens // 8))
         train.batch = max(1, round(tokens / shape.context))
-        reasons.append(f"batch: {train.batch} sequences of {shape.context} tokens (--train.batch)")
+        reasons.append(f"batch: {counted(train.batch, 'sequence')} of {shape.context} tokens (--train.batch)")
     if train.microbatch is None:
         # Small enough that a signal is answered within seconds and activations stay small.
         flops = 1e14 if machine.accelerator else 3e11

@@ -11,7 +11,7 @@ import msgspec
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator
-from hornbook.facts.quantities import format_bytes, format_count, format_duration, format_usd
+from hornbook.facts.quantities import counted, format_bytes, format_count, format_duration, format_usd
 from hornbook.facts.shape import GPTShape
 from hornbook.planning.budget import Range, budget, training_flops, typical_shape
 from hornbook.planning.expect import (
@@ -263,8 +263,18 @@ def render(plan: Plan) -> list[str]:
     lines = [
         f"model         {format_count(plan.parameters)} parameters" + _by_part(plan),
         f"training      {format_count(plan.num_tokens)} tokens"
-        + ("" if plan.steps is None else f" in {plan.steps:,} steps, {plan.warmup_share or 0:.0%} of them warm-up")
-        + ("" if plan.epochs is None else f", {plan.epochs:.3g} epochs"),
+        + (
+            ""
+            if plan.steps is None
+            else f" in {counted(plan.steps, 'step')}, {plan.warmup_share or 0:.0%} of them warm-up"
+        )
+        + (
+            ""
+            if plan.epochs is None
+            else f", {plan.epochs:,.0f} epochs"
+            if plan.epochs >= 100
+            else f", {plan.epochs:.3g} epochs"
+        ),
         f"arithmetic    {plan.flops:.3g} FLOPs, {plan.flops_per_token:.3g} a token, attention included",
         f"hardware      {plan.num_accelerators} x {plan.accelerator}"
         + _span(plan, "utilisation", "{:.0%}").replace(", ", ", using ", 1),
@@ -277,6 +287,8 @@ def render(plan: Plan) -> list[str]:
         ("final loss", "loss_nats_per_token", "{:.2f}"),
         ("bits per byte", "bits_per_byte", "{:.2f}"),
     ):
+        if key == "gpu_hours" and plan.num_accelerators == 1 and (plan.gpu_hours or 0.0) < 1:
+            continue  # the wall time says it
         if said := _span(plan, key, form):
             lines.append(f"{name:<14}{said.removeprefix(', ')}")
     lines += [*_memory_lines(plan), *_best_lines(plan)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from hornbook.facts.capacity import effective_tokens, outlook
-from hornbook.facts.quantities import format_bytes
+from hornbook.facts.quantities import counted, format_bytes
 from hornbook.facts.shape import GPTShape
 
 OCCURRENCES = 20  # an id seen less often on average is hardly learned
@@ -61,9 +61,9 @@ def epochs(recipe: Recipe) -> float | None:
 def _length(r: Recipe) -> list[str]:
     said = []
     if r.warmup_steps >= r.steps:
-        said.append(f"the run is all warm-up: {r.warmup_steps:,} warm-up steps of {r.steps:,}; give it fewer.")
+        said.append(f"the run is all warm-up: {counted(r.warmup_steps, 'warm-up step')} of {r.steps:,}; give it fewer.")
     elif r.warmup_steps > r.steps / 2:
-        said.append(f"most of the run is warm-up: {r.warmup_steps:,} steps of {r.steps:,}; give it fewer.")
+        said.append(f"most of the run is warm-up: {counted(r.warmup_steps, 'step')} of {r.steps:,}; give it fewer.")
     if r.evaluate_every is not None and r.evaluate_every > r.steps:
         said.append(
             f"validation never fires while training: it comes every {r.evaluate_every:,} steps and the run has "

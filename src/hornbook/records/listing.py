@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.records.run import Run, is_run
 
@@ -35,16 +37,28 @@ def _runs(folder: Path) -> list[str]:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    rows = run.rows()
+    """The last recorded numbers; of a run that is done, also those of the whole validation text."""
     facts: dict[str, Any] = {"run": str(run.folder), "state": "unfinished"}
-    for row in rows:
+    for row in run.rows():
         if row.get("event") in ("step", "evaluation"):
             facts["state"] = "unfinished"
-            for key in ("step", "tokens", "epoch", "seconds", "train_loss_nats_per_token",
-                        "validation_loss_nats_per_token", "validation_bits_per_byte"):  # fmt: skip
+            facts.pop("plan_score", None)  # of a session before
+            for key in ("step", "tokens", "epoch", "seconds", "train_loss_nats_per_token", "validation_bits_per_byte"):
                 if row.get(key) is not None:
                     facts[key] = row[key]
+            if (loss := row.get("validation_loss_nats_per_token")) is not None:
+                facts["probe_validation_loss_nats_per_token"] = loss
         elif row.get("event") == "end":
             facts["state"] = row.get("reason", "ended")
             facts["plan_score"] = row.get("plan_score")
+    if facts["state"] not in ("unfinished", "interrupted"):
+        facts |= _scored(run.reports / "evaluation.json")
     return facts
+
+
+def _scored(report: Path) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(report.read_bytes(), type=dict[str, Any])
+        return {"validation_loss_nats_per_token": found["loss_nats_per_token"], "bits_per_byte": found["bits_per_byte"]}
+    except (OSError, msgspec.DecodeError, KeyError):  # no validation text, or an older run
+        return {}

@@ -302,14 +302,16 @@ def _copied_rows(checkup: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
-    """One line a run."""
+    """One line a run: of the whole validation text where it was scored, else of the probe's windows."""
     rows = []
     for run in runs:
-        loss = run.get("validation_loss_nats_per_token")
-        scored = f"; {score_in_words(run['plan_score'])}" if run.get("plan_score") else ""
-        state = f"step {run.get('step', 0):,}, {run['state']}{scored}"
-        rows.append((run["run"], f"{loss:.4f}" if loss is not None else "-", state))
-    _table(rows, "runs: validation loss in nats per token" if rows else "no runs here")
+        whole = run.get("bits_per_byte") is not None
+        bits = run.get("bits_per_byte" if whole else "validation_bits_per_byte")
+        loss = run.get(f"{'' if whole else 'probe_'}validation_loss_nats_per_token")
+        said = "" if loss is None else f"loss {loss:.4f}{'' if whole else ' (probe)'}, "
+        state = f"{said}step {run.get('step', 0):,}, {run['state']}"
+        rows.append((run["run"], f"{bits:.4f}" if bits is not None else "-", state))
+    _table(rows, "runs: bits per byte and nats per token of the validation text" if rows else "no runs here")
 
 
 def print_memorization(found: Mapping[str, Any]) -> None:
@@ -332,7 +334,7 @@ def print_memorization(found: Mapping[str, Any]) -> None:
          + _between(found.get("membership_auc_interval_95"), "{:.2f}".format)),
         ("memorized", f"{found['memorized_bits']:,.0f}",
          f"bits of about {found['capacity_bits']:,.0f} it can hold{_memorized_against(found)}"),
-        *((f"canary planted {row['repetitions']} times", f"{row['exposure_bits']:.1f}",
+        *((f"canary planted {counted(row['repetitions'], 'time')}", f"{row['exposure_bits']:.1f}",
            f"bits of exposure; {row['largest_possible_bits']:.1f} at most") for row in found["canaries"]),
     ]  # fmt: skip
     _table(rows, "")

@@ -64,7 +64,8 @@ def _facts(opened: Opened) -> dict[str, Any]:
     """What the card says about the model itself."""
     shape = opened.model.shape
     facts: dict[str, Any] = {
-        "architecture": f"{shape.family}, {shape.layers} layers, width {shape.width}, {shape.heads} heads",
+        "architecture": f"{shape.family}, {counted(shape.layers, 'layer')}, width {shape.width}, "
+        f"{counted(shape.heads, 'head')}",
         "parameters": f"{shape.parameters:,}",
         "context": f"{shape.context:,} tokens",
         "tokenizer": f"{opened.tokenizer.kind}, {opened.tokenizer.vocabulary:,} ids",

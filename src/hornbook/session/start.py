@@ -19,7 +19,7 @@ from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
 from hornbook.facts.capacity import outlook
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator, usable_cores
-from hornbook.facts.quantities import format_count, format_duration, parse_price
+from hornbook.facts.quantities import counted, format_count, format_duration, parse_price
 from hornbook.facts.settings import LENGTHS, Settings, from_table, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
@@ -31,7 +31,7 @@ from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
 from hornbook.report.terminal import held_out_in_words
-from hornbook.session.costs import Reading, plan_of, seconds_of, settle, watched
+from hornbook.session.costs import Reading, plan_of, settle, wall_of, watched
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
 from hornbook.session.models import Opened, device, open_model, settings_of
@@ -129,12 +129,12 @@ def _settled(
     settings = settle(choice, pace, spent, validation_tokens)
     assert settings.train.steps is not None
     if budget is not None and settings.train.steps < LEAST_STEPS:
-        needed = seconds_of(choice, pace, spent, validation_tokens, FEW_STEPS)
+        needed = spent + wall_of(choice, pace, FEW_STEPS, validation_tokens)
         raise InputError(
             f"the budget of {budget} is from start to end, and the first step comes after {format_duration(spent)}: "
             f"give more, {FEW_STEPS} steps with evaluations and the report take about {format_duration(needed)} in all."
         )
-    view.note(f"  {settings.train.steps:,} steps of {format_duration(pace.step)} fit the time")
+    view.note(f"  {counted(settings.train.steps, 'step')} of {format_duration(pace.step)} fit the time")
     if settings.train.steps < FEW_STEPS:
         view.note("  warning: these are too few to learn from; is the machine busy, or the model large?")
     return settings, pace

@@ -27,6 +27,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hornbook.facts.quantities import counted
+
 GRAM_WORDS, BRIDGED_WORDS, PASSAGE_WORDS = 8, 16, 24
 SHOWN = 20  # named one by one
 NEAR = 0.5  # of the bins
@@ -114,8 +116,9 @@ class Checkup:
             exact = sum(duplicate.similarity == 1 for duplicate in self.duplicates)
             first = self.duplicates[0]
             said.append(
-                f"{len(self.duplicates):,} of {self.train_documents:,} training documents are duplicates of an earlier "
-                f"one ({exact:,} exact), such as {first.name} of {first.of}: --dedup leaves them out."
+                f"{len(self.duplicates):,} of {self.train_documents:,} training documents "
+                f"{'are duplicates' if len(self.duplicates) > 1 else 'is a duplicate'} of an earlier one ("
+                f"{exact:,} exact), such as {first.name} of {first.of}: --dedup leaves them out."
             )
         if self.copies:
             first = self.copies[0]
@@ -127,8 +130,13 @@ class Checkup:
             worst = self.passages[0]
             said.append(
                 f"{self.leaked_share:.1%} of the validation text also stands in the training text, so its loss is too "
-                f"low ({len(self.passages):,} passages; the longest has {worst.num_words:,} words of "
+                f"low ({counted(len(self.passages), 'passage')}; the longest has {worst.num_words:,} words of "
                 f"{worst.validation} and stands in {worst.train})."
+            )
+        if 0 < self.validation_words < PASSAGE_WORDS and not self.copies:
+            said.append(
+                f"The validation text has {counted(self.validation_words, 'word')}, so whether passages of "
+                f"{PASSAGE_WORDS} words leaked into it could not be looked at."
             )
         return said
 

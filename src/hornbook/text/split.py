@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hornbook.facts.errors import InputError, suggestion
+from hornbook.facts.quantities import counted
 from hornbook.text.documents import Document, safe_pieces
 
 RULES = ("hash", "tail", "blocks", "folder", "none")
@@ -109,9 +110,10 @@ def split(documents: Sequence[Document], rule: str) -> tuple[list[Segment], list
     else:
         train, validation = _blocks(documents, float(argument))
     if not train or not validation:
+        of = counted(len(documents), "document")
         side, size = ("validation", "larger") if train else ("training", "smaller")
         raise InputError(
-            f'the split "{rule}" of {len(documents)} documents leaves the {side} side empty; '
+            f'the split "{rule}" of {of} leaves the {side} side empty; '
             f"give more text, another rule (tail:0.1) or a {size} share"
         )
     return train, validation
