@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hornbook.facts.hardware import has_bfloat16_units
+
 Named = dict[str, Tensor]
 
 # Polar Express (Amsel et al. 2025): for each iteration the odd quintic that brings the singular values nearest to 1.
@@ -104,16 +106,11 @@ def orthogonalise(matrices_GRC: Tensor, dtype: torch.dtype = torch.float32) -> T
     return x if wide else x.mT
 
 
-def has_bfloat16_units(device: torch.device) -> bool:
-    """Whether products in bfloat16 are faster than in float32: on accelerators and CPUs with AVX512-BF16 or AMX."""
-    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 class Muon:
     """Muon: momentum, orthogonalised (Jordan et al. 2024), for 2-D `parameters`: the matrices inside the blocks.
 
     Our own because `torch.optim.Muon` computes in bfloat16, which a CPU without bfloat16 units does hundreds of times
-    slower than float32: `dtype` is bfloat16 only where `has_bfloat16_units`, unless given. Matrices of one shape are
+    slower than float32: `dtype` is bfloat16 only where there are such units, unless given. Matrices of one shape are
     orthogonalised in one batch; the state is one momentum for each.
     """
 
@@ -123,7 +120,8 @@ class Muon:
     ) -> None:  # fmt: skip
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
         device = next(iter(parameters.values())).device
-        self.dtype = dtype or (torch.bfloat16 if has_bfloat16_units(device) else torch.float32)
+        is_fast = device.type != "cpu" or has_bfloat16_units()
+        self.dtype = dtype or (torch.bfloat16 if is_fast else torch.float32)
         self.stacks: dict[tuple[int, ...], Named] = {}
         for name, parameter in parameters.items():
             self.stacks.setdefault(tuple(parameter.shape), {})[name] = parameter

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
+from pathlib import Path
 
 import msgspec
 
 from hornbook.facts.errors import InputError, suggestion
 
 GB, TB = 10**9, 10**12
+HERE = "this machine"
 MOST_WORKERS = 8  # more would wait for the interpreter between the operations of a small model
 WIDE = 512  # features from which on the products are large enough to be spread: 135M at width 576 lost 5 % to workers
 
@@ -21,6 +24,14 @@ def cpu_workers(width: int, threads: int) -> int:
     (4, 8, 1)
     """
     return 1 if width >= WIDE else min(threads, MOST_WORKERS)
+
+
+@cache
+def has_bfloat16_units() -> bool:
+    """Whether this CPU multiplies in bfloat16 (AVX512-BF16, AMX), as Linux says; others are far slower in it."""
+    facts = Path("/proc/cpuinfo")
+    line = next((x for x in facts.read_text().splitlines() if x.startswith("flags")), "") if facts.is_file() else ""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(line.split())
 
 
 def usable_cores() -> int:

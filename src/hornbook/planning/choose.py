@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.hardware import Accelerator
+from hornbook.facts.hardware import HERE, Accelerator, has_bfloat16_units
 from hornbook.facts.quantities import counted, parse_duration
 from hornbook.facts.settings import LENGTHS, Settings
 from hornbook.facts.shape import FAMILIES, GPTShape, preset
@@ -36,13 +36,14 @@ class Machine:
 
     accelerator: bool
     flops_per_second: float
+    bfloat16: bool = False  # a CPU that is fast in it
 
     @classmethod
     def of(cls, device: Accelerator, count: int = 1) -> Machine:
         """What training reaches on devices by their peak."""
         peak = device.training_flops()
         assert peak is not None  # every device that can be named has one
-        return cls(peak[0] != "float32", REACHED * count * peak[1])
+        return cls(peak[0] != "float32", REACHED * count * peak[1], device.name == HERE and has_bfloat16_units())
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def _fill_batch(settings: Settings, shape: GPTShape, data: Data, machine: Machin
         most = max(1, int(flops / (shape.flops_per_token() * shape.context)))
         train.microbatch = min(train.batch, most)
     if train.precision is None:
-        train.precision = "bfloat16" if machine.accelerator else "float32"
+        train.precision = "bfloat16" if machine.accelerator or machine.bfloat16 else "float32"
     if train.compile is None:
         train.compile = machine.accelerator
 

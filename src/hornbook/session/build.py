@@ -5,9 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 
@@ -18,7 +17,7 @@ from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder, initialise
 from hornbook.optim import AdamW, Muon, groups, multiplier
 from hornbook.training.loop import steps
-from hornbook.training.step import Optimizer
+from hornbook.training.step import Autocast, Optimizer
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Parts:
     model: Decoder
     optimizers: Sequence[Optimizer]
     batches: Batches
-    autocast: AbstractContextManager[Any] | None
+    autocast: Autocast | None
 
 
 def build(settings: Settings, shape: GPTShape, text: Part, device: torch.device) -> Parts:
@@ -41,7 +40,7 @@ def build(settings: Settings, shape: GPTShape, text: Part, device: torch.device)
         for block in model.blocks:
             block.compile()
     batches = Batches(text, context=shape.context, batch=train.batch, seed=train.seed, shift=train.shift_windows)
-    autocast = torch.autocast(device.type, torch.bfloat16) if train.precision == "bfloat16" else None
+    autocast = partial(torch.autocast, device.type, torch.bfloat16) if train.precision == "bfloat16" else None
     return Parts(model, make_optimizers(settings, model), batches, autocast)
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from hornbook.data.shards import MANIFEST
 from hornbook.facts.errors import InputError, WorldError
-from hornbook.facts.hardware import Accelerator, custom, lookup
+from hornbook.facts.hardware import HERE, Accelerator, custom, lookup
 from hornbook.facts.quantities import format_count, parse_count, parse_price
 from hornbook.facts.settings import Settings, Text, from_table, overridden, read_table, to_toml
 from hornbook.facts.shape import GPTShape, preset
@@ -43,7 +43,6 @@ START_SECONDS = 5.0  # until the first step: importing, opening the text, making
 COPY_PROBE_TOKENS = 64  # of each of the free samples that are searched for copies at every evaluation
 FIRST_PROBE = 512  # tokens of each side, at most, that are scored before the first update
 FIRST_SAMPLE = 32  # tokens, at most, that fresh weights write
-HERE = "this machine"
 
 
 class Reading(msgspec.Struct, frozen=True):

@@ -162,7 +162,9 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
         checkpoints.fill(parts.model, checkpoints.weights(start.initial))
     # A session that was killed counts as far as it had been read.
     earlier: dict[str, float] = next((row["cost"] for row in reversed(start.run.rows()) if "cost" in row), {})
-    meter = Meter(started, on, start.device or this_device(on), usd_per_hour(settings), earlier)
+    precision = settings.train.precision
+    device_here = this_device(on, precision)
+    meter = Meter(started, on, device_here, usd_per_hour(settings), earlier, precision=precision)
     rails = Rails(settings, start.shape, start.prepared, parts.model, given=start.run.environment.get("from"))
     job = Job(start, parts, view, meter, rails)
     assert settings.watch.probe_tokens is not None

@@ -19,14 +19,13 @@ import torch
 
 from hornbook.data.shards import Part
 from hornbook.evaluation.probe import Probe
-from hornbook.facts.hardware import Accelerator, custom, find, usable_cores
-from hornbook.facts.settings import Settings, from_table
+from hornbook.facts.hardware import HERE, Accelerator, custom, find, usable_cores
+from hornbook.facts.settings import Precision, Settings, from_table
 from hornbook.facts.shape import GPTShape
 from hornbook.model.generate import generate
 from hornbook.planning.choose import shape_of
 from hornbook.planning.pace import Pace
 from hornbook.session.build import Parts, build, seconds_per_step
-from hornbook.session.costs import HERE
 from hornbook.session.models import device
 
 MEASURED_FROM = 30  # steps: a shorter run is over before its pace is known
@@ -35,17 +34,18 @@ AGAIN_SECONDS = 30.0  # at least, between two measurements of the peak
 POWERCAP = Path("/sys/class/powercap")
 
 
-def this_device(on: torch.device) -> Accelerator:
-    """What it computes on: an accelerator that is known by its whole name, else one with the peak measured here."""
+def this_device(on: torch.device, precision: Precision | None = None) -> Accelerator:
+    """What it computes on: an accelerator that is known by its whole name, else one with the peak measured here, of a
+    CPU in the precision that it trains in, float32 where none is given."""
     if on.type != "cuda":
-        return custom(HERE, _product(on))
+        return custom(HERE, _product(on, torch.bfloat16 if precision == "bfloat16" else torch.float32))
     name, memory = torch.cuda.get_device_name(on), torch.cuda.get_device_properties(on).total_memory
-    return find(name) or custom(name, _product(on), memory)
+    return find(name) or custom(name, _product(on, torch.bfloat16), memory)
 
 
-def _product(on: torch.device) -> float:
-    """FLOP/s of a matrix product, the best of a few: of bfloat16, or on a CPU of float32 by the threads that train."""
-    size, dtype = (8192, torch.bfloat16) if on.type == "cuda" else (768, torch.float32)
+def _product(on: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a matrix product, the best of a few; on a CPU by the threads that train."""
+    size = 8192 if on.type == "cuda" else 768
     a = torch.ones(size, size, device=on, dtype=dtype)
 
     def product() -> None:
@@ -104,6 +104,7 @@ class Meter:
     usd_per_hour: float | None = None
     earlier: Mapping[str, float] = field(default_factory=dict)
     powercap: Path = POWERCAP
+    precision: Precision | None = None  # of training
     spent_joules: float = 0.0
     measured: float = 0.0  # of time.monotonic(), when the peak was measured once more
     counters: dict[str, tuple[float, float]] = field(default_factory=dict)  # name -> joules at last, where they wrap
@@ -116,7 +117,10 @@ class Meter:
         evidently too low; None where it is unknown, or is still too low."""
         peak = _peak(self.device)
         if 0 < NEAR_PEAK * peak < flops_per_second and time.monotonic() > self.measured + AGAIN_SECONDS:
-            self.device, self.measured = max(self.device, this_device(self.on), key=_peak), time.monotonic()
+            self.device, self.measured = (
+                max(self.device, this_device(self.on, self.precision), key=_peak),
+                time.monotonic(),
+            )
             peak = _peak(self.device)
         return flops_per_second / peak if flops_per_second <= peak else None
 

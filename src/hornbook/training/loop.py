@@ -9,7 +9,6 @@ import statistics
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 
 from hornbook.data.loader import Batches
 from hornbook.model.decoder import Decoder
-from hornbook.training.step import Microbatch, Optimizer, Update, train_step
+from hornbook.training.step import Autocast, Microbatch, Optimizer, Update, train_step
 
 PATIENCE = 10  # updates in a row without a finite gradient
 
@@ -45,7 +44,7 @@ def steps(
     clip_norm: float,
     seed: int,
     document_mask: bool = False,
-    autocast: AbstractContextManager[None] | None = None,
+    autocast: Autocast | None = None,
     stop: threading.Event | None = None,
 ) -> Iterator[Step]:
     """Train from update `first` (0 for a fresh model) to `last`; yield each. Ends early when `stop` is set.

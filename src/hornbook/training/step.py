@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -41,6 +41,7 @@ class Update:
 
 
 Microbatch = tuple[Tensor, Tensor, Tensor | None]  # inputs, targets, documents or None: each (B, T)
+Autocast = Callable[[], AbstractContextManager[Any]]  # makes what a forward pass in half precision stands in
 
 
 def train_step(
@@ -50,7 +51,7 @@ def train_step(
     *,
     multiplier: float,
     clip_norm: float,
-    autocast: AbstractContextManager[None] | None = None,
+    autocast: Autocast | None = None,
     before_microbatch: Callable[[int], bool] = lambda index: True,
 ) -> Update | None:
     """Update `model` once from `microbatches`, at `multiplier` times the optimizers' peak learning rates.
@@ -74,9 +75,7 @@ def train_step(
     return Update(float(nats), num_tokens, gradient_norm)
 
 
-def backward(
-    model: Decoder, microbatch: Microbatch, num_tokens: int, autocast: AbstractContextManager[None] | None = None
-) -> Tensor:
+def backward(model: Decoder, microbatch: Microbatch, num_tokens: int, autocast: Autocast | None = None) -> Tensor:
     """The nats of a microbatch, (); the gradient of nats / num_tokens is added to that of every parameter.
 
     A narrow model on a CPU has its rows shared out: each core does some from the embedding to the gradients, which are
@@ -85,15 +84,15 @@ def backward(
 
     def nats_of(rows: Microbatch) -> Tensor:
         inputs, targets, documents = rows
-        hidden = model.hidden(inputs, documents_BT=documents)
-        return sum_nats(model.head, hidden.flatten(0, 1), targets.flatten(), model.shape.vocabulary)
+        with autocast() if autocast else nullcontext():
+            hidden = model.hidden(inputs, documents_BT=documents)
+            return sum_nats(model.head, hidden.flatten(0, 1), targets.flatten(), model.shape.vocabulary)
 
     inputs, parameters = microbatch[0], list(model.parameters())
     is_short = inputs.numel() * model.shape.flops_per_token() < SHORT
-    workers = 1 if is_short or model.dropout or autocast else min(workers_for(model, inputs.device), len(inputs))
+    workers = 1 if is_short or model.dropout else min(workers_for(model, inputs.device), len(inputs))
     if workers == 1:
-        with autocast or nullcontext():
-            nats = nats_of(microbatch)
+        nats = nats_of(microbatch)
         (nats / num_tokens).backward()  # type: ignore[no-untyped-call]
         return nats.detach()
 
