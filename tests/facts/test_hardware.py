@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from hornbook.facts import hardware
 from hornbook.facts.errors import InputError
@@ -62,3 +63,8 @@ def test_what_is_unknown_is_none() -> None:
 def test_a_peak_must_be_positive() -> None:
     with pytest.raises(InputError, match="positive"):
         hardware.custom("mine", 0.0)
+
+
+def test_units_for_bfloat16_are_those_that_torch_finds() -> None:
+    found = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert hardware.has_bfloat16_units() == found

@@ -191,6 +191,16 @@ def test_given_weights_keep_their_shape():
     assert choice.settings.model.width == shape.width
 
 
+@pytest.mark.parametrize(("machine", "precision"), [
+    (Machine(False, 1e11), "float32"), (Machine(False, 1e11, True), "bfloat16"), (Machine(True, 1e14), "bfloat16"),
+])  # fmt: skip
+def test_precision_is_what_the_machine_is_fast_in(machine, precision):
+    settings = choose(Settings(), Data(10**6, 4 * 10**6, 4096), machine).settings
+    assert settings.train.precision == precision
+    settings.train.precision = "float32"
+    assert choose(settings, Data(10**6, 4 * 10**6, 4096), machine).settings.train.precision == "float32"
+
+
 def test_a_recipe_is_read(tmp_path):
     (tmp_path / "recipe.toml").write_text('[model]\npreset = "1M"\n[train]\nsteps = 3\n', encoding="utf-8")
     asked = from_table(read_table(tmp_path / "recipe.toml"), source="recipe.toml")

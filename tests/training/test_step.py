@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -5,7 +7,7 @@ from torch.nn import functional as F
 from hornbook.data.packing import IGNORE
 from hornbook.model.workers import in_parallel
 from hornbook.training import step
-from hornbook.training.step import clip, train_step
+from hornbook.training.step import backward, clip, train_step
 
 
 def batch(rows=8, seed=3):
@@ -83,6 +85,19 @@ def test_the_update_is_the_same_on_every_number_of_cores(make, bits, cores, reco
     assert shared.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-4)
     for name, weight in weights.items():
         torch.testing.assert_close(others[name], weight, rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_in_half_precision_the_gradients_are_near_on_every_number_of_cores(make, cores):
+    inputs, targets = batch()
+    exact, _ = make()
+    backward(exact, (inputs, targets, None), 115)
+    for threads in (cores, 1):
+        torch.set_num_threads(threads)
+        model, _ = make()
+        backward(model, (inputs, targets, None), 115, partial(torch.autocast, "cpu", torch.bfloat16))
+        for (name, ours), theirs in zip(model.named_parameters(), exact.parameters(), strict=True):
+            assert ours.grad.dtype == torch.float32
+            assert 0 < (ours.grad - theirs.grad).norm() < 0.05 * theirs.grad.norm(), name
 
 
 def test_rows_are_shared_out_only_where_it_pays(make, cores, monkeypatch):

@@ -109,7 +109,10 @@ class Train(msgspec.Struct, forbid_unknown_fields=True):
     batch: Annotated[Count | None, Meta(description="sequences per step")] = None
     microbatch: Annotated[Count | None, Meta(description="sequences at once; the step sums over them")] = None
     seed: Annotated[Seed, Meta(description="of weights, data order and dropout")] = 0
-    precision: Annotated[Precision | None, Meta(description="of the forward pass; weights stay float32")] = None
+    precision: Annotated[
+        Precision | None,
+        Meta(description="of the forward pass; weights stay float32; bfloat16 where the machine has units for it"),
+    ] = None
     compile: Annotated[bool | None, Meta(description="torch.compile each block")] = None
     shift_windows: Annotated[
         bool, Meta(description="each epoch cuts the text at other places; false: at the same, as the book does")

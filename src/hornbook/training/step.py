@@ -41,7 +41,7 @@ class Update:
 
 
 Microbatch = tuple[Tensor, Tensor, Tensor | None]  # inputs, targets, documents or None: each (B, T)
-Autocast = Callable[[], AbstractContextManager[Any]]  # makes what a forward pass in half precision stands in
+Autocast = Callable[..., AbstractContextManager[Any]]  # makes what a forward pass in half precision stands in
 
 
 def train_step(
@@ -84,7 +84,8 @@ def backward(model: Decoder, microbatch: Microbatch, num_tokens: int, autocast: 
 
     def nats_of(rows: Microbatch) -> Tensor:
         inputs, targets, documents = rows
-        with autocast() if autocast else nullcontext():
+        # Threads do not share the copies of weights that autocast keeps: each is in a graph of one thread's.
+        with autocast(cache_enabled=workers == 1) if autocast else nullcontext():
             hidden = model.hidden(inputs, documents_BT=documents)
             return sum_nats(model.head, hidden.flatten(0, 1), targets.flatten(), model.shape.vocabulary)
 
