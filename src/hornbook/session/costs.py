@@ -42,7 +42,7 @@ SAMPLE_CHARACTERS = 4_000_000  # of a text that is not prepared, read to know it
 START_SECONDS = 5.0  # until the first step: importing, opening the text, making the model
 COPY_PROBE_TOKENS = 64  # of each of the free samples that are searched for copies at every evaluation
 FIRST_PROBE = 512  # tokens of each side, at most, that are scored before the first update
-FIRST_SAMPLE = 32  # tokens, at most, that fresh weights write
+FIRST_SAMPLE = 16  # tokens, at most, that fresh weights write
 
 
 class Reading(msgspec.Struct, frozen=True):
