@@ -133,7 +133,7 @@ def test_every_evaluation_but_the_first_also_writes_samples_to_look_for_copies()
     settings.watch.sample_tokens = 100
     long = preset("1M")
     short = msgspec.structs.replace(long, context=32)
-    samples = 32 + 100  # before the first step, when fresh weights write little, and after the last
+    samples = 16 + 100  # before the first step, when fresh weights write little, and after the last
     evaluations = 4 + 1  # every 20 steps and after the last: fresh weights copy nothing
     settings.watch.probe_tokens = 4096
     assert watched(settings, long, 5000).evaluated_tokens == 2 * (512 + 5 * 4096)
