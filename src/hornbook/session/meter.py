@@ -117,10 +117,8 @@ class Meter:
         evidently too low; None where it is unknown, or is still too low."""
         peak = _peak(self.device)
         if 0 < NEAR_PEAK * peak < flops_per_second and time.monotonic() > self.measured + AGAIN_SECONDS:
-            self.device, self.measured = (
-                max(self.device, this_device(self.on, self.precision), key=_peak),
-                time.monotonic(),
-            )
+            again, self.measured = this_device(self.on, self.precision), time.monotonic()
+            self.device = max(self.device, again, key=_peak)
             peak = _peak(self.device)
         return flops_per_second / peak if flops_per_second <= peak else None
 
