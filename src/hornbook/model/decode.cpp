@@ -1,15 +1,12 @@
-// One token through a decoder: batch 1, weights as float32, or as int8 with one scale a row and what they are
-// multiplied with in 16 bits.
+// One token through a decoder: batch 1, weights as float32, or as int8 with one scale a row and inputs in 16 bits.
 // At batch 1 each weight is used once, so memory is the limit: every thread streams its share of the rows of each
-// matrix, four at a time. decoder.py is what this must agree with; native.py builds and calls it. A missing part of
+// matrix. decoder.py is what this must agree with; native.py builds and calls it. A missing part of
 // a family (bias, gate, norm of queries, learned positions) is a null pointer.
-#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <omp.h>
-#include <sched.h>
 
 typedef float f8 __attribute__((vector_size(32)));
 typedef int32_t ints __attribute__((vector_size(32)));
@@ -26,21 +23,6 @@ struct Model {
     Matrix head;
 };
 enum { GELU, GELU_TANH, SILU };
-
-// OpenMP's barrier either puts threads to sleep, which takes longer than a small matrix, or keeps the core from the
-// thread that is waited for, where cores are short. This one gives the core away after some microseconds.
-struct Barrier {
-    std::atomic<int> arrived{0}, round{0};
-    void wait(int threads) {
-        int now = round.load();
-        if (arrived.fetch_add(1) + 1 == threads) {
-            arrived = 0;
-            round = now + 1;
-        } else {
-            for (int turns = 1; round.load() == now; turns++) if (turns % 4096 == 0) sched_yield();
-        }
-    }
-};
 
 static inline f8 eight(const float* p) { f8 v; memcpy(&v, p, 32); return v; }
 static inline float sum(f8 v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
@@ -174,7 +156,8 @@ static void attend(const float* query, const float* keys, const float* values, i
 }
 
 // `store` is the cache (layers, 2, kv_heads, capacity, head_width); `scratch` holds what is in between:
-// threads x (width + capacity + 8 + (width + heads x head_width + hidden) / 2 + 1) + 2 width + (heads + 2 kv_heads + heads) x head_width + 2 hidden floats.
+// threads x (width + capacity + 8 + (width + heads x head_width + hidden) / 2 + 1) + 2 width + (heads + 2 kv_heads +
+// heads) x head_width + 2 hidden floats.
 extern "C" void decode(const Model* model, int64_t token, int position, float* store, int capacity, const float* cos,
                        const float* sin, float* scratch, float* logits, int threads) {
     const Model& m = *model;
@@ -185,7 +168,6 @@ extern "C" void decode(const Model* model, int64_t token, int position, float* s
     float *mixed = value + m.kv_heads * W, *inner = mixed + m.heads * W, *gated = inner + hidden, *own = gated + hidden;
     for (int j = 0; j < D; j++) x[j] = m.embedding[token * D + j] + (m.positions ? m.positions[(size_t)position * D + j] : 0);
     if (cos) { cos += (size_t)position * W; sin += (size_t)position * W; }
-    Barrier barrier;
 #pragma omp parallel num_threads(threads)
     {
         int me = omp_get_thread_num(), all = omp_get_num_threads();
@@ -198,7 +180,7 @@ extern "C" void decode(const Model* model, int64_t token, int position, float* s
             multiply(layer.query, normed, query, whole, me, all);
             multiply(layer.key, normed, key, whole, me, all);
             multiply(layer.value, normed, value, whole, me, all);
-            barrier.wait(all);
+#pragma omp barrier
             for (int h = me; h < m.kv_heads; h += all) {
                 float *head_keys = keys + (size_t)h * capacity * W, *head_values = values + (size_t)h * capacity * W;
                 prepare(key + h * W, layer.key_norm, m, cos, sin);
@@ -209,10 +191,10 @@ extern "C" void decode(const Model* model, int64_t token, int position, float* s
                     attend(query + q * W, head_keys, head_values, position + 1, W, scores, mixed + q * W);
                 }
             }
-            barrier.wait(all);
+#pragma omp barrier
             Share s = multiply(layer.output, mixed, added, whole, me, all);
             for (int r = s.first; r < s.last; r++) x[r] += added[r];
-            barrier.wait(all);
+#pragma omp barrier
             normalise(x, normed, layer.mlp_norm, D, m.centred, m.epsilon);
             s = multiply(layer.up, normed, inner, whole, me, all);
             if (layer.gate.weight) {
@@ -222,10 +204,10 @@ extern "C" void decode(const Model* model, int64_t token, int position, float* s
             } else {
                 activate(inner + s.first, s.last - s.first, m.activation);
             }
-            barrier.wait(all);
+#pragma omp barrier
             s = multiply(layer.down, inner, added, whole, me, all);
             for (int r = s.first; r < s.last; r++) x[r] += added[r];
-            barrier.wait(all);
+#pragma omp barrier
         }
         normalise(x, normed, m.norm, D, m.centred, m.epsilon);
         multiply(m.head, normed, logits, whole, me, all);
