@@ -12,6 +12,7 @@ import os
 import shutil
 import struct
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,10 @@ def save(folder: Path, *, step: int, model: Decoder, optimizers: Sequence[Optimi
     try:
         aside.mkdir()
         tensors = {k: v for optimizer in optimizers for k, v in optimizer.state().items()}
-        files = {
-            "model.safetensors": write_tensors(aside / "model.safetensors", weights(model)),
-            "optimizer.safetensors": write_tensors(aside / "optimizer.safetensors", tensors),
-        }
+        contents = {"model.safetensors": weights(model), "optimizer.safetensors": tensors}
+        with ThreadPoolExecutor() as pool:  # hashing and writing take as long for each, and leave Python to others
+            written = pool.map(lambda file: write_tensors(aside / file, contents[file]), contents)
+            files = dict(zip(contents, written, strict=True))
         manifest = FORMAT | {"step": step, "shape": msgspec.to_builtins(model.shape), "files": files, "state": state}
         manifest |= {"sha256": _hash(msgspec.json.encode(manifest))}  # of all that stands before it
         (aside / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
