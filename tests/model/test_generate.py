@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder
+from hornbook.model.decoder import Decoder, initialise
 from hornbook.model.generate import Sampling, draw, generate, generate_batch, probabilities
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -30,7 +30,7 @@ def model_of(family: str, **changes: int) -> Decoder:
             **changes,
         }
     )
-    model = Decoder(shape)
+    model = initialise(Decoder(shape), 0)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 2:
@@ -141,7 +141,7 @@ def test_ends_before_a_stop_token():
 
 def test_streams_and_leaves_dropout_as_it_was():
     torch.manual_seed(0)
-    model = Decoder(model_of("gpt2").shape, dropout=0.5).train()
+    model = initialise(Decoder(model_of("gpt2").shape, dropout=0.5), 0).train()
     first = list(itertools.islice(generate(model, PROMPT, max_tokens=10**9, temperature=0), 12))
     assert model.training
     assert first == list(generate(model.eval(), PROMPT, max_tokens=12, temperature=0))

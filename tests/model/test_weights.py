@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from hornbook.facts.errors import InputError, WorldError
 from hornbook.facts.shape import GPTShape, RotaryScaling
-from hornbook.model.decoder import Decoder
+from hornbook.model.decoder import Decoder, initialise
 from hornbook.model.generate import generate
 from hornbook.model.weights import find_huggingface, load_huggingface, read_huggingface, write_huggingface
 
@@ -102,7 +102,7 @@ def test_written_and_read_again_is_the_same_to_the_last_bit(tmp_path, family, ti
         family=family, layers=2, width=32, heads=4, kv_heads=2 if family != "gpt2" else 4, context=16, vocabulary=50,
         head_width=8, hidden=48, tied=tied, rope_scaling=scaling,
     )  # fmt: skip
-    model = Decoder(shape)
+    model = initialise(Decoder(shape), 0)
     write_huggingface(model, tmp_path / "out")
     again_shape, weights = read_huggingface(tmp_path / "out")
     assert again_shape == shape
