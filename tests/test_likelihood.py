@@ -146,9 +146,11 @@ def test_chunks_do_not_change_the_gradients_of_a_model(monkeypatch, tied):
 
 
 def test_the_gradient_is_probability_minus_one_hot():
-    logits = drawn(9, 20).requires_grad_()
+    head = a_head(width=20, vocabulary=20)
+    head.norm, head.projection.weight.data = torch.nn.Identity(), torch.eye(20)
+    logits = drawn(9, 20).float().requires_grad_()
     targets = targets_of(9, 20)
-    sum_nats(torch.nn.Identity(), logits, targets, 20).backward()
+    sum_nats(head, logits, targets, 20).backward()
     wanted = logits.detach().softmax(-1) - torch.nn.functional.one_hot(targets, 20)
     torch.testing.assert_close(logits.grad, wanted)
 

@@ -123,14 +123,10 @@ class _ChunkedProjection(torch.autograd.Function):
 def sum_nats(head: Head, hidden_ND: Tensor, targets_N: Tensor, vocabulary: int) -> Tensor:
     """Sum of nats over the positions whose target is not IGNORE, a float32 scalar to be differentiated.
 
-    When the logits of all positions would exceed LOGITS_BYTES, they are made and differentiated in chunks. The
-    gradient can be taken once.
+    Logits are made and differentiated in chunks of at most LOGITS_BYTES. The gradient can be taken once.
     """
-    rows = chunk_rows(vocabulary)
-    if len(targets_N) <= rows:
-        return token_nats(head(hidden_ND), targets_N).sum()
     total: Tensor = _ChunkedProjection.apply(  # type: ignore[no-untyped-call]
-        head, head.norm(hidden_ND), head.projection.weight, targets_N, rows
+        head, head.norm(hidden_ND), head.projection.weight, targets_N, chunk_rows(vocabulary)
     )
     return total
 

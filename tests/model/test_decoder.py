@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from hornbook.facts.shape import FAMILIES, PRESETS, GPTShape, RotaryScaling
 from hornbook.model import decoder
-from hornbook.model.decoder import Cache, Decoder, attention_mask, rotary_frequencies, rotary_table, rotate
+from hornbook.model.decoder import (
+    Cache,
+    Decoder,
+    attention_mask,
+    causal_mix,
+    rotary_frequencies,
+    rotary_table,
+    rotate,
+)
 from hornbook.model.weights import assemble, naming_of, scatter
 
 VOCABULARY, CONTEXT = 61, 24
@@ -244,6 +252,46 @@ def test_half_precision_stays_half_precision():
     logits = model(tokens(1, 10))
     assert logits.dtype == torch.bfloat16
     assert (logits.float() - small("qwen3")(tokens(1, 10))).abs().max() < 0.1 * logits.float().std()
+
+
+@pytest.mark.parametrize("length", [1, 7, 32])
+def test_attention_in_bfloat16_products_is_that_of_float64(length):
+    """On a CPU under autocast: to what 8 bits of scores and probabilities leave, gradients too."""
+    drawn = torch.randn(4, 2, 4, length, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = drawn[3].float()
+    q, k, v = (x.float().requires_grad_() for x in drawn[:3])
+    attention = small("qwen3", kv_heads=4).blocks[0].attention
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attention._is_faster_in_products(q, k)
+        mixed = attention.mix(q, k, v, None)
+    assert mixed.dtype == torch.bfloat16
+    (mixed.float() * weights).sum().backward()
+    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    wanted = torch.nn.functional.scaled_dot_product_attention(*exact, is_causal=True)
+    (wanted * weights).sum().backward()
+    torch.testing.assert_close(mixed.double(), wanted, rtol=0.02, atol=0.04)
+    for ours, theirs in zip((q, k, v), exact, strict=True):
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=0.02, atol=0.08)
+
+
+def test_attention_in_bfloat16_products_never_sees_what_comes_later():
+    q, k, v = torch.randn(3, 2, 4, 32, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        before = causal_mix(q, k, v)
+        k[:, :, 20:], v[:, :, 20:] = 5.0, -3.0
+        after = causal_mix(q, k, v)
+    assert torch.equal(before[:, :, :20], after[:, :, :20])
+    assert not torch.equal(before[:, :, 20:], after[:, :, 20:])
+
+
+def test_long_contexts_and_float32_stay_with_the_fused_kernel():
+    attention = small("qwen3", kv_heads=4).blocks[0].attention
+    short, long = torch.zeros(1, 4, 64, 8), torch.zeros(1, 4, 65, 8)
+    assert not attention._is_faster_in_products(short, short)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attention._is_faster_in_products(short, short)
+        assert not attention._is_faster_in_products(long, long)
+        assert not attention._is_faster_in_products(short, short[:, :2])
 
 
 def test_recomputing_gives_the_same_gradients():

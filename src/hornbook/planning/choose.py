@@ -133,10 +133,12 @@ def fill_steps(settings: Settings, steps: int) -> None:
     batch, context = settings.train.batch, settings.model.context
     assert batch is not None
     assert context is not None
-    watch.probe_tokens = watch.probe_tokens or min(16_384, 8 * batch * context)
-    # Scoring both probes costs as much as so many steps: at most a seventh of the time, but never fewer than 4 times.
+    few = max(4096, steps * batch * context // 64)  # a short run has not the time to be looked at closely
+    watch.probe_tokens = watch.probe_tokens or min(16_384, 8 * batch * context, few)
+    # Scoring both probes costs as much as so many steps in float32, more where training is in bfloat16: about a tenth
+    # of the time, but never fewer than 4 times.
     cost = 2 * watch.probe_tokens / (3 * batch * context)
-    often = min(max(steps // 20, math.ceil(6 * cost)), math.ceil(steps / 4))
+    often = min(max(steps // 20, math.ceil(12 * cost)), math.ceil(steps / 4))
     watch.evaluate_every = watch.evaluate_every or max(1, often)
     watch.sample_every = watch.sample_every or max(1, steps // 5)
     settings.checkpoint.every = settings.checkpoint.every or max(1, steps // 5)

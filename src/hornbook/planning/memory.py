@@ -13,7 +13,7 @@ from hornbook.facts.hardware import cpu_workers, usable_cores
 from hornbook.facts.shape import GPTShape
 
 LOGITS_BYTES = 64 * 2**20  # as likelihood.LOGITS_BYTES, which needs torch: a test holds the two together
-LOGITS_COPIES = 3  # logits, their log-softmax, the gradient; of a chunk the gradient takes the log-softmax's place
+LOGITS_COPIES = 2  # logits and their log-softmax, whose place their gradient takes
 CPU_PROCESS_BYTES = 245 * 2**20  # Python with torch imported and the buffers of its kernels; measured, Linux, CPU build
 GPU_PROCESS_BYTES = 500 * 2**20  # context and kernels of a driver
 # glibc gives freed blocks below 32 MiB back late and in pieces: measured over 12 steps of nine shapes (0.1M to 124M
@@ -112,10 +112,8 @@ def memory(
     flowing = (3 if shape.kind.gated_mlp else 2) * shape.hidden
     kept = shape.width * shape.layers + layer if checkpointing else layer * shape.layers
     activations = tokens * (kept + flowing + 2 * shape.width) * bytes_per_activation
-    all_logits = tokens * shape.vocabulary * 4
-    logits = all_logits * LOGITS_COPIES
-    if all_logits > LOGITS_BYTES:  # chunked: the table's gradient is summed over chunks
-        logits = LOGITS_BYTES * (LOGITS_COPIES - 1) + shape.vocabulary * shape.width * 4
+    # A chunk of logits, and the gradient of the table, which is summed over chunks.
+    logits = min(tokens * shape.vocabulary * 4, LOGITS_BYTES) * LOGITS_COPIES + shape.vocabulary * shape.width * 4
     workers = cpu_workers(shape.width, usable_cores()) if on_cpu else 1  # each with gradients of its own
     parts_of = Memory(
         weights=weights + gathered,
