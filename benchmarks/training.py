@@ -1,12 +1,16 @@
-"""Training throughput on one graph: GPT-2 of three sizes from the same weights on the same batches, AdamW, float32.
+"""Training throughput on one graph: GPT-2 of three sizes from the same weights on the same batches, AdamW.
 
 Ours is `train_step`, as `hornbook train` calls it. The peer is transformers' GPT2LMHeadModel in the leanest loop (no
-Trainer): SDPA, fused AdamW, clipping, nothing read back; compiled: `torch.compile` of the model.
+Trainer): SDPA, fused AdamW, clipping, nothing read back; compiled: `torch.compile` of the model. All in float32; and, for
+CPUs with units for it, all under bfloat16 autocast, where ours is held against the peer's float32 as well.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ SIZES = {
 }
 LEARNING_RATE, BETA1, BETA2, DECAY, CLIP = 1e-3, 0.9, 0.95, 0.1, 1.0
 SIDES = ("hornbook", "transformers", "transformers compiled")
+HALF = tuple(f"{side} bfloat16" for side in SIDES)
 
 
 def _case(name: str, eager: float, compiled: float, rounds: int) -> Case:
@@ -33,13 +38,27 @@ def _case(name: str, eager: float, compiled: float, rounds: int) -> Case:
     )  # fmt: skip
 
 
+def _half(case: Case) -> Case:
+    """The same in bfloat16. The peer's float32 stands beside, in case it is faster so."""
+    sides, half, eager, compiled = (*HALF, *SIDES[1:]), HALF[0], *case.compare
+    compare = (
+        Compare(half, HALF[1], eager.target), Compare(half, HALF[2], compiled.target),
+        Compare(half, SIDES[1], eager.target), Compare(half, SIDES[2], compiled.target),
+    )  # fmt: skip
+    return replace(
+        case, name=f"{case.name} bfloat16", what=case.what.replace("float32", "bfloat16 autocast"), sides=sides,
+        compare=compare, tolerance=0.02, gate_of="the losses of all steps within 2 %",
+    )  # fmt: skip
+
+
 CASES = (_case("training S", 2.0, 1.2, 5), _case("training M", 1.3, 1.0, 5), _case("training L", 1.1, 1.0, 3))
+CASES += tuple(_half(case) for case in CASES)
 
 
 def prepare(name: str, folder: Path) -> None:
     from hornbook.facts.shape import GPTShape
 
-    layers, width, heads, vocabulary, context, *_ = SIZES[name]
+    layers, width, heads, vocabulary, context, *_ = SIZES[name.removesuffix(" bfloat16")]
     shape = GPTShape(family="gpt2", layers=layers, width=width, heads=heads, vocabulary=vocabulary, context=context)
     huggingface_folder(shape, folder / "model", spread=0.0)
 
@@ -48,7 +67,7 @@ def batches(name: str) -> list[Any]:
     """Inputs and targets of every step, the same for all sides."""
     import torch
 
-    *_, context, batch, warm, counted = SIZES[name]
+    *_, context, batch, warm, counted = SIZES[name.removesuffix(" bfloat16")]
     text = (data() / "tinyshakespeare.txt").read_text(encoding="utf-8")
     table = {character: i for i, character in enumerate(sorted(set(text)))}
     ids = torch.tensor([table[character] for character in text])
@@ -60,7 +79,13 @@ def batches(name: str) -> list[Any]:
     return made
 
 
-def hornbook(name: str, folder: Path) -> Any:
+def autocast(which: str) -> Any:
+    import torch
+
+    return partial(torch.autocast, "cpu", torch.bfloat16) if "bfloat16" in which else None
+
+
+def hornbook(which: str, folder: Path) -> Any:
     from hornbook.model.weights import load_huggingface
     from hornbook.optim import AdamW, groups
     from hornbook.training.step import train_step
@@ -72,14 +97,16 @@ def hornbook(name: str, folder: Path) -> Any:
     ]
 
     def step(inputs: Any, targets: Any) -> Any:
-        update = train_step(model, optimizers, [(inputs, targets, None)], multiplier=1.0, clip_norm=CLIP)
+        update = train_step(
+            model, optimizers, [(inputs, targets, None)], multiplier=1.0, clip_norm=CLIP, autocast=autocast(which)
+        )
         assert update is not None
         return update.loss
 
     return step, model.shape.flops_per_token()
 
 
-def transformers(name: str, folder: Path, compiled: bool) -> Any:
+def transformers(which: str, folder: Path) -> Any:
     import torch
     from transformers import GPT2LMHeadModel
 
@@ -89,12 +116,14 @@ def transformers(name: str, folder: Path, compiled: bool) -> Any:
     rest = [p for p in model.parameters() if p.dim() < 2 or id(p) in tables]
     groups = [{"params": decayed, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(BETA1, BETA2), fused=True)
-    forward = torch.compile(model) if compiled else model
+    forward = torch.compile(model) if "compiled" in which else model
+    precision = autocast(which) or nullcontext
 
     def step(inputs: Any, targets: Any) -> Any:
         optimizer.zero_grad(set_to_none=True)
-        logits = forward(inputs, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        with precision():
+            logits = forward(inputs, use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
@@ -104,9 +133,9 @@ def transformers(name: str, folder: Path, compiled: bool) -> Any:
 
 
 def side(name: str, which: str, folder: Path) -> dict[str, Any]:
-    *_, context, batch, warm, counted = SIZES[name]
+    *_, context, batch, warm, counted = SIZES[name.removesuffix(" bfloat16")]
     made = batches(name)
-    step, flops = hornbook(name, folder) if which == "hornbook" else transformers(name, folder, "compiled" in which)
+    step, flops = hornbook(which, folder) if which.startswith("hornbook") else transformers(which, folder)
     losses = [step(*one) for one in made[:warm]]
     begin = time.perf_counter()
     losses += [step(*one) for one in made[warm:]]
