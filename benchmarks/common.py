@@ -75,11 +75,11 @@ def read_bandwidth() -> float:
     return best
 
 
-def matmul_peak() -> float:
-    """FLOPs a second of float32 products of 2,048 x 2,048: the best of five."""
+def matmul_peak(dtype: str) -> float:
+    """FLOPs a second of products of 2,048 x 2,048 in a precision such as "float32": the best of five."""
     import torch
 
-    a, best = torch.ones(2048, 2048), 0.0
+    a, best = torch.ones(2048, 2048, dtype=getattr(torch, dtype)), 0.0
     for _ in range(5):
         begin = time.perf_counter()
         a @ a

@@ -142,7 +142,8 @@ def side(name: str, which: str, folder: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - begin
     result = {"value": counted * batch * context / seconds, "gate": [float(loss) for loss in losses]}
     if flops is not None:
-        result["share_of_matmul_peak"] = result["value"] * flops / matmul_peak()
+        peak = matmul_peak("bfloat16" if "bfloat16" in which else "float32")
+        result["share_of_matmul_peak"] = result["value"] * flops / peak
     return result
 
 

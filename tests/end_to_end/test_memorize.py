@@ -10,6 +10,7 @@ import hornbook
 SMALL = (
     "--tokenizer", "characters", "--split", "tail:0.1", "--threads", "1", "--model.layers", "2", "--model.width", "64",
     "--model.heads", "4", "--model.context", "32", "--train.batch", "8", "--watch.sample_tokens", "8",
+    "--train.precision", "float32",  # the same course on every CPU
 )  # fmt: skip
 
 

@@ -136,9 +136,9 @@ def fill_steps(settings: Settings, steps: int) -> None:
     few = max(4096, steps * batch * context // 64)  # a short run has not the time to be looked at closely
     watch.probe_tokens = watch.probe_tokens or min(16_384, 8 * batch * context, few)
     # Scoring both probes costs as much as so many steps in float32, more where training is in bfloat16: about a tenth
-    # of the time, but never fewer than 4 times.
+    # of the time, but never fewer than 8 times.
     cost = 2 * watch.probe_tokens / (3 * batch * context)
-    often = min(max(steps // 20, math.ceil(12 * cost)), math.ceil(steps / 4))
+    often = min(max(steps // 20, math.ceil(12 * cost)), math.ceil(steps / 8))
     watch.evaluate_every = watch.evaluate_every or max(1, often)
     watch.sample_every = watch.sample_every or max(1, steps // 5)
     settings.checkpoint.every = settings.checkpoint.every or max(1, steps // 5)
