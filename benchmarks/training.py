@@ -1,8 +1,8 @@
 """Training throughput on one graph: GPT-2 of three sizes from the same weights on the same batches, AdamW.
 
 Ours is `train_step`, as `hornbook train` calls it. The peer is transformers' GPT2LMHeadModel in the leanest loop (no
-Trainer): SDPA, fused AdamW, clipping, nothing read back; compiled: `torch.compile` of the model. All in float32; and, for
-CPUs with units for it, all under bfloat16 autocast, where ours is held against the peer's float32 as well.
+Trainer): SDPA, fused AdamW, clipping, nothing read back; compiled: `torch.compile` of the model. All in float32; and,
+for CPUs with units for it, all under bfloat16 autocast, where ours is held against the peer's float32 as well.
 """
 
 from __future__ import annotations
