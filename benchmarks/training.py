@@ -27,6 +27,10 @@ SIDES = ("hornbook", "transformers", "transformers compiled")
 HALF = tuple(f"{side} bfloat16" for side in SIDES)
 
 
+def size(name: str) -> tuple[int, ...]:
+    return SIZES[name.removesuffix(" bfloat16")]
+
+
 def _case(name: str, eager: float, compiled: float, rounds: int) -> Case:
     layers, width, _, vocabulary, context, batch, _, _ = SIZES[name]
     return Case(
@@ -58,7 +62,7 @@ CASES += tuple(_half(case) for case in CASES)
 def prepare(name: str, folder: Path) -> None:
     from hornbook.facts.shape import GPTShape
 
-    layers, width, heads, vocabulary, context, *_ = SIZES[name.removesuffix(" bfloat16")]
+    layers, width, heads, vocabulary, context, *_ = size(name)
     shape = GPTShape(family="gpt2", layers=layers, width=width, heads=heads, vocabulary=vocabulary, context=context)
     huggingface_folder(shape, folder / "model", spread=0.0)
 
@@ -67,7 +71,7 @@ def batches(name: str) -> list[Any]:
     """Inputs and targets of every step, the same for all sides."""
     import torch
 
-    *_, context, batch, warm, counted = SIZES[name.removesuffix(" bfloat16")]
+    *_, context, batch, warm, counted = size(name)
     text = (data() / "tinyshakespeare.txt").read_text(encoding="utf-8")
     table = {character: i for i, character in enumerate(sorted(set(text)))}
     ids = torch.tensor([table[character] for character in text])
@@ -133,7 +137,7 @@ def transformers(which: str, folder: Path) -> Any:
 
 
 def side(name: str, which: str, folder: Path) -> dict[str, Any]:
-    *_, context, batch, warm, counted = SIZES[name.removesuffix(" bfloat16")]
+    *_, context, batch, warm, counted = size(name)
     made = batches(name)
     step, flops = hornbook(which, folder) if which.startswith("hornbook") else transformers(which, folder)
     losses = [step(*one) for one in made[:warm]]

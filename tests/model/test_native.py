@@ -45,7 +45,6 @@ def built(tmp_path_factory):
 @pytest.mark.parametrize("name", SHAPES)
 def test_logits_are_those_of_the_decoder(name, threads, int8):
     shape, model = SHAPES[name], noisy(SHAPES[name])
-    near = {"rtol": 1e-4, "atol": 5e-4 if int8 else 1e-5}  # int8 rows meet 16-bit inputs
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -57,27 +56,10 @@ def test_logits_are_those_of_the_decoder(name, threads, int8):
                 oracle.hidden(torch.tensor([[5, 1, 8]]), cache=cache)
             for token in (3, 32, 0, 7):
                 expected = oracle.head(oracle.hidden(torch.tensor([[token]]), cache=caches[0])[:, -1])
-                torch.testing.assert_close(decode(token, caches[1]), expected, **near)
-            torch.testing.assert_close(caches[1].store[..., :7, :], caches[0].store[..., :7, :], **near)
+                torch.testing.assert_close(decode(token, caches[1]), expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(caches[1].store[..., :7, :], caches[0].store[..., :7, :], rtol=1e-4, atol=1e-5)
     finally:
         torch.set_num_threads(before)
-
-
-def test_int8_sums_do_not_overflow():
-    """A hidden layer of 20,000 equal numbers times rows of 127: as 16-bit numbers at full scale, 2^36."""
-    shape = GPTShape(family="gpt2", layers=1, width=16, heads=2, hidden=20_000, context=8, vocabulary=9)
-    model = noisy(shape)
-    mlp = model.blocks[0].mlp
-    with torch.no_grad():
-        mlp.up.weight.zero_()
-        mlp.up.bias.fill_(1.0)
-        mlp.down.weight.copy_(torch.linspace(-1e-4, 1e-4, 16)[:, None].expand_as(mlp.down.weight))
-    decode = native.native_decoder(model, capacity=8, int8=True)
-    oracle = native.quantise(model)
-    caches = [Cache(shape, batch=1, capacity=8) for _ in range(2)]
-    with torch.inference_mode():
-        expected = oracle.head(oracle.hidden(torch.tensor([[3]]), cache=caches[0])[:, -1])
-        torch.testing.assert_close(decode(3, caches[1]), expected, rtol=1e-4, atol=5e-4)
 
 
 def test_the_same_ids_beyond_the_context():

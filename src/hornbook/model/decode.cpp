@@ -1,12 +1,15 @@
-// One token through a decoder: batch 1, weights as float32, or as int8 with one scale a row and inputs in 16 bits.
+// One token through a decoder: batch 1, float32 arithmetic, weights as float32 or as int8 with one scale a row.
 // At batch 1 each weight is used once, so memory is the limit: every thread streams its share of the rows of each
-// matrix. decoder.py is what this must agree with; native.py builds and calls it. A missing part of
+// matrix, from four places at a time. decoder.py is what this must agree with; native.py builds and calls it. A missing part of
 // a family (bias, gate, norm of queries, learned positions) is a null pointer.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <omp.h>
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
 
 typedef float f8 __attribute__((vector_size(32)));
 typedef int32_t ints __attribute__((vector_size(32)));
@@ -25,10 +28,17 @@ struct Model {
 enum { GELU, GELU_TANH, SILU };
 
 static inline f8 eight(const float* p) { f8 v; memcpy(&v, p, 32); return v; }
+static inline f8 eight(const int8_t* p) {
+#ifdef __AVX2__
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));  // g++ 12 does not find it
+#else
+    return f8{(float)p[0], (float)p[1], (float)p[2], (float)p[3], (float)p[4], (float)p[5], (float)p[6], (float)p[7]};
+#endif
+}
 static inline float sum(f8 v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
 
-// Dot products with x of N rows that lie `apart` weights from each other, to every `between`th float.
-template <int N> static inline void dots(const float* w, size_t apart, const float* x, int columns, float* out, int between) {
+// Dot products with x of N rows that lie `apart` weights from each other.
+template <int N, class W> static inline void dots(const W* w, size_t apart, const float* x, int columns, float* out, int between) {
     f8 total[N] = {};
     int whole = columns / 8 * 8;
     for (int j = 0; j < whole; j += 8) {
@@ -41,14 +51,9 @@ template <int N> static inline void dots(const float* w, size_t apart, const flo
         out[n * between] = t;
     }
 }
-template <int N> static inline void dots(const int8_t* w, size_t apart, const int16_t* x, int columns, float* out, int between) {
-    int32_t total[N] = {};
-    for (int j = 0; j < columns; j++) for (int n = 0; n < N; n++) total[n] += (int16_t)w[n * apart + j] * x[j];
-    for (int n = 0; n < N; n++) out[n * between] = total[n];
-}
 
 // A core reads fastest where it goes straight on in a few distant places: rows are taken from four quarters at a time.
-template <class W, class X> static void rows_of(const W* weight, const X* x, float* y, int first, int last, int columns) {
+template <class W> static void rows_of(const W* weight, const float* x, float* y, int first, int last, int columns) {
     int quarter = (last - first) / 4, r = first;
     for (; r < first + quarter; r++) dots<4>(weight + (size_t)r * columns, (size_t)quarter * columns, x, columns, y + r, quarter);
     for (r += 3 * quarter; r < last; r++) dots<1>(weight + (size_t)r * columns, 0, x, columns, y + r, 0);
@@ -60,27 +65,12 @@ static Share share(int rows, int me, int threads) {
     return {first < rows ? first : rows, last < rows ? last : rows};
 }
 
-// x in whole numbers of the returned step, as fine as keeps the sum of 127 |x| over all columns below 2^31.
-static float round_to_16_bits(const float* x, int columns, int16_t* whole) {
-    float most = 0, all = 0;
-#pragma omp simd reduction(max : most) reduction(+ : all)
-    for (int j = 0; j < columns; j++) { most = fmaxf(most, fabsf(x[j])); all += fabsf(x[j]); }
-    float step = fmaxf(fmaxf(most / 32767, all / 16.8e6f), 1e-30f), steps = 1 / step;
-    for (int j = 0; j < columns; j++) whole[j] = (int16_t)(x[j] * steps + (x[j] < 0 ? -0.5f : 0.5f));
-    return step;
-}
-
-// y = W x + b, this thread's share of the rows. `whole` has room for x in whole numbers.
-static Share multiply(const Matrix& m, const float* x, float* y, int16_t* whole, int me, int threads) {
+// y = W x + b, this thread's share of the rows.
+static Share multiply(const Matrix& m, const float* x, float* y, int me, int threads) {
     Share s = share(m.rows, me, threads);
-    if (m.scale) {
-        float step = round_to_16_bits(x, m.columns, whole);
-        rows_of((const int8_t*)m.weight, whole, y, s.first, s.last, m.columns);
-        for (int r = s.first; r < s.last; r++) y[r] *= step * m.scale[r];
-    } else {
-        rows_of((const float*)m.weight, x, y, s.first, s.last, m.columns);
-    }
-    if (m.bias) for (int r = s.first; r < s.last; r++) y[r] += m.bias[r];
+    if (m.scale) rows_of((const int8_t*)m.weight, x, y, s.first, s.last, m.columns);
+    else rows_of((const float*)m.weight, x, y, s.first, s.last, m.columns);
+    for (int r = s.first; r < s.last; r++) y[r] = y[r] * (m.scale ? m.scale[r] : 1) + (m.bias ? m.bias[r] : 0);
     return s;
 }
 
@@ -156,13 +146,11 @@ static void attend(const float* query, const float* keys, const float* values, i
 }
 
 // `store` is the cache (layers, 2, kv_heads, capacity, head_width); `scratch` holds what is in between:
-// threads x (width + capacity + 8 + (width + heads x head_width + hidden) / 2 + 1) + 2 width + (heads + 2 kv_heads +
-// heads) x head_width + 2 hidden floats.
+// threads x (width + capacity + 8) + 2 width + (heads + 2 kv_heads + heads) x head_width + 2 hidden floats.
 extern "C" void decode(const Model* model, int64_t token, int position, float* store, int capacity, const float* cos,
                        const float* sin, float* scratch, float* logits, int threads) {
     const Model& m = *model;
     int W = m.head_width, D = m.width, hidden = m.layer[0].up.rows, group = m.heads / m.kv_heads;
-    size_t each = D + capacity + 8 + (D + m.heads * W + hidden) / 2 + 1;  // a thread's own
     size_t plane = (size_t)m.kv_heads * capacity * W;
     float *x = scratch, *added = x + D, *query = added + D, *key = query + m.heads * W, *value = key + m.kv_heads * W;
     float *mixed = value + m.kv_heads * W, *inner = mixed + m.heads * W, *gated = inner + hidden, *own = gated + hidden;
@@ -171,15 +159,14 @@ extern "C" void decode(const Model* model, int64_t token, int position, float* s
 #pragma omp parallel num_threads(threads)
     {
         int me = omp_get_thread_num(), all = omp_get_num_threads();
-        float *normed = own + (size_t)me * each, *scores = normed + D;
-        int16_t* whole = (int16_t*)(scores + capacity + 8);
+        float *normed = own + (size_t)me * (D + capacity + 8), *scores = normed + D;
         for (int l = 0; l < m.layers; l++) {
             const Layer& layer = m.layer[l];
             float *keys = store + 2 * l * plane, *values = keys + plane;
             normalise(x, normed, layer.attention_norm, D, m.centred, m.epsilon);
-            multiply(layer.query, normed, query, whole, me, all);
-            multiply(layer.key, normed, key, whole, me, all);
-            multiply(layer.value, normed, value, whole, me, all);
+            multiply(layer.query, normed, query, me, all);
+            multiply(layer.key, normed, key, me, all);
+            multiply(layer.value, normed, value, me, all);
 #pragma omp barrier
             for (int h = me; h < m.kv_heads; h += all) {
                 float *head_keys = keys + (size_t)h * capacity * W, *head_values = values + (size_t)h * capacity * W;
@@ -192,24 +179,24 @@ extern "C" void decode(const Model* model, int64_t token, int position, float* s
                 }
             }
 #pragma omp barrier
-            Share s = multiply(layer.output, mixed, added, whole, me, all);
+            Share s = multiply(layer.output, mixed, added, me, all);
             for (int r = s.first; r < s.last; r++) x[r] += added[r];
 #pragma omp barrier
             normalise(x, normed, layer.mlp_norm, D, m.centred, m.epsilon);
-            s = multiply(layer.up, normed, inner, whole, me, all);
+            s = multiply(layer.up, normed, inner, me, all);
             if (layer.gate.weight) {
-                multiply(layer.gate, normed, gated, whole, me, all);
+                multiply(layer.gate, normed, gated, me, all);
                 activate(gated + s.first, s.last - s.first, m.activation);
                 for (int r = s.first; r < s.last; r++) inner[r] *= gated[r];
             } else {
                 activate(inner + s.first, s.last - s.first, m.activation);
             }
 #pragma omp barrier
-            s = multiply(layer.down, inner, added, whole, me, all);
+            s = multiply(layer.down, inner, added, me, all);
             for (int r = s.first; r < s.last; r++) x[r] += added[r];
 #pragma omp barrier
         }
         normalise(x, normed, m.norm, D, m.centred, m.epsilon);
-        multiply(m.head, normed, logits, whole, me, all);
+        multiply(m.head, normed, logits, me, all);
     }
 }

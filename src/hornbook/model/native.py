@@ -135,8 +135,7 @@ class NativeDecoder:
             cos, sin = rotary_table(torch.arange(capacity), frequencies)
             self.rotary = (self._pointer(cos), self._pointer(sin))
         between = 2 * shape.width + 2 * (shape.heads + shape.kv_heads) * shape.head_width + 2 * shape.hidden
-        whole = (shape.width + shape.heads * shape.head_width + shape.hidden) // 2 + 1
-        self.scratch = torch.empty(between + self.threads * (shape.width + capacity + 8 + whole))
+        self.scratch = torch.empty(between + self.threads * (shape.width + capacity + 8))
         self.logits = torch.empty(1, shape.vocabulary)
 
     def __call__(self, token: int, cache: Cache) -> Tensor:

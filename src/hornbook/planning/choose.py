@@ -138,7 +138,7 @@ def fill_steps(settings: Settings, steps: int) -> None:
     # Scoring both probes costs as much as so many steps in float32, more where training is in bfloat16: about a tenth
     # of the time, but never fewer than 8 times.
     cost = 2 * watch.probe_tokens / (3 * batch * context)
-    often = min(max(steps // 20, math.ceil(12 * cost)), math.ceil(steps / 8))
+    often = min(max(steps // 20, math.ceil(12 * cost)), steps // 8)
     watch.evaluate_every = watch.evaluate_every or max(1, often)
     watch.sample_every = watch.sample_every or max(1, steps // 5)
     settings.checkpoint.every = settings.checkpoint.every or max(1, steps // 5)
