@@ -1,12 +1,15 @@
-"""Writes docs/settings.md, docs/metrics.md and the published runs of docs/cost.md: python docs/generate.py"""
+"""Writes docs/settings.md, docs/metrics.md, docs/conclusions.md and the published runs of docs/cost.md:
+python docs/generate.py"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
 
 from hornbook.cli import build_parser
+from hornbook.facts.conclusions import CONCLUSIONS
 from hornbook.facts.hardware import lookup
 from hornbook.facts.metrics import METRICS
 from hornbook.facts.quantities import format_count
@@ -81,7 +84,34 @@ def published_rows() -> list[str]:
     return rows
 
 
-PAGES = {"settings.md": settings_page, "metrics.md": metrics_page, "cost.md": cost_page}
+def conclusions_page() -> str:
+    """Every conclusion with its rule, and the measured rates of results/conclusions beside the allowed ones."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((HERE.parent / "benchmarks" / "results" / "conclusions").glob("*.json")):
+        for name, rates in json.loads(path.read_text(encoding="utf-8")).get("rates", {}).items():
+            for rate in rates:
+                found.setdefault(name, []).append(f"{rate['what']}: {rate['wrong']} of {rate['tried']}")
+    lines = [
+        MADE, "# Conclusions\n",
+        "Every sentence that concludes something, the rule by which it is said, how often it may be wrong, and how "
+        "often it was on cases whose answer is known (`python benchmarks/conclusions.py CASE`).",
+    ]  # fmt: skip
+    for row in CONCLUSIONS.values():
+        allowed = [("said wrongly", row.false_at_most), ("missing", row.missing_at_most)]
+        rates = ", ".join(f"{what} in at most {rate:.1%}" for what, rate in allowed if rate is not None)
+        lines += [
+            f"\n## {row.id}\n", f"*{row.says}*\n", f"{row.rule}\n",
+            f"Allowed: {rates or 'no rate'}. Measured by `{row.case}`: {'; '.join(found.get(row.id, ['not yet']))}.",
+        ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "metrics.md": metrics_page,
+    "conclusions.md": conclusions_page,
+    "cost.md": cost_page,
+}
 
 
 def _flags() -> dict[str, list[str]]:
