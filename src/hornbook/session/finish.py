@@ -17,47 +17,52 @@ from hornbook.model.decoder import Decoder
 from hornbook.planning.plan import Plan
 from hornbook.planning.plan import score as score_plan
 from hornbook.records.result import Report
-from hornbook.records.run import checkpoint_step
 from hornbook.report.curves import curves_in_words, evaluations
 from hornbook.report.pages import run_page
 from hornbook.report.plots import loss_plot
+from hornbook.session.best import Best
 from hornbook.session.live import View
 from hornbook.session.meter import Meter, peak_memory_bytes
 from hornbook.session.models import device
 from hornbook.session.signals import Stop
 from hornbook.session.start import Start, counting_models
+from hornbook.session.watch import Watch
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.training import checkpoint as checkpoints
 
 
-def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter, step: int) -> dict[str, Any]:
+def finish(
+    start: Start, model: Decoder, *, watch: Watch, best: Best, view: View, stop: Stop, meter: Meter, step: int
+) -> dict[str, Any]:  # fmt: skip
     """Score, plot, write the report, and return the summary. Raises Interrupted when a signal comes meanwhile."""
-    run, prepared, settings = start.run, start.prepared, start.settings
-    if settings.checkpoint.best:
-        model, step = _best(start, model, step)
+    run, prepared, used = start.run, start.prepared, step
+    if start.settings.checkpoint.best and best.step is not None and best.step != step:
+        model, used = checkpoints.load_model(best.folder(run)).to(device()), best.step
     known = run.plan
     baselines = known["baselines"] if "baselines" in known else counting_models(prepared, start.shape)
-    report = _final_report(start, model, view, stop, step, baselines)
+    report = _final_report(start, model, view, stop, used, baselines)
     view.end()
     rows, samples = run.rows(), run.samples()
     words = curves_in_words(
         rows, tokens_per_epoch=prepared.train.num_tokens,
-        counting={name: each["loss_nats_per_token"] for name, each in baselines.items()}, used_step=step,
+        counting={name: each["loss_nats_per_token"] for name, each in baselines.items()}, used_step=used,
     )  # fmt: skip
     last_step = next(row for row in reversed(rows) if row["event"] == "step")
-    last_probe = next(row for row in reversed(rows) if row["event"] == "evaluation")
+    key = "probe_train_loss_nats_per_token"
+    last_probe = next(row for row in reversed(rows) if row["event"] == "evaluation" and key in row)
     summary: dict[str, Any] = {
         "run": str(run.folder),
         "title": run.folder.name,
         "report": str(run.reports / "report.html"),
         "step": step,
+        "used_step": used,
         "tokens": last_step["tokens"],
         "epoch": last_step["epoch"],
         "num_parameters": start.shape.parameters,
         "vocabulary": start.shape.vocabulary,
         "best_step": min(((p.validation_loss, p.step) for p in evaluations(rows)), default=(0.0, None))[1],
-        "train_loss_nats_per_token": last_probe["probe_train_loss_nats_per_token"],
-        "probe_validation_loss_nats_per_token": last_probe.get("validation_loss_nats_per_token"),
+        "train_loss_nats_per_token": last_probe[key],
+        "probe_validation_loss_nats_per_token": last_probe.get("probe_validation_loss_nats_per_token"),
         "train_seconds": last_step["seconds"],
         "tokens_per_second": last_step["tokens"] / last_step["seconds"],
         "mfu": meter.mfu(last_step["flops"] / last_step["seconds"]),
@@ -75,7 +80,7 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter
         title=run.folder.name,
     )  # fmt: skip
     before, after = _inspections(start, model)
-    whole = last_step["step"] == settings.train.steps and not any(row["event"] == "resume" for row in rows)
+    whole = last_step["step"] == start.settings.train.steps and not any(row["event"] == "resume" for row in rows)
     details = {"environment": run.environment, "conventions": report.conventions if report is not None else None}
     summary |= meter.reading()
     summary["wall_seconds"] = 3600 * summary["gpu_hours"]  # one device
@@ -136,15 +141,6 @@ def _final_report(
         batch_size=64, device=device(), progress=progress,
     )  # fmt: skip
     return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines})
-
-
-def _best(start: Start, model: Decoder, step: int) -> tuple[Decoder, int]:
-    found = start.run.checkpoints()
-    best = checkpoints.read_manifest(found[-1])["state"]["use_step"]
-    if best is None or best == step:
-        return model, step
-    folder = next(folder for folder in found if checkpoint_step(folder) == best)
-    return checkpoints.load_model(folder).to(device()), best
 
 
 def _inspections(start: Start, model: Decoder) -> tuple[list[dict[str, Any]] | None, list[dict[str, Any]] | None]:
