@@ -14,6 +14,7 @@ FIRST_EPOCHS = 10
 SHARE = 0.1  # of the time that looks may take
 EVEN, LEAST_EVEN = 20, 4  # even looks of a run that has the time for them, and of one that has not
 MOST_TOKENS, LEAST_TOKENS = 16_384, 4096  # of the probe: the standard error of a loss is about 1 % at the upper one
+HALVED = 8192  # validation tokens from which on half of them are kept from the probe, to report what it has chosen
 FORWARD, FORWARD_BESIDE_BFLOAT16 = 1 / 3, 0.55  # of a training step: evaluation computes in float32
 AFTER_TURNING = 8  # even looks, at least, of a decay that was not planned
 
@@ -71,7 +72,8 @@ def watching(
         return extra * held + num_even * (held + tokens)
 
     even = steps / every if every is not None else min(steps, EVEN)
-    tokens = probe_tokens or min(MOST_TOKENS, 8 * step_tokens)
+    most = validation_tokens // 2 if validation_tokens >= HALVED else MOST_TOKENS
+    tokens = probe_tokens or min(MOST_TOKENS, 8 * step_tokens, most)
     if probe_tokens is None and (planned := scored(even, tokens)) > allowed:
         tokens = max(min(tokens, LEAST_TOKENS), int(tokens * allowed / planned))
     if every is None:

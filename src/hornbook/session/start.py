@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 
 from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Part, Prepared
 from hornbook.evaluation.baselines import baselines
-from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
+from hornbook.evaluation.corpus import Conventions, Places, beginning_of, part_documents
 from hornbook.facts.capacity import outlook
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator, usable_cores
@@ -41,6 +41,7 @@ from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
 from hornbook.report.terminal import held_out_in_words
+from hornbook.session.chosen import chosen_on
 from hornbook.session.costs import Reading, plan_of, settle, wall_of, watched
 from hornbook.session.decisions import decisions_of
 from hornbook.session.live import View
@@ -169,7 +170,7 @@ def _plan(start: Start, reading: Reading, view: View, started: float, spent: flo
     """What is expected of a run, from its pace and what models that only count get: said, and written down. The run
     began at `started`, and before its first step `spent` seconds had gone."""
     settings, shape, begin = start.settings, start.shape, time.monotonic()
-    levels = counting_models(start.prepared, shape)
+    levels = counting_models(start.prepared, shape, chosen_on(settings, start.prepared))
     spent += time.monotonic() - begin
     assert start.device is not None
     planned = plan_of(
@@ -197,14 +198,18 @@ def _expected(
     return None if bits is None else bits.times(math.log(2) * reading.bytes_per_token)
 
 
-def counting_models(prepared: Prepared, shape: GPTShape) -> dict[str, dict[str, Any]]:
-    """What models that only count get on the validation text; {} where there is none."""
+def counting_models(
+    prepared: Prepared, shape: GPTShape, leave_out: Sequence[Places] | None = None
+) -> dict[str, dict[str, Any]]:
+    """What n-gram baselines get on the validation text, `leave_out` aside; {} where there is none."""
     if prepared.validation.num_tokens < 2:
         return {}
     tokenizer = prepared.tokenizer
     how = Conventions(shape.context, max(1, shape.context // 2), beginning_of(tokenizer))
     return_freed_memory()  # of the first steps: counting takes its place
-    return baselines(prepared.train, part_documents(prepared.validation, tokenizer), how, tokenizer.vocabulary)
+    return baselines(
+        prepared.train, part_documents(prepared.validation, tokenizer), how, tokenizer.vocabulary, leave_out
+    )  # fmt: skip
 
 
 def usd_per_hour(settings: Settings) -> float | None:
