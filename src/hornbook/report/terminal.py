@@ -132,6 +132,8 @@ def print_report(report: Report) -> None:
     if report.end_nats_per_document is not None:
         rows.append(("end of document", f"{report.end_nats_per_document:.3f}", "nats each, in no other sum"))
     _table(rows, f"{report.model} on {report.text}")
+    if report.extra.get("weights"):
+        print(report.extra["weights"])
     _print_trained_on(report.extra, "the model")
     if report.interval_method:
         print(f"intervals: {report.interval_method}")

@@ -49,16 +49,17 @@ def evaluate(
     opened = open_model(model, step=step) if isinstance(model, str) else model
     needed = bool(texts) or not tasks or CONTINUATION in tasks
     documents, name = documents_for(opened, texts, text_settings) if needed else ([], "")
+    weights = {"step": opened.step, "weights": opened.note}
     extra: dict[str, Any] = {"tasks": ask(opened, tasks, task_limit, documents, progress)} if tasks else {}
     if tasks and not texts:
-        return {"model": opened.name} | extra
+        return {"model": opened.name} | weights | extra
     trained_on = training_text(opened) if opened.run is not None else None
     if texts and opened.run is not None and opened.step:
         extra["trained_on_share"] = trained_on_share(trained_on, documents)
     if like is not None:
         decoded = [opened.tokenizer.decode(document.tokens) for document in documents]
         numbers = like_another(opened, like, decoded, window=window, stride=stride)
-        return {"model": opened.name, "text": name} | numbers | extra
+        return {"model": opened.name, "text": name} | weights | numbers | extra
     how = conventions(opened.model, opened.tokenizer, window=window, stride=stride, per_document=per_document)
     # A run's own validation text without what chose its weights, as in its summary.
     chosen = None
@@ -72,7 +73,7 @@ def evaluate(
         extra["calibration"] = calibration_of(opened, documents, how)
     if trained_on is not None:
         extra["baselines"] = baselines_of(trained_on, documents, how, chosen)
-    return msgspec.structs.replace(report, extra=report.extra | extra)
+    return msgspec.structs.replace(report, extra=weights | report.extra | extra)
 
 
 def score_documents(
