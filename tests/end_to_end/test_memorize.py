@@ -38,7 +38,7 @@ def test_the_run_says_while_it_runs_that_it_only_memorizes(learned):
     assert rows[-1]["generalization_gap_bits_per_byte"] > 2
     assert "copied_share" not in rows[0]  # fresh weights copy nothing
     assert rows[1]["copied_share"] < 0.2 < 0.3 < rows[-1]["copied_share"]
-    best = min(rows, key=lambda row: row["validation_loss_nats_per_token"])
+    best = min(rows, key=lambda row: row["probe_validation_loss_nats_per_token"])
     assert run.rows()[-1]["reason"] == "no better validation loss"
     assert finished.json["best_step"] == best["step"] < rows[-1]["step"]
     said = " ".join(finished.json["words"])

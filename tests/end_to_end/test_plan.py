@@ -221,7 +221,7 @@ def test_each_step_has_its_share_of_the_peak_and_each_evaluation_its_cost(health
     assert spent == sorted(spent)
     assert spent[0] > 0
     low, high = evaluations[-1]["forecast_loss_nats_per_token_interval_90"]
-    assert low < evaluations[-1]["validation_loss_nats_per_token"] < high
+    assert low < evaluations[-1]["probe_validation_loss_nats_per_token"] < high
 
 
 def test_a_healthy_run_is_left_in_peace(healthy):

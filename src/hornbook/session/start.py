@@ -158,8 +158,8 @@ def _settled(
 
 
 def _epochs_in_words(choice: Choice) -> str:
-    epochs = worthwhile_epochs(choice.data, choice.shape)
-    return f"{epochs:g} epochs, after which a model of this size has mostly learned from so much text (--epochs)"
+    epochs = worthwhile_epochs(choice.data, choice.shape) or 0.0
+    return f"{epochs:.2g} epochs, since after more of them validation loss would rise on a text of this size (--epochs)"
 
 
 def _may_decide(asked: Settings, settings: Settings) -> bool:

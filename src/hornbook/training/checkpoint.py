@@ -130,7 +130,9 @@ def load_into(
     """
     manifest = read_manifest(checkpoint)
     fill(model, _read_tensors(checkpoint, MODEL, manifest))
-    if OPTIMIZER not in manifest["files"] and manifest["step"] == 0:
+    if OPTIMIZER not in manifest["files"]:
+        if manifest["step"]:
+            raise InputError(f"{checkpoint} has weights only: training cannot go on from it.")
         return manifest
     tensors = _read_tensors(checkpoint, OPTIMIZER, manifest)
     for optimizer in optimizers:
