@@ -92,6 +92,11 @@ def test_parts_hold_exactly_the_encoding_of_their_segments(texts, tmp_path, toke
         assert counts["num_documents"] == len(segments)
         columns = ["num_text_tokens", "num_bytes", "num_characters", "num_words"]
         assert [counts[c] for c in columns] == part.documents[:, 1:].sum(axis=0).tolist()
+    both = sum(int(part.documents[:, 3].sum()) for part in (opened.train, opened.validation))
+    whole = sum(len(document.text()) for document in documents([str(texts)]))
+    after_the_last = 256 + 32  # a gap at the end of a document is not counted
+    assert 0 <= whole - both - opened.manifest["gap_characters"] <= after_the_last * opened.manifest["source_documents"]
+    assert (opened.manifest["gap_characters"] > 0) == rule.startswith("blocks")
 
 
 @settings(max_examples=25, deadline=None)

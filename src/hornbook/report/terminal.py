@@ -262,6 +262,8 @@ def held_out_in_words(manifest: Mapping[str, Any]) -> str:
     >>> sides["train"]["num_characters"], sides["validation"]["num_characters"] = 880, 100
     >>> held_out_in_words({"parts": sides, "split": "blocks:0.1", "source_documents": 1, "gap_characters": 20})
     'held out for validation: 10% of the text, 8 pieces from inside it; gaps around them lose 2.0% (--split blocks:0.1)'
+    >>> held_out_in_words({"parts": sides, "split": "blocks:0.1", "source_documents": 1}).split("; ")[1]
+    'gaps around them are left out (--split blocks:0.1)'
     """
     kind, _, argument = manifest["split"].partition(":")
     train, held = manifest["parts"]["train"], manifest["parts"]["validation"]
