@@ -46,9 +46,10 @@ def finish(
     report = _final_report(start, model, view, stop, used, baselines, chosen)
     view.end()
     rows, samples = run.rows(), run.samples()
+    leaked = prepared.leak["validation_leaked"]  # then to be below what only counts proves nothing
     words = curves_in_words(
         rows, tokens_per_epoch=prepared.train.num_tokens,
-        counting={name: each["loss_nats_per_token"] for name, each in baselines.items()}, used_step=used,
+        counting={name: each["loss_nats_per_token"] for name, each in baselines.items() if not leaked}, used_step=used,
     )  # fmt: skip
     if report is not None and start.settings.checkpoint.best:
         words.append(_chosen_in_words(used, report, chosen is not None))
@@ -72,6 +73,7 @@ def finish(
         "tokens_per_second": last_step["tokens"] / last_step["seconds"],
         "mfu": meter.mfu(last_step["flops"] / last_step["seconds"]),
         "baselines": baselines,
+        **prepared.leak,
         "words": words,
         "sample": samples[-1]["prompt"] + samples[-1]["text"] if samples else None,
     }
@@ -173,7 +175,7 @@ def _final_report(
         model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation side",
         batch_size=64, device=device(), progress=progress, leave_out=chosen, tokenizer=tokenizer,
     )  # fmt: skip
-    return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines})
+    return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines} | start.prepared.leak)
 
 
 def _inspections(start: Start, model: Decoder) -> tuple[list[dict[str, Any]] | None, list[dict[str, Any]] | None]:
