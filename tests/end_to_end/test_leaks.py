@@ -66,6 +66,16 @@ def test_evaluate_and_compare_repeat_the_warning(leaked, hornbook_in):
     assert "warning: B" not in compared  # fresh weights have read nothing
 
 
+def test_the_card_of_an_exported_model_says_so(leaked, hornbook_in):
+    folder, _ = leaked
+    made = hornbook_in(folder)("export", "run", "--to", "huggingface", "--out", "exported")
+    assert made.code == 0, made.stderr
+    card = (folder / "exported" / "README.md").read_text(encoding="utf-8")
+    assert "| on its validation text | |" in card
+    assert "of the words of the validation text stand in the training text too: its loss and the interval" in card
+    assert "not trained on" not in card
+
+
 def test_a_run_without_a_leak_says_so_in_numbers_only(tiny_run, hornbook_in):
     assert (tiny_run.summary["leaked_share"], tiny_run.summary["validation_leaked"]) == (0, False)
     shown = hornbook_in(tiny_run.folder)("evaluate", "run")
