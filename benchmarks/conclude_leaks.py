@@ -12,9 +12,10 @@ import sysconfig
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from common import data
@@ -31,6 +32,7 @@ from hornbook.text.documents import Document, safe_pieces
 Texts = list[tuple[str, str]]
 Row = dict[str, Any]
 
+LOWER = {ord(letter): letter.lower() for letter in ascii_uppercase}
 GRAM, BRIDGED, PASSAGE = 8, 16, 24  # as docs/memorization.md says
 SHARES = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
 HEADER = (
@@ -42,13 +44,10 @@ HEADER = (
 FORMULA = "by and with the advice and consent of the whole house here assembled"
 
 
+@lru_cache(64)  # the books are asked for again and again
 def words_of(text: str) -> list[str]:
     """ASCII letters and digits in lower case; what else there is of ASCII separates."""
-    return re.findall(r"[a-z0-9\x80-\u07ff]+|[\u0800-\U0010ffff][a-z0-9\x80-\u07ff]*", "".join(map(lower, text)))
-
-
-def lower(character: str) -> str:
-    return character.lower() if character.isascii() else character
+    return re.findall(r"[a-z0-9\x80-\u07ff]+|[\u0800-\U0010ffff][a-z0-9\x80-\u07ff]*", text.translate(LOWER))
 
 
 def tuples(words: list[str], n: int) -> Iterator[tuple[str, ...]]:

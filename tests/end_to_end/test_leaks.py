@@ -118,3 +118,18 @@ def test_the_share_that_was_trained_on_is_one_of_bytes(hornbook_in, tmp_path, en
     tokenizer = hornbook.open_model(tmp_path / "run").tokenizer
     known, other = len(tokenizer.encode(english[2000:10_000])), len(tokenizer.encode(new))
     assert known / (known + other) < 0.4  # which a share of tokens would be
+
+
+def test_a_text_thirty_times_over_is_counted_once(hornbook_in, tmp_path, english):
+    """In one file, so that no document is a duplicate."""
+    (tmp_path / "text.txt").write_text("\n".join([english[:3000]] * 30), encoding="utf-8")
+    finished = hornbook_in(tmp_path)("train", "text.txt", "--split", "tail:0.1", "--out", "run", *SMALL)
+    assert finished.code == 0, finished.stderr
+    assert "The training text repeats itself: sequences of 8 words stand in it 2" in finished.stderr
+    assert re.search(r"tokens, [23],\d{3} without repetition, against", finished.stderr)
+    prepared = hornbook_in(tmp_path)(
+        "prepare", "text.txt", "--tokenizer", "bytes", "--split", "tail:0.1", "--json"
+    ).json
+    assert prepared["report"]["checkup"]["readings_per_epoch"] == pytest.approx(27, abs=0.5)
+    assert prepared["report"]["checkup"]["duplicate_documents"] == 0
+    assert prepared["report"]["checkup"]["validation_leaked"] is True

@@ -100,15 +100,17 @@ def fresh(
     view.note(f"  {shape.family}: {format_count(shape.parameters)} parameters, vocabulary {shape.vocabulary:,}")
     held = prepared.validation
     reading = Reading(
-        data, int(held.documents[:, NUM_BYTES].sum()), float(np.median(part.documents[:, NUM_TOKENS])), []
+        data, int(held.documents[:, NUM_BYTES].sum()), float(np.median(part.documents[:, NUM_TOKENS])), [],
+        prepared.readings_per_epoch or 1.0,
     )  # fmt: skip
     settings, pace = _settled(choice, part, on, view, started, wanted.train.budget)
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
     wrong = plan_of(settings, shape, reading, (1, device_here), pace=None).warnings
-    again = prepared.readings_per_epoch or 1.0
-    ahead = outlook(data.num_tokens, data.num_bytes, shape.parameters, epochs, readings_per_epoch=again).sentence
+    ahead = outlook(
+        data.num_tokens, data.num_bytes, shape.parameters, epochs, readings_per_epoch=reading.readings_per_epoch
+    ).sentence
     if not any(sentence.startswith(ahead[:-1]) for sentence in wrong):
         view.note(f"  {ahead}")
     for sentence in prepared.checkup.get("sentences", []):
