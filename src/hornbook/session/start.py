@@ -98,19 +98,17 @@ def fresh(
     for reason in choice.reasons:
         view.note(f"  {reason}")
     view.note(f"  {shape.family}: {format_count(shape.parameters)} parameters, vocabulary {shape.vocabulary:,}")
-    held = prepared.validation
     reading = Reading(
-        data, int(held.documents[:, NUM_BYTES].sum()), float(np.median(part.documents[:, NUM_TOKENS])), [],
-        prepared.readings_per_epoch or 1.0,
+        data, int(prepared.validation.documents[:, NUM_BYTES].sum()),
+        float(np.median(part.documents[:, NUM_TOKENS])), [], prepared.readings_per_epoch or 1.0,
     )  # fmt: skip
     settings, pace = _settled(choice, part, on, view, started, wanted.train.budget)
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
     wrong = plan_of(settings, shape, reading, (1, device_here), pace=None).warnings
-    ahead = outlook(
-        data.num_tokens, data.num_bytes, shape.parameters, epochs, readings_per_epoch=reading.readings_per_epoch
-    ).sentence
+    text, again = (data.num_tokens, data.num_bytes), reading.readings_per_epoch
+    ahead = outlook(*text, shape.parameters, epochs, readings_per_epoch=again).sentence
     if not any(sentence.startswith(ahead[:-1]) for sentence in wrong):
         view.note(f"  {ahead}")
     for sentence in prepared.checkup.get("sentences", []):
