@@ -19,7 +19,7 @@ from hornbook.data.loader import Batches
 from hornbook.data.prepare import prepare
 from hornbook.data.shards import open_prepared
 from hornbook.facts.errors import InputError, WorldError
-from hornbook.text import checkup
+from hornbook.text import checkup, leaks
 from hornbook.text.documents import Document, documents
 from hornbook.text.split import split
 
@@ -240,7 +240,8 @@ def test_progress_counts_bytes_up_to_the_whole(texts, tmp_path):
 
 
 def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkup, "_INDEX_GRAMS", 2**12)  # what the checkup keeps at most
+    monkeypatch.setattr(leaks, "_INDEX_GRAMS", 2**12)  # what the checkup keeps at most
+    monkeypatch.setattr(leaks, "_MOST_PLACES", 2**12)
     monkeypatch.setattr(checkup, "_SAMPLE_GRAMS", 2**12)
     piece, other = ("hornbook " * 8_000)[: 2**16], ("teacher " * 9_000)[: 2**16]
 

@@ -112,10 +112,12 @@ def test_prepare_names_copies_and_leaks_and_dedup_leaves_them_out(command_line, 
     assert "124M parameters: this will be learned by heart" in found.json["outlook"]["sentences"][0]
     plain = command_line(*command)
     assert "2 of 12 training documents are duplicates" in plain.stdout
-    assert "also stands in the training text" in plain.stdout
+    assert "of the words of the validation text stand in the training text too" in plain.stdout
     assert "Muennighoff" in plain.stdout
     clean = command_line(*command, "--dedup", "--json").json
     assert clean["report"]["left_out_documents"] == 3
+    assert clean["report"]["checkup"]["leaked_share"] < 0.1  # of what is trained on
+    assert clean["report"]["checkup"]["duplicates"] == []
     assert clean["parts"]["train"]["num_documents"] == found.json["parts"]["train"]["num_documents"] - 3
     refused = command_line("train", found.json["prepared"], "--dedup")
     assert refused.code == 2

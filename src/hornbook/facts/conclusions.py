@@ -25,6 +25,7 @@ class Conclusion:
 
 
 _COVERAGE = "benchmarks/conclusions.py coverage"
+_LEAKS = "benchmarks/conclusions.py leaks"
 
 _TABLE: tuple[Conclusion, ...] = (
     Conclusion(
@@ -64,6 +65,38 @@ _TABLE: tuple[Conclusion, ...] = (
         "The paired interval of the difference, by the same rules, holds no 0; on one passage, of unknown kind, only "
         "where the difference exceeds 2.4 half-widths. Missing is judged on the default split of a long novel.",
         _COVERAGE, 0.07, 0.20,
+    ),
+    Conclusion(
+        "leaked", "... % of the words of the validation text stand in the training text too",
+        "Words in sequences of 8 that the training text has, within passages of at least 24 words with at most 16 "
+        "others between two such sequences; said where the passages have 0.1 % of the words. The longest passage is "
+        "named with its words, those in such sequences, the longest sequence in a row, and the documents that have it.",
+        _LEAKS,
+    ),
+    Conclusion(
+        "validation_leaked", "on all of its validation text, which is partly in its training text",
+        "These passages have at least 1 % of the words; then no loss is expected in advance, nothing is concluded from "
+        "n-gram baselines, and evaluate and compare warn.",
+        _LEAKS,
+    ),
+    Conclusion(
+        "duplicates", "... of ... training documents are duplicates of an earlier one (... exact, ... nearly)",
+        "Exactly: the same SHA-256. Nearly: the same MinHash in at least half of 128 bins; the share of them, within "
+        "0.15 of the share of 4-word sequences in common, is said with \"about\".",
+        _LEAKS,
+    ),
+    Conclusion(
+        "copies", "... validation documents are copies of training documents (... exact, ... nearly)",
+        "As duplicates are found, across the two sides.", _LEAKS,
+    ),
+    Conclusion(
+        "repeated", "The training text repeats itself: sequences of 8 words stand in it ... times on average",
+        "Occurrences over different ones, by a sample of the sequences; said from 1.2 on.", _LEAKS,
+    ),
+    Conclusion(
+        "trained_on", "... % of the bytes of this text stand in the text that the model was trained on",
+        "Bytes of the tokens in spans of about 48 bytes that stand together in the training text; said from 1 % on.",
+        _LEAKS,
     ),
 )  # fmt: skip
 

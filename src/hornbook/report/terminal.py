@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hornbook.facts.leaks import LEAKED, leak_warning, loss_of
 from hornbook.facts.quantities import (
     counted,
     format_bytes,
@@ -19,7 +20,6 @@ from hornbook.facts.quantities import (
 from hornbook.records.result import Report
 
 FEW_WORDS = 1e9  # a perplexity per word beyond it is that of a script without spaces, which has hardly any words
-SHARED = 0.01  # of a text that stands in the training text is worth a warning
 FEW_TOKENS = 100  # so many have to be scored for their loss to be shown apart
 
 
@@ -62,7 +62,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         rows += _surprise_rows(summary, "validation_loss_nats_per_token")
     if summary.get("train_loss_nats_per_token") is not None:
         there = summary.get("probe_validation_loss_nats_per_token")
-        beside = "" if there is None else f" ({there:.4f} on such windows of the text it has not seen)"
+        beside = "" if there is None else f" ({there:.4f} on such windows {loss_of(summary)})"
         note = f"nats per token, on the fixed windows of the curves{beside}"
         rows.append(("train loss", f"{summary['train_loss_nats_per_token']:.4f}", note))
     rows += [
@@ -78,7 +78,10 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         rows.append(("price", format_usd(summary["price_usd"]), ""))
     if summary.get("energy_kwh") is not None:
         rows.append(("energy", f"{summary['energy_kwh']:.3g}", "kWh"))
-    _table(rows, f"{summary['title']}: on all of the text it has not seen")
+    scored = summary.get("validation_loss_nats_per_token") is not None
+    _table(rows, f"{summary['title']}: on all {loss_of(summary)}" if scored else summary["title"])
+    if (warning := leak_warning(summary)) is not None:
+        print(f"warning: {warning}")
     if summary.get("interval_method"):
         print(f"intervals: {summary['interval_method']}")
     for sentence in summary["words"]:
@@ -175,14 +178,16 @@ def print_conventions(conventions: Mapping[str, str]) -> None:
 
 
 def _print_trained_on(result: Mapping[str, Any], model: str) -> None:
-    """A word where the text is, or may be, what the model was trained on."""
+    """A word where the text is, or may be, what the model was trained on, or where a validation text leaked."""
+    if (warning := leak_warning(result)) is not None:
+        print(f"warning: {model}: {warning}")
     share = result.get("trained_on_share", 0.0)
     if share is None:
         print(f"whether {model} was trained on this text is unknown: its training text is no longer prepared here")
-    elif share >= SHARED:
+    elif share >= LEAKED:
         print(
-            f"warning: {share:.0%} of this text stands in the text that {model} was trained on: this is no measure of "
-            "what it would do with new text"
+            f"warning: {share:.0%} of the bytes of this text stand in the text that {model} was trained on: this is no "
+            "measure of what it would do with new text"
         )
 
 
@@ -315,10 +320,15 @@ def print_prepared(manifest: Mapping[str, Any]) -> None:
 
 def _copied_rows(checkup: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """The first duplicates and the longest leaks, each with what it is a copy of."""
-    rows = [(each["name"], f"{each['similarity']:.0%}", f"like {each['of']}")
+    rows = [(each["name"], "the same" if each["similarity"] == 1 else f"about {each['similarity']:.0%}",
+             f"{'as' if each['similarity'] == 1 else 'like'} {each['of']}")
             for each in checkup["duplicates"][:5] + checkup["copies"][:5]]  # fmt: skip
-    rows += [(each["validation"], f"{each['num_words']:,} words", f"from {each['start_word']:,}, in {each['train']}")
-             for each in checkup["passages"][:5]]  # fmt: skip
+    for each in checkup["passages"][:5]:
+        more = each.get("train_documents", 1) - 1
+        where = f"{each['train']}{f' and {more:,} more' if more else ''}"
+        shared = each.get("shared_words", each["num_words"])
+        of = "" if shared == each["num_words"] else f"of {each['num_words']:,} "
+        rows.append((each["validation"], f"{shared:,} words", f"{of}from word {each['start_word']:,}, in {where}"))
     return rows if checkup["sentences"] else []
 
 

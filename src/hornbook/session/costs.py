@@ -53,6 +53,7 @@ class Reading(msgspec.Struct, frozen=True):
     validation_bytes: int
     median_document_tokens: float
     assumed: list[str]
+    readings_per_epoch: float = 1.0
 
     @property
     def bytes_per_token(self) -> float:
@@ -246,6 +247,7 @@ def plan_of(
         learning_rates=learning_rates(settings),
         train_tokens=None if reading is None else reading.data.num_tokens,
         train_bytes=None if reading is None else reading.data.num_bytes,
+        readings_per_epoch=1.0 if reading is None else reading.readings_per_epoch,
         median_document_tokens=None if reading is None else reading.median_document_tokens,
     )  # fmt: skip
     microbatch = train.microbatch or train.batch

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from hornbook.data.shards import Prepared
 from hornbook.evaluation.corpus import Places, conventions, part_documents
 from hornbook.evaluation.corpus import evaluate as score
 from hornbook.evaluation.inspection import inspect_text
@@ -48,7 +49,7 @@ def finish(
     rows, samples = run.rows(), run.samples()
     words = curves_in_words(
         rows, tokens_per_epoch=prepared.train.num_tokens,
-        counting={name: each["loss_nats_per_token"] for name, each in baselines.items()}, used_step=used,
+        counting=_to_compare_with(prepared, baselines), used_step=used,
     )  # fmt: skip
     if report is not None and start.settings.checkpoint.best:
         words.append(_chosen_in_words(used, report, chosen is not None))
@@ -76,7 +77,7 @@ def finish(
         "sample": samples[-1]["prompt"] + samples[-1]["text"] if samples else None,
     }
     if report is not None:
-        summary |= _final_numbers(report)
+        summary |= _final_numbers(report) | prepared.leak
         run.write_report("evaluation.json", report.to_json())
     run.reports.mkdir(exist_ok=True)
     svg = loss_plot(
@@ -121,6 +122,13 @@ def _chosen_in_words(used: int, report: Report, apart: bool) -> str:
         f"The weights of step {used:,} are used, chosen on this validation text itself, since it is too short to keep "
         "a part of it aside: the loss above is a little too low."
     )
+
+
+def _to_compare_with(prepared: Prepared, baselines: dict[str, Any]) -> dict[str, float]:
+    """The losses of the n-gram baselines; none where the validation text leaked: to be below them proves nothing."""
+    if prepared.leak["validation_leaked"]:
+        return {}
+    return {name: each["loss_nats_per_token"] for name, each in baselines.items()}
 
 
 def _final_numbers(report: Report) -> dict[str, Any]:
@@ -173,7 +181,7 @@ def _final_report(
         model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation side",
         batch_size=64, device=device(), progress=progress, leave_out=chosen, tokenizer=tokenizer,
     )  # fmt: skip
-    return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines})
+    return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines} | start.prepared.leak)
 
 
 def _inspections(start: Start, model: Decoder) -> tuple[list[dict[str, Any]] | None, list[dict[str, Any]] | None]:

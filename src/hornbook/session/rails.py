@@ -32,7 +32,6 @@ class Rails:
         self, settings: Settings, shape: GPTShape, prepared: Prepared, model: Decoder, *, given: str | None
     ) -> None:
         """`given` are the weights that the run started from; None for fresh ones."""
-        found = prepared.manifest["report"].get("checkup", {})  # of the text before --dedup
         counts = np.bincount(training_stream(prepared.train), minlength=shape.vocabulary)
         self.losses, self.norms, self.tokens, self.validation = (list[float]() for _ in range(4))
         self.course = Course(
@@ -41,7 +40,7 @@ class Rails:
             learning_rates=learning_rates(settings), warmup_steps=settings.schedule.warmup_steps,
             fresh=given is None, own_tokenizer=given is not None and _of_a_run(Path(given)),
             bytes_per_token=int(prepared.train.documents[:, NUM_BYTES].sum()) / prepared.train.num_tokens,
-            leaked_share=0.0 if prepared.manifest.get("dedup") else found.get("leaked_share", 0.0),
+            leaked_share=prepared.leak["leaked_share"] or 0.0,
         )  # fmt: skip
         self.said: set[str] = set()
         self.model, self.start, self.since = model, _fingerprints(model), 0

