@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.report.curves import curves_in_words
 from hornbook.report.pages import escape, inline_svg, run_page
 from hornbook.report.plots import loss_plot
+from hornbook.report.words import curves_in_words
 
 HOSTILE = '</script></pre></style><img src="http://evil.example/x" onerror=alert(1)>&amp;\'"\x00\ud800'
 VOID = {"meta", "br", "img", "link", "input", "hr"}

@@ -17,6 +17,7 @@ LEAST_WINDOWS = 8  # below, windows say nothing of their own scatter
 GROUPS = 16  # of neighbouring windows, which resemble each other: the units of an interval
 # A change below this is not worth a sentence: 0.02 nats is 2 % of perplexity, whatever the text and the tokenizer.
 WORTH_SAYING_NATS = 0.02
+WORSE_NATS = 0.03  # the best of many looks at a plateau lies below it by about so much
 # So much of five times the wavering counts at most: more is the bend of a steep curve, or an unstable run.
 MOST_WAVERING_NATS = 0.15
 # The same for logs without windows, where the scatter of the looks stands for all noise.
@@ -80,7 +81,7 @@ def wavering(tokens: Sequence[int], values: Sequence[float]) -> float | None:
 
 
 def worse(look: Evaluation, best: Evaluation, noise: float | None) -> bool:
-    """Whether validation loss at `look` is above that at `best` beyond chance and by more than is not worth saying.
+    """Whether validation loss at `look` is above that at `best`, the lowest of many, beyond chance and by 0.03 nats.
 
     By windows where both have them: the mean of the paired differences is above its own interval and five times the
     `noise` (`wavering` of validation loss), of which at most 0.15 nats counts. Else the losses differ by six times the
@@ -90,12 +91,12 @@ def worse(look: Evaluation, best: Evaluation, noise: float | None) -> bool:
         pairs = [a - b for a, b in zip(look.windows, best.windows, strict=True)]
         paired = mean_of_windows(pairs, tail=SURE)
         if paired is not None:
-            clear = max(WORTH_SAYING_NATS, min(5 * (noise or 0.0), MOST_WAVERING_NATS))
+            clear = max(WORSE_NATS, min(5 * (noise or 0.0), MOST_WAVERING_NATS))
             return paired[0] > max(clear, paired[1])
     if noise is None:
         return False
     rise = look.validation_loss - best.validation_loss
-    return rise > max(WORTH_SAYING_NATS, min(6 * noise, MOST_NOISE_NATS))
+    return rise > max(WORSE_NATS, min(6 * noise, MOST_NOISE_NATS))
 
 
 def turned(looks: Sequence[Evaluation]) -> Evaluation | None:

@@ -243,7 +243,15 @@ def _evaluation_table(rows: Rows) -> str:
         f"<td>{'–' if point.copied is None else f'{point.copied:.1%}'}</td></tr>\n"
         for point in points
     )
-    names = ("step", "tokens", "validation loss", "perplexity", "training loss", "gap, bits per byte", "copied")
+    names = (
+        "step",
+        "tokens",
+        "probe validation loss",
+        "perplexity",
+        "probe training loss",
+        "gap, bits per byte",
+        "copied",
+    )
     head = "".join(f"<th>{name}</th>" for name in names)
     return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody>\n</table></div>'
 

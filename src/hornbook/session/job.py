@@ -14,7 +14,8 @@ from hornbook.facts.errors import Interrupted, WorldError
 from hornbook.facts.settings import Settings, from_table, overridden, read_table
 from hornbook.planning.choose import step_tokens
 from hornbook.records.run import Run, checkpoint_step, is_run
-from hornbook.report.curves import evaluations, only_memorizing
+from hornbook.report.curves import evaluations
+from hornbook.report.words import only_memorizing
 from hornbook.session.best import Best, prune
 from hornbook.session.build import Parts, build, enough_steps
 from hornbook.session.decisions import Decision, decays, decide, decisions_of, rate
@@ -81,7 +82,7 @@ class Job:
     evaluated: int | None = None
     sampled: int | None = None
     evaluations: list[dict[str, Any]] = field(default_factory=list)
-    parted: bool = False  # it was said that further epochs only memorize
+    parted: bool = False  # it was said that what is learned now does not carry over
     first_seconds: list[float] = field(default_factory=list)  # of the first steps, until they have shown their pace
 
     @property
