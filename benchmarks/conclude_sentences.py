@@ -242,7 +242,6 @@ class Permuted:
 def trained(spec: Spec, folder: Path) -> dict[str, Any]:
     """The whole run in numbers: every step's loss, and all windows at every look."""
     from hornbook.data.shards import NUM_BYTES
-    from hornbook.evaluation.baselines import baselines, count_ngrams, ngram_nats, training_stream
     from hornbook.evaluation.corpus import beginning_of, byte_lengths, conventions, evaluate, part_documents
     from hornbook.evaluation.probe import Probe
     from hornbook.session.build import build, rate
@@ -284,10 +283,6 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
     report = evaluate(
         parts.model, documents, how, model_name="run", text_name="held", batch_size=64, device=torch.device("cpu")
     )
-    levels = baselines(text.train, documents, how, shape.vocabulary)
-    stream = training_stream(text.train).astype(np.int64)
-    cut = len(stream) * 3 // 4
-    pairs = ngram_nats(count_ngrams(stream[:cut], shape.vocabulary, 2), stream[cut:], shape.vocabulary)
     checkup = text.manifest["report"]["checkup"]
     assert beginning_of(text.tokenizer) == how.beginning
     return {
@@ -295,19 +290,37 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
         "repeated_share": checkup["repeated_share"], "leaked_share": checkup["leaked_share"],
         "train_bytes": int(text.train.documents[:, NUM_BYTES].sum()), "parameters": shape.parameters,
         "learning_rates": dict(learning_rates(settings)), "warmup_steps": settings.schedule.warmup_steps,
-        "counts": np.bincount(stream, minlength=shape.vocabulary).tolist(),
-        "pair_nats": [float(nats.mean()) for nats in pairs],
         "rate": [rate(settings)(k) for k in range(spec.steps)], "losses": losses, "norms": norms, "looks": looks,
         "final_loss": report.loss_nats_per_token,
-        "counting": {name: level["loss_nats_per_token"] for name, level in levels.items()},
     }  # fmt: skip
+
+
+def counted(spec: Spec, folder: Path) -> dict[str, Any]:
+    """What is counted in the text of a run, as a run counts it."""
+    from hornbook.evaluation.baselines import baselines, training_stream
+    from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
+    from hornbook.evaluation.kinds import surprise_ratio
+    from hornbook.session.rails import PAIRS_TOKENS, bigram_nats
+
+    text = prepared(spec, folder)
+    vocabulary, stream = text.tokenizer.vocabulary, training_stream(text.train)
+    how = Conventions(CONTEXT, CONTEXT // 2, beginning_of(text.tokenizer))
+    levels = baselines(text.train, part_documents(text.validation, text.tokenizer), how, vocabulary)
+    return {
+        "counting": {name: level["loss_nats_per_token"] for name, level in levels.items()},
+        "counts": np.bincount(stream, minlength=vocabulary).tolist(),
+        "bigram_nats": bigram_nats(stream[:PAIRS_TOKENS], vocabulary),
+        "surprise_ratio": surprise_ratio(stream, training_stream(text.validation), vocabulary),
+    }
 
 
 def runs(work: Path) -> Iterator[dict[str, Any]]:
     torch.set_num_threads(1)
     for spec in specs():
-        folder = work / "texts" / spec.name.replace(" ", "-")
-        yield once(work / "runs" / f"{spec.name.replace(' ', '-')}.json", lambda s=spec, f=folder: trained(s, f))
+        name = spec.name.replace(" ", "-")
+        folder = work / "texts" / name
+        run = once(work / "runs" / f"{name}.json", lambda s=spec, f=folder: trained(s, f))
+        yield run | once(work / "counts" / f"{name}.json", lambda s=spec, f=folder: counted(s, f))
 
 
 # ---- What the rules see of a run, and the truth
@@ -376,10 +389,9 @@ def judged(run: dict[str, Any]) -> Verdicts:
 
     truth, rows, spec = Truth(run), rows_of(run), run["spec"]
     known = {"tokens_per_epoch": run["tokens_per_epoch"], "repeated_share": run["repeated_share"]}
-    ratio = run["counting"]["2-gram"] / run["pair_nats"][-1]
     every = conclusions(
         rows, counting=run["counting"], used_step=spec["steps"], final_loss=run["final_loss"],
-        leaked_share=run["leaked_share"], surprise_ratio=ratio, **known,
+        leaked_share=run["leaked_share"], surprise_ratio=run["surprise_ratio"], **known,
     )  # fmt: skip
     said = {one.id: one.sentence for one in every}
     curves = read_curves(rows, **known)
@@ -481,7 +493,7 @@ def health(run: dict[str, Any], rows: list[dict[str, Any]], truth: Truth) -> Ver
             gradient_norms=[norm or math.nan for norm in run["norms"][: look["step"]]],
             validation_tokens=[seen["tokens"] for seen in looks[:count]],
             validation_losses=[seen["probe_validation_loss_nats_per_token"] for seen in looks[:count]],
-            unigram_nats=unigram, bigram_nats=run["pair_nats"][-1], epochs=look["epoch"],
+            unigram_nats=unigram, bigram_nats=run["bigram_nats"], epochs=look["epoch"],
             learning_rates=run["learning_rates"], warmup_steps=run["warmup_steps"], leaked_share=run["leaked_share"],
             bytes_per_token=run["train_bytes"] / run["tokens_per_epoch"],
         )  # fmt: skip

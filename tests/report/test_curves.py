@@ -33,7 +33,7 @@ def _run(
             {
                 "event": "evaluation",
                 **at,
-                "validation_loss_nats_per_token": validation(share) + draw(0, noise),
+                "probe_validation_loss_nats_per_token": validation(share) + draw(0, noise),
                 "probe_train_loss_nats_per_token": loss,
             }
         )
@@ -143,6 +143,28 @@ def test_a_validation_text_of_another_kind_or_from_the_training_text_shows_no_me
     assert "texts_differ" in {one.id for one in conclusions(apart, tokens_per_epoch=5000, surprise_ratio=1.3)}
 
 
+def test_a_run_that_went_back_is_judged_by_the_looks_of_its_weights() -> None:
+    """Down to step 292, up to 583, back to 292 and further down."""
+
+    def validation(share: float) -> float:
+        return _upward(share) if share < 0.6 else 5.0 - 0.5 * (share - 0.6)
+
+    decision = {
+        "event": "decision", "decision": "decay", "step": 583, "from_step": 292, "decay_steps": 417, "tokens": 58_333,
+        "sentence": "validation loss has risen since step 292: the run goes back.",
+    }  # fmt: skip
+    rows = _run(validation, validation)
+    before = [row for row in rows if row["step"] <= 583]
+    rows = [*before, decision, *rows[len(before) :]]
+    curves = read_curves(rows, tokens_per_epoch=5000)
+    assert curves is not None
+    assert curves.epochs == pytest.approx(20 * (1 - 0.2917), abs=0.01)
+    assert [look.step for look in curves.looks if 250 <= look.step <= 650] == [250, 292, 625]
+    said = {one.id: one.sentence for one in conclusions(rows, tokens_per_epoch=5000)}
+    assert "turned" not in said
+    assert said["decision"].startswith("Validation loss has risen since step 292: the run goes back")
+
+
 def test_duplicates_count_as_readings() -> None:
     rows = _run(_upward, lambda share: 8 * (1 - share) + 0.2)
     said = _said(rows, 1, repeated_share=0.95)
@@ -237,8 +259,10 @@ def _windows(rows: list[dict[str, Any]], scatter: float, seed: int = 0, windows:
     made = []
     for row in rows:
         if row["event"] == "evaluation":
-            nats = {name: [row[f"{key}_nats_per_token"] + own + draw(0, scatter) for own in level]
-                    for name, key in (("validation", "validation_loss"), ("train", "probe_train_loss"))}  # fmt: skip
+            nats = {
+                name: [row[f"probe_{name}_loss_nats_per_token"] + own + draw(0, scatter) for own in level]
+                for name in ("validation", "train")
+            }
             row = {
                 "event": "evaluation", "step": row["step"], "tokens": row["tokens"],
                 "probe_validation_window_nats": nats["validation"], "probe_train_window_nats": nats["train"],
@@ -278,13 +302,16 @@ def test_a_gap_within_the_noise_of_the_probe_is_no_sign_of_anything() -> None:
 def test_lost_losses_are_counted_and_nothing_breaks() -> None:
     rows = _run(_falling, _falling)
     rows[10]["train_loss_nats_per_token"] = None
-    rows[11]["validation_loss_nats_per_token"] = None
+    rows[11]["probe_validation_loss_nats_per_token"] = None
     assert "At 1 step the training loss was not finite." in _said(rows, 4)
     assert len(train_losses(rows)[0]) == len(evaluations(rows)) == 24
 
 
 def test_without_a_probe_the_training_steps_speak() -> None:
-    rows = [{k: v for k, v in row.items() if not k.startswith("probe")} for row in _run(_settled, _settled, points=101)]
+    rows = [
+        {k: v for k, v in row.items() if not k.startswith("probe_train")}
+        for row in _run(_settled, _settled, points=101)
+    ]
     curves = read_curves(rows, tokens_per_epoch=25_000)
     assert curves is not None
     assert curves.train_loss == pytest.approx(4.0, abs=0.01)
@@ -292,6 +319,6 @@ def test_without_a_probe_the_training_steps_speak() -> None:
 
 def test_the_later_of_two_evaluations_at_one_step_counts() -> None:
     rows = _run(_falling, _falling, points=5)
-    again = {**rows[-1], "validation_loss_nats_per_token": 3.0}
+    again = {**rows[-1], "probe_validation_loss_nats_per_token": 3.0}
     assert [point.validation_loss for point in evaluations([*rows, again])][-1] == 3.0
     assert len(evaluations([*rows, again])) == 5

@@ -54,7 +54,7 @@ def _rows() -> list[dict[str, Any]]:
         at = {"step": step, "tokens": 100 * step}
         loss = 3 + 5 * math.exp(-step / 5)
         rows.append({"event": "step", **at, "train_loss_nats_per_token": loss - 0.1})
-        rows.append({"event": "evaluation", **at, "validation_loss_nats_per_token": loss})
+        rows.append({"event": "evaluation", **at, "probe_validation_loss_nats_per_token": loss})
     return rows
 
 

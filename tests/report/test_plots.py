@@ -23,7 +23,7 @@ def _rows(steps: int = 60, every: int = 10) -> list[dict[str, Any]]:
         if step:
             rows.append({"event": "step", "step": step, "tokens": 1000 * step, "train_loss_nats_per_token": loss - 0.3})
         if step % every == 0:
-            values = {"step": step, "tokens": 1000 * step, "validation_loss_nats_per_token": loss + step / 100}
+            values = {"step": step, "tokens": 1000 * step, "probe_validation_loss_nats_per_token": loss + step / 100}
             rows.append({"event": "evaluation", **values})
     return rows
 
@@ -71,7 +71,7 @@ def test_epochs_stand_above_their_tokens() -> None:
 
 
 def test_the_lowest_validation_loss_is_named_unless_it_is_the_last() -> None:
-    best = min(row["validation_loss_nats_per_token"] for row in _rows() if row["event"] == "evaluation")
+    best = min(row["probe_validation_loss_nats_per_token"] for row in _rows() if row["event"] == "evaluation")
     assert f"lowest {best:.2f}" in [text for text, _, _ in _texts(_draw(_rows()))]
     assert not any(text.startswith("lowest") for text, _, _ in _texts(_draw(_rows(20))))
 
@@ -91,7 +91,7 @@ def test_runs_that_have_just_begun_are_drawn_and_empty_ones_refused() -> None:
 
 @pytest.mark.parametrize("loss", [29.0, 60.0, 800.0, 5e7, 3e32])
 def test_the_losses_of_a_run_that_diverged_are_drawn_whatever_their_size(loss: float) -> None:
-    rows = [{"event": "evaluation", "step": i, "tokens": 1000 * i, "validation_loss_nats_per_token": value}
+    rows = [{"event": "evaluation", "step": i, "tokens": 1000 * i, "probe_validation_loss_nats_per_token": value}
             for i, value in enumerate((5.95, loss / 1.1, loss))]  # fmt: skip
     rows += [{"event": "step", "step": 2, "tokens": 2000, "train_loss_nats_per_token": loss}]
     for shown in (rows, rows[1:]):  # with a healthy start, and without one

@@ -139,6 +139,13 @@ _TABLE: tuple[Conclusion, ...] = (
         _SENTENCES,
     ),
     Conclusion(
+        "decision",
+        "Validation loss has risen since step 73: the run goes back to the weights of that step and lets the learning "
+        "rate fall over 36 more steps.",
+        "What the run decided while it went on, by `run_turned`.",
+        _SENTENCES, None, None,
+    ),
+    Conclusion(
         "read_once",
         "The run read its text at most once, so nothing can have been learned by heart through repetition.",
         "At most 1.05 readings: epochs / (1 - the share of the text that stands in it before).",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from hornbook.facts.statistics import mean_and_error, t_quantile
@@ -97,6 +97,15 @@ def worse(look: Evaluation, best: Evaluation, noise: float | None) -> bool:
         return False
     rise = look.validation_loss - best.validation_loss
     return rise > max(WORSE_NATS, min(6 * noise, MOST_NOISE_NATS))
+
+
+def went_on(looks: Sequence[Evaluation], *, from_step: int, step: int) -> list[Evaluation]:
+    """The looks that the present weights descend from, where a run went back after update `step` to the weights of
+    `from_step` and trained on under later numbers. Tokens are those that these weights have read."""
+    kept = [look for look in looks if look.step <= from_step]
+    before = max((look.tokens for look in looks if look.step <= step), default=0)
+    given_up = before - (kept[-1].tokens if kept else 0)
+    return kept + [replace(look, tokens=look.tokens - given_up) for look in looks if look.step > step]
 
 
 def turned(looks: Sequence[Evaluation]) -> Evaluation | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hornbook.facts.by_heart import READ_ONCE, readings
-from hornbook.facts.looks import Evaluation, wavering, worse
+from hornbook.facts.looks import Evaluation, wavering, went_on, worse
 from hornbook.report.changes import Change, fall_at_end, gap_growth
 
 Rows = Sequence[Mapping[str, Any]]
@@ -94,15 +94,20 @@ def best_step_between(rows: Rows) -> tuple[int | None, int | None]:
 
 def read_curves(rows: Rows, *, tokens_per_epoch: int, repeated_share: float = 0.0) -> Curves | None:
     """Judge the curves; None without an evaluation. `repeated_share`: of the training text that stands in it before,
-    by the check-up."""
-    looks = evaluations(rows)
+    by the check-up. Where a run went back to earlier weights, what it gave up is not judged and not read."""
+    looks, given_up = evaluations(rows), 0
+    for row in rows:
+        if row.get("event") == "decision" and row["decision"] == "decay":
+            last_tokens = looks[-1].tokens
+            looks = went_on(looks, from_step=row["from_step"], step=row["step"])
+            given_up += last_tokens - looks[-1].tokens
     if not looks:
         return None
     best, last = min(looks, key=lambda look: look.validation_loss), looks[-1]
     noise = wavering([look.tokens for look in looks], [look.validation_loss for look in looks])
     after = [look for look in looks[-2:] if look.step > best.step]
     is_turned = len(after) == 2 and all(worse(look, best, noise) for look in after)
-    epochs = max((row["tokens"] for row in rows if "tokens" in row), default=0) / tokens_per_epoch
+    epochs = (max((row["tokens"] for row in rows if "tokens" in row), default=0) - given_up) / tokens_per_epoch
     read = readings(epochs, repeated_share)
     first_gap, growth, parted = gap_growth(looks, READ_ONCE * tokens_per_epoch / readings(1.0, repeated_share))
     train = _train_loss(rows, last, looks)

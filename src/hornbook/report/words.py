@@ -64,6 +64,8 @@ def conclusions(
         _final(curves, final_loss, used_step), _level(curves), _shape(rows, curves, tokens_per_epoch),
         _used(curves, used_step),
     ]  # fmt: skip
+    decided = [row["sentence"] for row in rows if row.get("event") == "decision"]
+    said += [Said("decision", sentence[0].upper() + sentence[1:]) for sentence in decided]
     said += [*_gap(curves, text), *_against_baselines(final_loss, counting or {})]
     lost = sum(row.get("event") == "step" and row.get("train_loss_nats_per_token", 0) is None for row in rows)
     if lost:

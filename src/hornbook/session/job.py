@@ -338,7 +338,13 @@ def _evaluate(job: Job, stop: Stop) -> bool:
     _warn(job, warnings)
     job.evaluated = job.step
     job.evaluations.append(row)
-    sentence = None if job.parted else only_memorizing(job.evaluations, job.start.prepared.train.num_tokens)
+    sentence = (
+        None
+        if job.parted
+        else only_memorizing(
+            job.evaluations, job.start.prepared.train.num_tokens, repeated_share=job.rails.repeated_share
+        )
+    )
     if sentence is not None:
         job.parted = True
         _warn(job, {"memorizing": sentence})

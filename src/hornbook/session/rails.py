@@ -41,7 +41,7 @@ class Rails:
         self.course = Course(
             shape=shape, train_losses=self.losses, gradient_norms=self.norms, validation_tokens=self.tokens,
             validation_losses=self.validation, unigram_nats=unigram_nats(counts.tolist()),
-            bigram_nats=_bigram_nats(stream[:PAIRS_TOKENS], shape.vocabulary),
+            bigram_nats=bigram_nats(stream[:PAIRS_TOKENS], shape.vocabulary),
             learning_rates=learning_rates(settings), warmup_steps=settings.schedule.warmup_steps,
             fresh=given is None, own_tokenizer=given is not None and _of_a_run(Path(given)),
             bytes_per_token=int(prepared.train.documents[:, NUM_BYTES].sum()) / prepared.train.num_tokens,
@@ -99,7 +99,7 @@ class Rails:
         return found
 
 
-def _bigram_nats(stream: np.ndarray, vocabulary: int) -> float | None:
+def bigram_nats(stream: np.ndarray, vocabulary: int) -> float | None:
     """Nats of a token given the one before, by counts of three quarters of the stream on the last quarter."""
     cut = len(stream) * 3 // 4
     if len(stream) - cut < 2:
