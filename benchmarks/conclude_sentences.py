@@ -449,12 +449,14 @@ def live(run: dict[str, Any], rows: list[dict[str, Any]], truth: Truth, is_turne
     spec, looks, ceiling = run["spec"], evaluations(rows), math.log(run["vocabulary"])
     verdicts: Verdicts = {"memorizing": {}, "run_turned": {}, "forecast": {}}
     first: dict[str, int] = {}
+    once_tokens = run["tokens_per_epoch"] / readings(1.0, run["repeated_share"])
+    read_once = int(truth.steps[np.flatnonzero(truth.readings <= 1.05)[-1]])
     halfway, asked, read = None, False, readings(looks[-1].tokens / run["tokens_per_epoch"], run["repeated_share"])
     for count, look in enumerate(looks, 1):
         seen = [row for row in rows if row["event"] == "evaluation" and row["step"] <= look.step]
         if only_memorizing(seen, run["tokens_per_epoch"], repeated_share=run["repeated_share"]):
             first.setdefault("memorizing", look.step)
-        if turned(looks[:count]) is not None:
+        if turned(looks[:count], after_tokens=once_tokens) is not None:
             first.setdefault("run_turned", look.step)
         if not asked and look.step >= spec["steps"] / 2:
             points, asked = [point for point in looks[:count] if point.tokens > 0], True
@@ -462,9 +464,10 @@ def live(run: dict[str, Any], rows: list[dict[str, Any]], truth: Truth, is_turne
             halfway = forecast(tokens, losses, looks[-1].tokens, ceiling=ceiling, readings=read)
     for name in ("memorizing", "run_turned"):
         at = first.get(name)
-        is_so = is_turned and (name == "run_turned" or bool(truth.readings[-1] > 1.05))
-        if is_so and 2 * truth.settled <= spec["steps"]:
-            verdicts[name]["late"] = at is None or at > 2 * truth.settled + spec["steps"] // 20
+        is_so = is_turned and bool(truth.readings[-1] > 1.05)
+        due = max(2 * truth.settled, read_once) + spec["steps"] // 20
+        if is_so and due <= spec["steps"]:
+            verdicts[name]["late"] = at is None or at > due
         later = [] if at is None else truth.held[truth.steps > at].tolist()
         before = float(truth.held[truth.steps <= (at or 0)].min())
         is_false = bool(later) and min(later) < before - 0.01

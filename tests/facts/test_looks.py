@@ -43,6 +43,8 @@ def test_a_run_that_rises_has_turned_at_its_best_look() -> None:
     assert turned(looks[:9]) is None
     assert turned(looks[:10]) is None, "28 steps after a best look at 100 are too soon"
     assert turned([]) is None
+    assert turned(looks, after_tokens=30_000) is None
+    assert turned(looks, after_tokens=29_999) is not None
 
 
 def test_half_of_the_tokens_before_must_have_come_since() -> None:

@@ -165,6 +165,17 @@ def test_a_run_that_went_back_is_judged_by_the_looks_of_its_weights() -> None:
     assert said["decision"].startswith("Validation loss has risen since step 292: the run goes back")
 
 
+def test_of_two_valleys_with_a_bump_between_either_may_hold_the_lowest_point() -> None:
+    losses = [5.4, 3.63, 3.58, 5.87, 3.54, 3.50, 3.55, 3.7, 4.0]
+    rows = [{"event": "evaluation", "step": i, "tokens": i, "probe_validation_loss_nats_per_token": loss}
+            for i, loss in enumerate(losses)]  # fmt: skip
+    assert best_step_between(rows) == (0, 6)
+    assert best_step_between(rows[3:]) == (4, 6)
+    assert best_step_between(rows[:2]) == (0, None)
+    assert best_step_between(rows[5:]) == (None, 6)
+    assert best_step_between([]) == (None, None)
+
+
 def test_duplicates_count_as_readings() -> None:
     rows = _run(_upward, lambda share: 8 * (1 - share) + 0.2)
     said = _said(rows, 1, repeated_share=0.95)

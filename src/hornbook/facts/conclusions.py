@@ -91,7 +91,7 @@ _TABLE: tuple[Conclusion, ...] = (
         "Both of the last two looks are worse than the best: the mean of the differences of the same probe windows is "
         "above its one-sided 99.5 % interval (16 groups of neighbouring windows), above 0.03 nats and above five times"
         " what the looks waver (of which 0.15 nats count at most). The steps are those of the looks before and after "
-        "the best.",
+        "the best (of both valleys, where a bump parts two).",
         _SENTENCES,
     ),
     Conclusion(
@@ -237,8 +237,9 @@ _TABLE: tuple[Conclusion, ...] = (
     Conclusion(
         "run_turned",
         "A run has turned at its best look (facts/looks.py), and ends early where it may.",
-        "As `turned`, and the tokens since the best look exceed half of those before it. Wrong where a later look is "
-        "lower by 0.01 nats; missing where it has not come by twice the step of the lowest point.",
+        "As `turned`, the tokens since the best look exceed half of those before it, and one epoch was read. Wrong "
+        "where a later look is lower by 0.01 nats; missing where it has not come by twice the last step within 0.02 "
+        "nats of the lowest point.",
         _SENTENCES,
     ),
     Conclusion(

@@ -108,17 +108,24 @@ def went_on(looks: Sequence[Evaluation], *, from_step: int, step: int) -> list[E
     return kept + [replace(look, tokens=look.tokens - given_up) for look in looks if look.step > step]
 
 
-def turned(looks: Sequence[Evaluation]) -> Evaluation | None:
+def turned(looks: Sequence[Evaluation], *, after_tokens: float = 0) -> Evaluation | None:
     """The best look of a run that has turned, else None. `looks` in order of step, the newest last.
 
     Turned: the two newest looks, both after the best, are `worse`, and the tokens since the best exceed half of those
     before it. A plateau is not worse; one bad look between good ones is a spike. Fresh weights are no best look.
+    Nothing has turned before `after_tokens`: in the first epoch, where nothing was read twice, a loss that rises is an
+    unstable start, or that of another kind of text, and often falls again.
     """
     if not looks:
         return None
     best, newest = min(looks, key=lambda look: look.validation_loss), looks[-1]
     after = [look for look in looks[-2:] if look.step > best.step]
-    if best.tokens == 0 or len(after) < 2 or newest.tokens - best.tokens <= best.tokens / 2:
+    if (
+        newest.tokens <= after_tokens
+        or best.tokens == 0
+        or len(after) < 2
+        or newest.tokens - best.tokens <= best.tokens / 2
+    ):
         return None
     noise = wavering([look.tokens for look in looks], [look.validation_loss for look in looks])
     return best if all(worse(look, best, noise) for look in after) else None

@@ -17,6 +17,8 @@ from hornbook.report.changes import Change, fall_at_end, gap_growth
 
 Rows = Sequence[Mapping[str, Any]]
 
+VALLEY_NATS, BUMP_NATS = 0.15, 0.1  # see `around_best`
+
 
 @dataclass(frozen=True)
 class Curves:
@@ -83,12 +85,12 @@ def train_losses(rows: Rows) -> tuple[list[int], list[float]]:
 
 
 def best_step_between(rows: Rows) -> tuple[int | None, int | None]:
-    """The steps of the looks before and after the one with the lowest validation loss, between which the lowest point
-    lies; None at an end of the curve, and where there is no look."""
+    """The steps of the looks between which the lowest validation loss lies, see `around_best`; None at an end of the
+    curve, and where there is no look."""
     looks = evaluations(rows)
     if not looks:
         return None, None
-    before, after = around(looks, min(looks, key=lambda look: look.validation_loss))
+    before, after = around_best(looks)
     return (before.step if before else None), (after.step if after else None)
 
 
@@ -127,10 +129,18 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int, repeated_share: float = 0.
     )
 
 
-def around(looks: Sequence[Evaluation], look: Evaluation) -> tuple[Evaluation | None, Evaluation | None]:
-    """The looks before and after one of them."""
-    at = looks.index(look)
-    return looks[at - 1] if at else None, looks[at + 1] if at + 1 < len(looks) else None
+def around_best(looks: Sequence[Evaluation]) -> tuple[Evaluation | None, Evaluation | None]:
+    """The looks between which the lowest point lies: before and after the best one, or None at an end. Where a bump of
+    0.1 nats stands between the best and another look that is as low to 0.15 nats, as in an unstable start, the lowest
+    point may lie in either valley: then from before the first to after the last of them."""
+    at = min(range(len(looks)), key=lambda i: looks[i].validation_loss)
+    losses = [look.validation_loss for look in looks]
+    first = last = at
+    for i, loss in enumerate(losses):
+        between = losses[min(i, at) + 1 : max(i, at)]
+        if loss < losses[at] + VALLEY_NATS and between and max(between) > loss + BUMP_NATS:
+            first, last = min(first, i), max(last, i)
+    return looks[first - 1] if first else None, looks[last + 1] if last + 1 < len(looks) else None
 
 
 def _train_loss(rows: Rows, look: Evaluation, looks: Sequence[Evaluation]) -> float | None:
