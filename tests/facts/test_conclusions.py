@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import hornbook.report.words
 from hornbook.facts.conclusions import CONCLUSIONS
 from hornbook.planning.rails import RULES
+from hornbook.report import words
+from hornbook.session import finish
 
 
 def test_every_sentence_of_a_run_and_every_health_check_has_its_row() -> None:
-    said = set(re.findall(r'Said\(\s*"(\w+)"', Path(hornbook.report.words.__file__).read_text(encoding="utf-8")))
+    source = "".join(Path(module.__file__ or "").read_text(encoding="utf-8") for module in (words, finish))
+    said = set(re.findall(r'Said\(\s*"(\w+)"', source))
     assert len(said) > 15
     live = {*RULES, "left its forecast", "memorizing", "run_turned", "forecast"}
     assert said | live <= set(CONCLUSIONS)

@@ -72,6 +72,20 @@ _TABLE: tuple[Conclusion, ...] = (
         _SENTENCES, None, None,
     ),
     Conclusion(
+        "chosen_apart",
+        "The weights of step 73 are used, those with the lowest probe loss; the loss above is that of 12,400 validation"
+        " tokens outside the probe.",
+        "The best weights are used, and the validation text is long enough to keep some of it aside.",
+        _SENTENCES, None, None,
+    ),
+    Conclusion(
+        "chosen_on_this_text",
+        "The weights of step 73 are used, chosen on this validation text itself, since it is too short to keep a part "
+        "of it aside: the loss above is a little too low.",
+        "The best weights are used, and nothing was kept aside.",
+        _SENTENCES, None, None,
+    ),
+    Conclusion(
         "level",
         "Probe validation loss fell from 5.55 (perplexity 257) to 3.88 (perplexity 48.2).",
         "The first and the last look.",

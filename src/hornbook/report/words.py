@@ -48,10 +48,12 @@ def conclusions(
     repeated_share: float = 0.0,
     leaked_share: float = 0.0,
     surprise_ratio: float | None = None,
+    outside_probe: bool = False,
 ) -> list[Said]:
     """What the curves say, the most important first. Empty when there is no evaluation.
 
-    `final_loss`: on all of the validation text, with the weights of `used_step`, those that the run is used with.
+    `final_loss`: on all of the validation text, or on what lies `outside_probe`, with the weights of `used_step`, those
+    that the run is used with.
     `counting`: the losses of the n-gram baselines on the same text, by name, "uniform" among them. All in nats per
     token. `repeated_share`: see `read_curves`. `leaked_share`: of the validation text that stands in the training text.
     `surprise_ratio`: see `evaluation.kinds`; from 1.15 on the two texts are taken to be of different kinds.
@@ -61,7 +63,7 @@ def conclusions(
         return []
     text = _Text(tokens_per_epoch, repeated_share, leaked_share, surprise_ratio)
     said = [
-        _final(curves, final_loss, used_step), _level(curves), _shape(rows, curves, tokens_per_epoch),
+        _final(curves, final_loss, used_step, outside_probe), _level(curves), _shape(rows, curves, tokens_per_epoch),
         _used(curves, used_step),
     ]  # fmt: skip
     decided = [row["sentence"] for row in rows if row.get("event") == "decision"]
@@ -94,13 +96,14 @@ def only_memorizing(rows: Rows, tokens_per_epoch: int, *, repeated_share: float 
     )
 
 
-def _final(curves: Curves, loss: float | None, used_step: int | None) -> Said | None:
+def _final(curves: Curves, loss: float | None, used_step: int | None, outside_probe: bool) -> Said | None:
     if loss is None:
         return None
+    where = "the validation text outside the probe" if outside_probe else "all of the validation text"
     other = "" if used_step in (None, curves.last.step) else f", with the weights of step {used_step:,}"
     return Said(
         "final_loss",
-        f"Loss on all of the validation text is {loss:.2f} nats per token (perplexity {perplexity_text(loss)}){other}.",
+        f"Loss on {where} is {loss:.2f} nats per token (perplexity {perplexity_text(loss)}){other}.",
     )
 
 

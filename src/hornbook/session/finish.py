@@ -16,7 +16,6 @@ from hornbook.evaluation.corpus import evaluate as score
 from hornbook.evaluation.inspection import inspect_text
 from hornbook.evaluation.kinds import surprise_ratio
 from hornbook.facts.errors import Interrupted
-from hornbook.facts.looks import Evaluation
 from hornbook.model.decoder import Decoder
 from hornbook.planning.plan import Plan
 from hornbook.planning.plan import score as score_plan
@@ -125,7 +124,12 @@ def _checkup(start: Start) -> dict[str, Any]:
 
 
 def _conclusions(
-    start: Start, rows: list[dict[str, Any]], baselines: dict[str, Any], report: Report | None, used: int, *,
+    start: Start,
+    rows: list[dict[str, Any]],
+    baselines: dict[str, Any],
+    report: Report | None,
+    used: int,
+    *,
     apart: bool,
 ) -> list[Said]:
     train, validation = start.prepared.train, start.prepared.validation
@@ -139,8 +143,9 @@ def _conclusions(
         repeated_share=checkup.get("repeated_share", 0.0), leaked_share=checkup.get("leaked_share", 0.0),
         surprise_ratio=ratio, outside_probe=apart,
     )  # fmt: skip
-    chosen = report is not None and start.settings.checkpoint.best
-    return [*said, _chosen_in_words(used, report, apart)] if chosen and report is not None else said
+    if report is not None and start.settings.checkpoint.best:
+        said.append(_chosen_in_words(used, report, apart))
+    return said
 
 
 def _final_numbers(report: Report) -> dict[str, Any]:
