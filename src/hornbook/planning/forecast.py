@@ -20,7 +20,7 @@ NEARLY = 2.7  # rise of the summed squares, in residual variances, that an expon
 NOISE = 0.005  # share of the loss below which points are not told apart: evaluations repeat themselves
 MOST_READINGS = 4.0  # later ones are worth much less than new text (Muennighoff et al. 2023, arXiv:2305.16264)
 RISEN = 0.03  # share of the loss by which the last two points lie above the lowest where a curve rises
-DECAY_GAIN = 0.06  # the last fall of the learning rate lowers the loss below the law by up to this share of it
+DECAY_GAIN = 0.10  # the last fall of the learning rate lowers the loss below the law by up to this share of it
 MARGIN = 0.04  # share of the loss that is added on both sides: the law is a description, not a law
 
 
