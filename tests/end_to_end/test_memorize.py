@@ -34,11 +34,13 @@ def test_the_run_says_while_it_runs_that_it_only_memorizes(learned):
     assert "copied" in finished.stderr
     run = hornbook.open_model(folder / "run").run
     rows = [row for row in run.rows() if row["event"] == "evaluation"]
-    assert rows[0]["generalization_gap_bits_per_byte"] == pytest.approx(0, abs=0.3)
-    assert rows[-1]["generalization_gap_bits_per_byte"] > 2
+    gaps = [row[key] for row in rows if (key := "probe_generalization_gap_bits_per_byte") in row]
+    assert gaps[0] == pytest.approx(0, abs=0.3)
+    assert gaps[-1] > 2
     assert "copied_share" not in rows[0]  # fresh weights copy nothing
-    assert rows[1]["copied_share"] < 0.2 < 0.3 < rows[-1]["copied_share"]
-    best = min(rows, key=lambda row: row["validation_loss_nats_per_token"])
+    copied = [row["copied_share"] for row in rows if row.get("copied_share") is not None]
+    assert copied[0] < 0.2 < copied[-1]
+    best = min(rows, key=lambda row: row["probe_validation_loss_nats_per_token"])
     assert run.rows()[-1]["reason"] == "no better validation loss"
     assert finished.json["best_step"] == best["step"] < rows[-1]["step"]
     said = " ".join(finished.json["words"])
