@@ -101,7 +101,8 @@ def conclusions_page() -> str:
         rates = ", ".join(f"{what} in at most {rate:.1%}" for what, rate in allowed if rate is not None)
         lines += [
             f"\n## {row.id}\n", f"*{row.says}*\n", f"{row.rule}\n",
-            f"Allowed: {rates or 'no rate'}. Measured by `{row.case}`: {'; '.join(found.get(row.id, ['not yet']))}.",
+            f"Allowed: {rates}. Measured by `{row.case}`: {'; '.join(found.get(row.id, ['not yet']))}."
+            if rates or row.id in found else "It states what was measured, and has no rate.",
         ]  # fmt: skip
     return "\n".join(lines) + "\n"
 

@@ -218,7 +218,7 @@ def _sample(sample: Row, prompt: str, points: list[Evaluation]) -> str:
         written = f"{written[:_SAMPLE_CHARACTERS]}…"
     known = [point.validation_loss for point in points if point.step <= sample["step"]]
     facts = [f"{format_count(sample['tokens'])} tokens read"] if sample.get("tokens") is not None else []
-    facts += [f"loss {known[-1]:.2f}"] if known else []
+    facts += [f"probe loss {known[-1]:.2f}"] if known else []
     when = f"<b>step {sample['step']:,}</b> " + " ".join(f"<span>{fact}</span>" for fact in facts)
     given = f'<span class="given">{escape(prompt)}</span>' if prompt else ""
     return f'<li><div class="when">{when}</div><blockquote dir="auto">{given}{escape(written)}</blockquote></li>\n'
@@ -247,7 +247,15 @@ def _evaluation_table(rows: Rows) -> str:
         f"<td>{'–' if point.copied is None else f'{point.copied:.1%}'}</td></tr>\n"
         for point in points
     )
-    names = ("step", "tokens", "validation loss", "perplexity", "training loss", "gap, bits per byte", "copied")
+    names = (
+        "step",
+        "tokens",
+        "probe validation loss",
+        "perplexity",
+        "probe training loss",
+        "gap, bits per byte",
+        "copied",
+    )
     head = "".join(f"<th>{name}</th>" for name in names)
     return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody>\n</table></div>'
 
