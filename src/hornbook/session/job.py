@@ -187,6 +187,7 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
                 f"stopped at step {job.step:,}, everything is saved: go on with --out {job.run.folder}",
                 stop.signal_number,
             )
+        parts.release()
         summary = finish(
             start, parts.model, watch=job.watch, best=job.best, view=view, stop=stop, meter=meter, step=job.step
         )  # fmt: skip
