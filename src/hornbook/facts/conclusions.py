@@ -63,6 +63,14 @@ _TABLE: tuple[Conclusion, ...] = (
         "where the difference exceeds 2.4 half-widths. Missing is judged on the default split of a long novel.",
         _COVERAGE, 0.07, 0.20,
     ),
+    Conclusion(
+        "plan_hours", "device-hours  226,000 (128,000 to 399,000)",
+        "Nine in ten published runs of people whose runs the fit has not seen lie in the range.", "plan", 0.15, None,
+    ),
+    Conclusion(
+        "plan_memory", "memory        3.2 GiB a device at microbatch 2",
+        "The peak of the process, from start to summary, within 10 %.", "plan", 0.0, None,
+    ),
 )  # fmt: skip
 
 CONCLUSIONS: dict[str, Conclusion] = {row.id: row for row in _TABLE}

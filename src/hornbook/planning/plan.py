@@ -21,10 +21,12 @@ from hornbook.planning.expect import (
     frontier,
     why_no_loss,
 )
-from hornbook.planning.memory import Memory, counting_bytes, largest_microbatch, memory
+from hornbook.planning.memory import Memory, counting_bytes, evaluation_bytes, largest_microbatch, memory
 from hornbook.planning.sanity import Recipe, sanity
 
-JOB_BYTES = 86 * 2**20  # preparing, tokenizers, scoring and plots of a job, beside its training, on a CPU; measured
+# Preparing, tokenizers, scoring and plots of a job on a CPU, beside its training, and for each id of the vocabulary its
+# place in the tokenizer; measured.
+JOB_BYTES, ID_BYTES = 55 * 2**20, 500
 TYPICAL_CONTEXT, TYPICAL_VOCABULARY = 4096, 32_000  # where only a size is given: Llama 2's
 
 
@@ -192,31 +194,37 @@ class _Parts(msgspec.Struct, frozen=True):
 
     shape: GPTShape
     optimizer: str
+    on_cpu: bool
     half: bool
+    threads: int | None
     shards: int
     accumulating: bool
     train_tokens: int  # of the text that is counted, 0 where there is none
 
     def __call__(self, checkpointing: bool, microbatch: int) -> Memory:
         needed = memory(
-            self.shape, microbatch, optimizer=self.optimizer, bytes_per_activation=2 if self.half else 4,
-            checkpointing=checkpointing, accumulating=self.accumulating, on_cpu=not self.half, shards=self.shards,
+            self.shape, microbatch, optimizer=self.optimizer, half=self.half, checkpointing=checkpointing,
+            accumulating=self.accumulating, on_cpu=self.on_cpu, threads=self.threads, shards=self.shards,
         )  # fmt: skip
-        if self.half:
+        if not self.on_cpu:
             return needed
         counting = counting_bytes(self.train_tokens, self.shape.vocabulary)
-        return msgspec.structs.replace(needed, process=needed.process + JOB_BYTES, counting=counting)
+        job = JOB_BYTES + ID_BYTES * self.shape.vocabulary + evaluation_bytes(self.shape, self.threads)
+        return msgspec.structs.replace(needed, process=needed.process + job, counting=counting)
 
 
 def _parts(
     shape: GPTShape, accelerator: Accelerator, count: int, room: int | None, recipe: Recipe | None, accumulating: bool
 ) -> _Parts:
-    """Mixed precision where the accelerator has 16-bit arithmetic; shards over all devices where one copy does not
-    fit on each."""
-    half = any(dtype in accelerator.peak_flops for dtype in ("bfloat16", "float16"))
-    optimizer = "adamw" if recipe is None else recipe.optimizer
-    counted = 0 if recipe is None else recipe.train_tokens or 0
-    whole = _Parts(shape, optimizer, half, 1, accumulating, counted)
+    """Mixed precision where the accelerator has 16-bit arithmetic, on a CPU where the recipe says so; shards over all
+    devices where one copy does not fit on each."""
+    on_cpu = not any(dtype in accelerator.peak_flops for dtype in ("bfloat16", "float16"))
+    if recipe is None:
+        whole = _Parts(shape, "adamw", on_cpu, not on_cpu, None, 1, accumulating, 0)
+    else:
+        half = recipe.precision == "bfloat16" if on_cpu else True
+        counted = recipe.train_tokens or 0
+        whole = _Parts(shape, recipe.optimizer, on_cpu, half, recipe.threads, 1, accumulating, counted)
     split = count > 1 and room is not None and whole(True, 1).total > room
     return msgspec.structs.replace(whole, shards=count) if split else whole
 

@@ -243,6 +243,7 @@ def plan_of(
     recipe = Recipe(
         shape=shape, batch_tokens=step_tokens, steps=train.steps, warmup_steps=schedule.warmup_steps,
         evaluate_every=settings.watch.evaluate_every, optimizer=settings.optimizer.name or "adamw",
+        precision=train.precision, threads=train.threads,
         learning_rates=learning_rates(settings),
         train_tokens=None if reading is None else reading.data.num_tokens,
         train_bytes=None if reading is None else reading.data.num_bytes,
