@@ -15,43 +15,48 @@ from typing import Any
 from common import HERE, data
 from conclusions import once
 
-VERDICT = ["the-verdict.txt", "--recipe", str(HERE.parent / "recipes" / "verdict.toml")]
-# name -> text and flags; of 0.5M to 162M parameters, both families, both precisions, with and without recomputing.
-RUNS: dict[str, list[str]] = {
-    "qwen3 0.5M, float32": "tinyshakespeare.txt --tokenizer bpe:512 --model.family qwen3 --model.layers 2 --model.width "
-    "128 --model.heads 4 --model.context 128 --train.batch 16 --train.precision float32".split(),
-    "gpt2 5M, bfloat16": "tinyshakespeare.txt --tokenizer bpe:1024 --model.family gpt2 --model.layers 6 --model.width "
-    "256 --model.heads 4 --model.context 256 --train.batch 8 --train.precision bfloat16".split(),
-    "qwen3 14M, float32, recomputing": "tinyshakespeare.txt --tokenizer bpe:4096 --model.family qwen3 --model.layers 6 "
-    "--model.width 384 --model.heads 6 --model.context 256 --train.batch 8 --train.precision float32 --train.recompute "
-    "true".split(),
-    "qwen3 14M, bfloat16": "tinyshakespeare.txt --tokenizer bpe:4096 --model.family qwen3 --model.layers 6 "
-    "--model.width 384 --model.heads 6 --model.context 256 --train.batch 8 --train.precision bfloat16".split(),
-    "gpt2 16M, float32": "tinyshakespeare.txt --tokenizer bpe:4096 --model.family gpt2 --model.layers 6 --model.width "
-    "448 --model.heads 7 --model.context 256 --train.batch 8 --train.precision float32".split(),
-    "gpt2 16M, bfloat16, recomputing": "tinyshakespeare.txt --tokenizer bpe:4096 --model.family gpt2 --model.layers 6 "
-    "--model.width 448 --model.heads 7 --model.context 256 --train.batch 8 --train.precision bfloat16 --train.recompute "
-    "true".split(),
-    "gpt2 162M, float32": [*VERDICT, "--train.precision", "float32"],
-    "gpt2 162M, bfloat16, recomputing": [*VERDICT, *"--train.precision bfloat16 --train.recompute true".split()],
-}
-# Two threads, as most have them; one evaluation, sample and checkpoint before the first step and after the last.
-ALL = "--train.threads 2 --train.steps 4 --watch.evaluate_every 4 --watch.sample_every 4 --checkpoint.every 4".split()
+# family, layers, width, heads, context, batch, tokenizer; precision; recomputing. None: recipes/verdict.toml.
+RUNS: tuple[tuple[tuple[Any, ...] | None, str, bool], ...] = (
+    (("qwen3", 2, 128, 4, 128, 16, "bpe:512"), "float32", False),
+    (("gpt2", 6, 256, 4, 256, 8, "bpe:1024"), "bfloat16", False),
+    (("qwen3", 6, 384, 6, 256, 8, "bpe:4096"), "float32", True),
+    (("qwen3", 6, 384, 6, 256, 8, "bpe:4096"), "bfloat16", False),
+    (("gpt2", 6, 448, 7, 256, 8, "bpe:4096"), "float32", False),
+    (("gpt2", 6, 448, 7, 256, 8, "bpe:4096"), "bfloat16", True),
+    (None, "float32", False),
+    (None, "bfloat16", True),
+)
+# Two threads, as most have them; looks at steps 0, 1, 2 and 4, checkpoints before the first step and after the last.
+ALL = {"train.threads": 2, "train.steps": 4, "watch.evaluate_every": 4, "watch.sample_every": 4, "checkpoint.every": 4}
+SHAPE = ("model.family", "model.layers", "model.width", "model.heads", "model.context", "train.batch", "text.tokenizer")
 
 
-def memory(name: str, work: Path) -> dict[str, Any]:
+def settings(number: int) -> list[str]:
+    """The text and the flags of a run."""
+    shape, precision, recompute = RUNS[number]
+    flags: dict[str, Any] = ALL | {"train.precision": precision}
+    flags |= {} if shape is None else dict(zip(SHAPE, shape, strict=True))
+    given = [str(data() / ("the-verdict.txt" if shape is None else "tinyshakespeare.txt"))]
+    given += ["--recipe", str(HERE.parent / "recipes" / "verdict.toml")] if shape is None else []
+    given += ["--train.recompute"] if recompute else []
+    return given + [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+def memory(number: int, work: Path) -> dict[str, Any]:
     """What was planned and came, in bytes."""
-    out = work / name.replace(" ", "-").replace(",", "")
+    out = work / f"run-{number}"
     shutil.rmtree(out, ignore_errors=True)
-    text, *flags = RUNS[name]
-    command = [sys.executable, "-m", "hornbook", "train", str(data() / text), *flags, *ALL, "--out", str(out), "--json"]
+    command = [sys.executable, "-m", "hornbook", "train", *settings(number), "--out", str(out), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=work)
     summary = json.loads(done.stdout)
-    parts = json.loads((out / "plan.json").read_text())["plan"]["memory_bytes"]
+    planned = json.loads((out / "plan.json").read_text())["plan"]["memory_bytes"]
     shutil.rmtree(out)
-    came = summary["peak_memory_bytes"]
-    return {"run": name, "parameters": summary["num_parameters"], "planned": parts, "came": came,
-            "planned_to_came": parts["total"] / came}  # fmt: skip
+    shape, precision, recompute = RUNS[number]
+    return {
+        "shape": shape or "recipes/verdict.toml", "precision": precision, "recompute": recompute,
+        "parameters": summary["num_parameters"], "planned": planned, "came": summary["peak_memory_bytes"],
+        "planned_to_came": planned["total"] / summary["peak_memory_bytes"],
+    }  # fmt: skip
 
 
 def hours() -> list[dict[str, Any]]:
@@ -75,7 +80,7 @@ def hours() -> list[dict[str, Any]]:
 
 
 def main(work: Path) -> dict[str, Any]:
-    runs = [once(work / f"{number}.json", lambda name=name: memory(name, work)) for number, name in enumerate(RUNS)]
+    runs = [once(work / f"{number}.json", lambda number=number: memory(number, work)) for number in range(len(RUNS))]
     published = hours()
     outside = sum(not row["inside"] for row in published)
     far = sum(abs(math.log(run["planned_to_came"])) > math.log(1.1) for run in runs)

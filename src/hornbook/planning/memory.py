@@ -15,6 +15,7 @@ from hornbook.facts.shape import GPTShape
 LOGITS_BYTES = 64 * 2**20  # as likelihood.LOGITS_BYTES, which needs torch: a test holds the two together
 LOGITS_COPIES = 2  # logits and their log-softmax, whose place their gradient takes
 CPU_PROCESS_BYTES = 245 * 2**20  # Python with torch imported and the buffers of its kernels; measured, Linux, CPU build
+RECOMPUTING_BYTES = 75 * 2**20  # modules that torch.utils.checkpoint imports when it is first called
 GPU_PROCESS_BYTES = 500 * 2**20  # context and kernels of a driver
 # glibc gives freed blocks below 32 MiB back late and in pieces: beyond what is allocated, the peak resident size holds
 # this share of the activations, or of the gradients of blocks where those are more; by the kind of norm, as measured.
@@ -44,13 +45,14 @@ class Memory(msgspec.Struct, frozen=True):
     margin: int
     accumulating: bool
     counting: int = 0
+    best: int = 0  # copies of the best look's state, until the next checkpoint
 
     @property
     def total(self) -> int:
         """The peak."""
         forward = self.activations + self.logits
         moving = self.gradients + forward if self.accumulating else max(self.gradients, forward)
-        return self.weights + self.optimizer + max(moving, self.counting) + self.process + self.margin
+        return self.weights + self.optimizer + self.best + max(moving, self.counting) + self.process + self.margin
 
 
 def saved_bytes(shape: GPTShape, *, half: bool = False, fused_norms: bool = False, products: bool = False) -> int:
@@ -137,7 +139,7 @@ def memory(
         optimizer=moments * 4 // shards,
         activations=activations + (copies if on_cpu else 0),
         logits=logits,
-        process=CPU_PROCESS_BYTES if on_cpu else GPU_PROCESS_BYTES,
+        process=CPU_PROCESS_BYTES + RECOMPUTING_BYTES * checkpointing if on_cpu else GPU_PROCESS_BYTES,
         margin=0,
         accumulating=accumulating,
     )

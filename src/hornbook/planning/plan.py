@@ -186,31 +186,35 @@ def _memory(parts: _Parts, needed: Memory, microbatch: int, room: int | None) ->
     }
 
 
-_PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "counting", "process", "margin")
+_PARTS = ("weights", "gradients", "optimizer", "best", "activations", "logits", "counting", "process", "margin")
 
 
 class _Parts(msgspec.Struct, frozen=True):
     """Memory by microbatch, everything else fixed."""
 
     shape: GPTShape
-    optimizer: str
     on_cpu: bool
     half: bool
-    threads: int | None
-    shards: int
     accumulating: bool
-    train_tokens: int  # of the text that is counted, 0 where there is none
+    recipe: Recipe | None
+    shards: int = 1
 
     def __call__(self, checkpointing: bool, microbatch: int) -> Memory:
+        recipe = self.recipe
+        threads = None if recipe is None else recipe.threads
         needed = memory(
-            self.shape, microbatch, optimizer=self.optimizer, half=self.half, checkpointing=checkpointing,
-            accumulating=self.accumulating, on_cpu=self.on_cpu, threads=self.threads, shards=self.shards,
+            self.shape, microbatch, optimizer="adamw" if recipe is None else recipe.optimizer, half=self.half,
+            checkpointing=checkpointing, accumulating=self.accumulating, on_cpu=self.on_cpu, threads=threads,
+            shards=self.shards,
         )  # fmt: skip
-        if not self.on_cpu:
+        if not self.on_cpu or recipe is None:
             return needed
-        counting = counting_bytes(self.train_tokens, self.shape.vocabulary)
-        job = JOB_BYTES + ID_BYTES * self.shape.vocabulary + evaluation_bytes(self.shape, self.threads)
-        return msgspec.structs.replace(needed, process=needed.process + job, counting=counting)
+        job = JOB_BYTES + ID_BYTES * self.shape.vocabulary + evaluation_bytes(self.shape, threads)
+        return msgspec.structs.replace(
+            needed, process=needed.process + job,
+            counting=counting_bytes(recipe.train_tokens or 0, self.shape.vocabulary),
+            best=recipe.is_scored * needed.weights + recipe.may_decide * needed.optimizer,
+        )  # fmt: skip
 
 
 def _parts(
@@ -219,12 +223,8 @@ def _parts(
     """Mixed precision where the accelerator has 16-bit arithmetic, on a CPU where the recipe says so; shards over all
     devices where one copy does not fit on each."""
     on_cpu = not any(dtype in accelerator.peak_flops for dtype in ("bfloat16", "float16"))
-    if recipe is None:
-        whole = _Parts(shape, "adamw", on_cpu, not on_cpu, None, 1, accumulating, 0)
-    else:
-        half = recipe.precision == "bfloat16" if on_cpu else True
-        counted = recipe.train_tokens or 0
-        whole = _Parts(shape, recipe.optimizer, on_cpu, half, recipe.threads, 1, accumulating, counted)
+    half = not on_cpu or (recipe is not None and recipe.precision == "bfloat16")
+    whole = _Parts(shape, on_cpu, half, accumulating, recipe)
     split = count > 1 and room is not None and whole(True, 1).total > room
     return msgspec.structs.replace(whole, shards=count) if split else whole
 

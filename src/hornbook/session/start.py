@@ -104,7 +104,9 @@ def fresh(
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
-    wrong = plan_of(settings, shape, reading, (1, device_here), pace=None).warnings
+    wrong = plan_of(
+        settings, shape, reading, (1, device_here), pace=None, may_decide=_may_decide(wanted, settings)
+    ).warnings
     ahead = outlook(data.num_tokens, data.num_bytes, shape.parameters, epochs).sentence
     if not any(sentence.startswith(ahead[:-1]) for sentence in wrong):
         view.note(f"  {ahead}")
@@ -118,7 +120,7 @@ def fresh(
     _record_text(prepared, run)
     initial = opened.model if opened is not None else None
     start = Start(
-        run, settings, shape, prepared, initial, device=device_here, may_decide=_may_decide(wanted, settings)
+        run, settings, shape, prepared, initial, device=device_here, may_decide=may_decide
     )  # fmt: skip
     for sentence in wrong:
         view.note(f"  warning: {sentence}")
@@ -175,6 +177,7 @@ def _plan(start: Start, reading: Reading, view: View, started: float, spent: flo
     planned = plan_of(
         settings, shape, reading, (1, start.device), pace=pace, spent=spent, usd=usd_per_hour(settings),
         expected=None if start.initial is not None else _expected(levels, settings, shape, reading),
+        may_decide=start.may_decide,
     )  # fmt: skip
     view.note(f"  {brief(planned)}")
     if pace is not None and planned.wall_seconds is not None:
