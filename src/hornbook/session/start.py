@@ -104,9 +104,8 @@ def fresh(
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
-    wrong = plan_of(
-        settings, shape, reading, (1, device_here), pace=None, may_decide=_may_decide(wanted, settings)
-    ).warnings
+    open_end = _may_decide(wanted, settings)
+    wrong = plan_of(settings, shape, reading, (1, device_here), pace=None, may_decide=open_end).warnings
     ahead = outlook(data.num_tokens, data.num_bytes, shape.parameters, epochs).sentence
     if not any(sentence.startswith(ahead[:-1]) for sentence in wrong):
         view.note(f"  {ahead}")
@@ -119,9 +118,7 @@ def fresh(
     )  # fmt: skip
     _record_text(prepared, run)
     initial = opened.model if opened is not None else None
-    start = Start(
-        run, settings, shape, prepared, initial, device=device_here, may_decide=may_decide
-    )  # fmt: skip
+    start = Start(run, settings, shape, prepared, initial, device=device_here, may_decide=open_end)
     for sentence in wrong:
         view.note(f"  warning: {sentence}")
     plan = partial(_plan, start, reading, view, started, time.monotonic() - started)
