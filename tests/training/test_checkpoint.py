@@ -210,3 +210,19 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_saving_holds_no_second_copy_of_what_it_saves(tmp_path):
     said = subprocess.run([sys.executable, "-c", SAVE, tmp_path / "x"], check=True, capture_output=True, text=True)
     assert int(said.stdout) < 20_000  # of the 200,000 kilobytes that are saved
+
+
+def test_a_stored_file_gives_each_tensor_alone(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "a": torch.randn(3, 5, generator=generator),
+        "b": torch.randn(7, generator=generator).to(torch.bfloat16),
+        "empty": torch.empty(0, 4),
+    }
+    checkpoints.write_tensors(tmp_path / "x.safetensors", tensors)
+    stored = checkpoints.Stored(tmp_path / "x.safetensors")
+    assert list(stored) == list(tensors)
+    for name, tensor in tensors.items():
+        assert stored[name].dtype == tensor.dtype
+        assert torch.equal(stored[name], tensor)
+    assert stored.get("c") is None
