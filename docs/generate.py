@@ -76,7 +76,7 @@ def published_rows() -> list[str]:
         hours = [run.accelerator_hours * used / part for part in (share.central, share.high, share.low)]
         central, low, high = (f"{float(f'{number:.2g}'):,.10g}" for number in hours)
         rows.append(
-            f"| {run.name}{' (check)' if run.check else ''} | {run.accelerator} | {format_count(run.parameters)} | "
+            f"| {run.name} | {run.accelerator} | {format_count(run.parameters)} | "
             f"{format_count(run.tokens)} | {run.accelerator_hours:,.10g} | {used:.0%} | {central} ({low} to {high}) | "
             f"{max(used / share.central, share.central / used):.2f} | {'yes' if share.contains(used) else 'no'} | "
             f"{run.source} ({run.hours_are}) |"

@@ -220,3 +220,19 @@ def test_without_an_optimizer_there_are_only_weights_and_step_0_needs_no_more(tm
     later = write(tmp_path, model, [], step=3)
     with pytest.raises(InputError, match="weights only"):
         checkpoints.load_into(later, model=other, optimizers=others)
+
+
+def test_a_stored_file_gives_each_tensor_alone(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "a": torch.randn(3, 5, generator=generator),
+        "b": torch.randn(7, generator=generator).to(torch.bfloat16),
+        "empty": torch.empty(0, 4),
+    }
+    checkpoints.write_tensors(tmp_path / "x.safetensors", tensors)
+    stored = checkpoints.Stored(tmp_path / "x.safetensors")
+    assert list(stored) == list(tensors)
+    for name, tensor in tensors.items():
+        assert stored[name].dtype == tensor.dtype
+        assert torch.equal(stored[name], tensor)
+    assert stored.get("c") is None

@@ -27,6 +27,7 @@ class Conclusion:
 _COVERAGE = "benchmarks/conclusions.py coverage"
 _LEAKS = "benchmarks/conclusions.py leaks"
 _SENTENCES = "benchmarks/conclusions.py sentences"
+_PLAN = "benchmarks/conclusions.py plan"
 
 _TABLE: tuple[Conclusion, ...] = (
     Conclusion(
@@ -370,6 +371,14 @@ _TABLE: tuple[Conclusion, ...] = (
         "Three looks above the band that those before them gave, and above the lowest of those. Wrong where the run "
         "ends lower than before.",
         _SENTENCES, 0.05, None,
+    ),
+    Conclusion(
+        "plan_hours", "device-hours  226,000 (128,000 to 399,000)",
+        "Nine in ten published runs of people whose runs the fit has not seen lie in the range.", _PLAN, 0.15, None,
+    ),
+    Conclusion(
+        "plan_memory", "memory        3.2 GiB a device at microbatch 2",
+        "The peak of the process, from start to summary, within 10 %.", _PLAN, 0.0, None,
     ),
 )  # fmt: skip
 

@@ -26,6 +26,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     warmup_steps: int = 0
     evaluate_every: int | None = None  # steps; None: only at the end, which always happens
     optimizer: str = "adamw"
+    precision: str | None = None
+    threads: int | None = None  # of a CPU
+    is_scored: bool = False  # there is a validation text: a copy of the best weights is held
+    may_decide: bool = False  # and with them the optimizer's state, since the run may go back
     learning_rates: Mapping[str, float] = msgspec.field(default_factory=dict)  # peaks by kind, see `rate_rule`
     train_tokens: int | None = None  # of one epoch
     train_bytes: int | None = None

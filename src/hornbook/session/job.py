@@ -21,7 +21,7 @@ from hornbook.session.build import Parts, build, enough_steps
 from hornbook.session.decisions import Decision, decays, decide, decisions_of, rate
 from hornbook.session.finish import finish
 from hornbook.session.live import View
-from hornbook.session.meter import Meter, pace_of, this_device
+from hornbook.session.meter import Meter, pace_of, return_freed_memory, this_device
 from hornbook.session.models import device
 from hornbook.session.rails import Rails
 from hornbook.session.signals import Stop, stop_on_signals
@@ -188,6 +188,8 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
                 f"stopped at step {job.step:,}, everything is saved: go on with --out {job.run.folder}",
                 stop.signal_number,
             )
+        parts.release()
+        return_freed_memory()
         summary = finish(
             start, parts.model, watch=job.watch, best=job.best, view=view, stop=stop, meter=meter, step=job.step
         )  # fmt: skip

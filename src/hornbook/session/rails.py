@@ -113,4 +113,6 @@ def _of_a_run(path: Path) -> bool:
 @torch.no_grad()
 def _fingerprints(model: Decoder) -> dict[str, int]:
     """A number for each weight that changes when it does: the sum of its values' bits, read as whole numbers."""
-    return {name: int(p.float().view(torch.int32).sum()) for name, p in model.named_parameters()}
+    # Piece by piece: the sum of whole numbers first makes a copy of them in 8 bytes.
+    numbers = {name: p.float().flatten().view(torch.int32) for name, p in model.named_parameters()}
+    return {name: sum(int(x[at : at + 2**20].sum()) for at in range(0, len(x), 2**20)) for name, x in numbers.items()}

@@ -106,7 +106,8 @@ def fresh(
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
-    wrong = plan_of(settings, shape, reading, (1, device_here), pace=None).warnings
+    open_end = _may_decide(wanted, settings)
+    wrong = plan_of(settings, shape, reading, (1, device_here), pace=None, may_decide=open_end).warnings
     text, again = (data.num_tokens, data.num_bytes), reading.readings_per_epoch
     ahead = outlook(*text, shape.parameters, epochs, readings_per_epoch=again).sentence
     if not any(sentence.startswith(ahead[:-1]) for sentence in wrong):
@@ -120,9 +121,7 @@ def fresh(
     )  # fmt: skip
     _record_text(prepared, run)
     initial = opened.model if opened is not None else None
-    start = Start(
-        run, settings, shape, prepared, initial, device=device_here, may_decide=_may_decide(wanted, settings)
-    )  # fmt: skip
+    start = Start(run, settings, shape, prepared, initial, device=device_here, may_decide=open_end)
     for sentence in wrong:
         view.note(f"  warning: {sentence}")
     plan = partial(_plan, start, reading, view, started, time.monotonic() - started)
@@ -179,6 +178,7 @@ def _plan(start: Start, reading: Reading, view: View, started: float, spent: flo
     planned = plan_of(
         settings, shape, reading, (1, start.device), pace=pace, spent=spent, usd=usd_per_hour(settings),
         expected=None if start.initial is not None or leaked else _expected(levels, settings, shape, reading),
+        may_decide=start.may_decide,
     )  # fmt: skip
     view.note(f"  {brief(planned)}")
     if leaked and start.initial is None:
