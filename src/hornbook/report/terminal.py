@@ -330,6 +330,9 @@ def print_memorization(found: Mapping[str, Any]) -> None:
          f"{found['bigram_heldout_loss_nats_per_token']:.3f} for a bigram model there"),
         ("gap", f"{found['generalization_gap_bits_per_byte']:.3f}",
          f"bits per byte  {_between(found.get('generalization_gap_bits_per_byte_interval_95'))}".rstrip()),
+        ("gap beyond a reference", f"{found['excess_gap_bits_per_byte']:.3f}",
+         f"bits per byte; {conventions['reference']} that read neither text  "
+         f"{_between(found.get('excess_gap_bits_per_byte_interval_95'))}".rstrip()),
         ("told apart by loss", f"{found['membership_auc']:.2f}", "of pairs; 0.5 is chance  "
          + _between(found.get("membership_auc_interval_95"), "{:.2f}".format)),
         _memorized(found),
