@@ -2,7 +2,7 @@
 
 - 60 label cases: six models, each asked of ten pairs of texts that it has read neither of. Nothing is by heart, and
   nothing is known better, whatever the two texts are.
-- 10 runs that have read a short text 50 times and more, and 6 that have read once a text in which the same 10 KB stand
+- 10 runs that have read a short text 50 times and more, and 6 that have read once a text in which the same 6 KB stand
   thirty times: by heart.
 - 20 of these cases with five seeds: one verdict.
 
@@ -43,13 +43,13 @@ KEPT = (
     "control_extraction_rate", "excess_extraction_rate_interval_95", "copied_share", "copied_share_interval_95",
     "control_copied_share", "excess_copied_share_interval_95", "copied_span_threshold_tokens",
     "generalization_gap_bits_per_byte", "generalization_gap_bits_per_byte_interval_95", "generalization_gap_share",
-    "excess_gap_bits_per_byte", "excess_gap_bits_per_byte_interval_95", "text_difference_share", "membership_auc",
+    "excess_gap_bits_per_byte", "excess_gap_bits_per_byte_interval_95", "text_kind_auc", "membership_auc",
     "membership_auc_interval_95", "memorized_bits", "memorized_bits_interval_95", "capacity_bits",
     "train_loss_nats_per_token", "heldout_loss_nats_per_token", "bigram_heldout_loss_nats_per_token", "conventions",
 )  # fmt: skip
 QUICK = {"train.threads": 1, "watch.sample_tokens": 8, "watch.sample_every": 10**6, "watch.evaluate_every": 200}
 GPT2 = {"model.family": "gpt2", "optimizer.name": "adamw", "model.layers": 2, "model.width": 96, "model.heads": 4}
-QWEN3 = {"model.family": "qwen3", "optimizer.name": "muon", "model.layers": 2, "model.width": 96, "model.heads": 4}
+QWEN3 = {"model.family": "qwen3", "optimizer.name": "adamw", "model.layers": 2, "model.width": 96, "model.heads": 4}
 LANGUAGES = Path("/usr/share/vim")
 LICENCES = Path("/usr/share/common-licenses")
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
@@ -104,8 +104,8 @@ def _sources() -> Iterator[tuple[str, str]]:
 
 MODELS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "novels-bytes": (("emma", "jane-eyre", "walden"), GPT2 | {"text.tokenizer": "bytes", "model.context": 128}),
-    "novels-bpe": (("emma", "jane-eyre", "great-expectations"), QWEN3 | {"text.tokenizer": "bpe:512",
-                                                                         "model.context": 64}),
+    "novels-bpe": (("emma", "jane-eyre", "great-expectations"),
+                   QWEN3 | {"text.tokenizer": "bpe:512", "model.context": 64, "optimizer.name": "muon"}),
     "code-bytes": (("one-file-code-a",), QWEN3 | {"text.tokenizer": "bytes", "model.context": 128}),
     "speeches-bpe": (("speeches-a",), GPT2 | {"text.tokenizer": "bpe:1024", "model.context": 128}),
     "mixture-bytes": (("great-expectations", "one-file-code-a", "manual"),
@@ -152,15 +152,15 @@ SHORT = {"walden-b": "scarlet-letter", "moby": "grimms-fairy-tales", "alice": "a
 
 OVERFITTED: tuple[tuple[str, int, int, dict[str, Any]], ...] = (
     ("emma", 4_000, 60, GPT2 | {"text.tokenizer": "bytes"}),
-    ("emma", 8_000, 50, QWEN3 | {"text.tokenizer": "bpe:512"}),
-    ("one-file-code-a", 5_000, 50, QWEN3 | {"text.tokenizer": "bytes"}),
-    ("one-file-code-b", 9_000, 60, GPT2 | {"text.tokenizer": "bpe:512"}),
-    ("one-file-speeches", 5_000, 60, QWEN3 | {"text.tokenizer": "characters"}),
-    ("shakespeare", 6_000, 60, GPT2 | {"text.tokenizer": "characters", "text.split": "tail:0.1"}),
-    ("language-de", 5_000, 60, QWEN3 | {"text.tokenizer": "bytes"}),
-    ("licences", 10_000, 50, QWEN3 | {"text.tokenizer": "bpe:512", "text.split": "tail:0.1"}),
-    ("nine-languages", 9_000, 50, QWEN3 | {"text.tokenizer": "bytes", "text.split": "tail:0.2"}),
-    ("tables-b", 6_000, 60, QWEN3 | {"text.tokenizer": "bytes"}),
+    ("emma", 4_000, 50, QWEN3 | {"text.tokenizer": "bpe:512"}),
+    ("one-file-code-a", 4_000, 50, QWEN3 | {"text.tokenizer": "bytes"}),
+    ("one-file-code-b", 6_000, 50, GPT2 | {"text.tokenizer": "bpe:512"}),
+    ("one-file-speeches", 4_000, 50, QWEN3 | {"text.tokenizer": "characters"}),
+    ("shakespeare", 4_000, 50, GPT2 | {"text.tokenizer": "characters", "text.split": "tail:0.1"}),
+    ("language-de", 4_000, 50, QWEN3 | {"text.tokenizer": "bytes"}),
+    ("licences", 6_000, 50, QWEN3 | {"text.tokenizer": "bpe:512", "text.split": "tail:0.1"}),
+    ("nine-languages", 6_000, 50, QWEN3 | {"text.tokenizer": "bytes", "text.split": "tail:0.2"}),
+    ("tables-b", 4_000, 50, QWEN3 | {"text.tokenizer": "bytes"}),
 )
 DUPLICATED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("emma", "emma", GPT2 | {"text.tokenizer": "bytes"}),
@@ -188,7 +188,7 @@ def trained(work: Path, name: str, paths: list[Path], settings: dict[str, Any]) 
 
 def models(work: Path) -> dict[str, dict[str, Any]]:
     have = texts(work)
-    length = {"train.batch": 8, "train.steps": 600}
+    length = {"train.batch": 8, "train.steps": 400}
     return {
         name: trained(work, name, [have[text] for text in names], settings | length)
         for name, (names, settings) in MODELS.items()
@@ -210,10 +210,10 @@ def duplicated(work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for i, (name, other, settings) in enumerate(DUPLICATED):
         folder = work / "duplicated" / str(i)
         (folder / "held").mkdir(parents=True, exist_ok=True)
-        text = have[name].read_text(encoding="utf-8")[2_000:][:10_000]
+        text = have[name].read_text(encoding="utf-8")[2_000:][:6_000]
         for k in range(30):
             (folder / f"{k:02}.txt").write_text(text, encoding="utf-8")
-        new = have[other].read_text(encoding="utf-8")[14_000:][:8_000]
+        new = have[other].read_text(encoding="utf-8")[10_000:][:6_000]
         (folder / "held" / "new.txt").write_text(new, encoding="utf-8")
         how = {"model.context": 64, "train.batch": 8, "train.epochs": 1, "train.seed": i,
                "text.split": f"folder:{folder / 'held'}"}  # fmt: skip

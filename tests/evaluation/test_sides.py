@@ -60,7 +60,8 @@ def test_a_window_that_repeats_itself_shows_no_memory():
     assert _repeated(list(range(20)), 10) == 0.0
     part = part_of({"a": 30})
     part.shards[0][:] = [*range(10), *range(10), *range(10, 20)]
-    assert windows_of(part, [0, 10], 20).repeats(10).tolist() == [True, False]
+    windows = windows_of(part, [0, 10, 0], 20)
+    assert windows.repeats(10, np.array([True, True, False])).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("stretch", [8, 40, 1000])

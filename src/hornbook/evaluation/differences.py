@@ -144,11 +144,11 @@ def auc(units: Units, train: Floats, heldout: Floats) -> tuple[float, Interval |
     """
     if units.kind == "strata":
         k = int(units.train.max()) + 1
-        pairs = [_placements(train[units.train == j], heldout[units.heldout == j])[0] for j in range(k)]
+        pairs = [placements(train[units.train == j], heldout[units.heldout == j])[0] for j in range(k)]
         estimate = clusters(np.array([placed.mean() for placed in pairs]), np.ones(k))
         sizes = [float(k), float(k)]
     else:
-        placed = _placements(train, heldout)
+        placed = placements(train, heldout)
         sides = [
             _side(units, labels, (values, np.ones(len(values))), num_bytes)
             for values, labels, num_bytes in zip(placed, (units.train, units.heldout), units.num_bytes, strict=True)
@@ -160,13 +160,13 @@ def auc(units: Units, train: Floats, heldout: Floats) -> tuple[float, Interval |
             n, together, alone = len(np.unique(labels)), _error(values, labels), _error(values, np.arange(len(values)))
             sizes.append(min(float(len(values)), max(n, len(values) * (alone / together) ** 2)) if together else n)
     if estimate is None:
-        return float(_placements(train, heldout)[0].mean()), None
+        return float(placements(train, heldout)[0].mean()), None
     area = estimate.value
     low, high = area_interval(area, *sizes)
     return area, (max(0.0, min(low, estimate.interval[0])), min(1.0, max(high, estimate.interval[1])))
 
 
-def _placements(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+def placements(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     """For each score of `a` the share of `b` that it exceeds, and for each of `b` the share of `a` that exceeds it."""
     placed = []
     for x, y in ((a, b), (-b, -a)):

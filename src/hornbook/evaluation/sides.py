@@ -41,10 +41,12 @@ class Windows(NamedTuple):
         matched: Ints = np.cumprod(self.first_choice[:, prefix - 1 :], axis=1, dtype=np.int64).sum(1)
         return matched
 
-    def repeats(self, prefix: int) -> NDArray[np.bool_]:
-        """Which windows repeat themselves, (R,): half of what comes after `prefix` tokens is what followed the same
-        tokens before in the window. Whoever continues such a window need not have read it."""
-        return np.array([_repeated(row, prefix) >= 0.5 for row in self.tokens.tolist()], bool)
+    def repeats(self, prefix: int, asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of the windows `asked` (R,) repeat themselves, (R,): half of what comes after `prefix` tokens is what
+        followed the same tokens before in the window. Whoever continues such a window need not have read it."""
+        found = asked.copy()
+        found[asked] = [_repeated(row, prefix) >= 0.5 for row in self.tokens[asked].tolist()]
+        return found
 
     def only(self, kept: NDArray[np.bool_]) -> Windows:
         return Windows(
