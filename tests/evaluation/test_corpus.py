@@ -8,12 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.evaluation.breakdown import by_source
+from hornbook.evaluation.breakdown import by_source, counts_within
 from hornbook.evaluation.corpus import (
     Conventions,
     EncodedDocument,
     conventions_in_words,
     document_row,
+    encode_documents,
     evaluate,
     forward_rows,
     head_vocabulary,
@@ -26,6 +27,7 @@ from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import chunk_rows
 from hornbook.model.decoder import Decoder, initialise
 from hornbook.records.result import DocumentRow
+from hornbook.text.tokenizer import raw_bytes
 
 VOCABULARY, END = 90, 89
 CONTEXT = 48
@@ -186,6 +188,62 @@ def test_intervals_from_documents_and_from_blocks():
     assert one.intervals["loss_nats_per_token"][0] <= one.loss_nats_per_token
     tiny = evaluate(decoder(), [document("d", np.arange(20))], OURS, model_name="m", text_name="t")
     assert tiny.intervals == {}
+
+
+LEFT = ["Grüße aus dem alten Haus, sagte sie; und er ging.", "Noch ein Satz, der bleibt."]
+
+
+def bytes_scored(leave_out, texts=LEFT):
+    tokenizer = raw_bytes()
+    shape = GPTShape(family="gpt2", layers=1, width=32, heads=2, context=16, vocabulary=tokenizer.vocabulary)
+    model = initialise(Decoder(shape), seed=1)
+    documents = encode_documents([(f"d{i}", text) for i, text in enumerate(texts)], tokenizer)
+    how = Conventions(16, 8, tokenizer.end_of_text, tokenizer.end_of_text)
+    return evaluate(
+        model, documents, how, model_name="m", text_name="t", leave_out=leave_out, tokenizer=tokenizer
+    ), list(token_nats(model, documents, how))  # fmt: skip
+
+
+def test_what_is_left_out_is_in_no_sum():
+    whole, nats = bytes_scored(None)
+    out = [[(0, 7), (20, 26)], []]  # "Grüße" (a character of two bytes in it), and "Haus, "
+    rest, _ = bytes_scored(out)
+    gone = np.zeros(len(LEFT[0].encode()), bool)
+    gone[0:7] = gone[20:26] = True
+    left, row = LEFT[0].encode(), rest.documents[0]
+    assert left[0:7].decode() == "Grüße"
+    assert row.nats == math.fsum(nats[0][:-1][~gone].tolist())
+    assert row.num_tokens == row.num_bytes == len(left) - 13
+    assert row.num_characters == len(LEFT[0]) - 11
+    assert row.num_words == len(LEFT[0].split()) - 2
+    assert row.end_nats == whole.documents[0].end_nats
+    assert rest.documents[1] == whole.documents[1]
+    assert rest.extra["text_sha256"][0] != whole.extra["text_sha256"][0]
+    assert rest.extra["text_sha256"][1] == whole.extra["text_sha256"][1]
+    assert sum(r["num_tokens"] for r in rest.extra["by_position"]) == rest.num_tokens
+    total = math.fsum(r["num_tokens"] * r["loss_nats_per_token"] for r in rest.extra["by_position"])
+    assert total == pytest.approx(rest.nats, rel=1e-12)
+
+
+def test_both_sides_of_a_cut_add_up():
+    whole, _ = bytes_scored(None)
+    one, _ = bytes_scored([[(0, 11)], [(0, 99)]])
+    other, _ = bytes_scored([[(11, 99)], []])
+    for name in ("nats", "num_tokens", "num_bytes", "num_characters", "num_words"):
+        assert getattr(one, name) + getattr(other, name) == pytest.approx(getattr(whole, name), rel=1e-12)
+    with pytest.raises(InputError, match="no token"):
+        bytes_scored([[(0, 99)], [(0, 99)]])
+
+
+@given(st.text(), st.integers(0, 2**32 - 1))
+def test_counts_of_chosen_tokens_and_of_the_rest_add_up(text, seed):
+    generator = np.random.default_rng(seed)
+    data = text.encode()
+    cuts = np.unique(generator.integers(0, len(data) + 1, 5)).tolist()
+    tokens = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+    chosen = generator.random(len(tokens)) < 0.5
+    both = np.add(counts_within(tokens, chosen), counts_within(tokens, ~chosen)).tolist()
+    assert both == [len(data), len(text), len(text.split())]
 
 
 def test_progress_reaches_the_total():

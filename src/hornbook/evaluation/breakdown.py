@@ -23,11 +23,13 @@ class Positions:
         self.nats = np.zeros(64)
         self.counts = np.zeros(64, np.int64)
 
-    def add(self, nats: np.ndarray, stride: int) -> None:
+    def add(self, nats: np.ndarray, stride: int, kept: np.ndarray) -> None:
+        """`nats` (n,) of one document, of which only `kept` (n,) bool count."""
         for w in windows(len(nats), self.window, stride):
             seen = np.arange(w.first - w.start + 1, w.stop - w.start + 1).clip(max=max(1, self.window - 1))
-            buckets = np.frexp(seen)[1] - 1
-            self.nats += np.bincount(buckets, nats[w.first : w.stop], 64)
+            chosen = kept[w.first : w.stop]
+            buckets = np.frexp(seen)[1][chosen] - 1
+            self.nats += np.bincount(buckets, nats[w.first : w.stop][chosen], 64)
             self.counts += np.bincount(buckets, minlength=64)
 
     def table(self) -> list[dict[str, Any]]:
@@ -80,6 +82,23 @@ def intervals(
     if loss is None or bits is None:
         return {}, "none: the text is too short for one"
     return {"loss_nats_per_token": loss, "bits_per_byte": bits}, method
+
+
+def counts_within(tokens: Sequence[bytes], chosen: np.ndarray) -> tuple[int, int, int]:
+    """The bytes, characters and words of the chosen tokens of a text, (n,) bool. A character or word that tokens share
+    belongs to the one in which it begins, so that the counts of what is chosen and of the rest add up.
+
+    >>> counts_within([b"two w", b"ords h", b"ere"], np.array([True, False, True]))
+    (8, 8, 2)
+    """
+    sizes = np.array([len(token) for token in tokens])
+    text = b"".join(tokens).decode("utf-8", "surrogateescape")
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    alone = (codes < 0x80) | ((codes >= 0xDC80) & (codes <= 0xDCFF))  # a byte that is no UTF-8 is a surrogate here
+    lengths = np.where(alone, 1, np.where(codes < 0x800, 2, np.where(codes < 0x10000, 3, 4)))
+    owner = np.searchsorted(np.cumsum(sizes), np.cumsum(lengths) - lengths, side="right")
+    words = np.array([match.start() for match in re.finditer(r"\S+", text)], int)
+    return int(sizes[chosen].sum()), int(chosen[owner].sum()), int(chosen[owner[words]].sum())
 
 
 def by_source(rows: Sequence[DocumentRow]) -> dict[str, dict[str, Any]]:
