@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.evaluation.breakdown import by_source, counts_within
+from hornbook.evaluation.breakdown import account, by_source, counts_within
 from hornbook.evaluation.corpus import (
     Conventions,
     EncodedDocument,
@@ -21,6 +21,7 @@ from hornbook.evaluation.corpus import (
     padded_length,
     token_nats,
 )
+from hornbook.evaluation.intervals import one_passage
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
@@ -178,16 +179,64 @@ def test_sources_are_folders_where_each_document_is_a_file():
     assert by_source(rows[:2]) == {}
 
 
-def test_intervals_from_documents_and_from_blocks():
+def rows_named(*names, num_bytes=300):
+    generator = np.random.default_rng(0)
+    return [
+        DocumentRow(name=name, nats=float(x), num_tokens=100, num_bytes=num_bytes, num_characters=300, num_words=50)
+        for name, x in zip(names, generator.normal(200, 20, len(names)), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "rule", "words"),
+    [
+        ([f"d{i}" for i in range(5)], "documents", "about other text of this kind (from 5 documents)"),
+        ([f"a[{i}:{i + 9}]" for i in range(8)], "pieces", "this document as a whole, not about others (from 8 pieces"),
+        ([f"{d}[{i}:{i + 9}]" for d in "abcdef" for i in range(2)], "pieces", "these 6 documents as a whole"),
+        (["a[0:9]", "a[20:29]"], "none", "none: 2 pieces of 1 document are too few"),
+        ([f"a[{i}:{i + 9}]" for i in range(7)] + ["b[0:9]"], "none", "none: 8 pieces of 2 documents are too few"),
+        ([*"abcd", "e[0:9]", "e[20:29]"], "documents", "from 5 documents"),
+        (["a"], "none", "under 2,048 bytes"),
+        ([f"a{i}" for i in range(4)], "none", "under 2,048 bytes"),
+        (["a.txt[900:]"], "none", "under 2,048 bytes"),
+    ],
+)
+def test_what_an_interval_is_about(names, rule, words):
+    what = account(rows_named(*names))
+    assert what.rule == rule
+    assert words in what.sentence
+
+
+def test_a_long_text_of_few_documents_is_a_passage():
+    one, four = account(rows_named("a[900:]", num_bytes=2048)), account(rows_named(*"abcd", num_bytes=512))
+    assert one.rule == four.rule == "passage"
+    assert "as this passage does, not about other texts" in one.sentence
+    assert "as these 4 passages do" in four.sentence
+    assert "code" in one.sentence  # a file of many parts is not what it holds for
+
+
+def test_intervals_from_documents_pieces_and_passages():
     many = evaluate(decoder(), corpus(40), OURS, model_name="m", text_name="t")
     low, high = many.intervals["bits_per_byte"]
     assert low < many.bits_per_byte < high
-    assert "40 documents" in many.interval_method
-    one = evaluate(decoder(), [document("d", np.arange(2000) % END)], OURS, model_name="m", text_name="t")
-    assert "contiguous blocks" in one.interval_method
-    assert one.intervals["loss_nats_per_token"][0] <= one.loss_nats_per_token
+    assert "other text of this kind (from 39 documents)" in many.interval_method  # one of the 40 is empty
+    assert "parts" not in many.extra
+    tokens = np.random.default_rng(0).integers(0, END, 2000)
+    one = evaluate(decoder(), [document("d", tokens)], OURS, model_name="m", text_name="t")
+    assert "as this passage does" in one.interval_method
+    sums = np.array(one.extra["parts"])
+    assert sums.sum(0) == pytest.approx([one.nats, one.num_tokens, one.num_bytes])
+    assert np.ptp(sums[:, 2]) <= 3  # equal bytes, to a token
+    expected = one_passage(sums[:, 0], sums[:, 1], one.num_bytes)
+    assert one.intervals["loss_nats_per_token"] == pytest.approx(expected.interval)
+    pieces = [document(f"d[{i}:{i + 9}]", tokens[i * 100 : i * 100 + 60]) for i in range(8)]
+    spread = evaluate(decoder(), pieces, OURS, model_name="m", text_name="t")
+    assert "this document as a whole" in spread.interval_method
+    low, high = spread.intervals["loss_nats_per_token"]
+    assert low < spread.loss_nats_per_token < high
     tiny = evaluate(decoder(), [document("d", np.arange(20))], OURS, model_name="m", text_name="t")
     assert tiny.intervals == {}
+    assert tiny.interval_method.startswith("none: ")
 
 
 LEFT = ["Grüße aus dem alten Haus, sagte sie; und er ging.", "Noch ein Satz, der bleibt."]

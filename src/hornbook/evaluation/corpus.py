@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 
 from hornbook.data.shards import NUM_TOKENS, Part
-from hornbook.evaluation.breakdown import Blocks, Positions, by_source, counts_within, intervals
-from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS as INTERVAL_DOCUMENTS
+from hornbook.evaluation.breakdown import Parts, Positions, by_source, counts_within, intervals
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import head_nats
@@ -334,7 +333,7 @@ def remaining_row(
 
 def evaluate(
     model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, *, model_name: str, text_name: str,
-    batch_size: int = 256, device: torch.device | str = "cpu", seed: int = 0, progress: Progress | None = None,
+    batch_size: int = 256, device: torch.device | str = "cpu", progress: Progress | None = None,
     leave_out: Sequence[Places] | None = None, tokenizer: Tokenizer | None = None,
 ) -> Report:  # fmt: skip
     """Score documents and report loss, perplexity and bits per byte with 95 % intervals, by position and by source.
@@ -346,7 +345,7 @@ def evaluate(
     masks = [kept_tokens(d, out) for d, out in zip(documents, leave_out or [()] * len(documents), strict=True)]
     rows, hashes, positions = [], [], Positions(how.window)
     sizes = [d.num_bytes - int(d.byte_lengths[d.tokens[~kept]].sum()) for d, kept in zip(documents, masks, strict=True)]
-    blocks = Blocks(len(documents), sum(sizes))
+    parts = Parts(sum(sizes))
     scores = token_nats(model, documents, how, batch_size=batch_size, device=device, progress=progress)
     for document, mask, nats in zip(documents, masks, scores, strict=True):
         row, digest = document_row(document, nats, how), document.sha256
@@ -358,13 +357,13 @@ def evaluate(
         rows.append(row)
         hashes.append(digest)
         positions.add(inside, how.stride, kept)
-        blocks.add(inside[kept], document.byte_lengths[scored[kept]])
-    pairs, method = intervals(rows, blocks, seed)
+        parts.add(inside[kept], document.byte_lengths[scored[kept]])
+    pairs, what = intervals(rows, parts)
     extra: dict[str, Any] = {
         "vocabulary": model.shape.vocabulary, "by_position": positions.table(), "text_sha256": hashes,
     }  # fmt: skip
-    if blocks.rows:
-        extra["blocks"] = blocks.rows
+    if what.rule == "passage":
+        extra["parts"] = parts.sums.tolist()
     if sources := by_source(rows):
         extra["by_source"] = sources
     return Report(
@@ -373,6 +372,6 @@ def evaluate(
         conventions=conventions_in_words(how, model, len(documents)),
         documents=rows,
         intervals=pairs,
-        interval_method=method,
+        interval_method=what.sentence,
         extra=extra,
     )

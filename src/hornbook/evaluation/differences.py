@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.evaluation.intervals import wilson
+from hornbook.facts.statistics import t_quantile
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -29,15 +30,14 @@ def ratio_and_error(numerators: Floats, denominators: Floats, units: Ints) -> tu
 
 
 def interval_around(number: float, error: float, units: int) -> Interval | None:
-    """The 95 % interval by Student's t, whose quantile is expanded in 1 / degrees of freedom; None for one unit.
+    """The 95 % interval by Student's t; None for one unit.
 
-    >>> [round(interval_around(0.0, 1.0, n)[1], 2) for n in (5, 11, 1001)]  # tables: 2.78, 2.23, 1.96
-    [2.73, 2.23, 1.96]
+    >>> [round(interval_around(0.0, 1.0, n)[1], 2) for n in (2, 5, 11, 1001)]
+    [12.71, 2.78, 2.23, 1.96]
     """
     if units < 2 or not math.isfinite(error):
         return None
-    z, df = 1.959964, units - 1
-    t = z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
+    t = t_quantile(units - 1)
     return number - t * error, number + t * error
 
 
