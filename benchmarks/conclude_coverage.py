@@ -36,8 +36,9 @@ from hornbook.text.split import piece_counts, piece_edges
 DRAWS = 2000
 TRAINED_ON = ("dorian-gray", "emma", "house-of-mirth", "tom-sawyer", "war-of-the-worlds")
 NOVELS = (
-    "david-copperfield", "frankenstein", "huckleberry-finn", "jane-eyre", "peter-pan", "pride-and-prejudice",
-    "scarlet-letter", "walden",
+    "adventures-of-sherlock-holmes", "david-copperfield", "frankenstein", "great-expectations", "huckleberry-finn",
+    "jane-eyre", "peter-pan", "pride-and-prejudice", "scarlet-letter", "sense-and-sensibility", "tale-of-two-cities",
+    "walden",
 )  # fmt: skip
 LONG = 900_000  # bytes of a long novel, in which a difference of 3 % must be found
 DIFFERENCE = 0.03

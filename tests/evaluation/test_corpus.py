@@ -191,7 +191,11 @@ def rows_named(*names, num_bytes=300):
     ("names", "rule", "words"),
     [
         ([f"d{i}" for i in range(5)], "documents", "about other text of this kind (from 5 documents)"),
-        ([f"a[{i}:{i + 9}]" for i in range(8)], "pieces", "this document as a whole, not about others (from 8 pieces"),
+        (
+            [f"a[{i}:{i + 9}]" for i in range(8)],
+            "pieces",
+            "this document as a whole if none of it had been read, not about others (from 8 pieces",
+        ),
         ([f"{d}[{i}:{i + 9}]" for d in "abcdef" for i in range(2)], "pieces", "these 6 documents as a whole"),
         (["a[0:9]", "a[20:29]"], "none", "none: 2 pieces of 1 document are too few"),
         ([f"a[{i}:{i + 9}]" for i in range(7)] + ["b[0:9]"], "none", "none: 8 pieces of 2 documents are too few"),

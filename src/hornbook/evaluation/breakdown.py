@@ -102,9 +102,10 @@ def account(rows: Sequence[DocumentRow]) -> Account:
     num_documents, num_rows = len(counts), int(counts.sum())
     num_bytes = sum(row.num_bytes for row in rows)
     of = counted(num_documents, "document")
-    these = "this document" if num_documents == 1 else f"these {num_documents:,} documents"
+    these, them = ("this document", "it") if num_documents == 1 else (f"these {num_documents:,} documents", "them")
     if num_rows > num_documents and num_rows >= STRATA_PIECES and counts.min() > 1:
-        return Account("pieces", documents, f"{these} as a whole, not about others", f"{num_rows:,} pieces of {of}")
+        about = f"{these} as a whole if none of {them} had been read, not about others"
+        return Account("pieces", documents, about, f"{num_rows:,} pieces of {of}")
     if num_documents >= INTERVAL_DOCUMENTS:
         return Account("documents", documents, "other text of this kind", of)
     if num_rows > num_documents:

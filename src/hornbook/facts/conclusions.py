@@ -36,7 +36,8 @@ _TABLE: tuple[Conclusion, ...] = (
     ),
     Conclusion(
         "interval_pieces",
-        "95 % low to high, about this document as a whole, not about others (from 24 pieces of 1 document)",
+        "95 % low to high, about this document as a whole if none of it had been read, not about others (from 24 "
+        "pieces of 1 document)",
         "At least 8 pieces in all and 2 of each document, each at a random place of its stretch (the default split of "
         "fewer than 50 documents): Student's t within documents. Wrong where the value of the whole lies outside.",
         _COVERAGE, 0.07, None,

@@ -79,6 +79,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     if summary.get("energy_kwh") is not None:
         rows.append(("energy", f"{summary['energy_kwh']:.3g}", "kWh"))
     _table(rows, f"{summary['title']}: on all of the text it has not seen")
+    if summary.get("interval_method"):
+        print(f"intervals: {summary['interval_method']}")
     for sentence in summary["words"]:
         print(sentence)
     if summary.get("baselines"):

@@ -214,6 +214,8 @@ def _blocks(documents: Sequence[Document], share: float) -> tuple[list[Segment],
         for i in range(0, len(places), 4):
             before, begin, end, after = places[i : i + 4]
             before, after = min(before, begin - 1), max(after, end + 1)  # they may have moved into the same word
+            if edges[i // 4][2] == size:
+                end = after = size
             if before > start:
                 train.append(Segment(document, start, before))
             validation.append(Segment(document, begin, end))
@@ -281,19 +283,22 @@ def piece_edges(num_characters: int, share: float, count: int, seed: bytes) -> l
     """Return (end of training, start of piece, end of piece, start of training) of each piece in a text of this length.
 
     The text is cut into `count` equal stretches with a piece of equal length at a random place of each (stratified
-    sampling), which `seed` decides. Pieces are as long as the share asks, so the gaps come out of the training side.
+    sampling), which `seed` decides. The first and the last piece may be cut short by the ends of the text, which are
+    else hardly ever held out. Pieces are as long as the share asks, so the gaps come out of the training side.
 
     >>> piece_edges(20_000, 0.1, 2, b"a")
-    [(4850, 4975, 5975, 6100), (17696, 17821, 18821, 18946)]
+    [(4363, 4488, 5488, 5613), (18657, 18782, 19782, 19907)]
     """
     stretch, piece = num_characters / count, share * num_characters / count
     guard = max(1, int(min(GUARD_CHARACTERS, piece / 8, (stretch - piece) / 4)))
     edges = []
     for i in range(count):
         drawn = int.from_bytes(hashlib.sha256(seed + i.to_bytes(4)).digest()[:8]) / 2**64
-        begin = int(i * stretch + guard + drawn * (stretch - piece - 2 * guard))
-        end = int(begin + piece)
-        edges.append((begin - guard, begin, end, end + guard))
+        first = i * stretch + guard if i else SHORTEST_PIECE - piece
+        last = (i + 1) * stretch - piece - guard if i < count - 1 else num_characters - SHORTEST_PIECE
+        place = first + drawn * (last - first)
+        begin, end = max(0, int(place)), min(num_characters, int(place + piece))
+        edges.append((max(0, begin - guard), begin, end, min(num_characters, end + guard)))
     return edges
 
 
