@@ -31,4 +31,7 @@ def test_a_run_far_past_its_best_says_whose_weights_are_used(command_line, text_
 
 def test_prepare_says_from_where_validation_text_was_taken(command_line, text_file):
     finished = command_line("prepare", "text.txt", "--tokenizer", "bytes")
-    assert "held out for validation: 10% of the text, 1 block from inside it, with a gap" in finished.stdout
+    assert (
+        "held out for validation: 10% of the text, 16 pieces from inside it; gaps around them lose 2."
+        in finished.stdout
+    )

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from hornbook.evaluation.breakdown import Blocks
+from hornbook.evaluation.breakdown import Parts
 from hornbook.evaluation.comparison import compare
 from hornbook.facts.errors import InputError
 from hornbook.records.result import DocumentRow, Report
@@ -34,7 +34,7 @@ def test_the_difference_is_that_of_the_two_numbers():
     low, high = result["difference_bits_per_byte_interval_95"]
     assert low < -4.0 / (300 * math.log(2)) < high < 0
     assert result["beyond_chance"] is True
-    assert result["verdict"].startswith("B is better by 0.0201 bits/byte, 95 % 0.0187 to 0.0214, on 200 documents")
+    assert result["verdict"].startswith("B is better by 0.0201 bits/byte, 95 % 0.0187 to 0.0215, on 200 documents")
 
 
 def test_it_is_antisymmetric():
@@ -72,24 +72,43 @@ def test_differing_conventions_are_named():
     assert compare(a, b)["differing_conventions"] == ["window"]
 
 
-def test_few_documents_are_compared_on_blocks_of_bytes():
-    """Two byte-level chains over one long text, with tokens of one and of two bytes: the same blocks all the same."""
+def passages(shift, *, noise=0.1):
+    """Two byte-level chains over one long text, with tokens of one and of two bytes."""
     generator = np.random.default_rng(1)
     nats = generator.gamma(2, 0.7, 40_000)
+    other = nats.reshape(-1, 2).sum(1) + shift + generator.normal(0, noise, 20_000)
     reports = []
-    for name, scores, lengths in (
-        ("a", nats, np.ones(40_000, int)),
-        ("b", nats.reshape(-1, 2).sum(1) - 0.02, np.full(20_000, 2)),
-    ):
-        blocks = Blocks(1, 40_000)
-        blocks.add(scores, lengths)
+    for name, scores, lengths in (("a", nats, np.ones(40_000, int)), ("b", other, np.full(20_000, 2))):
+        parts = Parts(40_000)
+        parts.add(scores, lengths)
         made = report(name, [scores.sum()])
         rows = [msgspec.structs.replace(made.documents[0], num_bytes=40_000, num_tokens=len(scores))]
-        extra = made.extra | {"blocks": blocks.rows}
+        extra = made.extra | {"parts": parts.sums.tolist()}
         reports.append(msgspec.structs.replace(made, documents=rows, extra=extra))
-        assert sum(b for _, _, b in blocks.rows) == 40_000
-        assert sum(x for x, _, _ in blocks.rows) == pytest.approx(scores.sum())
-    result = compare(*reports)
-    assert result["interval_over"] == "60 blocks of 1 document"
+        assert parts.sums[:, 2].tolist() == [2500] * 16
+        assert parts.sums[:, 0].sum() == pytest.approx(scores.sum())
+    return reports
+
+
+def test_one_passage_is_compared_on_parts_of_equal_bytes():
+    result = compare(*passages(-0.02))
+    assert result["interval_over"] == "16 parts of 1 document"
     low, high = result["difference_bits_per_byte_interval_95"]
     assert low <= -0.01 / math.log(2) <= high < 0
+    assert result["beyond_chance"] is True
+    assert "as this passage does" in result["interval_about"]
+
+
+def test_in_one_passage_beyond_chance_takes_more_than_the_interval():
+    result = compare(*passages(-0.02, noise=0.45))
+    low, high = result["difference_bits_per_byte_interval_95"]
+    assert low < high < 0
+    assert result["beyond_chance"] is False
+    assert "in one text of unknown kind that can still be chance" in result["verdict"]
+    # A report without parts (of an earlier version) has no interval to offer.
+    a, b = (msgspec.structs.replace(r, extra={"text_sha256": ["h0"]}) for r in passages(-0.02))
+    assert compare(a, b)["beyond_chance"] is None
+
+
+def test_two_runs_are_not_two_recipes():
+    assert "The noise between seeds is not in it" in compare(*pair(-4.0))["verdict"]

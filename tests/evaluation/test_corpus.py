@@ -8,24 +8,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.evaluation.breakdown import by_source
+from hornbook.evaluation.breakdown import account, by_source, counts_within
 from hornbook.evaluation.corpus import (
     Conventions,
     EncodedDocument,
     conventions_in_words,
     document_row,
+    encode_documents,
     evaluate,
     forward_rows,
     head_vocabulary,
     padded_length,
     token_nats,
 )
+from hornbook.evaluation.intervals import one_passage
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import chunk_rows
 from hornbook.model.decoder import Decoder, initialise
 from hornbook.records.result import DocumentRow
+from hornbook.text.tokenizer import raw_bytes
 
 VOCABULARY, END = 90, 89
 CONTEXT = 48
@@ -176,16 +179,124 @@ def test_sources_are_folders_where_each_document_is_a_file():
     assert by_source(rows[:2]) == {}
 
 
-def test_intervals_from_documents_and_from_blocks():
+def rows_named(*names, num_bytes=300):
+    generator = np.random.default_rng(0)
+    return [
+        DocumentRow(name=name, nats=float(x), num_tokens=100, num_bytes=num_bytes, num_characters=300, num_words=50)
+        for name, x in zip(names, generator.normal(200, 20, len(names)), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "rule", "words"),
+    [
+        ([f"d{i}" for i in range(5)], "documents", "about other text of this kind (from 5 documents)"),
+        (
+            [f"a[{i}:{i + 9}]" for i in range(8)],
+            "pieces",
+            "this document as a whole if none of it had been read, not about others (from 8 pieces",
+        ),
+        ([f"{d}[{i}:{i + 9}]" for d in "abcdef" for i in range(2)], "pieces", "these 6 documents as a whole"),
+        (["a[0:9]", "a[20:29]"], "none", "none: 2 pieces of 1 document are too few"),
+        ([f"a[{i}:{i + 9}]" for i in range(7)] + ["b[0:9]"], "none", "none: 8 pieces of 2 documents are too few"),
+        ([*"abcd", "e[0:9]", "e[20:29]"], "documents", "from 5 documents"),
+        (["a"], "none", "under 2,048 bytes"),
+        ([f"a{i}" for i in range(4)], "none", "under 2,048 bytes"),
+        (["a.txt[900:]"], "none", "under 2,048 bytes"),
+    ],
+)
+def test_what_an_interval_is_about(names, rule, words):
+    what = account(rows_named(*names))
+    assert what.rule == rule
+    assert words in what.sentence
+
+
+def test_a_long_text_of_few_documents_is_a_passage():
+    one, four = account(rows_named("a[900:]", num_bytes=2048)), account(rows_named(*"abcd", num_bytes=512))
+    assert one.rule == four.rule == "passage"
+    assert "as this passage does, not about other texts" in one.sentence
+    assert "as these 4 passages do" in four.sentence
+    assert "code" in one.sentence  # a file of many parts is not what it holds for
+
+
+def test_intervals_from_documents_pieces_and_passages():
     many = evaluate(decoder(), corpus(40), OURS, model_name="m", text_name="t")
     low, high = many.intervals["bits_per_byte"]
     assert low < many.bits_per_byte < high
-    assert "40 documents" in many.interval_method
-    one = evaluate(decoder(), [document("d", np.arange(2000) % END)], OURS, model_name="m", text_name="t")
-    assert "contiguous blocks" in one.interval_method
-    assert one.intervals["loss_nats_per_token"][0] <= one.loss_nats_per_token
+    assert "other text of this kind (from 39 documents)" in many.interval_method  # one of the 40 is empty
+    assert "parts" not in many.extra
+    tokens = np.random.default_rng(0).integers(0, END, 2000)
+    one = evaluate(decoder(), [document("d", tokens)], OURS, model_name="m", text_name="t")
+    assert "as this passage does" in one.interval_method
+    sums = np.array(one.extra["parts"])
+    assert sums.sum(0) == pytest.approx([one.nats, one.num_tokens, one.num_bytes])
+    assert np.ptp(sums[:, 2]) <= 3  # equal bytes, to a token
+    expected = one_passage(sums[:, 0], sums[:, 1], one.num_bytes)
+    assert one.intervals["loss_nats_per_token"] == pytest.approx(expected.interval)
+    pieces = [document(f"d[{i}:{i + 9}]", tokens[i * 100 : i * 100 + 60]) for i in range(8)]
+    spread = evaluate(decoder(), pieces, OURS, model_name="m", text_name="t")
+    assert "this document as a whole" in spread.interval_method
+    low, high = spread.intervals["loss_nats_per_token"]
+    assert low < spread.loss_nats_per_token < high
     tiny = evaluate(decoder(), [document("d", np.arange(20))], OURS, model_name="m", text_name="t")
     assert tiny.intervals == {}
+    assert tiny.interval_method.startswith("none: ")
+
+
+LEFT = ["Grüße aus dem alten Haus, sagte sie; und er ging.", "Noch ein Satz, der bleibt."]
+
+
+def bytes_scored(leave_out, texts=LEFT):
+    tokenizer = raw_bytes()
+    shape = GPTShape(family="gpt2", layers=1, width=32, heads=2, context=16, vocabulary=tokenizer.vocabulary)
+    model = initialise(Decoder(shape), seed=1)
+    documents = encode_documents([(f"d{i}", text) for i, text in enumerate(texts)], tokenizer)
+    how = Conventions(16, 8, tokenizer.end_of_text, tokenizer.end_of_text)
+    return evaluate(
+        model, documents, how, model_name="m", text_name="t", leave_out=leave_out, tokenizer=tokenizer
+    ), list(token_nats(model, documents, how))  # fmt: skip
+
+
+def test_what_is_left_out_is_in_no_sum():
+    whole, nats = bytes_scored(None)
+    out = [[(0, 7), (20, 26)], []]  # "Grüße" (a character of two bytes in it), and "Haus, "
+    rest, _ = bytes_scored(out)
+    gone = np.zeros(len(LEFT[0].encode()), bool)
+    gone[0:7] = gone[20:26] = True
+    left, row = LEFT[0].encode(), rest.documents[0]
+    assert left[0:7].decode() == "Grüße"
+    assert row.nats == math.fsum(nats[0][:-1][~gone].tolist())
+    assert row.num_tokens == row.num_bytes == len(left) - 13
+    assert row.num_characters == len(LEFT[0]) - 11
+    assert row.num_words == len(LEFT[0].split()) - 2
+    assert row.end_nats == whole.documents[0].end_nats
+    assert rest.documents[1] == whole.documents[1]
+    assert rest.extra["text_sha256"][0] != whole.extra["text_sha256"][0]
+    assert rest.extra["text_sha256"][1] == whole.extra["text_sha256"][1]
+    assert sum(r["num_tokens"] for r in rest.extra["by_position"]) == rest.num_tokens
+    total = math.fsum(r["num_tokens"] * r["loss_nats_per_token"] for r in rest.extra["by_position"])
+    assert total == pytest.approx(rest.nats, rel=1e-12)
+
+
+def test_both_sides_of_a_cut_add_up():
+    whole, _ = bytes_scored(None)
+    one, _ = bytes_scored([[(0, 11)], [(0, 99)]])
+    other, _ = bytes_scored([[(11, 99)], []])
+    for name in ("nats", "num_tokens", "num_bytes", "num_characters", "num_words"):
+        assert getattr(one, name) + getattr(other, name) == pytest.approx(getattr(whole, name), rel=1e-12)
+    with pytest.raises(InputError, match="no token"):
+        bytes_scored([[(0, 99)], [(0, 99)]])
+
+
+@given(st.text(), st.integers(0, 2**32 - 1))
+def test_counts_of_chosen_tokens_and_of_the_rest_add_up(text, seed):
+    generator = np.random.default_rng(seed)
+    data = text.encode()
+    cuts = np.unique(generator.integers(0, len(data) + 1, 5)).tolist()
+    tokens = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+    chosen = generator.random(len(tokens)) < 0.5
+    both = np.add(counts_within(tokens, chosen), counts_within(tokens, ~chosen)).tolist()
+    assert both == [len(data), len(text), len(text.split())]
 
 
 def test_progress_reaches_the_total():

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 
 from hornbook.evaluation.intervals import (
-    MINIMUM_CLUSTERS,
+    INTERVAL_DOCUMENTS,
     Estimate,
-    block_bytes,
-    bootstrap_ratio,
     clusters,
     difference,
     gap,
@@ -45,27 +43,31 @@ def coverage(documents, corpora, seed):
     lengths, one, other = (x.reshape(corpora, documents) for x in (lengths, one, other))
     held = np.zeros(2)
     for i in range(corpora):
-        low, high = bootstrap_ratio(one[i], lengths[i], seed=i, resamples=1000)
-        low_null, high_null = bootstrap_ratio(other[i] - one[i], lengths[i], seed=i, resamples=1000)
+        low, high = clusters(one[i], lengths[i]).interval
+        low_null, high_null = clusters(other[i] - one[i], lengths[i]).interval
         held += [low <= ENTROPY <= high, low_null <= 0 <= high_null]
     return held / corpora
 
 
-def test_coverage_of_a_few_hundred_corpora():
-    # 400 corpora at 95 %: 3.2 standard deviations are 3.5 points. The plain percentile interval of so few unequal
-    # documents, or one half as wide, falls outside.
-    truth, null = coverage(30, 400, seed=3)
+@pytest.mark.parametrize("documents", [5, 30])
+def test_coverage_of_a_few_hundred_corpora(documents):
+    # 400 corpora at 95 %: 3.2 standard deviations are 3.5 points. The normal interval of 5 documents, or one half as
+    # wide, falls outside.
+    truth, null = coverage(documents, 400, seed=3)
     assert 0.915 <= truth <= 0.985
     assert 0.915 <= null <= 0.985
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("documents", [30, 300])
+@pytest.mark.parametrize("documents", [5, 30, 300])
 def test_coverage_of_two_thousand_corpora(documents):
     truth, null = coverage(documents, 2000, seed=documents)
     print(f"{documents} documents: {truth:.4f} of the intervals hold the entropy, {null:.4f} the null difference")
-    assert 0.93 <= truth <= 0.97
-    assert 0.93 <= null <= 0.97
+    # Tokens of one chain make the variance of a sum proportional to size, not to size^1.5 as among documents that
+    # differ: the degrees of freedom are then a little too few, which shows at 5 documents.
+    most = 0.98 if documents == 5 else 0.97
+    assert 0.93 <= truth <= most
+    assert 0.93 <= null <= most
 
 
 def test_a_paired_interval_is_narrower():
@@ -73,38 +75,18 @@ def test_a_paired_interval_is_narrower():
     hardness, sizes = generator.normal(2, 0.5, 100), generator.integers(50, 500, 100)
     a = hardness * sizes
     b = a - 0.01 * sizes + generator.normal(0, 0.2, 100)
-    low, high = bootstrap_ratio(b - a, sizes)
-    alone = bootstrap_ratio(a, sizes)
+    low, high = clusters(b - a, sizes).interval
+    alone = clusters(a, sizes).interval
     assert -0.011 < low < -0.01 + 1e-3 < 0
     assert high < 0
     assert (high - low) * 50 < alone[1] - alone[0]
 
 
-def test_scales_with_the_units_and_depends_on_nothing_else():
-    generator = np.random.default_rng(1)
-    a, b = generator.gamma(2, 3, 40), generator.integers(1, 9, 40)
-    np.random.seed(0)
-    before = np.random.get_state()[1].copy()
-    low, high = bootstrap_ratio(a, b, seed=5)
-    assert (np.random.get_state()[1] == before).all()
-    assert bootstrap_ratio(a, b, seed=5) == (low, high)
-    assert bootstrap_ratio(a * 7, b * 3, seed=5) == pytest.approx((low * 7 / 3, high * 7 / 3))
-    assert low < a.sum() / b.sum() < high
-
-
-def test_empty_documents_change_nothing():
-    a, b = np.arange(20) % 7 + 1.0, np.arange(20) % 5 + 1.0
-    assert bootstrap_ratio(np.append(a, 0), np.append(b, 0)) == bootstrap_ratio(a, b)
-
-
-def test_too_few_clusters_have_no_interval():
-    few = np.arange(1.0, MINIMUM_CLUSTERS)
-    assert bootstrap_ratio(few, few + 1) is None
-
-
-def test_blocks_are_long_and_many():
-    for num_bytes in (600, 10_000, 10**6, 10**8):
-        assert 9 <= num_bytes // block_bytes(num_bytes) <= 2000
+def test_too_few_documents_have_no_interval():
+    few = np.arange(1.0, INTERVAL_DOCUMENTS)
+    assert clusters(few, few + 1) is None
+    assert clusters(np.append(few, 3.0), np.append(few + 1, 0)) is None  # an empty document says nothing
+    assert clusters(np.append(few, 3.0), np.append(few + 1, 2)) is not None
 
 
 def test_wilson_covers():
@@ -205,7 +187,10 @@ def test_a_passage_that_is_too_short_has_no_interval():
 def test_parts_are_cut_at_the_same_bytes_for_any_tokens():
     nats = np.random.default_rng(0).gamma(2, 1, 3200)
     one, two = np.arange(1, 3201), np.arange(2, 3201, 2)
-    sums = [np.bincount(passage_parts(one), nats), np.bincount(passage_parts(two), nats.reshape(-1, 2).sum(1))]
+    sums = [
+        np.bincount(passage_parts(one, 3200), nats),
+        np.bincount(passage_parts(two, 3200), nats.reshape(-1, 2).sum(1)),
+    ]
     assert sums[0] == pytest.approx(sums[1])
     assert len(sums[0]) == 16
 

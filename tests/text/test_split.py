@@ -2,13 +2,14 @@ import hashlib
 import itertools
 from functools import partial
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornbook.facts.errors import InputError
 from hornbook.text.documents import Document, documents, safe_pieces
-from hornbook.text.split import MANY_DOCUMENTS, Segment, default_rule, split
+from hornbook.text.split import MANY_DOCUMENTS, Segment, default_rule, piece_counts, piece_edges, split
 
 
 def document(name: str, text: str) -> Document:
@@ -107,34 +108,85 @@ def test_blocks_are_disjoint_with_a_gap_and_have_the_share(num_characters, share
         if s.document.name == "d"
     ]
     mine.sort()
-    num_validation = sum(stop - start for start, stop, is_validation in mine if is_validation)
+    pieces = [stop - start for start, stop, is_validation in mine if is_validation]
     if share * num_characters < 64:
         assert mine == [(0, num_characters, False)]
         return
-    assert abs(num_validation - share * num_characters) <= 40 * sum(is_validation for *_, is_validation in mine)
-    assert mine[0][0] == 0
-    assert mine[-1][1] == num_characters
-    assert [is_validation for *_, is_validation in mine] == [bool(i % 2) for i in range(len(mine))]
-    for (_, stop, _), (start, _, _) in itertools.pairwise(mine):
-        assert 0 < start - stop <= 300
+    assert len(pieces) >= 2
+    # The ends of the text may cut the first and the last piece short; edges move back to the beginning of a word.
+    cut_short = share * num_characters / len(pieces) * 2
+    assert -40 * len(pieces) - cut_short <= sum(pieces) - share * num_characters <= 40 * len(pieces)
+    assert mine[0][0] <= 300
+    assert mine[-1][1] >= num_characters - 300
+    for (_, stop, first), (start, _, second) in itertools.pairwise(mine):
+        assert first or second
+        if first and second:  # one ended its stretch where the other began its own
+            assert 0 <= start - stop <= 600
+        else:
+            assert 0 < start - stop <= 300
     assert all(stop > start for start, stop, _ in mine)
 
 
-def test_blocks_are_spread_evenly_and_cut_no_word():
+def test_pieces_are_one_in_each_stretch_and_cut_no_word():
     text = prose(1_000_000)
     train, validation = split([document("d", text)], "blocks:0.1")
-    middles = [(s.start + (s.stop or 0)) / 2 for s in validation]
-    assert len(middles) == 12
-    assert all(abs(middle - (i + 0.5) * len(text) / 12) < 40 for i, middle in enumerate(middles))
+    assert len(validation) == 49  # one for each 2,048 bytes
+    stretch = len(text) / 49
+    for i, segment in enumerate(validation):
+        assert i * stretch - 32 <= segment.start < (segment.stop or 0) <= (i + 1) * stretch
     for segment in train + validation:
         assert segment.start == 0 or text[segment.start - 1] == " "
         assert segment.stop is None or text[segment.stop - 1] == " "
 
 
-def test_blocks_do_not_depend_on_other_documents():
-    one, two = document("one", prose(9_000)), document("two", prose(70_000))
-    both = split([one, two], "blocks:0.1")
-    assert [a + b for a, b in zip(split([one], "blocks:0.1"), split([two], "blocks:0.1"), strict=True)] == list(both)
+def test_every_place_is_held_out_about_as_often():
+    """A piece of 1,000 at one of the places of a stretch of 10,000; the ends of the text as often as what is inside,
+    the seam between two stretches more seldom."""
+    held = np.zeros(20_000)
+    for seed in range(4000):
+        for _, begin, end, _ in piece_edges(20_000, 0.1, 2, seed.to_bytes(4)):
+            held[begin:end] += 1 / 4000
+    assert held.mean() == pytest.approx(0.1, rel=0.06)
+    for start in range(0, 8800, 1100):
+        assert held[start : start + 1000].mean() == pytest.approx(0.101, rel=0.15)
+        assert held[20_000 - start - 1000 : 20_000 - start].mean() == pytest.approx(0.101, rel=0.15)
+    assert held[9_990:10_010].mean() < 0.05
+
+
+def test_places_follow_from_the_text():
+    first = [split([document("d", text)], "blocks:0.1")[1][0].start for text in (prose(50_000), prose(50_000)[::-1])]
+    assert first[0] != first[1]
+    assert first[0] == split([document("another", prose(50_000))], "blocks:0.1")[1][0].start
+
+
+def test_both_ends_of_a_text_can_be_held_out():
+    for number in range(300):
+        text = f"{number} {prose(40_000)} end"
+        train, validation = split([document("d", text)], "blocks:0.1")
+        ends = {validation[0].start, validation[-1].stop}
+        sizes = [len(each) for each in text_of(validation)]
+        if ends == {0, len(text)}:
+            break
+    assert ends == {0, len(text)}
+    assert text_of(validation)[-1].endswith("end")
+    assert min(sizes) >= 16
+    assert all(segment.start for segment in train)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pieces"),
+    [
+        ([700], [2]), ([5_000], [8]), ([24_000], [16]), ([600_000], [29]), ([9_000_000], [64]),
+        ([300_000] * 4, [15] * 4), ([20_000] * 30, [2] * 30), ([500, 400_000], [0, 20]),
+    ],
+)  # fmt: skip
+def test_numbers_of_pieces(sizes, pieces):
+    assert piece_counts([(n, n) for n in sizes], 0.1) == pieces
+
+
+def test_bytes_decide_how_many_pieces():
+    """A text of 200,000 characters of three bytes has as many as one of 600,000 bytes."""
+    assert piece_counts([(200_000, 600_000)], 0.1) == piece_counts([(600_000, 600_000)], 0.1) == [29]
 
 
 # folder

@@ -38,7 +38,7 @@ from hornbook.text.canaries import CANARIES, make_canaries, plant
 from hornbook.text.checkup import Checkup, check_up
 from hornbook.text.documents import Document
 from hornbook.text.files import sync
-from hornbook.text.split import Segment, default_rule, digest_of, segment_pieces
+from hornbook.text.split import Segment, default_rule, digest_of, gap_characters, segment_pieces
 from hornbook.text.split import split as split_documents
 from hornbook.text.tokenizer import Tokenizer, is_path, load_tokenizer, make_tokenizer
 
@@ -94,7 +94,8 @@ def prepare(
     _check_out(out)
     begin = time.perf_counter()
     rule = default_rule(len(documents)) if split == "auto" else split
-    sides = [_read_side(segments) for segments in split_documents(documents, rule)]
+    segments = split_documents(documents, rule)
+    sides = [_read_side(side) for side in segments]
     for name, side in zip(("training", "validation"), sides, strict=True):
         if side.num_bytes == 0 and not (name == "validation" and rule == "none"):
             raise InputError(f'the split "{rule}" leaves the {name} side empty; give more text or another split')
@@ -121,7 +122,8 @@ def prepare(
                 report = _report(documents, sides, parts, checkup(), left_out, time.perf_counter() - begin)
                 manifest = {
                     "format": shards.FORMAT, "version": shards.VERSION, "key": key, "source": list(source),
-                    "source_documents": len(documents), "split": rule, "dedup": dedup, "canaries": canaries,
+                    "source_documents": len(documents), "split": rule,
+                    "gap_characters": gap_characters(*segments), "dedup": dedup, "canaries": canaries,
                     "tokenizer": _identity(made) | {"asked": tokenizer}, "parts": parts, "report": report,
                 }  # fmt: skip
                 _commit(folder, out, manifest)

@@ -5,12 +5,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS, block_bytes, bootstrap_ratio
+from hornbook.evaluation.intervals import (
+    INTERVAL_DOCUMENTS,
+    PASSAGE_BYTES,
+    PASSAGE_PARTS,
+    STRATA_PIECES,
+    Estimate,
+    clusters,
+    one_passage,
+    passage_parts,
+    strata,
+)
 from hornbook.evaluation.windows import windows
+from hornbook.facts.quantities import counted
 from hornbook.records.result import DocumentRow
 
 
@@ -23,11 +34,13 @@ class Positions:
         self.nats = np.zeros(64)
         self.counts = np.zeros(64, np.int64)
 
-    def add(self, nats: np.ndarray, stride: int) -> None:
+    def add(self, nats: np.ndarray, stride: int, kept: np.ndarray) -> None:
+        """`nats` (n,) of one document, of which only `kept` (n,) bool count."""
         for w in windows(len(nats), self.window, stride):
             seen = np.arange(w.first - w.start + 1, w.stop - w.start + 1).clip(max=max(1, self.window - 1))
-            buckets = np.frexp(seen)[1] - 1
-            self.nats += np.bincount(buckets, nats[w.first : w.stop], 64)
+            chosen = kept[w.first : w.stop]
+            buckets = np.frexp(seen)[1][chosen] - 1
+            self.nats += np.bincount(buckets, nats[w.first : w.stop][chosen], 64)
             self.counts += np.bincount(buckets, minlength=64)
 
     def table(self) -> list[dict[str, Any]]:
@@ -41,45 +54,117 @@ class Positions:
         ]
 
 
-class Blocks:
-    """Sums over contiguous blocks of bytes within documents, kept only where there are too few documents.
+class Parts:
+    """Sums over the 16 parts of equal bytes of a text, its documents one after the other.
 
-    `rows`: nats, tokens and bytes of each block, in the order of the text.
+    `sums` (16, 3): nats, tokens and bytes of each part.
     """
 
-    def __init__(self, num_documents: int, num_bytes: int) -> None:
-        self.length = block_bytes(num_bytes) if num_documents < INTERVAL_DOCUMENTS else 0
-        self.rows: list[tuple[float, int, int]] = []
+    def __init__(self, num_bytes: int) -> None:
+        self.num_bytes, self.read = num_bytes, 0
+        self.sums = np.zeros((PASSAGE_PARTS, 3))
 
     def add(self, nats: np.ndarray, num_bytes: np.ndarray) -> None:
-        """The nats and bytes of each scored token of one document, (n,) both. A token lies where it ends."""
-        if not self.length or not len(nats):
-            return
-        ends = np.cumsum(num_bytes)
-        # What is left over joins the last block, so that no block is much shorter than the others.
-        block = np.clip((ends - 1) // self.length, 0, max(0, int(ends[-1]) // self.length - 1))
-        columns = (np.bincount(block, nats), np.bincount(block), np.bincount(block, num_bytes).astype(np.int64))
-        self.rows += zip(*(column.tolist() for column in columns), strict=True)
+        """The nats and bytes of each scored token of the next document, (n,) both."""
+        part = passage_parts(self.read + np.cumsum(num_bytes), self.num_bytes)
+        for column, values in enumerate((nats, np.ones(len(nats)), num_bytes)):
+            self.sums[:, column] += np.bincount(part, values, PASSAGE_PARTS)
+        self.read += int(num_bytes.sum())
 
 
-def intervals(
-    rows: Sequence[DocumentRow], blocks: Blocks, seed: int
-) -> tuple[dict[str, tuple[float, float]], str | None]:
-    """95 % intervals of loss and bits per byte, and how they were made."""
-    if blocks.length:
-        sums = np.array(blocks.rows, float).reshape(-1, 3)
-        method = (
-            f"bootstrap-t over {len(sums)} contiguous blocks of about {blocks.length} bytes within {len(rows)} "
-            f"document{'s' * (len(rows) != 1)} (fewer than {INTERVAL_DOCUMENTS}): holds for this text, not for others"
+class Account(NamedTuple):
+    """What an interval over the rows of a report speaks for, and by which rule: "documents", "pieces", "passage", or
+    "none". `documents` (n,) numbers the document that each row is of; `about` and `over` are clauses.
+    """
+
+    rule: str
+    documents: np.ndarray
+    about: str
+    over: str
+
+    @property
+    def sentence(self) -> str:
+        return f"none: {self.about}" if self.rule == "none" else f"about {self.about} (from {self.over})"
+
+
+def account(rows: Sequence[DocumentRow]) -> Account:
+    """What these rows can speak for: whole documents, pieces of documents (named `document[start:stop]`), or one text.
+
+    Pieces of documents, 8 and more and 2 of each, speak for those documents; 5 documents for others of their kind; a
+    contiguous text of 2,048 bytes for prose that goes on in the same way; less for nothing but itself.
+    """
+    names = [re.sub(r"\[\d+:\d*\]$", "", row.name) for row in rows]
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    is_piece = any(name != row.name for name, row in zip(names, rows, strict=True))
+    # Documents of one name are still documents: only pieces are put together.
+    documents = np.array([number[name] if is_piece else i for i, name in enumerate(names)], int)
+    counts = np.unique(documents[np.array([row.num_bytes > 0 for row in rows], bool)], return_counts=True)[1]
+    num_documents, num_rows = len(counts), int(counts.sum())
+    num_bytes = sum(row.num_bytes for row in rows)
+    of = counted(num_documents, "document")
+    these, them = ("this document", "it") if num_documents == 1 else (f"these {num_documents:,} documents", "them")
+    if num_rows > num_documents and num_rows >= STRATA_PIECES and counts.min() > 1:
+        about = f"{these} as a whole if none of {them} had been read, not about others"
+        return Account("pieces", documents, about, f"{num_rows:,} pieces of {of}")
+    if num_documents >= INTERVAL_DOCUMENTS:
+        return Account("documents", documents, "other text of this kind", of)
+    if num_rows > num_documents:
+        reason = f"{counted(num_rows, 'piece')} of {of} are too few for an interval (8 pieces, 2 of each document)"
+        return Account("none", documents, reason, f"{num_rows:,} pieces of {of}")
+    if num_bytes < PASSAGE_BYTES:
+        reason = f"a text under {PASSAGE_BYTES:,} bytes and {INTERVAL_DOCUMENTS} documents is too short for an interval"
+        return Account("none", documents, reason, of)
+    passage = "this passage does" if num_documents == 1 else f"these {num_documents} passages do"
+    about = (
+        f"prose that goes on as {passage}, not about other texts; too narrow for code, manuals and files of many parts"
+    )
+    return Account("passage", documents, about, f"{PASSAGE_PARTS} parts of {of}")
+
+
+def estimate(
+    what: Account, numerators: np.ndarray, denominators: np.ndarray, parts: np.ndarray | None = None,
+    num_bytes: int = 0, *, paired: bool = False,
+) -> Estimate | None:  # fmt: skip
+    """The ratio of the sums of the rows, (n,) both, by the rule of `what`; of a passage, from its `parts` (16, 2):
+    numerators and denominators. None where there is no interval."""
+    if what.rule == "documents":
+        return clusters(np.bincount(what.documents, numerators), np.bincount(what.documents, denominators))
+    if what.rule == "pieces":
+        return strata(numerators, denominators, what.documents)
+    if what.rule == "passage" and parts is not None:
+        return one_passage(parts[:, 0], parts[:, 1], num_bytes, paired=paired)
+    return None
+
+
+def intervals(rows: Sequence[DocumentRow], parts: Parts) -> tuple[dict[str, tuple[float, float]], Account]:
+    """95 % intervals of loss and bits per byte, and what they are about."""
+    what = account(rows)
+    sums = np.array([(row.nats, row.num_tokens, row.num_bytes) for row in rows], float)
+    pairs = {}
+    for name, column, unit in (("loss_nats_per_token", 1, 1.0), ("bits_per_byte", 2, math.log(2))):
+        found = estimate(
+            what, sums[:, 0], sums[:, column] * unit, parts.sums[:, [0, column]] * [1, unit], parts.num_bytes
         )
-    else:
-        sums = np.array([(row.nats, row.num_tokens, row.num_bytes) for row in rows], float)
-        method = f"bootstrap-t over {len(sums)} documents"
-    loss = bootstrap_ratio(sums[:, 0], sums[:, 1], seed=seed)
-    bits = bootstrap_ratio(sums[:, 0], sums[:, 2] * math.log(2), seed=seed)
-    if loss is None or bits is None:
-        return {}, "none: the text is too short for one"
-    return {"loss_nats_per_token": loss, "bits_per_byte": bits}, method
+        if found is not None:
+            pairs[name] = found.interval
+    return pairs, what
+
+
+def counts_within(tokens: Sequence[bytes], chosen: np.ndarray) -> tuple[int, int, int]:
+    """The bytes, characters and words of the chosen tokens of a text, (n,) bool. A character or word that tokens share
+    belongs to the one in which it begins, so that the counts of what is chosen and of the rest add up.
+
+    >>> counts_within([b"two w", b"ords h", b"ere"], np.array([True, False, True]))
+    (8, 8, 2)
+    """
+    sizes = np.array([len(token) for token in tokens])
+    text = b"".join(tokens).decode("utf-8", "surrogateescape")
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    alone = (codes < 0x80) | ((codes >= 0xDC80) & (codes <= 0xDCFF))  # a byte that is no UTF-8 is a surrogate here
+    lengths = np.where(alone, 1, np.where(codes < 0x800, 2, np.where(codes < 0x10000, 3, 4)))
+    owner = np.searchsorted(np.cumsum(sizes), np.cumsum(lengths) - lengths, side="right")
+    words = np.array([match.start() for match in re.finditer(r"\S+", text)], int)
+    return int(sizes[chosen].sum()), int(chosen[owner].sum()), int(chosen[owner[words]].sum())
 
 
 def by_source(rows: Sequence[DocumentRow]) -> dict[str, dict[str, Any]]:

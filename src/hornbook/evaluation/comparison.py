@@ -7,17 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS, bootstrap_ratio
+from hornbook.evaluation.breakdown import Account, account, estimate
+from hornbook.evaluation.intervals import UNKNOWN_KIND, Estimate
 from hornbook.facts.errors import InputError
 from hornbook.facts.quantities import counted
 from hornbook.records.result import Report
 
 
-def compare(a: Report, b: Report, *, seed: int = 0) -> dict[str, Any]:
+def compare(a: Report, b: Report) -> dict[str, Any]:
     """The difference B - A in bits per byte over the same documents: negative when B is better.
 
-    Documents (blocks, where there are fewer than 30 documents) are paired, so what makes one of them hard for both
-    models drops out, and the interval is much narrower than those of the two numbers. `beyond_chance` is None where
+    Documents, pieces of them or the parts of one passage are paired, so what makes one of them hard for both models
+    drops out, and the interval is much narrower than those of the two numbers. Of one contiguous text the kind is not
+    known, and the difference is called beyond chance only where it is so for any kind: 2.4 half-widths. None where
     there is too little text for an interval.
     Raises InputError when the reports did not score the same text.
     """
@@ -25,19 +27,22 @@ def compare(a: Report, b: Report, *, seed: int = 0) -> dict[str, Any]:
     nats = np.array([row.nats for row in b.documents]) - np.array([row.nats for row in a.documents])
     num_bytes = np.array([row.num_bytes for row in a.documents])
     difference = math.fsum(nats.tolist()) / (math.log(2) * a.num_bytes)
-    interval, clusters = _interval(a, b, seed)
-    beyond = None if interval is None else not interval[0] <= 0 <= interval[1]
+    what = account(a.documents)
+    found = _estimate(what, a, b, nats, num_bytes)
+    needed = 0.0 if found is None else found.half_width * (UNKNOWN_KIND if what.rule == "passage" else 1)
+    beyond = None if found is None else abs(found.value) > needed
     return {
         "difference_bits_per_byte": difference,
-        "difference_bits_per_byte_interval_95": None if interval is None else list(interval),
+        "difference_bits_per_byte_interval_95": None if found is None else list(found.interval),
         "a": {"model": a.model, "bits_per_byte": a.bits_per_byte, "conventions": a.conventions},
         "b": {"model": b.model, "bits_per_byte": b.bits_per_byte, "conventions": b.conventions},
-        "interval_over": clusters,
+        "interval_over": what.over,
+        "interval_about": what.about,
         "num_documents": len(num_bytes),
         "num_bytes": a.num_bytes,
         "share_of_documents_where_b_is_better": float((nats[num_bytes > 0] < 0).mean()),
         "beyond_chance": beyond,
-        "verdict": _sentence(difference, interval, clusters),
+        "verdict": _sentence(difference, found, beyond, what),
         "differing_conventions": sorted(
             key
             for key in a.conventions.keys() | b.conventions.keys()
@@ -50,19 +55,13 @@ def compare(a: Report, b: Report, *, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def _interval(a: Report, b: Report, seed: int) -> tuple[tuple[float, float] | None, str]:
-    """The interval of the difference, and over what: documents from 30 on, else the blocks that the reports share."""
-    rows = [[(row.nats, row.num_tokens, row.num_bytes) for row in report.documents] for report in (a, b)]
-    unit = "document"
-    if len(a.documents) < INTERVAL_DOCUMENTS:
-        blocks = [report.extra.get("blocks") or [] for report in (a, b)]
-        if len(blocks[0]) == len(blocks[1]) > len(rows[0]):
-            rows, unit = blocks, "block"
-    sums = np.array(rows, float)
-    interval = bootstrap_ratio(sums[1, :, 0] - sums[0, :, 0], sums[0, :, 2] * math.log(2), seed=seed)
-    count = int((sums[0, :, 2] > 0).sum())
-    within = "" if unit == "document" else f" of {len(a.documents)} document{'s' * (len(a.documents) != 1)}"
-    return interval, f"{count:,} {unit}{'s' * (count != 1)}{within}"
+def _estimate(what: Account, a: Report, b: Report, nats: np.ndarray, num_bytes: np.ndarray) -> Estimate | None:
+    """The difference with its error: nats of B less those of A over the bytes that both read."""
+    parts = None
+    if what.rule == "passage" and a.extra.get("parts") and b.extra.get("parts"):
+        one, other = (np.array(report.extra["parts"], float) for report in (a, b))
+        parts = np.stack([other[:, 0] - one[:, 0], one[:, 2] * math.log(2)], 1)
+    return estimate(what, nats, num_bytes * math.log(2), parts, a.num_bytes, paired=True)
 
 
 def _check_same_text(a: Report, b: Report) -> None:
@@ -84,17 +83,19 @@ def _check_same_text(a: Report, b: Report) -> None:
         )
 
 
-def _sentence(difference: float, interval: tuple[float, float] | None, clusters: str) -> str:
-    better, on = "B" if difference < 0 else "A", f"on {clusters}"
+def _sentence(difference: float, found: Estimate | None, beyond: bool | None, what: Account) -> str:
+    better, on = "B" if difference < 0 else "A", f"on {what.over}"
     if difference == 0:
         return f"A and B are equally good {on}."
     size = abs(difference)
-    if interval is None:
+    if found is None:
         return f"{better} is better by {size:.4f} bits/byte {on}, too little text to say whether that is beyond chance."
-    low, high = sorted(x if difference > 0 else -x for x in interval)
-    numbers = f"{size:.4f} bits/byte, 95 % {low:.4f} to {high:.4f}, {on}"
-    if interval[0] <= 0 <= interval[1]:
-        return f"{better} is better by {numbers}; that can be chance."
-    return (
-        f"{better} is better by {numbers}; beyond chance for these two models; comparing recipes needs 3 runs a side."
-    )
+    low, high = sorted(x if difference > 0 else -x for x in found.interval)
+    numbers = f"{better} is better by {size:.4f} bits/byte, 95 % {low:.4f} to {high:.4f}, {on}"
+    if beyond:
+        chance = "beyond chance for these two models"
+    elif low > 0:
+        chance = "in one text of unknown kind that can still be chance: score several documents"
+    else:
+        chance = "that can be chance"
+    return f"{numbers}; {chance}. The noise between seeds is not in it: comparing recipes takes 3 runs a side."

@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
 from hornbook.data.shards import NUM_TOKENS, Part
-from hornbook.evaluation.breakdown import Blocks, Positions, by_source, intervals
-from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS as INTERVAL_DOCUMENTS
+from hornbook.evaluation.breakdown import Parts, Positions, by_source, counts_within, intervals
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import head_nats
@@ -306,30 +306,64 @@ def document_row(document: EncodedDocument, nats: np.ndarray, how: Conventions) 
     )
 
 
+Places = Sequence[tuple[int, int]]  # (start, stop) among the tokens of a document
+
+
+def kept_tokens(document: EncodedDocument, left_out: Places) -> np.ndarray:
+    """Which tokens of a document count, (n,) bool."""
+    kept = np.ones(len(document.tokens), bool)
+    for start, stop in left_out:
+        kept[start:stop] = False
+    return kept
+
+
+def remaining_row(
+    row: DocumentRow, document: EncodedDocument, nats: np.ndarray, kept: np.ndarray, tokenizer: Tokenizer
+) -> tuple[DocumentRow, str]:
+    """The row of what is left of a document, and the SHA-256 of its bytes. `nats` and `kept` (n,) are of its scored
+    tokens, its last n; the end of the document is left as it is."""
+    spelled = [tokenizer.token_bytes(token) for token in document.tokens[len(document.tokens) - len(nats) :].tolist()]
+    num_bytes, num_characters, num_words = counts_within(spelled, ~kept)
+    digest = hashlib.sha256(b"".join(token for token, stays in zip(spelled, kept, strict=True) if stays))
+    return msgspec.structs.replace(
+        row, nats=math.fsum(nats[kept].tolist()), num_tokens=int(kept.sum()), num_bytes=row.num_bytes - num_bytes,
+        num_characters=row.num_characters - num_characters, num_words=row.num_words - num_words,
+    ), digest.hexdigest()  # fmt: skip
+
+
 def evaluate(
     model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, *, model_name: str, text_name: str,
-    batch_size: int = 256, device: torch.device | str = "cpu", seed: int = 0, progress: Progress | None = None,
+    batch_size: int = 256, device: torch.device | str = "cpu", progress: Progress | None = None,
+    leave_out: Sequence[Places] | None = None, tokenizer: Tokenizer | None = None,
 ) -> Report:  # fmt: skip
     """Score documents and report loss, perplexity and bits per byte with 95 % intervals, by position and by source.
 
+    `leave_out` names token places of each document that are read but counted in no sum (`tokenizer` tells their
+    characters and words): the validation windows by which weights were chosen, say.
     Raises InputError when no token can be scored.
     """
-    rows, positions = [], Positions(how.window)
-    blocks = Blocks(len(documents), sum(d.num_bytes for d in documents))
+    masks = [kept_tokens(d, out) for d, out in zip(documents, leave_out or [()] * len(documents), strict=True)]
+    rows, hashes, positions = [], [], Positions(how.window)
+    sizes = [d.num_bytes - int(d.byte_lengths[d.tokens[~kept]].sum()) for d, kept in zip(documents, masks, strict=True)]
+    parts = Parts(sum(sizes))
     scores = token_nats(model, documents, how, batch_size=batch_size, device=device, progress=progress)
-    for document, nats in zip(documents, scores, strict=True):
-        row = document_row(document, nats, how)
+    for document, mask, nats in zip(documents, masks, scores, strict=True):
+        row, digest = document_row(document, nats, how), document.sha256
+        inside, first = nats[: row.num_tokens], len(document.tokens) - row.num_tokens
+        kept, scored = mask[first:], document.tokens[first:]
+        if not kept.all():
+            assert tokenizer is not None
+            row, digest = remaining_row(row, document, inside, kept, tokenizer)
         rows.append(row)
-        inside, scored = nats[: row.num_tokens], document.tokens[len(document.tokens) - row.num_tokens :]
-        positions.add(inside, how.stride)
-        blocks.add(inside, document.byte_lengths[scored])
-    pairs, method = intervals(rows, blocks, seed)
+        hashes.append(digest)
+        positions.add(inside, how.stride, kept)
+        parts.add(inside[kept], document.byte_lengths[scored[kept]])
+    pairs, what = intervals(rows, parts)
     extra: dict[str, Any] = {
-        "vocabulary": model.shape.vocabulary, "by_position": positions.table(),
-        "text_sha256": [d.sha256 for d in documents],
+        "vocabulary": model.shape.vocabulary, "by_position": positions.table(), "text_sha256": hashes,
     }  # fmt: skip
-    if blocks.rows:
-        extra["blocks"] = blocks.rows
+    if what.rule == "passage":
+        extra["parts"] = parts.sums.tolist()
     if sources := by_source(rows):
         extra["by_source"] = sources
     return Report(
@@ -338,6 +372,6 @@ def evaluate(
         conventions=conventions_in_words(how, model, len(documents)),
         documents=rows,
         intervals=pairs,
-        interval_method=method,
+        interval_method=what.sentence,
         extra=extra,
     )

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hornbook.data.packing import IGNORE
-from hornbook.evaluation.intervals import bootstrap_ratio
+from hornbook.evaluation.intervals import clusters
 from hornbook.likelihood import chunk_rows, token_nats
 from hornbook.model.decoder import Decoder
 from hornbook.text.canaries import BEFORE, Canaries, random_payloads
@@ -47,9 +47,10 @@ def exposure_table(
     rows = []
     for count in np.unique(repetitions).tolist():
         some = bits[repetitions == count]
+        found = clusters(some, np.ones(len(some)))
         rows.append({
             "repetitions": count, "num_canaries": len(some), "exposure_bits": float(some.mean()),
-            "exposure_bits_interval_95": bootstrap_ratio(some, np.ones(len(some)), seed=seed),
+            "exposure_bits_interval_95": None if found is None else found.interval,
             "largest_possible_bits": float(np.log2(num_candidates + 1)),
         })  # fmt: skip
     return rows, rank_correlation(bits, repetitions)

@@ -20,7 +20,6 @@ Numbers = NDArray[np.float64] | NDArray[np.int64]
 
 INTERVAL_DOCUMENTS = 5  # from so many documents on they speak for others of their kind; measured, docs/evaluation.md
 STRATA_PIECES = 8  # so few pieces of one to four documents speak for these documents
-MINIMUM_CLUSTERS = 8
 PASSAGE_BYTES = 2048  # a shorter passage says nothing of how it goes on
 PASSAGE_PARTS = 16
 UNKNOWN_KIND = 2.4  # half-widths of a paired passage that hold for any kind of text (a Hurst exponent of 0.9)
@@ -125,15 +124,15 @@ def one_passage(numerators: Numbers, denominators: Numbers, num_bytes: int, *, p
     return Estimate(float(ratio), _or_zero(half_width / t_quantile(degrees), ratio), degrees)
 
 
-def passage_parts(ends: NDArray[np.int64]) -> NDArray[np.int64]:
+def passage_parts(ends: NDArray[np.int64], num_bytes: int) -> NDArray[np.int64]:
     """Which of the 16 parts of equal bytes each token is in, (n,); `ends` (n,) are the bytes up to its end. A token
     lies where it ends, so that two models, whatever their tokens, are compared on the same parts.
 
-    >>> passage_parts(np.array([1, 2, 3, 32])).tolist()
+    >>> passage_parts(np.array([1, 2, 3, 32]), 32).tolist()
     [0, 0, 1, 15]
     """
-    parts: NDArray[np.int64] = (ends - 1) * PASSAGE_PARTS // ends[-1]
-    return parts
+    parts: NDArray[np.int64] = (np.maximum(ends, 1) - 1) * PASSAGE_PARTS // max(1, num_bytes)
+    return np.minimum(parts, PASSAGE_PARTS - 1)  # a tokenizer that puts a space before a text spells a byte too many
 
 
 def gap(held_out: NDArray[np.float64], train: NDArray[np.float64]) -> Estimate | None:
@@ -169,60 +168,6 @@ def difference(a: Estimate | None, b: Estimate | None) -> Estimate | None:
 def _or_zero(error: float, ratio: float) -> float:
     """What is left of rounding where all ratios are equal is no spread."""
     return 0.0 if error <= 1e-14 * abs(ratio) else error
-
-
-def bootstrap_ratio(
-    numerators: np.ndarray, denominators: np.ndarray, *, seed: int = 0, resamples: int = 2000, level: float = 0.95
-) -> tuple[float, float] | None:
-    """Interval of sum(numerators) / sum(denominators), each (n,) with one entry per independent cluster.
-
-    For a paired difference the numerators are the differences. None for fewer than MINIMUM_CLUSTERS clusters with a
-    positive denominator. Same inputs and seed, same interval; no other random state is touched.
-
-    >>> bootstrap_ratio(np.full(20, 3.0), np.full(20, 2.0))  # no spread, no doubt
-    (1.5, 1.5)
-    """
-    kept = denominators > 0
-    a, b = numerators[kept].astype(float), denominators[kept].astype(float)
-    n = len(b)
-    if n < MINIMUM_CLUSTERS:
-        return None
-    b = b / b.mean()  # so that squares stay of order one; the ratio is scaled back at the end
-    scale = denominators[kept].mean()
-    ratio = a.sum() / b.sum()
-    residual = a - ratio * b
-    error = math.sqrt(n / (n - 1) * float(residual @ residual)) / n
-    if error <= 1e-14 * abs(ratio):
-        return float(ratio / scale), float(ratio / scale)
-    # With weights w: ratio* - ratio = w.residual / w.b, and its standard error needs only these five sums.
-    moments = np.stack([residual, b, residual**2, residual * b, b**2], 1)
-    generator = np.random.default_rng(seed)
-    studentized = []
-    rows = max(1, 2**21 // n)
-    for start in range(0, resamples, rows):
-        r = min(rows, resamples - start)
-        drawn = generator.integers(n, size=(r, n)) + n * np.arange(r)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=r * n).reshape(r, n).astype(float)
-        e, total, ee, eb, bb = (weights @ moments).T
-        shift = e / total
-        squares = np.maximum(ee - 2 * shift * eb + shift**2 * bb, 0)
-        spread = np.sqrt(n / (n - 1) * squares) / total
-        # A resample of one cluster n times has no spread of its own and says nothing.
-        studentized.append((shift / np.where(spread > 0, spread, np.nan))[spread > 1e-9 * error])
-    low, high = np.quantile(np.concatenate(studentized), [(1 - level) / 2, (1 + level) / 2])
-    return float((ratio - high * error) / scale), float((ratio - low * error) / scale)
-
-
-def block_bytes(num_bytes: int) -> int:
-    """Bytes per block for a text of few documents: 60 blocks, of at most 8 KiB, and at most 2,000 blocks.
-
-    Blocks count as independent, so they must be long against the reach of the dependence between tokens, and many. The
-    length depends on the text alone, so that two models, whatever their tokens, are compared on the same blocks.
-
-    >>> block_bytes(111_540), block_bytes(2_000_000), block_bytes(100_000_000), block_bytes(500)
-    (1859, 8192, 50000, 64)
-    """
-    return max(64, min(8192, num_bytes // 60), num_bytes // 2000)
 
 
 def wilson(successes: int, trials: int, *, z: float = 1.959964) -> tuple[float, float]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hornbook.evaluation.corpus import Progress, beginning_of, evaluating, head_vocabulary
-from hornbook.evaluation.intervals import bootstrap_ratio, wilson
+from hornbook.evaluation.intervals import clusters, wilson
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.likelihood import head_logits, token_nats
 from hornbook.model.branches import Tree, branch_hidden
@@ -304,10 +304,11 @@ def run_task(
     bare_scores = score_requests(model, [encoded(q.unconditional) for q in bare], device=device)
     gold_nats = np.array([s[q.gold][0] for s, q in zip(scores, questions, strict=True)])
     gold_bytes = np.array([len(q.choices[q.gold][1].encode()) for q in questions])
+    found = clusters(gold_nats, gold_bytes * math.log(2))
     result: dict[str, Any] = {
         "num_questions": len(questions),
         "gold_bits_per_byte": float(gold_nats.sum() / (math.log(2) * gold_bytes.sum())),
-        "gold_bits_per_byte_interval_95": bootstrap_ratio(gold_nats, gold_bytes * math.log(2)),
+        "gold_bits_per_byte_interval_95": None if found is None else found.interval,
     }
     _add(result, "greedy_accuracy", [s[q.gold][1] for s, q in zip(scores, questions, strict=True)])
     if all(len(q.choices) > 1 for q in questions):

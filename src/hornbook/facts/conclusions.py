@@ -24,7 +24,45 @@ class Conclusion:
     missing_at_most: float | None = 0.10
 
 
+_COVERAGE = "benchmarks/conclusions.py coverage"
+
 _TABLE: tuple[Conclusion, ...] = (
+    Conclusion(
+        "interval_documents",
+        "95 % low to high, about other text of this kind (from 30 documents)",
+        "At least 5 documents: CR2 with the degrees of freedom of Bell and McCaffrey. Wrong where the value of all "
+        "documents of the kind lies outside.",
+        _COVERAGE, 0.07, None,
+    ),
+    Conclusion(
+        "interval_pieces",
+        "95 % low to high, about this document as a whole if none of it had been read, not about others (from 24 "
+        "pieces of 1 document)",
+        "At least 8 pieces in all and 2 of each document, each at a random place of its stretch (the default split of "
+        "fewer than 50 documents): Student's t within documents. Wrong where the value of the whole lies outside.",
+        _COVERAGE, 0.07, None,
+    ),
+    Conclusion(
+        "interval_passage",
+        "95 % low to high, about prose that goes on as this passage does, not about other texts; too narrow for code "
+        "and files of many parts",
+        "At most 4 documents, contiguous, 2,048 bytes and more: from 16 parts of equal bytes, whose dependence is that "
+        "of prose. Wrong where the value of the whole text that the passage is of lies outside.",
+        _COVERAGE, 0.07, None,
+    ),
+    Conclusion(
+        "interval_of_many_parts",
+        "the same interval, of which the sentence says that it is too narrow here",
+        "A passage of a file of many parts, such as joined code or a manual: which it is, no passage shows.",
+        _COVERAGE, None, None,
+    ),
+    Conclusion(
+        "beyond_chance",
+        "beyond chance for these two models",
+        "The paired interval of the difference, by the same rules, holds no 0; on one passage, of unknown kind, only "
+        "where the difference exceeds 2.4 half-widths. Missing is judged on the default split of a long novel.",
+        _COVERAGE, 0.07, 0.20,
+    ),
     Conclusion(
         "by_heart",
         "Learned by heart: the model continues ... of its training passages word for word",

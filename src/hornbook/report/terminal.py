@@ -79,6 +79,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     if summary.get("energy_kwh") is not None:
         rows.append(("energy", f"{summary['energy_kwh']:.3g}", "kWh"))
     _table(rows, f"{summary['title']}: on all of the text it has not seen")
+    if summary.get("interval_method"):
+        print(f"intervals: {summary['interval_method']}")
     for sentence in summary["words"]:
         print(sentence)
     if summary.get("baselines"):
@@ -145,7 +147,7 @@ def print_report(report: Report) -> None:
     ]
     if sources:
         _table(sources, "by source")
-    if 1 < len(report.documents) <= 40:
+    if 1 < len(report.documents) <= 40 and not any(row.name.endswith("]") for row in report.documents):
         documents = [
             (row.name, f"{row.bits_per_byte:.4f}", f"bits per byte, loss {row.nats / max(1, row.num_tokens):.4f}")
             for row in sorted(report.documents, key=lambda row: -row.bits_per_byte)
@@ -214,6 +216,8 @@ def print_answers(result: Mapping[str, Any]) -> None:
             if isinstance(value, float)
         ]
         _table(rows, f"{task}: {counted(numbers['num_questions'], 'question')}")
+    if result.get("tasks"):
+        print("Each interval is for its own number: of twenty, about one does not hold.")
     if "calibration" in result:
         numbers = result["calibration"]
         rows = [
@@ -236,6 +240,8 @@ def print_comparison(result: Mapping[str, Any]) -> None:
     rows.append(("B − A", f"{result['difference_bits_per_byte']:+.4f}", f"bits per byte  {interval}".rstrip()))
     _table(rows, f"bits per byte of {result['text']}")
     print(result["verdict"])
+    if interval:
+        print(f"The interval is about {result['interval_about']}.")
     for side in ("a", "b"):
         _print_trained_on(result[side], side.upper())
     for name in result["differing_conventions"]:
@@ -250,6 +256,10 @@ def held_out_in_words(manifest: Mapping[str, Any]) -> str:
     >>> sides = {"train": {"num_bytes": 900}, "validation": {"num_bytes": 100, "num_documents": 2}}
     >>> held_out_in_words({"parts": sides, "split": "hash:0.1", "source_documents": 20})
     'held out for validation: 10% of the text, 2 documents drawn by a hash of each (--split hash:0.1)'
+    >>> sides = {"train": {"num_bytes": 880}, "validation": {"num_bytes": 100, "num_documents": 8}}
+    >>> sides["train"]["num_characters"], sides["validation"]["num_characters"] = 880, 100
+    >>> held_out_in_words({"parts": sides, "split": "blocks:0.1", "source_documents": 1, "gap_characters": 20})
+    'held out for validation: 10% of the text, 8 pieces from inside it; gaps around them lose 2.0% (--split blocks:0.1)'
     """
     kind, _, argument = manifest["split"].partition(":")
     train, held = manifest["parts"]["train"], manifest["parts"]["validation"]
@@ -259,12 +269,19 @@ def held_out_in_words(manifest: Mapping[str, Any]) -> str:
     where = {
         "hash": f"{counted(held['num_documents'], 'document')} drawn by a hash of each",
         "tail": "its end",
-        "blocks": f"{counted(held['num_documents'], 'block')} from inside {inside}, with a gap on both sides that is "
-        "left out; the pieces between count as documents",
+        "blocks": f"{counted(held['num_documents'], 'piece')} from inside {inside}; {_lost_to_gaps(manifest)}",
         "folder": f"what lies in {argument}",
     }[kind]
     share = held["num_bytes"] / (held["num_bytes"] + train["num_bytes"])
     return f"held out for validation: {share:.0%} of the text, {where} (--split {manifest['split']})"
+
+
+def _lost_to_gaps(manifest: Mapping[str, Any]) -> str:
+    lost = manifest.get("gap_characters")
+    if lost is None:  # prepared before this was written down
+        return "gaps around them are left out"
+    whole = lost + sum(part["num_characters"] for part in manifest["parts"].values())
+    return f"gaps around them lose {lost / whole:.1%}"
 
 
 def print_prepared(manifest: Mapping[str, Any]) -> None:

@@ -109,5 +109,7 @@ def own_text(opened: Opened) -> Prepared:
     assert opened.run is not None
     prepared = prepared_text(settings_of(opened.run).text)
     if prepared.key != training_key(opened):
-        raise InputError(f"the text of {opened.name} has changed since it was trained: name the text.")
+        raise InputError(
+            f"the text of {opened.name}, or how it is split, has changed since it was trained: name the text."
+        )
     return prepared

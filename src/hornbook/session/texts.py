@@ -23,7 +23,7 @@ from hornbook.text.split import default_rule, num_characters
 
 Progress = Callable[[int, int], None]
 VALIDATION_CHARACTERS = 300_000  # beyond, a 95 % interval is about 1 % of the loss, and scoring takes its time
-VALIDATION_DOCUMENTS = 30  # from so many on, documents are what an interval resamples
+VALIDATION_DOCUMENTS = 30  # fewer give a wide interval
 
 
 def read_documents(text: Text) -> Sequence[Document]:
@@ -87,8 +87,10 @@ def prepared_folder(text: Text) -> Path:
     """The one that `text` names; else prepared/NAME-xxxxxxxx, one for each combination of paths and settings."""
     if is_prepared(text.paths):
         return Path(text.paths[0])
+    # "pieces": texts that were split before validation pieces had random places stay where they are.
     identity = repr((text.paths and [str(Path(p).resolve()) for p in text.paths], text.field, text.separator,
-                     text.errors, text.tokenizer, text.split, *(["dedup"] * text.dedup),
+                     text.errors, text.tokenizer, text.split, *(["pieces"] * text.split.startswith(("auto", "blocks"))),
+                     *(["dedup"] * text.dedup),
                      *(["canaries"] * text.canaries)))  # fmt: skip
     return Path("prepared") / f"{stem(text.paths)}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 

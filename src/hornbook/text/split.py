@@ -14,10 +14,12 @@ from hornbook.text.documents import Document, safe_pieces
 
 RULES = ("hash", "tail", "blocks", "folder", "none")
 MANY_DOCUMENTS = 50  # from here on whole documents are kept back
-BLOCK_CHARACTERS = 8192  # the validation blocks inside a document are about this long, or shorter
-GUARD_CHARACTERS = 256  # left out on both sides of a validation block, or an eighth of a shorter block
-WORD_CHARACTERS = 32  # how far an edge of a block moves back so as not to cut a word
-SHORTEST_BLOCK = 64  # a document whose share would be less than this trains as a whole
+PIECE_BYTES = 2048  # the validation pieces inside documents are about this long, where there are so many:
+FEWEST_PIECES, MOST_PIECES = 16, 64  # more pieces give a surer number, but a piece begins without what stands before it
+SHORT_PIECE = 128  # in characters; a text that would have shorter ones has fewer pieces, down to 8
+SHORTEST_PIECE = 32  # a document whose share would be less than two of these trains as a whole
+GUARD_CHARACTERS = 256  # left out on both sides of a validation piece, or an eighth of a shorter piece
+WORD_CHARACTERS = 32  # how far an edge of a piece moves back so as not to cut a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def segment_pieces(segments: Sequence[Segment]) -> Iterator[tuple[int, str]]:
 
 
 def default_rule(num_documents: int) -> str:
-    """Return the rule when none is given: whole documents if there are many, else blocks inside every document.
+    """Return the rule when none is given: whole documents if there are many, else pieces inside every document.
 
     >>> default_rule(24), default_rule(249)
     ('blocks:0.1', 'hash:0.1')
@@ -90,7 +92,8 @@ def split(documents: Sequence[Document], rule: str) -> tuple[list[Segment], list
 
     `hash:F` each document by the SHA-256 of its text, so that equal texts land on one side whatever else is given;
     `tail:F` the last documents that have at least a share F of the characters, or the last characters of a single one;
-    `blocks:F` evenly spread blocks inside every document, with a gap on both sides that neither side sees;
+    `blocks:F` pieces inside every document, each at a random place of its own stretch of it, with a gap on both sides
+    that neither side sees; the places follow from the text;
     `folder:PATH` what lies in PATH (a folder, or as it appears at the start of the names); `none` no validation.
     F is above 0 and at most 0.9. All but `none` and `folder` read the documents.
 
@@ -198,47 +201,105 @@ def _tail(documents: Sequence[Document], share: float) -> tuple[list[Segment], l
 def _blocks(documents: Sequence[Document], share: float) -> tuple[list[Segment], list[Segment]]:
     train: list[Segment] = []
     validation: list[Segment] = []
-    for document in documents:
-        edges = _block_edges(num_characters(document), share)
-        if not edges:
+    measured = [_measure(document) for document in documents]
+    counts = piece_counts([(size, num_bytes) for size, num_bytes, _ in measured], share)
+    for document, (size, _, digest), count in zip(documents, measured, counts, strict=True):
+        if not count:
             train.append(Segment(document, 0, None))
             continue
-        reach = min(WORD_CHARACTERS, (edges[0][1] - edges[0][0]) // 2)  # a gap stays
+        edges = piece_edges(size, share, count, digest)
+        reach = min(WORD_CHARACTERS, (edges[0][1] - edges[0][0]) // 2)
         places = _word_starts(document, [place for edge in edges for place in edge], reach)
         start = 0
         for i in range(0, len(places), 4):
             before, begin, end, after = places[i : i + 4]
+            before, after = min(before, begin - 1), max(after, end + 1)  # they may have moved into the same word
+            if edges[i // 4][2] == size:
+                end = after = size
             if before > start:
                 train.append(Segment(document, start, before))
             validation.append(Segment(document, begin, end))
             start = after
-        train.append(Segment(document, start, None))
+        if start < size:
+            train.append(Segment(document, start, None))
     return train, validation
 
 
-def _block_edges(num_characters: int, share: float) -> list[tuple[int, int, int, int]]:
-    """Return (end of training, start of block, end of block, start of training) of each block in a text of this length.
+def gap_characters(train: Sequence[Segment], validation: Sequence[Segment]) -> int:
+    """How many characters lie before or between the segments of a document, and so on neither side.
 
-    The text is cut into equal periods with a block in the middle of each; blocks are as long as the share asks, so the
-    gaps come out of the training side.
-
-    >>> _block_edges(20_000, 0.1)
-    [(8750, 9000, 11000, 11250)]
-    >>> len(_block_edges(3_274_213, 0.1)), _block_edges(600, 0.1)
-    (40, [])
+    >>> whole = Document("a", lambda: iter(["0123456789"]))
+    >>> gap_characters([Segment(whole, 0, 3), Segment(whole, 7, None)], [Segment(whole, 4, 6)])
+    2
     """
-    wanted = share * num_characters
-    if wanted < SHORTEST_BLOCK:
-        return []
-    count = max(1, round(wanted / BLOCK_CHARACTERS))
-    period = num_characters / count
-    block = wanted / count
-    guard = min(GUARD_CHARACTERS, block / 8, (period - block) / 4)
-    middles = [(i + 0.5) * period for i in range(count)]
+    ends: dict[int, int | None] = {}
+    lost = 0
+    for segment in sorted((*train, *validation), key=lambda segment: segment.start):
+        before = ends.get(id(segment.document), 0)
+        lost += 0 if before is None else segment.start - before
+        ends[id(segment.document)] = segment.stop
+    return lost
+
+
+def _measure(document: Document) -> tuple[int, int, bytes]:
+    """A text's length in characters and in bytes, and its SHA-256; reads it once."""
+    size = 0
+
+    def counted_pieces() -> Iterator[str]:
+        nonlocal size
+        for piece in document.pieces():
+            size += len(piece)
+            yield piece
+
+    digest, num_bytes = digest_of(counted_pieces())
+    return size, num_bytes, digest
+
+
+def piece_counts(sizes: Sequence[tuple[int, int]], share: float) -> list[int]:
+    """How many validation pieces each document gets, of its (characters, bytes): none or at least 2, in all about one
+    for each 2,048 bytes that are kept back, from 16 to 64, in proportion to the documents' lengths.
+
+    An interval needs 8 pieces in all and 2 of each document; 16 are nearly as good as any number, and beyond 64 hardly
+    anything is gained (docs/evaluation.md).
+
+    >>> [piece_counts([(size, size)], 0.1) for size in (500_000, 24_000, 5_000)]
+    [[24], [16], [8]]
+    >>> piece_counts([(400_000, 400_000), (9_000, 9_000), (600, 600)], 0.1)
+    [20, 2, 0]
+    """
+    wanted = [share * characters for characters, _ in sizes]
+    all_bytes, all_wanted = share * sum(num_bytes for _, num_bytes in sizes), sum(wanted)
+    count = min(max(round(all_bytes / PIECE_BYTES), FEWEST_PIECES), MOST_PIECES)
+    count = max(min(count, int(all_wanted / SHORT_PIECE)), FEWEST_PIECES // 2)
     return [
-        (int(m - block / 2 - guard), int(m - block / 2), int(m + block / 2), int(m + block / 2 + guard))
-        for m in middles
+        min(max(2, round(count * characters / all_wanted)), int(characters / SHORTEST_PIECE))
+        if characters >= 2 * SHORTEST_PIECE
+        else 0
+        for characters in wanted
     ]
+
+
+def piece_edges(num_characters: int, share: float, count: int, seed: bytes) -> list[tuple[int, int, int, int]]:
+    """Return (end of training, start of piece, end of piece, start of training) of each piece in a text of this length.
+
+    The text is cut into `count` equal stretches with a piece of equal length at a random place of each (stratified
+    sampling), which `seed` decides. The first and the last piece may be cut short by the ends of the text, which are
+    else hardly ever held out. Pieces are as long as the share asks, so the gaps come out of the training side.
+
+    >>> piece_edges(20_000, 0.1, 2, b"a")
+    [(4363, 4488, 5488, 5613), (18657, 18782, 19782, 19907)]
+    """
+    stretch, piece = num_characters / count, share * num_characters / count
+    guard = max(1, int(min(GUARD_CHARACTERS, piece / 8, (stretch - piece) / 4)))
+    edges = []
+    for i in range(count):
+        drawn = int.from_bytes(hashlib.sha256(seed + i.to_bytes(4)).digest()[:8]) / 2**64
+        first = i * stretch + guard if i else SHORTEST_PIECE - piece
+        last = (i + 1) * stretch - piece - guard if i < count - 1 else num_characters - SHORTEST_PIECE
+        place = first + drawn * (last - first)
+        begin, end = max(0, int(place)), min(num_characters, int(place + piece))
+        edges.append((max(0, begin - guard), begin, end, min(num_characters, end + guard)))
+    return edges
 
 
 def _word_starts(document: Document, places: Sequence[int], reach: int) -> list[int]:
