@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, START, Part
 from hornbook.data.spans import find_spans
-from hornbook.evaluation.baselines import count_ngrams, ngram_names, ngram_nats, training_stream
+from hornbook.evaluation.baselines import window_nats
 from hornbook.evaluation.copying import WORST, copying, place
 from hornbook.evaluation.corpus import byte_lengths
 from hornbook.evaluation.differences import (
@@ -127,7 +127,7 @@ def memorization(
         raise InputError("every held-out passage also stands in the training text: name another text with --heldout.")
     found = _Findings()
     extraction, discoverable = _extraction(found, trained, held_out, lengths)
-    counting = _counting(train, held_out, model.shape.vocabulary)
+    counting = window_nats(train, held_out.tokens, model.shape.vocabulary)
     against = _gap(found, model, reference, train, trained, held_out, byte_lengths(tokenizer), counting)
     copies = copying(
         model, train, validation, tokenizer, num_samples=num_samples, sample_tokens=sample_tokens, generator=generator
@@ -294,14 +294,6 @@ def _gap(
     for name, scores in (("membership_auc", known), ("membership_auc_min_20", lowest)):
         found.add(name, *auc(scores[0], scores[1], trained.units(), held_out.units()))
     return against
-
-
-def _counting(train: Part, held_out: Windows, vocabulary: int) -> dict[str, Floats]:
-    """The nats (R, W - 1) that models which only count have at the held-out windows, by their names."""
-    levels = count_ngrams(training_stream(train), vocabulary)
-    rows = [ngram_nats(levels, tokens, vocabulary) for tokens in held_out.tokens]
-    tables = zip(ngram_names(len(levels)), map(np.stack, zip(*rows, strict=True)), strict=True)
-    return {"uniform": np.full(held_out.nats.shape, math.log(vocabulary)), **dict(tables)}
 
 
 # ---- What a person sees
