@@ -20,7 +20,7 @@ GPU_PROCESS_BYTES = 500 * 2**20  # context and kernels of a driver
 # parameters), the peak resident size exceeds what is allocated by 0.4 to 0.8 of the activations.
 CPU_FRAGMENTATION = 0.6
 # The n-gram baselines are made beside the model (`evaluation.baselines`): bytes per token of the training text at their
-# peak (tracemalloc, and the text), measured on English. In BPE, 4M tokens: 84 of 2,368 ids, 100 of 32,000, up to 140
+# peak (tracemalloc, and the text), measured on English. In BPE, 4M tokens: 82 of 2,368 ids, 98 of 32,000, up to 140
 # in shorter texts, which hold little. In bytes: 57 in 30 kB, 38 in 1 MB.
 COUNTED_TOKENS = 2**22
 COUNTED_IN_WORDS, COUNTED_IN_CHARACTERS, FEW_IDS = 100, 45, 512
