@@ -3,6 +3,7 @@
     python benchmarks/plan_scored.py runs DATA      ten runs, each a process of its own: an idle machine, please
     python benchmarks/plan_scored.py healthy DATA   twenty runs: how many are warned of, and what they came to
     python benchmarks/plan_scored.py faults DATA    six kinds of fault, five seeds each: how many are named
+    python benchmarks/plan_scored.py law DATA       the rule of small runs, fitted on the first two, without training
 
 DATA is a folder with books/*.txt, tinyshakespeare.txt and the-verdict.txt. Results are added to
 benchmarks/results/plan_scored.json.
@@ -100,16 +101,78 @@ def healthy_runs(data: Path) -> list[dict[str, Any]]:
         summary = hornbook.train(
             str(data / case[0]), out=f"healthy-{number}", **settings(case), **{"train.seed": number}
         )
-        levels = {name: each["bits_per_byte"] for name, each in summary["baselines"].items()}
         row = {
             "case": list(case), "warnings": warnings(Path(summary["run"])), "tokens": summary["tokens"],
             "num_parameters": summary["num_parameters"], "vocabulary": summary["vocabulary"],
-            "epoch": summary["epoch"], "bits_per_byte": summary["bits_per_byte"], "levels": levels,
-            "bytes_per_token": summary["num_bytes"] / summary["num_tokens"],
+            "epoch": summary["epoch"], "bits_per_byte": summary["bits_per_byte"],
         }  # fmt: skip
         print(json.dumps(row), flush=True)
         rows.append(row)
     return rows
+
+
+# ---- The rule of small runs (`planning.expect.small_run_bits`)
+
+
+def of_the_law(data: Path) -> list[dict[str, Any]]:
+    """Each recorded run that the rule speaks of, with its n-gram baselines counted again on its text."""
+    from hornbook.data.shards import NUM_BYTES
+    from hornbook.facts.settings import from_table, overridden
+    from hornbook.planning.choose import Data, Machine, choose
+    from hornbook.session.start import counting_models
+    from hornbook.session.texts import prepared_text
+
+    known = json.loads(RESULTS.resolve().read_text())
+    cases = [(RUNS[i], row["bits_per_byte"]["actual"]) for i, row in enumerate(known["runs"])]
+    cases += [(HEALTHY[i], row["bits_per_byte"]) for i, row in enumerate(known["healthy"])]
+    rows = []
+    for case, bits in cases:
+        if {"optimizer.name", "model.family"} & settings(case).keys() or case[0] == "the-verdict.txt":
+            continue
+        wanted = from_table(overridden({}, settings(case) | {"text.paths": [str(data / case[0])]}), source="settings")
+        prepared = prepared_text(wanted.text)
+        part, num_bytes = prepared.train, int(prepared.train.documents[:, NUM_BYTES].sum())
+        shape = choose(
+            wanted, Data(part.num_tokens, num_bytes, prepared.tokenizer.vocabulary), Machine(False, 2**34)
+        ).shape  # fmt: skip
+        tokens = case[6] * case[5] * case[4]
+        row = {
+            "case": list(case), "bits_per_byte": bits, "num_parameters": shape.parameters, "train_bytes": num_bytes,
+            "tokens": tokens, "epochs": tokens / part.num_tokens,
+            "levels": {name: each["bits_per_byte"] for name, each in counting_models(prepared, shape).items()},
+        }  # fmt: skip
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+    return rows
+
+
+def fitted_law(data: Path) -> dict[str, Any]:
+    """Least squares of the rule's logarithm, and what each run would have been told by the others."""
+    import numpy as np
+
+    from hornbook.facts.capacity import effective_tokens
+
+    rows = of_the_law(data)
+    best = np.array([min(row["levels"].values()) for row in rows])
+    bits = np.array([row["bits_per_byte"] for row in rows])
+    x = np.array([
+        [1, np.log(effective_tokens(row["train_bytes"], row["epochs"]) / 6e5), np.log(row["num_parameters"] / 5e5),
+         np.log(row["train_bytes"] / 5e5)]
+        for row in rows
+    ])  # fmt: skip
+    y = np.log(bits / best)
+    fit = np.linalg.lstsq(x, y)[0]
+    errors = []
+    for i in range(len(rows)):
+        others = np.arange(len(rows)) != i
+        errors.append(float(best[i] * np.exp(x[i] @ np.linalg.lstsq(x[others], y[others])[0]) - bits[i]))
+    law = {
+        "offset, per ln of bytes seen, parameters, bytes of text": [round(float(c), 3) for c in fit],
+        "errors_left_out_bits_per_byte": [round(error, 4) for error in errors],
+        "best_levels": [float(best.min()), float(best.max())],
+    }
+    print(json.dumps(law))
+    return law | {"rows": rows}
 
 
 # ---- Seeded faults: each breaks one thing of a real run, from outside
@@ -232,7 +295,7 @@ def seeded_faults(data: Path) -> list[dict[str, Any]]:
 
 def main() -> None:
     what, data = sys.argv[1], Path(sys.argv[2]).resolve()
-    kinds = {"runs": scored_runs, "healthy": healthy_runs, "faults": seeded_faults}
+    kinds = {"runs": scored_runs, "healthy": healthy_runs, "faults": seeded_faults, "law": fitted_law}
     results = RESULTS.resolve()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         rows = kinds[what](data)

@@ -68,8 +68,13 @@ def test_baselines_stand_beside_the_number_of_a_run(tiny_run):
     train, held_out = train[: int(0.9 * len(train))], train[int(0.9 * len(train)) :]
     counts = np.bincount(np.frombuffer(train, np.uint8), minlength=257).astype(float)
     counts[256] = 1
-    kinds = (counts > 0).sum()
-    p = (counts + kinds / 257) / (counts.sum() + kinds)  # Witten and Bell
+    n = [(counts == r).sum() for r in range(5)]
+    y = n[1] / (n[1] + 2 * n[2])
+    discounts = np.array([0, y, 2 - 3 * y * n[3] / n[2], 3 - 4 * y * n[4] / n[3]])
+    assert (discounts[1:] > 0).all()
+    assert (discounts[1:] < [1, 2, 3]).all()
+    discount = discounts[np.minimum(counts, 3).astype(int)]  # modified Kneser-Ney
+    p = (counts - discount + discount.sum() / 257) / counts.sum()
     nats = -np.log(p[np.frombuffer(held_out, np.uint8)]).mean()
     assert table["unigram"]["loss_nats_per_token"] == pytest.approx(nats, rel=1e-9)
     page = (tiny_run.run / "reports" / "report.html").read_text(encoding="utf-8")

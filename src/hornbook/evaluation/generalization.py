@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Part
-from hornbook.evaluation.baselines import count_ngrams, ngram_names, ngram_nats, training_stream
+from hornbook.evaluation.baselines import window_nats
 from hornbook.evaluation.differences import Floats, Interval, Units, area_interval, auc, placements, ratio_difference
 from hornbook.evaluation.intervals import Estimate
 from hornbook.evaluation.reference import LeftOut, leave_out
@@ -69,7 +69,7 @@ def generalization(
     sides = _Sides(units, trained, held_out, train_bytes, heldout_bytes)
     nats = trained.nats.sum(1), held_out.nats.sum(1)
     left_out = _left_out(train, validation, trained, held_out, vocabulary)
-    counting = _counting(train, held_out, vocabulary)
+    counting = window_nats(train, held_out.tokens, vocabulary)
     found: dict[str, float | None] = {
         "train_loss_nats_per_token": float(trained.nats.mean()),
         "heldout_loss_nats_per_token": float(held_out.nats.mean()),
@@ -183,11 +183,3 @@ def _reference(
         known = tuple(scores(model, side.tokens)[0].sum(1) for side in (sides.trained, sides.held_out))
         return (known[0], known[1]) if known[1].sum() <= ALIKE * nats[1].sum() else None
     return None if left_out[0] is None else left_out[0].best()
-
-
-def _counting(train: Part, held_out: Windows, vocabulary: int) -> dict[str, Floats]:
-    """The nats (R, W - 1) that n-gram models of the training side have at the held-out windows, by their names."""
-    levels = count_ngrams(training_stream(train), vocabulary)
-    rows = [ngram_nats(levels, tokens, vocabulary) for tokens in held_out.tokens]
-    tables = zip(ngram_names(len(levels)), map(np.stack, zip(*rows, strict=True)), strict=True)
-    return {"uniform": np.full(held_out.nats.shape, math.log(vocabulary)), **dict(tables)}

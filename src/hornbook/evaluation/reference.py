@@ -1,8 +1,9 @@
 """How hard are both sides for a model that has read neither? N-gram models of each, the scored stretch left out.
 
-An n-gram model of the training text knows that text, so it is no reference for it. Here one is counted on two thirds
-of a side at a time and scores windows of the third left out, and windows of the other side: both are new to it. Where
-the two sides are of one kind, both surprise it alike; by how much they do not is what the sides differ by.
+An n-gram model of the training text knows that text, so it is no reference for it. Here one is counted on five sixths
+of a side at a time and scores windows of the sixth left out, and windows of the other side: both are new to it. Where
+the two sides are of one kind, both surprise it alike; by how much they do not is what the sides differ by. What stands
+several times in a side is left out wherever it stands.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.data.shards import NUM_TOKENS, START, Part
-from hornbook.evaluation.baselines import count_ngrams, ngram_nats
+from hornbook.data.spans import find_spans
+from hornbook.evaluation.baselines import Level, count_ngrams, ngram_nats
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-FOLDS = 6  # two neighbours are left out together: a window may begin in one and end in the next
+FOLDS = 6
 MOST_TOKENS = 2**19  # counted of a side; of more, evenly spread stretches
+MOST_COPIES = 2  # a text that says everything more often, not stretch by stretch, has no part that is new to the rest
 
 
 class LeftOut(NamedTuple):
@@ -40,27 +43,72 @@ def leave_out(
 ) -> LeftOut | None:
     """Score `windows` (R, W) at `positions` (R,) of `part`, and `others` (S, W), by n-gram models of its other parts.
 
-    `stretch`: how many tokens around a window are left out together, at most a sixth of the part; a shorter document is
-    left out whole. It is as long as what is held out on the other side, so that both sides are as far from what is
-    counted. All tokens of a window but the first are scored. None for a part shorter than 6 windows.
+    `stretch`: how many tokens around a window are left out together, at most a sixth of what is not a copy; a shorter
+    document is left out whole. It is as long as what is held out on the other side, so that both sides are as far from
+    what is counted. All tokens of a window but the first are scored. None for a part shorter than 6 windows, or in
+    which everything is a copy of everything.
     """
-    if part.num_tokens < FOLDS * windows.shape[1]:
+    width = windows.shape[1]
+    if part.num_tokens < FOLDS * width:
         return None
-    starts, lengths = _stretches(part, max(windows.shape[1], min(stretch, part.num_tokens // FOLDS)))
-    folds = np.arange(len(starts)) % FOLDS
-    fold_of = folds[np.searchsorted(starts, positions, side="right") - 1]
-    own: list[Floats] = [np.empty(0)] * len(windows)
+    query, begin, end = _occurrences(part, windows)
+    copies = len(query) / len(windows)
+    starts, lengths = _stretches(part, max(width, min(stretch, int(part.num_tokens / (FOLDS * max(1.0, copies))))))
+    first, last = (np.searchsorted(starts, places, side="right") - 1 for places in (begin, end - 1))
+    own = np.searchsorted(starts, positions, side="right") - 1
+    labels = _linked(len(starts), own[query], first)
+    if np.bincount(labels).max() > len(starts) / 2:
+        if copies > MOST_COPIES:
+            return None
+        labels = np.arange(len(starts))
+    folds = np.unique(labels, return_inverse=True)[1] % FOLDS
+    scored: list[Floats] = [np.empty(0)] * len(windows)
     other = []
-    for fold in range(min(FOLDS, len(starts))):
-        kept = (folds != fold) & (folds != (fold + 1) % FOLDS)
+    for fold in range(FOLDS):
+        inside = np.flatnonzero(folds[own] == fold)
+        kept = folds != fold
+        kept[last[np.isin(query, inside)]] = False  # a window may end in the next stretch
+        if not len(inside) and other:
+            continue
         if not lengths[kept].sum():
             return None
         levels = count_ngrams(_tokens(part, starts[kept], lengths[kept]), vocabulary)
-        for i in np.flatnonzero(fold_of == fold).tolist():
-            own[i] = np.array([nats.sum() for nats in ngram_nats(levels, windows[i], vocabulary)])
+        if len(inside):
+            for i, nats in zip(inside.tolist(), _sums(levels, windows[inside], vocabulary).T, strict=True):
+                scored[i] = nats
         if fold % (FOLDS // 2) == 0:  # two of the models are enough for windows that are new to all of them
-            other.append([[nats.sum() for nats in ngram_nats(levels, window, vocabulary)] for window in others])
-    return LeftOut(np.stack(own, 1), np.array(other).mean(0).T)
+            other.append(_sums(levels, others, vocabulary))
+    orders = min(min(map(len, scored)), *map(len, other))
+    return LeftOut(np.stack([nats[:orders] for nats in scored], 1), np.mean([nats[:orders] for nats in other], axis=0))
+
+
+def _sums(levels: list[Level], windows: Ints, vocabulary: int) -> Floats:
+    """The nats of each window by each order, (orders, R)."""
+    return np.stack([nats.sum(-1) for nats in ngram_nats(levels, windows, vocabulary)])
+
+
+def _occurrences(part: Part, windows: Ints) -> tuple[Ints, Ints, Ints]:
+    """Every place of the part where three quarters of a window stand: the window, and the first token and the one after
+    the last of where it stands."""
+    found = list(find_spans(part, list(windows), max(1, 3 * windows.shape[1] // 4)))
+    query, start, length, position = (np.concatenate(column) for column in list(zip(*found, strict=True))[:4])
+    return query, np.maximum(position - start, 0), position + length
+
+
+def _linked(count: int, a: Ints, b: Ints) -> Ints:
+    """A label for each of `count` things, the same for two that pairs (a, b) connect.
+
+    >>> _linked(5, np.array([0, 3]), np.array([2, 2])).tolist()
+    [0, 1, 0, 0, 4]
+    """
+    labels = np.arange(count)
+    while True:
+        least = np.minimum(labels[a], labels[b])
+        before = labels.copy()
+        np.minimum.at(labels, a, least)
+        np.minimum.at(labels, b, least)
+        if (labels == before).all():
+            return labels
 
 
 def _stretches(part: Part, length: int) -> tuple[Ints, Ints]:
