@@ -49,7 +49,8 @@ KEPT = (
 )  # fmt: skip
 QUICK = {"train.threads": 1, "watch.sample_tokens": 8, "watch.sample_every": 10**6, "watch.evaluate_every": 200}
 GPT2 = {"model.family": "gpt2", "optimizer.name": "adamw", "model.layers": 2, "model.width": 96, "model.heads": 4}
-QWEN3 = {"model.family": "qwen3", "optimizer.name": "adamw", "model.layers": 2, "model.width": 96, "model.heads": 4}
+QWEN3 = {"model.family": "qwen3", "optimizer.name": "muon", "model.layers": 2, "model.width": 96, "model.heads": 4}
+ADAMW = QWEN3 | {"optimizer.name": "adamw"}
 LANGUAGES = Path("/usr/share/vim")
 LICENCES = Path("/usr/share/common-licenses")
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
@@ -105,13 +106,13 @@ def _sources() -> Iterator[tuple[str, str]]:
 MODELS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "novels-bytes": (("emma", "jane-eyre", "walden"), GPT2 | {"text.tokenizer": "bytes", "model.context": 128}),
     "novels-bpe": (("emma", "jane-eyre", "great-expectations"),
-                   QWEN3 | {"text.tokenizer": "bpe:512", "model.context": 64, "optimizer.name": "muon"}),
-    "code-bytes": (("one-file-code-a",), QWEN3 | {"text.tokenizer": "bytes", "model.context": 128}),
+                   QWEN3 | {"text.tokenizer": "bpe:512", "model.context": 64}),
+    "code-bytes": (("one-file-code-a",), ADAMW | {"text.tokenizer": "bytes", "model.context": 128}),
     "speeches-bpe": (("speeches-a",), GPT2 | {"text.tokenizer": "bpe:1024", "model.context": 128}),
     "mixture-bytes": (("great-expectations", "one-file-code-a", "manual"),
-                      QWEN3 | {"text.tokenizer": "bytes", "model.context": 128}),
+                      ADAMW | {"text.tokenizer": "bytes", "model.context": 128}),
     "languages-bytes": (tuple(f"language-{x}" for x in ("bar", "cs", "da", "es", "fr", "it", "pt", "ru", "sv")),
-                        QWEN3 | {"text.tokenizer": "bytes", "model.context": 96}),
+                        ADAMW | {"text.tokenizer": "bytes", "model.context": 96}),
 }  # fmt: skip
 
 # Ten pairs for each model, of texts that no model has read; what follows a bar is how one text is split in two.
@@ -202,6 +203,7 @@ def overfitted(work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         path.parent.mkdir(exist_ok=True)
         path.write_text(have[name].read_text(encoding="utf-8")[5_000:][:size], encoding="utf-8")
         how = {"model.context": 64, "train.batch": 8, "train.epochs": epochs, "train.seed": i}
+        how |= {"optimizer.learning_rate": 3e-3} if settings["optimizer.name"] == "adamw" else {}
         yield f"overfitted {i} {name}", trained(work, f"overfitted-{i}", [path], settings | how)
 
 
@@ -217,6 +219,7 @@ def duplicated(work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         (folder / "held" / "new.txt").write_text(new, encoding="utf-8")
         how = {"model.context": 64, "train.batch": 8, "train.epochs": 1, "train.seed": i,
                "text.split": f"folder:{folder / 'held'}"}  # fmt: skip
+        how |= {"optimizer.learning_rate": 3e-3} if settings["optimizer.name"] == "adamw" else {}
         yield f"duplicated {i} {name}", trained(work, f"duplicated-{i}", [folder], settings | how)
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from hornbook.data.shards import Part
 from hornbook.evaluation.reference import _stretches, leave_out
-from hornbook.evaluation.sides import Windows, _repeated, independent
+from hornbook.evaluation.sides import Windows, independent, repeated
 
 SIZES = (10_000, 10_000)
 
@@ -56,8 +56,8 @@ def test_other_texts_are_documents_or_passages():
 
 
 def test_a_window_that_repeats_itself_shows_no_memory():
-    assert _repeated([5] * 20, 10) == 1.0
-    assert _repeated(list(range(20)), 10) == 0.0
+    assert repeated([5] * 20, 10) == 1.0
+    assert repeated(list(range(20)), 10) == 0.0
     part = part_of({"a": 30})
     part.shards[0][:] = [*range(10), *range(10), *range(10, 20)]
     windows = windows_of(part, [0, 10, 0], 20)
@@ -82,3 +82,16 @@ def test_what_is_counted_never_overlaps_the_window_scored(stretch):
 def test_a_text_of_few_windows_is_too_short_to_leave_some_out():
     part = part_of({"a": 40})
     assert leave_out(part, np.array([0]), part.take(np.array([0]), 8), part.take(np.array([3]), 8), 20, 8) is None
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_copies_are_left_out_with_what_they_copy(together):
+    """A text of 300 tokens, each n-gram once, that stands five times: what is counted must not hold the window."""
+    once = np.arange(300)
+    pieces = {"a": 1500} if together else {f"{i}": 300 for i in range(5)}
+    part = part_of(pieces)
+    part.shards[0][:] = np.tile(once, 5)
+    positions = np.array([5, 320, 700, 940, 1250])
+    windows = part.take(positions, 8)
+    found = leave_out(part, positions, windows, windows, 300, 300)
+    assert found.own.min() > 7 * np.log(300) - 1e-9

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hornbook.data.shards import NUM_TOKENS, START, Part
 from hornbook.data.spans import find_spans
 from hornbook.evaluation.baselines import Level, count_ngrams, ngram_nats
+from hornbook.evaluation.sides import repeated
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -51,19 +52,23 @@ def leave_out(
     width = windows.shape[1]
     if part.num_tokens < FOLDS * width:
         return None
-    query, begin, end = _occurrences(part, windows)
+    query, begin, end = _occurrences(part, positions, windows)
     copies = len(query) / len(windows)
-    starts, lengths = _stretches(part, max(width, min(stretch, int(part.num_tokens / (FOLDS * max(1.0, copies))))))
-    first, last = (np.searchsorted(starts, places, side="right") - 1 for places in (begin, end - 1))
-    own = np.searchsorted(starts, positions, side="right") - 1
-    labels = _linked(len(starts), own[query], first)
-    if np.bincount(labels).max() > len(starts) / 2:
+    most = int(part.num_tokens / (FOLDS * max(1.0, copies)))
+    for size in sorted({max(width, min(stretch, most)), width}, reverse=True):
+        starts, lengths = _stretches(part, size)
+        first, last = (np.searchsorted(starts, places, side="right") - 1 for places in (begin, end - 1))
+        own = np.searchsorted(starts, positions, side="right") - 1
+        labels = _linked(len(starts), own[query], first)
+        if np.bincount(labels).max() <= len(starts) / 2:
+            break
+    else:
         if copies > MOST_COPIES:
             return None
         labels = np.arange(len(starts))
     folds = np.unique(labels, return_inverse=True)[1] % FOLDS
     scored: list[Floats] = [np.empty(0)] * len(windows)
-    other = []
+    other: list[Floats] = []
     for fold in range(FOLDS):
         inside = np.flatnonzero(folds[own] == fold)
         kept = folds != fold
@@ -87,12 +92,20 @@ def _sums(levels: list[Level], windows: Ints, vocabulary: int) -> Floats:
     return np.stack([nats.sum(-1) for nats in ngram_nats(levels, windows, vocabulary)])
 
 
-def _occurrences(part: Part, windows: Ints) -> tuple[Ints, Ints, Ints]:
+def _occurrences(part: Part, positions: Ints, windows: Ints) -> tuple[Ints, Ints, Ints]:
     """Every place of the part where three quarters of a window stand: the window, and the first token and the one after
-    the last of where it stands."""
-    found = list(find_spans(part, list(windows), max(1, 3 * windows.shape[1] // 4)))
-    query, start, length, position = (np.concatenate(column) for column in list(zip(*found, strict=True))[:4])
-    return query, np.maximum(position - start, 0), position + length
+    the last of where it stands. Of a window that repeats itself, such as a ruled line, only its own place."""
+    width = windows.shape[1]
+    alone = np.array([repeated(row, width // 2) >= 0.5 for row in windows.tolist()], bool)
+    some = np.flatnonzero(~alone)
+    found = list(find_spans(part, list(windows[some]), max(1, 3 * width // 4)))
+    columns = list(zip(*found, strict=True)) or [(np.empty(0, np.int64),)] * 5
+    query, start, length, position = (np.concatenate(column) for column in columns[:4])
+    return (
+        np.concatenate([some[query], np.flatnonzero(alone)]),
+        np.concatenate([np.maximum(position - start, 0), positions[alone]]),
+        np.concatenate([position + length, positions[alone] + width]),
+    )
 
 
 def _linked(count: int, a: Ints, b: Ints) -> Ints:

@@ -45,7 +45,7 @@ class Windows(NamedTuple):
         """Which of the windows `asked` (R,) repeat themselves, (R,): half of what comes after `prefix` tokens is what
         followed the same tokens before in the window. Whoever continues such a window need not have read it."""
         found = asked.copy()
-        found[asked] = [_repeated(row, prefix) >= 0.5 for row in self.tokens[asked].tolist()]
+        found[asked] = [repeated(row, prefix) >= 0.5 for row in self.tokens[asked].tolist()]
         return found
 
     def only(self, kept: NDArray[np.bool_]) -> Windows:
@@ -54,10 +54,10 @@ class Windows(NamedTuple):
         )  # fmt: skip
 
 
-def _repeated(tokens: list[int], prefix: int) -> float:
+def repeated(tokens: list[int], prefix: int) -> float:
     """The share of tokens after `prefix` that are what followed the longest known context when it last stood there.
 
-    >>> _repeated([1, 2, 3, 1, 2, 3, 1, 2, 3, 9], 6)
+    >>> repeated([1, 2, 3, 1, 2, 3, 1, 2, 3, 9], 6)
     0.75
     """
     followed: dict[tuple[int, ...], int] = {}
