@@ -51,6 +51,7 @@ QUICK = {"train.threads": 1, "watch.sample_tokens": 8, "watch.sample_every": 10*
 GPT2 = {"model.family": "gpt2", "optimizer.name": "adamw", "model.layers": 2, "model.width": 96, "model.heads": 4}
 QWEN3 = {"model.family": "qwen3", "optimizer.name": "muon", "model.layers": 2, "model.width": 96, "model.heads": 4}
 ADAMW = QWEN3 | {"optimizer.name": "adamw"}
+BOOKS = GPT2 | {"optimizer.name": "muon"}
 LANGUAGES = Path("/usr/share/vim")
 LICENCES = Path("/usr/share/common-licenses")
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
@@ -152,19 +153,24 @@ SHORT = {"walden-b": "scarlet-letter", "moby": "grimms-fairy-tales", "alice": "a
          "memoirs": "memoirs-of-sherlock-holmes", "adventures": "adventures-of-sherlock-holmes"}  # fmt: skip
 
 OVERFITTED: tuple[tuple[str, int, int, dict[str, Any]], ...] = (
-    ("emma", 4_000, 60, GPT2 | {"text.tokenizer": "bytes"}),
+    ("emma", 4_000, 60, BOOKS | {"text.tokenizer": "bytes"}),
     ("emma", 4_000, 50, QWEN3 | {"text.tokenizer": "bpe:512"}),
     ("one-file-code-a", 4_000, 50, QWEN3 | {"text.tokenizer": "bytes"}),
-    ("one-file-code-b", 6_000, 50, GPT2 | {"text.tokenizer": "bpe:512"}),
+    ("one-file-code-b", 6_000, 50, BOOKS | {"text.tokenizer": "bpe:512"}),
     ("one-file-speeches", 4_000, 50, QWEN3 | {"text.tokenizer": "characters"}),
-    ("shakespeare", 4_000, 50, GPT2 | {"text.tokenizer": "characters", "text.split": "tail:0.1"}),
+    (
+        "shakespeare",
+        4_000,
+        50,
+        BOOKS | {"text.tokenizer": "characters", "text.split": "tail:0.1"},
+    ),
     ("language-de", 4_000, 50, QWEN3 | {"text.tokenizer": "bytes"}),
     ("licences", 6_000, 50, QWEN3 | {"text.tokenizer": "bpe:512", "text.split": "tail:0.1"}),
     ("nine-languages", 6_000, 50, QWEN3 | {"text.tokenizer": "bytes", "text.split": "tail:0.2"}),
     ("tables-b", 4_000, 50, QWEN3 | {"text.tokenizer": "bytes"}),
 )
 DUPLICATED: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("emma", "emma", GPT2 | {"text.tokenizer": "bytes"}),
+    ("emma", "emma", BOOKS | {"text.tokenizer": "bytes"}),
     ("jane-eyre", "jane-eyre", QWEN3 | {"text.tokenizer": "bytes"}),
     ("one-file-code-a", "one-file-code-b", QWEN3 | {"text.tokenizer": "bytes"}),
     ("one-file-speeches", "one-file-speeches", QWEN3 | {"text.tokenizer": "bpe:512"}),
@@ -203,7 +209,6 @@ def overfitted(work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         path.parent.mkdir(exist_ok=True)
         path.write_text(have[name].read_text(encoding="utf-8")[5_000:][:size], encoding="utf-8")
         how = {"model.context": 64, "train.batch": 8, "train.epochs": epochs, "train.seed": i}
-        how |= {"optimizer.learning_rate": 3e-3} if settings["optimizer.name"] == "adamw" else {}
         yield f"overfitted {i} {name}", trained(work, f"overfitted-{i}", [path], settings | how)
 
 
@@ -219,7 +224,6 @@ def duplicated(work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         (folder / "held" / "new.txt").write_text(new, encoding="utf-8")
         how = {"model.context": 64, "train.batch": 8, "train.epochs": 1, "train.seed": i,
                "text.split": f"folder:{folder / 'held'}"}  # fmt: skip
-        how |= {"optimizer.learning_rate": 3e-3} if settings["optimizer.name"] == "adamw" else {}
         yield f"duplicated {i} {name}", trained(work, f"duplicated-{i}", [folder], settings | how)
 
 
@@ -299,14 +303,14 @@ def _rates(
     parted = [row for row in rows if ">" in row["pair"]]
     alike = [row for row in rows if "|" in row["pair"] and not row["pair"].startswith("nine-languages|tail")]
     return {
-        "by_heart": [
+        "memorize_by_heart": [
             count("said of a text that was not read", [row["by_heart"] for row in rows]),
             count("missing of an overfitted run", [not row["by_heart"] for row in runs["overfitted"]]),
             count("missing of a text that stands thirty times", [not row["by_heart"] for row in runs["duplicated"]]),
             count("another verdict with another seed", [len(each) > 1 for each in answers]),
         ],
-        "knows_better": [count("said of a text that was not read", [row["knows_better"] for row in rows])],
-        "texts_differ": [
+        "memorize_knows_better": [count("said of a text that was not read", [row["knows_better"] for row in rows])],
+        "memorize_texts_differ": [
             count("said of two parts of one text or collection", [row["texts_differ"] for row in alike]),
             count("missing of two texts", [not row["texts_differ"] for row in parted]),
         ],

@@ -71,14 +71,14 @@ def repeated(tokens: list[int], prefix: int) -> float:
 
 
 def longest_half(model: Decoder, train: Part, validation: Part) -> int:
-    """Half a window: what the context allows, and documents that hold half of each side's tokens. Raises InputError
-    when a side is empty, or its documents are shorter than 4 tokens."""
+    """Half a window: what the context allows, and documents that hold four fifths of each side's tokens. Raises
+    InputError when a side is empty, or its documents are shorter than 4 tokens."""
     limits = [2 * LENGTHS[-1], model.shape.context + 1]
     for part in (train, validation):
         lengths = np.sort(part.documents[:, NUM_TOKENS])
         if lengths.sum() == 0:
             raise InputError("one of the two texts is empty; give a training text and a held-out text.")
-        limits.append(int(lengths[np.searchsorted(np.cumsum(lengths), lengths.sum() / 2)]))
+        limits.append(int(lengths[np.searchsorted(np.cumsum(lengths), lengths.sum() / 5)]))
     if (longest := min(limits) // 2) < 2:
         raise InputError("the documents are too short to be continued: most have fewer than 4 tokens.")
     return longest

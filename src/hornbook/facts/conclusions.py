@@ -64,7 +64,7 @@ _TABLE: tuple[Conclusion, ...] = (
         _COVERAGE, 0.07, 0.20,
     ),
     Conclusion(
-        "by_heart",
+        "memorize_by_heart",
         "Learned by heart: the model continues ... of its training passages word for word",
         "One of three, by the lower end of its 95 % interval: more than one training passage in a hundred beyond the "
         "control is continued word for word, passages that repeat themselves left out; more than one token in a "
@@ -72,35 +72,35 @@ _TABLE: tuple[Conclusion, ...] = (
         "or half of the surprise at new text is gone on the training text, beyond the difference that n-gram models "
         "find which have read neither, in a text that was read more than once (copies within it count) and is of the "
         "held-out text's kind.",
-        "memorize", 0.05, 0.10,
+        "benchmarks/conclusions.py memorize", 0.05, 0.10,
     ),
     Conclusion(
-        "knows_better",
+        "memorize_knows_better",
         "Not learned by heart word for word, but it knows its training text better than new text",
         "The gap's 95 % interval is above zero, with and without the difference that n-gram models find which have "
         "read neither; the two texts are of one kind, and the model beats a bigram model on new text.",
-        "memorize", 0.05, None,
+        "benchmarks/conclusions.py memorize", 0.05, None,
     ),
     Conclusion(
-        "texts_differ",
+        "memorize_texts_differ",
         "The two texts differ in kind, so that this concludes nothing",
         "N-gram models of the two sides, neither of which has read what it scores, tell which side a passage is from: "
         "a training passage is more like the training text than a held-out passage is in more than 90 % of pairs, and "
         "beyond chance.",
-        "memorize", 0.05, 0.10,
+        "benchmarks/conclusions.py memorize", 0.05, 0.10,
     ),
     Conclusion(
-        "not_learned_enough",
+        "memorize_not_learned_enough",
         "The model has not learned enough to tell",
         "Its loss on new text is not below that of a bigram model of the training text, and nothing shows learning by "
         "heart.",
-        "memorize", None, None,
+        "benchmarks/conclusions.py memorize", None, None,
     ),
     Conclusion(
-        "not_by_heart",
+        "memorize_not_by_heart",
         "Not learned by heart",
         "None of the three of by_heart, and the model beats a bigram model on new text.",
-        "memorize", 0.10, None,
+        "benchmarks/conclusions.py memorize", 0.10, None,
     ),
 )  # fmt: skip
 
