@@ -175,9 +175,16 @@ def multiplier(
         return (step + 1) / warmup_steps
     if kind == "constant":
         return 1.0
-    start = max(warmup_steps, steps - round(decay_fraction * steps)) if kind == "wsd" else warmup_steps
+    start = decay_start(kind=kind, steps=steps, warmup_steps=warmup_steps, decay_fraction=decay_fraction)
     if step < start:
         return 1.0
     progress = min(1.0, (step - start) / max(1, steps - start))
     falling = 0.5 * (1 + math.cos(math.pi * progress)) if kind == "cosine" else 1 - progress
     return final_fraction + (1 - final_fraction) * falling
+
+
+def decay_start(*, kind: str, steps: int, warmup_steps: int, decay_fraction: float = 0.6) -> int:
+    """The first update, from 0, whose learning rate falls; `steps` for a schedule that never does."""
+    if kind == "constant":
+        return steps
+    return max(warmup_steps, steps - round(decay_fraction * steps)) if kind == "wsd" else warmup_steps

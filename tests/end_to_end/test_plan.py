@@ -252,7 +252,7 @@ def test_bits_and_nats_of_one_prediction_agree_on_the_validation_text():
     from hornbook.planning.choose import Data
     from hornbook.session.costs import Reading, plan_of
 
-    reading = Reading(Data(100_000, 300_000, 300), 10_000, 20_000, 1000.0, [])
+    reading = Reading(Data(100_000, 300_000, 300, 10_000), 20_000, 1000.0, [])
     table = {"train": {"steps": 10, "batch": 4}, "schedule": {"warmup_steps": 2}, "optimizer": {"learning_rate": 0.001}}
     nats = Range(2.0, 2.5, 3.0, "given")
     on = (1, custom("this machine", 1e11))

@@ -60,8 +60,8 @@ def test_against_one_window_at_a_time(prepared, model, part, num_tokens):
     windows = min(num_tokens, side.num_tokens) // CONTEXT
     nats, tokens, num_bytes = one_by_one(model, prepared, windows, side)
     found = probe.score(model)
-    assert (found.num_tokens, found.num_bytes) == (tokens, num_bytes)
-    assert found.nats == pytest.approx(nats, rel=1e-6)
+    assert (found.surprise.num_tokens, found.surprise.num_bytes) == (tokens, num_bytes)
+    assert found.surprise.nats == pytest.approx(nats, rel=1e-6)
 
 
 def test_a_side_shorter_than_the_context_is_read_once(prepared, model, tmp_path):
@@ -74,8 +74,8 @@ def test_a_side_shorter_than_the_context_is_read_once(prepared, model, tmp_path)
         Decoder(GPTShape(family="gpt2", layers=1, width=16, heads=2, context=CONTEXT, vocabulary=257)), 3
     )
     found = probe.score(small)
-    assert (found.num_tokens, found.num_bytes) == (part.num_tokens, 10)
-    assert found.nats == pytest.approx(one_by_one(small, short, 1, part)[0], rel=1e-6)
+    assert (found.surprise.num_tokens, found.surprise.num_bytes) == (part.num_tokens, 10)
+    assert found.surprise.nats == pytest.approx(one_by_one(small, short, 1, part)[0], rel=1e-6)
 
 
 def test_it_touches_neither_randomness_nor_mode(prepared, model):
@@ -94,7 +94,7 @@ def test_it_touches_neither_randomness_nor_mode(prepared, model):
 def test_the_grouping_of_windows_does_not_show(prepared, model, monkeypatch):
     whole = probe_of(prepared, 10**9).score(model)
     monkeypatch.setattr(module, "ROWS_TOKENS", CONTEXT)
-    assert probe_of(prepared, 10**9).score(model).nats == pytest.approx(whole.nats, rel=1e-6)
+    assert probe_of(prepared, 10**9).score(model).loss == pytest.approx(whole.loss, rel=1e-6)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -104,3 +104,33 @@ def test_a_stop_gives_no_number_and_restores_the_mode(prepared, model, training)
     model.train(training)
     assert probe_of(prepared, 200).score(model, stop) is None
     assert model.training is training
+
+
+def test_the_nats_of_each_window_add_up_and_are_the_same_windows_again(prepared, model):
+    probe = probe_of(prepared, 10**9)
+    seen = probe.score(model)
+    assert len(seen.window_nats) == len(probe.inputs) > 8
+    assert math.fsum(seen.window_nats) * CONTEXT == pytest.approx(seen.surprise.nats, rel=1e-4)
+    alone = [one_by_one(model, prepared, len(probe.inputs), prepared.train)[0] / seen.surprise.num_tokens]
+    assert np.mean(seen.window_nats) == pytest.approx(alone[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("num_tokens", [100, 10**9])
+def test_the_ranges_are_the_tokens_that_are_scored(prepared, num_tokens):
+    """Each scored target of the stream lies in the range of its document; separators and wrapped ends in none."""
+    part = prepared.train
+    probe = probe_of(prepared, num_tokens)
+    ranges = probe.ranges(part)
+    assert len(ranges) == len(part.documents)
+    inside = np.zeros(part.num_tokens, bool)
+    for (start, *_), some in zip(part.documents.tolist(), ranges, strict=True):
+        for a, b in some:
+            inside[start + a : start + b] = True
+    wanted = np.zeros(part.num_tokens, bool)
+    for start in probe.starts.tolist():
+        wanted[start + 1 : start + CONTEXT + 1] = True
+    text = np.zeros(part.num_tokens, bool)
+    for start, count, *_ in part.documents.tolist():
+        text[start : start + count] = True
+    assert (inside == (wanted & text)).all()
+    assert inside.any()

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ from hornbook.facts.hardware import custom, lookup
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import preset
 from hornbook.planning.budget import Range
+from hornbook.planning.choose import Data
 from hornbook.planning.memory import counting_bytes
 from hornbook.planning.plan import Plan, make_plan, render, score, shape_of_size
 from hornbook.planning.sanity import Recipe
@@ -127,20 +129,25 @@ def test_a_run_that_computes_its_activations_again_is_planned_so() -> None:
     assert again.memory_bytes["total"] < kept.memory_bytes["total"]
 
 
-def test_every_evaluation_but_the_first_also_writes_samples_to_look_for_copies() -> None:
+def test_looks_and_the_copies_searched_at_some_of_them_are_counted() -> None:
     settings = Settings()
     settings.train.steps, settings.watch.evaluate_every, settings.watch.sample_every = 90, 20, 90
-    settings.watch.sample_tokens = 100
+    settings.train.batch, settings.model.context = 4, 64
+    settings.watch.sample_tokens, settings.watch.probe_tokens = 100, 4096
     long = preset("1M")
     short = msgspec.structs.replace(long, context=32)
+    # Even looks at 20, 40, 60, 80 and 90; extra ones at 1, 2, 4, 8, 16, 32, 64, and two ends of epochs of 40 steps, of
+    # which one is even.
+    data = Data(40 * 4 * 64, 40_000, 300)
+    extra = 7
+    for tokens in (5000, 1000):
+        found = watched(settings, long, replace(data, validation_tokens=tokens))
+        probe = min(4096, tokens)
+        assert found.evaluated_tokens == 512 + 5 * 4096 + 512 + 5 * probe + extra * probe
     samples = 16 + 100  # before the first step, when fresh weights write little, and after the last
-    evaluations = 4 + 1  # every 20 steps and after the last: fresh weights copy nothing
-    settings.watch.probe_tokens = 4096
-    assert watched(settings, long, 5000).evaluated_tokens == 2 * (512 + 5 * 4096)
-    assert watched(settings, long, 1000).evaluated_tokens == 512 + 5 * 4096 + 512 + 5 * 1000
-    assert watched(settings, long, 0).sampled_tokens == samples
-    assert watched(settings, long, 5000).sampled_tokens == samples + evaluations * 2 * 64
-    assert watched(settings, short, 5000).sampled_tokens == samples + evaluations * 2 * 32
+    assert watched(settings, long, data).sampled_tokens == samples
+    assert watched(settings, long, replace(data, validation_tokens=5000)).sampled_tokens == samples + 2 * 64
+    assert watched(settings, short, replace(data, validation_tokens=5000)).sampled_tokens == samples + 2 * 32
 
 
 def test_a_plan_needs_no_torch_and_no_matplotlib() -> None:

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.data.shards import Part
-from hornbook.evaluation.corpus import Conventions, EncodedDocument
+from hornbook.evaluation.corpus import Conventions, EncodedDocument, kept_tokens
+from hornbook.evaluation.corpus import Places as LeftOut
 
 Ids = NDArray[np.int64]
 Places = NDArray[np.int32]
@@ -176,24 +177,27 @@ def training_stream(part: Part) -> Ids:
 
 
 def baselines(
-    part: Part, documents: Sequence[EncodedDocument], how: Conventions, vocabulary: int
-) -> dict[str, dict[str, Any]]:
-    """Loss and bits per byte of each baseline on the tokens that `evaluate` scores."""
+    part: Part, documents: Sequence[EncodedDocument], how: Conventions, vocabulary: int,
+    leave_out: Sequence[LeftOut] | None = None,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Loss and bits per byte of each baseline on the tokens that `evaluate` scores, `leave_out` as there."""
     stream = training_stream(part)
     levels = count_ngrams(stream, vocabulary)
     order = len(levels)
     before = [] if how.beginning is None else [how.beginning]
     sums: list[list[float]] = [[] for _ in range(order + 1)]
-    num_tokens = 0
-    for document in documents:
+    num_tokens = num_bytes = 0
+    for document, places in zip(documents, leave_out or [()] * len(documents), strict=True):
         sequence = np.concatenate([np.array(before, np.int64), document.tokens]).astype(np.int64)
         if len(sequence) < 2:
             continue
-        num_tokens += len(sequence) - 1
-        sums[0].append(math.log(vocabulary) * (len(sequence) - 1))
+        kept = kept_tokens(document, places)[len(document.tokens) - len(sequence) + 1 :]
+        scored = document.tokens[len(document.tokens) - len(kept) :]
+        num_tokens += int(kept.sum())
+        num_bytes += document.num_bytes - int(document.byte_lengths[scored[~kept]].sum())
+        sums[0].append(math.log(vocabulary) * int(kept.sum()))
         for total, nats in zip(sums[1:], ngram_nats(levels, sequence, vocabulary), strict=True):
-            total.append(math.fsum(nats.tolist()))
-    num_bytes = sum(document.num_bytes for document in documents)
+            total.append(math.fsum(nats[kept].tolist()))
     names = ["uniform", *ngram_names(order)]
     return {
         name: {

@@ -145,8 +145,11 @@ class Checkpoints(msgspec.Struct, forbid_unknown_fields=True):
     """What is kept."""
 
     every: Annotated[Count | None, Meta(description="steps between checkpoints")] = None
-    keep: Annotated[Count, Meta(description="newest checkpoints kept; step 0 and the best are kept besides")] = 2
-    best: Annotated[bool, Meta(description="keep and use the checkpoint with the best validation loss")] = False
+    keep: Annotated[Count, Meta(description="newest checkpoints kept, besides step 0 and the best weights")] = 2
+    best: Annotated[
+        bool | None,
+        Meta(description="use the weights with the lowest probe loss, not the last; true where no length is given"),
+    ] = None
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):

@@ -17,6 +17,7 @@ from hornbook.facts.hardware import HERE, Accelerator, has_bfloat16_units
 from hornbook.facts.quantities import counted, parse_duration
 from hornbook.facts.settings import LENGTHS, Settings
 from hornbook.facts.shape import FAMILIES, GPTShape, preset
+from hornbook.planning.looks import watching
 from hornbook.planning.pace import REACHED
 
 # (width, layers): the ladder from which an automatic size is taken. Heads are 32 wide up to 128, then 64.
@@ -48,11 +49,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Data:
-    """The training side: ids, bytes, and the vocabulary of its tokenizer."""
+    """The training side: ids, bytes, and the vocabulary of its tokenizer; and how many ids validate it."""
 
     num_tokens: int
     num_bytes: int
     vocabulary: int
+    validation_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,10 @@ class Choice:
 
     settings: Settings
     shape: GPTShape
+    data: Data
     reasons: list[str]
     seconds: float | None  # the wall time that steps are to be found for
+    most_steps: int | None  # not more of them than these, however much time there is
 
 
 def choose(settings: Settings, data: Data, machine: Machine, *, shape: GPTShape | None = None) -> Choice:
@@ -91,9 +95,17 @@ def choose(settings: Settings, data: Data, machine: Machine, *, shape: GPTShape 
     train = chosen.train
     if not given:
         train.epochs = epochs
-    train.steps = steps_of(chosen, data.num_tokens)
+    if chosen.checkpoint.best is None:
+        chosen.checkpoint.best = seconds is not None
+    train.steps = steps_of(chosen, data)
     train.epochs = train.tokens = train.budget = None
-    return Choice(chosen, shape, reasons, seconds)
+    most = None if seconds is None else math.ceil(worthwhile_epochs(data, shape) * steps_per_epoch(chosen, data))
+    return Choice(chosen, shape, data, reasons, seconds, most)
+
+
+def worthwhile_epochs(data: Data, shape: GPTShape) -> float:
+    """After how many epochs, the learning rate's decay at their end, a run on this text is at its best."""
+    return 8.0
 
 
 def given_length(settings: Settings) -> str | None:
@@ -106,15 +118,13 @@ def given_length(settings: Settings) -> str | None:
     return given[0] if given else None
 
 
-def steps_of(settings: Settings, num_train_tokens: int) -> int | None:
+def steps_of(settings: Settings, data: Data) -> int | None:
     """The number of steps of a length given in steps, tokens or epochs; None when there is none of them."""
-    train, context = settings.train, settings.model.context
-    assert train.batch is not None
-    assert context is not None
+    train = settings.train
     if train.tokens is not None:
-        return math.ceil(train.tokens / (train.batch * context))
+        return math.ceil(train.tokens / step_tokens(settings))
     if train.epochs is not None:
-        return math.ceil(train.epochs * math.ceil(num_train_tokens / context) / train.batch)
+        return math.ceil(train.epochs * steps_per_epoch(settings, data))
     return train.steps
 
 
@@ -124,24 +134,32 @@ def shape_of(settings: Settings, vocabulary: int) -> GPTShape:
     return GPTShape(**{name: value for name, value in named.items() if value is not None}, vocabulary=vocabulary)
 
 
-def fill_steps(settings: Settings, steps: int) -> None:
+def fill_steps(settings: Settings, steps: int, data: Data) -> None:
     """Fill in what follows from the number of steps."""
-    settings.train.steps = steps
+    train, watch, keep = settings.train, settings.watch, settings.checkpoint
+    train.steps = steps
     if settings.schedule.warmup_steps is None:
         settings.schedule.warmup_steps = min(max(1, steps // 10), max(10, steps // 50))
-    watch = settings.watch
-    batch, context = settings.train.batch, settings.model.context
-    assert batch is not None
-    assert context is not None
-    few = max(4096, steps * batch * context // 64)  # a short run has not the time to be looked at closely
-    watch.probe_tokens = watch.probe_tokens or min(16_384, 8 * batch * context, few)
-    # Scoring both probes costs as much as so many steps in float32, more where training is in bfloat16: about a tenth
-    # of the time, but never fewer than 8 times.
-    cost = 2 * watch.probe_tokens / (3 * batch * context)
-    often = min(max(steps // 20, math.ceil(12 * cost)), steps // 8)
-    watch.evaluate_every = watch.evaluate_every or max(1, often)
+    watch.evaluate_every, watch.probe_tokens = watching(
+        steps, steps_per_epoch(settings, data), step_tokens(settings), data.validation_tokens,
+        every=watch.evaluate_every, probe_tokens=watch.probe_tokens, bfloat16=train.precision == "bfloat16",
+    )  # fmt: skip
     watch.sample_every = watch.sample_every or max(1, steps // 5)
-    settings.checkpoint.every = settings.checkpoint.every or max(1, steps // 5)
+    keep.every = keep.every or max(1, steps // 5)
+
+
+def step_tokens(settings: Settings) -> int:
+    """Tokens of one step, of settings in which batch and context are chosen."""
+    assert settings.train.batch is not None
+    assert settings.model.context is not None
+    return settings.train.batch * settings.model.context
+
+
+def steps_per_epoch(settings: Settings, data: Data) -> float:
+    """Of settings in which batch and context are chosen; an epoch may end within a step."""
+    assert settings.train.batch is not None
+    assert settings.model.context is not None
+    return math.ceil(data.num_tokens / settings.model.context) / settings.train.batch
 
 
 def _shape(settings: Settings, data: Data, machine: Machine, seconds: float | None, reasons: list[str]) -> GPTShape:

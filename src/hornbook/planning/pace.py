@@ -45,15 +45,16 @@ def wall_seconds(pace: Pace, steps: int, watched: Watched) -> float:
     return steps * pace.step + watching + watched.saved_bytes / SAVING_BYTES_PER_SECOND + REPORT_SECONDS
 
 
-def steps_within(seconds: float, wall: Callable[[int], float]) -> int:
-    """The most steps whose `wall` time is at most `seconds`, at least 1; `wall` grows with the steps.
+def steps_within(seconds: float, wall: Callable[[int], float], *, most: int | None = None) -> int:
+    """The most steps, up to `most`, whose `wall` time is at most `seconds`, at least 1; `wall` grows with the steps.
 
     >>> steps_within(10.0, lambda steps: 1.0 + steps / 10)
     90
     """
-    low, high = 1, 2
-    while high < 2**40 and wall(high) <= seconds:
+    low, high, most = 1, 2, 2**40 if most is None else most
+    while high <= most and wall(high) <= seconds:
         low, high = high, 2 * high
+    high = min(high, most + 1)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if wall(middle) <= seconds else (low, middle)

@@ -36,6 +36,12 @@ def _runs(folder: Path) -> list[str]:
     return [run["run"] for run in reversed(list_runs(folder))] if folder.is_dir() else []
 
 
+_LAST = (
+    "step", "tokens", "epoch", "seconds", "train_loss_nats_per_token", "probe_validation_loss_nats_per_token",
+    "probe_validation_bits_per_byte",
+)  # fmt: skip
+
+
 def _facts(run: Run) -> dict[str, Any]:
     """The last recorded numbers; of a run that is done, also those of the whole validation text."""
     facts: dict[str, Any] = {"run": str(run.folder), "state": "unfinished"}
@@ -43,11 +49,9 @@ def _facts(run: Run) -> dict[str, Any]:
         if row.get("event") in ("step", "evaluation"):
             facts["state"] = "unfinished"
             facts.pop("plan_score", None)  # of a session before
-            for key in ("step", "tokens", "epoch", "seconds", "train_loss_nats_per_token", "validation_bits_per_byte"):
+            for key in _LAST:
                 if row.get(key) is not None:
                     facts[key] = row[key]
-            if (loss := row.get("validation_loss_nats_per_token")) is not None:
-                facts["probe_validation_loss_nats_per_token"] = loss
         elif row.get("event") == "end":
             facts["state"] = row.get("reason", "ended")
             facts["plan_score"] = row.get("plan_score")

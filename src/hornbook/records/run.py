@@ -3,7 +3,7 @@
     settings.toml      resolved settings, itself a recipe      environment.json   versions, commit, hardware, threads
     metrics.jsonl      append-only, one object a line          samples.jsonl      what the model wrote, append-only
     plan.json          what was expected at its beginning    reports/          *.json, *.html, *.png
-    checkpoints/step-00001000/manifest.json + weights
+    checkpoints/step-00001000/manifest.json + weights; best-00000640 where other weights were the best
 
 The log is only ever appended to. A resume at step k appends `{"event": "resume", "step": k}`, and readers drop the rows
 with a greater step that stand before it: the history of a killed run stays on disk, but nobody plots it twice.
@@ -31,7 +31,13 @@ Row = dict[str, Any]
 
 # What a creation that was killed half-way can leave behind: such a folder may be created again.
 LEFTOVERS = {".lock", "environment.json", ".environment.json.part", ".settings.toml.part", "checkpoints", "reports"}
-_CHECKPOINT_NAME = re.compile(r"step-(\d{8,})")
+_CHECKPOINT_NAME = re.compile(r"(?:step|best)-(\d{8,})")
+# What rows of an evaluation called the probe's numbers before they said so.
+_OLD_KEYS = {
+    "validation_loss_nats_per_token": "probe_validation_loss_nats_per_token",
+    "validation_bits_per_byte": "probe_validation_bits_per_byte",
+    "generalization_gap_bits_per_byte": "probe_generalization_gap_bits_per_byte",
+}
 
 
 class Run:
@@ -129,9 +135,20 @@ class Run:
         """Where the checkpoint after `step` steps belongs, there or not."""
         return self.folder / "checkpoints" / f"step-{step:08d}"
 
+    def best_folder(self, step: int) -> Path:
+        """Where the weights of the best look belong, if it was after `step` steps and they are in no checkpoint."""
+        return self.folder / "checkpoints" / f"best-{step:08d}"
+
     def checkpoints(self) -> list[Path]:
         """Folders of finished checkpoints, in order of their step. One without a manifest.json was never finished."""
-        found = (self.folder / "checkpoints").glob("step-*/manifest.json")
+        return self._finished("step")
+
+    def best_checkpoints(self) -> list[Path]:
+        """Folders with best weights, of which the newest checkpoint says which is the best."""
+        return self._finished("best")
+
+    def _finished(self, kind: str) -> list[Path]:
+        found = (self.folder / "checkpoints").glob(f"{kind}-*/manifest.json")
         return sorted((m.parent for m in found if _CHECKPOINT_NAME.fullmatch(m.parent.name)), key=checkpoint_step)
 
     # The two logs.
@@ -153,7 +170,7 @@ class Run:
 
     def rows(self) -> list[Row]:
         """Every row of metrics.jsonl that still holds, in order, resume events included."""
-        return without_replaced(read_rows(self.folder / "metrics.jsonl"))
+        return [_renamed(row) for row in without_replaced(read_rows(self.folder / "metrics.jsonl"))]
 
     def samples(self) -> list[Row]:
         """Every sample that still holds, in order."""
@@ -200,7 +217,7 @@ def checkpoint_step(folder: Path) -> int:
 
 
 def without_replaced(rows: list[Row]) -> list[Row]:
-    """Drop the rows that a later resume replaced: those with a greater step before a resume at step k.
+    """Drop the rows that a later resume replaced: those with a greater step before a resume at step k. Decisions stay.
 
     >>> without_replaced([{"step": 1}, {"step": 2}, {"event": "resume", "step": 1}, {"step": 2}])
     [{'step': 1}, {'event': 'resume', 'step': 1}, {'step': 2}]
@@ -208,9 +225,16 @@ def without_replaced(rows: list[Row]) -> list[Row]:
     kept: list[Row] = []
     for row in rows:
         if row.get("event") == "resume":
-            kept = [old for old in kept if old.get("step", 0) <= row["step"]]
+            kept = [old for old in kept if old.get("step", 0) <= row["step"] or old.get("event") == "decision"]
         kept.append(row)
     return kept
+
+
+def _renamed(row: Row) -> Row:
+    """A row of an evaluation by the names of today."""
+    if row.get("event") != "evaluation":
+        return row
+    return {_OLD_KEYS.get(key, key): value for key, value in row.items()}
 
 
 def read_rows(path: Path) -> list[Row]:

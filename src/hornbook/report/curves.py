@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from hornbook.facts.looks import Evaluation
 from hornbook.facts.quantities import perplexity_text
 
 Rows = Sequence[Mapping[str, Any]]
@@ -19,18 +20,6 @@ SURELY_NATS = 2.0
 # Up to here hardly any of the text was read twice: the last step of one epoch may reach into the next.
 READ_ONCE_EPOCHS = 1.05
 PARTED = "from there on validation loss stays clearly further above training loss than at the start"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One point of the validation curve. Losses in nats per token; `train_loss` is the probe's, None without one."""
-
-    step: int
-    tokens: int
-    validation_loss: float
-    train_loss: float | None
-    gap: float | None = None  # bits per byte of validation over training
-    copied: float | None = None  # share of what it freely writes
 
 
 @dataclass(frozen=True)
@@ -68,13 +57,15 @@ def evaluations(rows: Rows) -> list[Evaluation]:
         row["step"]: Evaluation(
             step=row["step"],
             tokens=row["tokens"],
-            validation_loss=row["validation_loss_nats_per_token"],
+            validation_loss=row["probe_validation_loss_nats_per_token"],
             train_loss=row.get("probe_train_loss_nats_per_token"),
-            gap=row.get("generalization_gap_bits_per_byte"),
+            gap=row.get("probe_generalization_gap_bits_per_byte"),
             copied=row.get("copied_share"),
+            windows=tuple(row.get("probe_validation_window_nats", ())),
+            train_windows=tuple(row.get("probe_train_window_nats", ())),
         )
         for row in rows
-        if row.get("event") == "evaluation" and row.get("validation_loss_nats_per_token") is not None
+        if row.get("event") == "evaluation" and row.get("probe_validation_loss_nats_per_token") is not None
     }
     return [by_step[step] for step in sorted(by_step)]
 

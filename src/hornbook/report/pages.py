@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hornbook.facts.looks import Evaluation
 from hornbook.facts.quantities import counted, format_bytes, format_count, format_duration, hesitation, perplexity_text
-from hornbook.report.curves import Evaluation, Rows, evaluations
+from hornbook.report.curves import Rows, evaluations
 from hornbook.report.heatmap import six_steps
 from hornbook.report.html import escape, page
 from hornbook.report.plots import COLOURS

@@ -323,7 +323,7 @@ def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
     rows = []
     for run in runs:
         whole = run.get("bits_per_byte") is not None
-        bits = run.get("bits_per_byte" if whole else "validation_bits_per_byte")
+        bits = run.get("bits_per_byte" if whole else "probe_validation_bits_per_byte")
         loss = run.get(f"{'' if whole else 'probe_'}validation_loss_nats_per_token")
         said = "" if loss is None else f"loss {loss:.4f}{'' if whole else ' (probe)'}, "
         state = f"{said}step {run.get('step', 0):,}, {run['state']}"

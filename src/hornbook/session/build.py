@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,7 @@ from hornbook.data.shards import Part
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder, initialise
-from hornbook.optim import AdamW, Muon, groups, multiplier
+from hornbook.optim import AdamW, Muon, groups
 from hornbook.training.loop import steps
 from hornbook.training.step import Autocast, Optimizer
 
@@ -67,22 +67,6 @@ def make_optimizers(settings: Settings, model: Decoder) -> list[Optimizer]:
                       weight_decay=decay)
             )  # fmt: skip
     return optimizers
-
-
-def rate(settings: Settings) -> Callable[[int], float]:
-    """The learning-rate multiplier as a function of the update's number from 0."""
-    schedule, total = settings.schedule, settings.train.steps
-    assert total is not None
-    assert schedule.warmup_steps is not None
-    warmup = schedule.warmup_steps
-
-    def at(step: int) -> float:
-        return multiplier(
-            step, kind=schedule.kind, steps=total, warmup_steps=warmup, decay_fraction=schedule.decay_fraction,
-            final_fraction=schedule.final_fraction,
-        )  # fmt: skip
-
-    return at
 
 
 def seconds_per_step(settings: Settings, parts: Parts) -> float:

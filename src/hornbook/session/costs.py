@@ -21,7 +21,8 @@ from hornbook.facts.quantities import format_count, parse_count, parse_price
 from hornbook.facts.settings import Settings, Text, from_table, overridden, read_table, to_toml
 from hornbook.facts.shape import GPTShape, preset
 from hornbook.planning.budget import Range, implied_utilisation, refuse_impossible
-from hornbook.planning.choose import Choice, Data, Machine, choose, fill_steps
+from hornbook.planning.choose import Choice, Data, Machine, choose, fill_steps, steps_per_epoch
+from hornbook.planning.looks import looks
 from hornbook.planning.pace import (
     MEASURED_FACTOR,
     Pace,
@@ -49,7 +50,6 @@ class Reading(msgspec.Struct, frozen=True):
     """What a plan needs to know of a text. `assumed` says what was not counted but estimated."""
 
     data: Data
-    validation_tokens: int
     validation_bytes: int
     median_document_tokens: float
     assumed: list[str]
@@ -57,8 +57,8 @@ class Reading(msgspec.Struct, frozen=True):
     @property
     def bytes_per_token(self) -> float:
         """Of the text whose loss is predicted: validation text, or the training text where there is none."""
-        if self.validation_tokens > 1:
-            return self.validation_bytes / self.validation_tokens
+        if self.data.validation_tokens > 1:
+            return self.validation_bytes / self.data.validation_tokens
         return self.data.num_bytes / self.data.num_tokens
 
 
@@ -156,11 +156,10 @@ def _planned(
     here = on[1].name == HERE
     flops = choice.shape.flops_per_token()
     pace = estimated(flops * step_tokens, flops, choice.shape.parameters, machine.flops_per_second)
-    validation_tokens = reading.validation_tokens if reading else 0
     if measuring:
-        pace, device = _measured(settle(choice, pace, START_SECONDS, validation_tokens), choice.shape.vocabulary)
+        pace, device = _measured(settle(choice, pace, START_SECONDS), choice.shape.vocabulary)
         on, here = (1, device), True
-    resolved = settle(choice, pace, START_SECONDS, validation_tokens)
+    resolved = settle(choice, pace, START_SECONDS)
     steps = resolved.train.steps or 0
     said = f"steps: {steps:,}"
     if choice.seconds is not None and here:  # then the steps vary, not the time
@@ -183,44 +182,47 @@ def _measured(settings: Settings, vocabulary: int) -> tuple[Pace, Accelerator]:
     return msgspec.json.decode(done.stdout, type=tuple[Pace, Accelerator])
 
 
-def settle(choice: Choice, pace: Pace, spent: float, validation_tokens: int) -> Settings:
-    """The settings with their number of steps: the one chosen, or as many as fit the time that is left of a budget."""
+def settle(choice: Choice, pace: Pace, spent: float) -> Settings:
+    """The settings with their number of steps: the one chosen, or as many as fit the time that is left of a budget
+    and are worth it."""
 
     def wall(steps: int) -> float:
-        return spent + wall_of(choice, pace, steps, validation_tokens)
+        return spent + wall_of(choice, pace, steps)
 
     steps = choice.settings.train.steps
-    return _filled(choice, steps_within(choice.seconds or 0.0, wall) if steps is None else steps)
+    if steps is None:
+        steps = steps_within(choice.seconds or 0.0, wall, most=choice.most_steps)
+    return _filled(choice, steps)
 
 
-def wall_of(choice: Choice, pace: Pace, steps: int, validation_tokens: int) -> float:
+def wall_of(choice: Choice, pace: Pace, steps: int) -> float:
     """Seconds from the first step to the summary, were it `steps` long."""
-    return wall_seconds(pace, steps, watched(_filled(choice, steps), choice.shape, validation_tokens))
+    return wall_seconds(pace, steps, watched(_filled(choice, steps), choice.shape, choice.data))
 
 
 def _filled(choice: Choice, steps: int) -> Settings:
     settings = copy.deepcopy(choice.settings)
-    fill_steps(settings, steps)
+    fill_steps(settings, steps, choice.data)
     return settings
 
 
-def watched(settings: Settings, shape: GPTShape, validation_tokens: int) -> Watched:
+def watched(settings: Settings, shape: GPTShape, data: Data) -> Watched:
     """What a run with these settings does besides its steps."""
-    steps, watch = settings.train.steps, settings.watch
-    every = (watch.evaluate_every, watch.sample_every, settings.checkpoint.every)
+    steps, watch, held = settings.train.steps, settings.watch, data.validation_tokens
     assert steps is not None
-    evaluations, samples, saves = (1 + steps // (each or steps) + (steps % (each or steps) > 0) for each in every)
-    probe = watch.probe_tokens or 0
+    assert watch.evaluate_every is not None
+    every = (watch.sample_every, settings.checkpoint.every)
+    samples, saves = (1 + steps // (each or steps) + (steps % (each or steps) > 0) for each in every)
+    seen, probe = looks(steps, steps_per_epoch(settings, data), watch.evaluate_every), watch.probe_tokens or 0
     # Eight samples are written together: a position of all of them takes about twice as long as a token of one.
-    copies = 2 * min(COPY_PROBE_TOKENS, shape.context) if validation_tokens else 0
+    copies = 2 * min(COPY_PROBE_TOKENS, shape.context) if held else 0
     prompts = max(1, len(watch.prompts))
     return Watched(
-        evaluated_tokens=sum(
-            min(FIRST_PROBE, tokens) + (evaluations - 1) * tokens for tokens in (probe, min(probe, validation_tokens))
-        ),
+        evaluated_tokens=sum(min(FIRST_PROBE, tokens) + seen.num_even * tokens for tokens in (probe, min(probe, held)))
+        + seen.num_extra * min(probe, held),
         sampled_tokens=prompts * (min(FIRST_SAMPLE, watch.sample_tokens) + (samples - 1) * watch.sample_tokens)
-        + (evaluations - 1) * copies,
-        scored_tokens=2 * validation_tokens,  # windows overlap by half
+        + (samples - 1) * copies,
+        scored_tokens=2 * held,  # windows overlap by half
         saved_bytes=saves * shape.parameters * 12,
     )
 
@@ -247,13 +249,13 @@ def plan_of(
         median_document_tokens=None if reading is None else reading.median_document_tokens,
     )  # fmt: skip
     microbatch = train.microbatch or train.batch
-    validation = 0 if reading is None else reading.validation_tokens
+    data = Data(step_tokens, 0, shape.vocabulary) if reading is None else reading.data
     return make_plan(
         tokens=train.steps * step_tokens, on=on, shape=shape, usd_per_hour=usd, recipe=recipe, microbatch=microbatch,
         accumulating=microbatch < train.batch, checkpointing=train.recompute,
         memory_bytes=memory_bytes() if on[1].name == HERE or on[1].memory_bytes is None else None,
         wall=None if pace is None else _around(
-            spent + wall_seconds(pace, train.steps, watched(settings, shape, validation)), pace.factor, fits
+            spent + wall_seconds(pace, train.steps, watched(settings, shape, data)), pace.factor, fits
         ),
         loss=expected, bytes_per_token=None if reading is None else reading.bytes_per_token,
         chosen=list(chosen), assumed=list(assumed),
@@ -286,10 +288,12 @@ def read(text: Text) -> Reading:
         return _estimated(text)
     found = msgspec.json.decode(manifest.read_bytes())
     train, validation = found["parts"]["train"], found["parts"]["validation"]
-    data = Data(train["num_tokens"], train["num_bytes"], found["tokenizer"]["vocabulary"])
+    data = Data(
+        train["num_tokens"], train["num_bytes"], found["tokenizer"]["vocabulary"], validation["num_tokens"]
+    )  # fmt: skip
     said = [] if is_prepared(text.paths) else [f"the text is what it was when {folder} was prepared."]
     documents = max(1, train["num_documents"])
-    return Reading(data, validation["num_tokens"], validation["num_bytes"], train["num_tokens"] / documents, said)
+    return Reading(data, validation["num_bytes"], train["num_tokens"] / documents, said)
 
 
 def _estimated(text: Text) -> Reading:
@@ -318,9 +322,9 @@ def _estimated(text: Text) -> Reading:
         f"the text is not prepared yet: {per_token:.2g} bytes a token{like}, about {format_count(tokens)} tokens to "
         "train on."
     )
-    data = Data(tokens, round(kept * total), vocabulary)
     held = round((1 - kept) * total)
-    return Reading(data, round(held / per_token), held, statistics.median(sizes) / per_token, [said])
+    data = Data(tokens, round(kept * total), vocabulary, round(held / per_token))
+    return Reading(data, held, statistics.median(sizes) / per_token, [said])
 
 
 def _validation_share(text: Text, num_documents: int, characters: int) -> float:

@@ -12,7 +12,7 @@ from hornbook.data.shards import MANIFEST, Prepared, open_prepared
 from hornbook.data.spans import shared_share
 from hornbook.evaluation.baselines import baselines
 from hornbook.evaluation.calibration import calibration, sample_statistics
-from hornbook.evaluation.corpus import Conventions, EncodedDocument, Progress
+from hornbook.evaluation.corpus import Conventions, EncodedDocument, Places, Progress
 from hornbook.evaluation.likes import like_huggingface, like_lm_eval
 from hornbook.evaluation.tasks import (
     continuation_questions,
@@ -83,8 +83,7 @@ def ask(
 def training_key(opened: Opened) -> str:
     """The key of the prepared text that the model of a run was trained on."""
     assert opened.run is not None
-    assert opened.step is not None
-    key: str = read_manifest(opened.run.checkpoint_folder(opened.step))["state"]["prepared"]
+    key: str = read_manifest(opened.run.checkpoints()[-1])["state"]["prepared"]
     return key
 
 
@@ -99,10 +98,10 @@ def training_text(opened: Opened) -> Prepared | None:
 
 
 def baselines_of(
-    prepared: Prepared, documents: Sequence[EncodedDocument], how: Conventions
+    prepared: Prepared, documents: Sequence[EncodedDocument], how: Conventions, leave_out: Sequence[Places] | None
 ) -> dict[str, dict[str, Any]]:
-    """What models that only count would get on these documents, having read the training text."""
-    return baselines(prepared.train, documents, how, prepared.tokenizer.vocabulary)
+    """What n-gram baselines would get on these documents, having read the training text."""
+    return baselines(prepared.train, documents, how, prepared.tokenizer.vocabulary, leave_out)
 
 
 def trained_on_share(prepared: Prepared | None, documents: Sequence[EncodedDocument]) -> float | None:

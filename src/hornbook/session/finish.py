@@ -4,60 +4,70 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from hornbook.evaluation.corpus import conventions, part_documents
+from hornbook.evaluation.corpus import Places, conventions, part_documents
 from hornbook.evaluation.corpus import evaluate as score
 from hornbook.evaluation.inspection import inspect_text
 from hornbook.facts.errors import Interrupted
+from hornbook.facts.looks import Evaluation
 from hornbook.model.decoder import Decoder
 from hornbook.planning.plan import Plan
 from hornbook.planning.plan import score as score_plan
 from hornbook.records.result import Report
-from hornbook.records.run import checkpoint_step
 from hornbook.report.curves import curves_in_words, evaluations
 from hornbook.report.pages import run_page
 from hornbook.report.plots import loss_plot
+from hornbook.session.best import Best
+from hornbook.session.chosen import chosen_on
 from hornbook.session.live import View
 from hornbook.session.meter import Meter, peak_memory_bytes
 from hornbook.session.models import device
 from hornbook.session.signals import Stop
 from hornbook.session.start import Start, counting_models
+from hornbook.session.watch import Watch
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.training import checkpoint as checkpoints
 
 
-def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter, step: int) -> dict[str, Any]:
+def finish(
+    start: Start, model: Decoder, *, watch: Watch, best: Best, view: View, stop: Stop, meter: Meter, step: int
+) -> dict[str, Any]:  # fmt: skip
     """Score, plot, write the report, and return the summary. Raises Interrupted when a signal comes meanwhile."""
-    run, prepared, settings = start.run, start.prepared, start.settings
-    if settings.checkpoint.best:
-        model, step = _best(start, model, step)
-    known = run.plan
-    baselines = known["baselines"] if "baselines" in known else counting_models(prepared, start.shape)
-    report = _final_report(start, model, view, stop, step, baselines)
+    run, prepared, used = start.run, start.prepared, step
+    if start.settings.checkpoint.best and best.step is not None and best.step != step:
+        model, used = checkpoints.load_model(best.folder(run)).to(device()), best.step
+    known, chosen = run.plan, chosen_on(start.settings, prepared)
+    baselines = known["baselines"] if "baselines" in known else counting_models(prepared, start.shape, chosen)
+    report = _final_report(start, model, view, stop, used, baselines, chosen)
     view.end()
     rows, samples = run.rows(), run.samples()
     words = curves_in_words(
         rows, tokens_per_epoch=prepared.train.num_tokens,
-        counting={name: each["loss_nats_per_token"] for name, each in baselines.items()}, used_step=step,
+        counting={name: each["loss_nats_per_token"] for name, each in baselines.items()}, used_step=used,
     )  # fmt: skip
+    if report is not None and start.settings.checkpoint.best:
+        words.append(_chosen_in_words(used, report, chosen is not None))
     last_step = next(row for row in reversed(rows) if row["event"] == "step")
-    last_probe = next(row for row in reversed(rows) if row["event"] == "evaluation")
+    looks = evaluations(rows)
     summary: dict[str, Any] = {
         "run": str(run.folder),
         "title": run.folder.name,
         "report": str(run.reports / "report.html"),
         "step": step,
+        "used_step": used,
         "tokens": last_step["tokens"],
         "epoch": last_step["epoch"],
         "num_parameters": start.shape.parameters,
         "vocabulary": start.shape.vocabulary,
-        "best_step": min(((p.validation_loss, p.step) for p in evaluations(rows)), default=(0.0, None))[1],
-        "train_loss_nats_per_token": last_probe["probe_train_loss_nats_per_token"],
-        "probe_validation_loss_nats_per_token": last_probe.get("validation_loss_nats_per_token"),
+        **_best_look(looks),
+        "train_loss_nats_per_token": _probe_loss(watch, "train", model),
+        "probe_validation_loss_nats_per_token": next((p.validation_loss for p in looks if p.step == used), None),
+        "chosen_on_this_text": bool(start.settings.checkpoint.best) and report is not None and chosen is None,
         "train_seconds": last_step["seconds"],
         "tokens_per_second": last_step["tokens"] / last_step["seconds"],
         "mfu": meter.mfu(last_step["flops"] / last_step["seconds"]),
@@ -75,7 +85,7 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter
         title=run.folder.name,
     )  # fmt: skip
     before, after = _inspections(start, model)
-    whole = last_step["step"] == settings.train.steps and not any(row["event"] == "resume" for row in rows)
+    whole = last_step["step"] == start.settings.train.steps and not any(row["event"] == "resume" for row in rows)
     details = {"environment": run.environment, "conventions": report.conventions if report is not None else None}
     summary |= meter.reading()
     summary["wall_seconds"] = 3600 * summary["gpu_hours"]  # one device
@@ -84,6 +94,33 @@ def finish(start: Start, model: Decoder, *, view: View, stop: Stop, meter: Meter
     page = run_page(rows, samples, run.settings_toml, summary | details, before, after, svg, words)
     run.write_report("report.html", page)
     return summary
+
+
+def _best_look(looks: Sequence[Evaluation]) -> dict[str, Any]:
+    """The step with the lowest probe loss, and the looks it lies between: what is lower there was not looked at."""
+    if not looks:
+        return {"best_step": None, "best_step_between": None}
+    at = min(range(len(looks)), key=lambda i: looks[i].validation_loss)
+    between = [looks[i].step for i in (max(0, at - 1), min(len(looks) - 1, at + 1))]
+    return {"best_step": looks[at].step, "best_step_between": between}
+
+
+def _probe_loss(watch: Watch, side: str, model: Decoder) -> float | None:
+    """What the weights that are used get on a probe."""
+    seen = watch.probes[side].score(model) if side in watch.probes else None
+    return None if seen is None else seen.loss
+
+
+def _chosen_in_words(used: int, report: Report, apart: bool) -> str:
+    if apart:
+        return (
+            f"The weights of step {used:,} are used, those with the lowest probe loss; the loss above is that of "
+            f"{report.num_tokens:,} validation tokens outside the probe."
+        )
+    return (
+        f"The weights of step {used:,} are used, chosen on this validation text itself, since it is too short to keep "
+        "a part of it aside: the loss above is a little too low."
+    )
 
 
 def _final_numbers(report: Report) -> dict[str, Any]:
@@ -113,9 +150,10 @@ def _plan_score(known: dict[str, Any], summary: dict[str, Any], whole: bool) -> 
 
 
 def _final_report(
-    start: Start, model: Decoder, view: View, stop: Stop, step: int, baselines: dict[str, Any]
-) -> Report | None:
-    """The Report of the whole validation side; None where the split has none."""
+    start: Start, model: Decoder, view: View, stop: Stop, step: int, baselines: dict[str, Any],
+    chosen: Sequence[Places] | None,
+) -> Report | None:  # fmt: skip
+    """The Report of the validation side, but for what has `chosen` the weights; None where the split has none."""
     part, tokenizer = start.prepared.validation, start.prepared.tokenizer
     if part.num_tokens < 2:
         return None
@@ -130,21 +168,12 @@ def _final_report(
 
     documents, how = part_documents(part, tokenizer), conventions(model, tokenizer)
     num_tokens = sum(len(document.tokens) - (how.beginning is None) for document in documents)
-    view.note(f"scoring all {num_tokens:,} tokens of the validation text")
+    view.note(f"scoring the {num_tokens:,} tokens of the validation text")
     report = score(
         model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation side",
-        batch_size=64, device=device(), progress=progress,
+        batch_size=64, device=device(), progress=progress, leave_out=chosen, tokenizer=tokenizer,
     )  # fmt: skip
     return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines})
-
-
-def _best(start: Start, model: Decoder, step: int) -> tuple[Decoder, int]:
-    found = start.run.checkpoints()
-    best = checkpoints.read_manifest(found[-1])["state"]["use_step"]
-    if best is None or best == step:
-        return model, step
-    folder = next(folder for folder in found if checkpoint_step(folder) == best)
-    return checkpoints.load_model(folder).to(device()), best
 
 
 def _inspections(start: Start, model: Decoder) -> tuple[list[dict[str, Any]] | None, list[dict[str, Any]] | None]:

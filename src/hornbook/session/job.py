@@ -1,28 +1,23 @@
-"""`hornbook.train`: what happens when. Of the eight steps, 1 to 6 are in training/; 7 and 8 stand here."""
+"""`hornbook.train`: what happens when. Of the eight steps, 1 to 6 are in training/; 7 and 8 stand in watch.py."""
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import msgspec
 
-from hornbook.evaluation.copying import CopyProbe
-from hornbook.evaluation.corpus import byte_lengths
-from hornbook.evaluation.probe import Probe
 from hornbook.facts.errors import Interrupted, WorldError
 from hornbook.facts.settings import Settings, from_table, overridden, read_table
-from hornbook.likelihood import Surprise
-from hornbook.model.generate import generate
+from hornbook.planning.choose import step_tokens
 from hornbook.records.run import Run, checkpoint_step, is_run
-from hornbook.report.curves import only_memorizing
-from hornbook.session.build import Parts, build, enough_steps, rate
-from hornbook.session.costs import COPY_PROBE_TOKENS, FIRST_PROBE, FIRST_SAMPLE
+from hornbook.report.curves import evaluations, only_memorizing
+from hornbook.session.best import Best, prune
+from hornbook.session.build import Parts, build, enough_steps
+from hornbook.session.decisions import Decision, decays, decide, decisions_of, rate
 from hornbook.session.finish import finish
 from hornbook.session.live import View
 from hornbook.session.meter import Meter, pace_of, this_device
@@ -30,6 +25,7 @@ from hornbook.session.models import device
 from hornbook.session.rails import Rails
 from hornbook.session.signals import Stop, stop_on_signals
 from hornbook.session.start import Start, fresh, resumed, usd_per_hour
+from hornbook.session.watch import Watch
 from hornbook.training import checkpoint as checkpoints
 from hornbook.training.loop import Guard, Step, steps
 
@@ -72,17 +68,18 @@ class Job:
     view: View
     meter: Meter
     rails: Rails
+    watch: Watch
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
     updates: int = 0  # steps that were applied: those with a finite gradient
-    best_loss: float = math.inf
-    best_step: int | None = None
-    since_best: int = 0
+    best: Best = field(default_factory=Best)
+    since_best: int = 0  # even looks
+    decision: Decision | None = None  # that the weights are a function of
+    recorded: list[Decision] = field(default_factory=list)  # in the log, perhaps by a process that went further
     saved: int | None = None  # the step of the newest checkpoint, evaluation and sample
     evaluated: int | None = None
     sampled: int | None = None
-    probes: dict[str, Probe] = field(default_factory=dict)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     parted: bool = False  # it was said that further epochs only memorize
     first_seconds: list[float] = field(default_factory=list)  # of the first steps, until they have shown their pace
@@ -95,19 +92,14 @@ class Job:
     def settings(self) -> Settings:
         return self.start.settings
 
-    @cached_property
-    def copies(self) -> CopyProbe:
-        text, tokens = self.start.prepared, min(COPY_PROBE_TOKENS, self.start.shape.context)
-        return CopyProbe(text.train, text.validation, text.tokenizer, sample_tokens=tokens)
-
     @property
     def is_fresh(self) -> bool:
         return self.step == 0 and self.start.initial is None
 
     @property
-    def final_tokens(self) -> int:
-        train = self.settings.train
-        return (train.steps or 0) * (train.batch or 0) * self.start.shape.context
+    def last(self) -> int:
+        """The number of the last update."""
+        return self.watch.looks.steps
 
     def save(self) -> None:
         """Write a checkpoint and drop what is no longer kept."""
@@ -116,35 +108,47 @@ class Job:
             "tokens": self.tokens,
             "seconds": self.seconds,
             "updates": self.updates,
-            "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
-            "best_step": self.best_step,
             "since_best": self.since_best,
-            "use_step": self.best_step if keep.best else None,
+            "use_step": self.best.step if keep.best else None,
+            "decision": None if self.decision is None else msgspec.to_builtins(self.decision),
             "prepared": self.start.prepared.key,
-        }
+        } | self.best.state()
         if self.saved != self.step:
+            self.best.write(self.run, self.parts, self.step)
             checkpoints.save(
                 self.run.folder / "checkpoints", step=self.step, model=self.parts.model,
-                optimizers=self.parts.optimizers, state=state,
+                optimizers=self.parts.optimizers if self.step else (), state=state,
             )  # fmt: skip
             self.run.log({"event": "checkpoint", "step": self.step, "tokens": self.tokens})
             self.saved = self.step
-        always = {checkpoints.name(0)} | ({checkpoints.name(self.best_step or 0)} if keep.best else set())
-        checkpoints.prune(self.run.checkpoints(), keep=keep.keep, always=always)
+        prune(self.run, keep=keep.keep)
 
     def restore(self, folder: Path) -> None:
         manifest = checkpoints.load_into(folder, model=self.parts.model, optimizers=self.parts.optimizers)
         state, self.step = manifest["state"], manifest["step"]
         self.tokens, self.seconds, self.updates = state["tokens"], state["seconds"], state["updates"]
-        self.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
-        self.best_step, self.since_best = state["best_step"], state["since_best"]
+        self.best, self.since_best = Best.of(state), state["since_best"]
         self.run.log({"event": "resume", "step": self.step, "tokens": self.tokens, "cost": self.meter.reading()})
         self.saved = self.step
+        self.recorded = decisions_of(self.run.rows())
+        if state.get("decision") is not None:
+            self.follow(msgspec.convert(state["decision"], Decision))
         evaluations = [row for row in self.run.rows() if row["event"] == "evaluation"]
         self.evaluated = evaluations[-1]["step"] if evaluations else None
         self.evaluations = evaluations
         samples = self.run.samples()
         self.sampled = samples[-1]["step"] if samples else None
+
+    def follow(self, decision: Decision) -> None:
+        """From now on the run is what was decided; it is written down where it is not yet."""
+        self.decision = decision
+        self.watch.follow(decision)
+        self.view.total = self.last
+        if decision not in self.recorded:
+            self.recorded.append(decision)
+            row = {"event": "decision", "tokens": self.tokens, "sentence": decision.sentence}
+            self.run.log(row | msgspec.to_builtins(decision))
+            self.view.note(f"step {decision.step:,}: {decision.sentence}")
 
     def forget_later(self) -> None:
         """What an earlier process wrote beyond where we go on from is void: damaged checkpoints and their rows."""
@@ -153,6 +157,7 @@ class Job:
                 checkpoints.discard(folder)
         if self.saved is None and self.run.rows():
             self.run.log({"event": "resume", "step": 0, "tokens": 0, "cost": self.meter.reading()})
+            self.recorded = decisions_of(self.run.rows())
 
 
 def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
@@ -166,84 +171,91 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
     device_here = this_device(on, precision)
     meter = Meter(started, on, device_here, usd_per_hour(settings), earlier, precision=precision)
     rails = Rails(settings, start.shape, start.prepared, parts.model, given=start.run.environment.get("from"))
-    job = Job(start, parts, view, meter, rails)
-    assert settings.watch.probe_tokens is not None
-    job.probes = _probes(start, settings.watch.probe_tokens)
+    job = Job(start, parts, view, meter, rails, Watch(start))
     if start.checkpoint is not None:
         job.restore(start.checkpoint)
-        view.note(f"going on from step {job.step:,} of {settings.train.steps:,}")
+        view.note(f"going on from step {job.step:,} of {job.last:,}")
     job.forget_later()
     rails.recall(job.run.rows())
     with stop_on_signals() as stop, view:
         reason = _train(job, stop)
+        job.save()
+        end = {"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason}
         if reason == "interrupted":
-            job.save()
-            end = {"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason}
             job.run.log(end | {"cost": meter.reading()})
             raise Interrupted(
                 f"stopped at step {job.step:,}, everything is saved: go on with --out {job.run.folder}",
                 stop.signal_number,
             )
-        job.save()
-        summary = finish(start, parts.model, view=view, stop=stop, meter=meter, step=job.step)
-        end = {"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason}
+        summary = finish(
+            start, parts.model, watch=job.watch, best=job.best, view=view, stop=stop, meter=meter, step=job.step
+        )  # fmt: skip
         job.run.log(end | {"plan_score": summary["plan_score"], "cost": meter.reading()})
     return summary
-
-
-def _probes(start: Start, num_tokens: int) -> dict[str, Probe]:
-    lengths = byte_lengths(start.prepared.tokenizer)
-    sides = {"train": start.prepared.train, "validation": start.prepared.validation}
-    return {
-        name: Probe(part, context=start.shape.context, num_tokens=num_tokens, byte_lengths=lengths)
-        for name, part in sides.items()
-        if part.num_tokens > 1
-    }
 
 
 def _train(job: Job, stop: Stop) -> str:
     """Train, watching, until the length is reached, nothing improves any more, or a signal comes: says which."""
     settings, guard = job.settings, Guard()
-    last, clip = settings.train.steps, settings.optimizer.clip_norm
-    assert last is not None
     assert settings.train.microbatch is not None
-    job.view.begin(first=job.step, total=last)
+    job.view.begin(first=job.step, total=job.last)
     reason = _look(job, stop)  # at step 0, and at what a signal kept from being looked at
+    while reason is None and job.step < job.last and not stop.is_set():
+        decision, begin = job.decision, time.perf_counter()
+        for done in steps(
+            job.parts.model, job.parts.optimizers, job.parts.batches, first=job.step, last=job.last,
+            multiplier=rate(settings, decision), microbatch=settings.train.microbatch,
+            clip_norm=settings.optimizer.clip_norm, seed=settings.train.seed,
+            document_mask=settings.train.document_mask, autocast=job.parts.autocast, stop=stop,
+        ):  # fmt: skip
+            _record(job, done, time.perf_counter() - begin, guard)  # 7. print the losses
+            reason = _look(job, stop)
+            if reason is not None or job.decision is not decision:
+                break
+            begin = time.perf_counter()
     if reason is not None:
         return reason
-    begin = time.perf_counter()
-    for done in steps(
-        job.parts.model, job.parts.optimizers, job.parts.batches, first=job.step, last=last,
-        multiplier=rate(settings), microbatch=settings.train.microbatch, clip_norm=clip, seed=settings.train.seed,
-        document_mask=settings.train.document_mask, autocast=job.parts.autocast, stop=stop,
-    ):  # fmt: skip
-        _record(job, done, time.perf_counter() - begin, guard)  # 7. print the losses
-        reason = _look(job, stop)
-        if reason is not None:
-            return reason
-        begin = time.perf_counter()
-    return "interrupted" if stop.is_set() and job.step < last else "length reached"
+    if stop.is_set() and job.step < job.last:
+        return "interrupted"
+    return "length reached" if job.decision is None else f"turned: {job.decision.decision}"
 
 
 def _look(job: Job, stop: Stop) -> str | None:
-    """Evaluate, sample and save what is due at this step and not done yet; why training must end here, if it must."""
+    """Evaluate, decide, sample and save what is due at this step and not done yet; why training must end here, if it
+    must."""
     settings, step = job.settings, job.step
-    evaluate_every, sample_every = settings.watch.evaluate_every, settings.watch.sample_every
-    every, patience = settings.checkpoint.every, settings.train.early_stop
-    assert evaluate_every is not None
+    sample_every, every, patience = settings.watch.sample_every, settings.checkpoint.every, settings.train.early_stop
     assert sample_every is not None
     assert every is not None
-    if (step % evaluate_every == 0 or step == settings.train.steps) and job.evaluated != step:
-        if not _evaluate(job, stop):
-            return "interrupted"
-        if job.best_step == step and settings.checkpoint.best:
-            job.save()
+    if job.watch.looks.due(step) and job.evaluated != step and not _evaluate(job, stop):
+        return "interrupted"
+    _decide(job)
     enough = patience is not None and job.since_best >= patience
-    if (step % sample_every == 0 or step == settings.train.steps or enough) and job.sampled != step:
+    ends = step == job.last or enough
+    if (step % sample_every == 0 or ends) and job.sampled != step:
         _sample(job, stop)  # 8. sample text
     if step % every == 0:
         job.save()
     return "no better validation loss" if enough else None
+
+
+def _decide(job: Job) -> None:
+    """What this look calls for, or what an earlier process decided here."""
+    if not job.start.may_decide or job.step >= job.last:
+        return
+    since = -1 if job.decision is None else job.decision.step
+    ahead = [decision for decision in job.recorded if decision.step > since]
+    decision = next((each for each in ahead if each.step == job.step), None)
+    if not ahead and job.evaluated == job.step > since and job.watch.looks.even(job.step):
+        decision = decide(evaluations(job.evaluations), job.settings, job.step, job.decision)
+    if decision is None:
+        return
+    if decision.decision == "decay":
+        job.best.put_back(job.run, job.parts)
+        job.updates = job.best.updates
+    job.follow(decision)
+    job.saved = None
+    job.save()
 
 
 def _record(job: Job, done: Step, seconds: float, guard: Guard) -> None:
@@ -296,14 +308,9 @@ def _warn(job: Job, faults: dict[str, str]) -> None:
 
 def _evaluate(job: Job, stop: Stop) -> bool:
     """Score the probes and record it; False when a signal came meanwhile."""
-    scores: dict[str, Surprise] = {}
-    # Fresh weights copy nothing and are as surprised everywhere: a few windows say so; the first update need not wait.
-    tokens = job.settings.watch.probe_tokens or FIRST_PROBE
-    for name, probe in (_probes(job.start, min(FIRST_PROBE, tokens)) if job.is_fresh else job.probes).items():
-        score = probe.score(job.parts.model, stop)
-        if score is None:
-            return False
-        scores[name] = score
+    numbers = job.watch.evaluate(job.parts.model, job.step, fresh=job.is_fresh, stop=stop)
+    if numbers is None:
+        return False
     row: dict[str, Any] = {
         "event": "evaluation",
         "step": job.step,
@@ -311,19 +318,17 @@ def _evaluate(job: Job, stop: Stop) -> bool:
         "epoch": job.parts.batches.epoch(job.step),
         "seconds": job.seconds,
         "flops": job.tokens * job.start.shape.flops_per_token(),
-        "probe_train_loss_nats_per_token": scores["train"].loss,
-    }
-    if "validation" in scores:
-        loss = scores["validation"].loss
-        row |= {"validation_loss_nats_per_token": loss, "validation_bits_per_byte": scores["validation"].bits_per_byte}
-        row["generalization_gap_bits_per_byte"] = scores["validation"].bits_per_byte - scores["train"].bits_per_byte
-        if not job.is_fresh:
-            row["copied_share"] = job.copies.score(job.parts.model)
-        job.since_best += 1
-        if loss < job.best_loss:
-            job.best_loss, job.best_step, job.since_best = loss, job.step, 0
+    } | numbers
+    loss = numbers.get("probe_validation_loss_nats_per_token")
+    job.since_best += job.watch.looks.even(job.step)
+    if loss is not None and loss < job.best.loss:
+        job.since_best = 0
+        job.best.take(
+            job.parts, step=job.step, loss=loss, updates=job.updates,
+            optimizer=job.start.may_decide and job.decision is None and not decays(job.settings, job.step),
+        )  # fmt: skip
     warnings = job.rails.evaluation(row)
-    ahead = job.rails.forecast(job.final_tokens)
+    ahead = job.rails.forecast(job.last * step_tokens(job.settings))
     row["forecast_loss_nats_per_token"] = ahead and ahead.central
     row["forecast_loss_nats_per_token_interval_90"] = ahead and (ahead.low, ahead.high)
     row["cost"] = job.meter.reading()
@@ -340,29 +345,14 @@ def _evaluate(job: Job, stop: Stop) -> bool:
 
 
 def _sample(job: Job, stop: Stop) -> None:
-    """Let the model write, always from the same prompts and the same randomness, so that samples can be compared."""
-    tokenizer, settings, model = job.start.prepared.tokenizer, job.settings, job.parts.model
-    num_tokens = min(settings.watch.sample_tokens, FIRST_SAMPLE) if job.is_fresh else settings.watch.sample_tokens
-    texts: dict[str, str] = {}
-    for prompt in settings.watch.prompts or [""]:
-        ids = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
-        ids += tokenizer.encode(prompt).tolist()
-        if not ids:
-            ids = job.start.prepared.train.take(np.zeros(1, np.int64), 1)[0].tolist()
-        ids = ids[-model.shape.context :]
-        written: list[int] = []
-        for token in generate(
-            model, ids, max_tokens=num_tokens, temperature=settings.watch.temperature, seed=0,
-            stop_ids=() if tokenizer.end_of_text is None else (tokenizer.end_of_text,),
-        ):  # fmt: skip
-            written.append(token)
-            if stop.is_set():
-                return
-        texts[prompt] = tokenizer.decode(written)
+    """Let the model write."""
+    texts = job.watch.samples(job.parts.model, fresh=job.is_fresh, stop=stop)
+    if texts is None:
+        return
     for prompt, text in texts.items():
         job.run.log_sample(
             {"step": job.step, "tokens": job.tokens, "prompt": prompt, "text": text, "seed": 0,
-             "temperature": settings.watch.temperature}
+             "temperature": job.settings.watch.temperature}
         )  # fmt: skip
         job.view.show_sample(prompt + text)
     job.sampled = job.step

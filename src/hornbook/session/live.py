@@ -12,6 +12,10 @@ from typing import Any, Self
 from hornbook.facts.quantities import format_count, format_duration, format_usd, perplexity_text
 
 PLAIN_SECONDS = 15.0  # between two lines when nothing else is said
+SEEN = (
+    "probe_train_loss_nats_per_token", "probe_validation_loss_nats_per_token", "probe_validation_bits_per_byte",
+    "probe_generalization_gap_bits_per_byte", "copied_share",
+)  # fmt: skip
 
 
 class View:
@@ -61,7 +65,9 @@ class View:
 
     def row(self, row: dict[str, Any]) -> None:
         """A step or an evaluation was recorded."""
-        self.latest |= row  # what this step does not know is not shown as an earlier one knew it
+        if row["event"] == "evaluation":  # what this look did not see is not shown as an earlier one saw it
+            self.latest = {key: value for key, value in self.latest.items() if key not in SEEN}
+        self.latest |= row
         evaluated = row["event"] == "evaluation"
         if row["step"] > self.first and (evaluated or not self.marks):
             self.marks.append((row["step"], time.monotonic()))
@@ -114,8 +120,9 @@ class View:
         if now["event"] == "step":
             parts.append(f"batch loss {now['train_loss_nats_per_token']:.3f}")
         else:
-            parts.append(f"train loss {now['probe_train_loss_nats_per_token']:.3f}")
-            if (loss := now.get("validation_loss_nats_per_token")) is not None:
+            if (loss := now.get("probe_train_loss_nats_per_token")) is not None:
+                parts.append(f"train loss {loss:.3f}")
+            if (loss := now.get("probe_validation_loss_nats_per_token")) is not None:
                 parts.append(f"validation loss {loss:.3f} (perplexity {perplexity_text(loss)})")
             if now.get("copied_share"):
                 parts.append(f"{now['copied_share']:.0%} copied")
@@ -164,11 +171,11 @@ def _cells(now: dict[str, Any]) -> list[tuple[str, str]]:
 
     add("batch loss", "train_loss_nats_per_token")
     add("train loss", "probe_train_loss_nats_per_token")
-    add("validation loss", "validation_loss_nats_per_token")
-    if (loss := now.get("validation_loss_nats_per_token")) is not None:
+    add("validation loss", "probe_validation_loss_nats_per_token")
+    if (loss := now.get("probe_validation_loss_nats_per_token")) is not None:
         cells.append(("[dim]validation perplexity[/dim]", perplexity_text(loss)))
-    add("validation bits per byte", "validation_bits_per_byte")
-    add("gap, bits per byte", "generalization_gap_bits_per_byte", "{:+.3f}")
+    add("validation bits per byte", "probe_validation_bits_per_byte")
+    add("gap, bits per byte", "probe_generalization_gap_bits_per_byte", "{:+.3f}")
     add("copied from the text", "copied_share", "{:.0%}")
     if "tokens" in now:
         cells.append(("[dim]tokens seen[/dim]", format_count(now["tokens"])))

@@ -14,7 +14,8 @@ from hornbook.evaluation.corpus import conventions, conventions_in_words
 from hornbook.evaluation.inspection import inspect_text, part_of, weights
 from hornbook.facts.errors import InputError
 from hornbook.report.heatmap import inspection_page
-from hornbook.session.build import make_optimizers, rate
+from hornbook.session.build import make_optimizers
+from hornbook.session.decisions import decisions_of, rate
 from hornbook.session.models import Opened, device, open_model, settings_of
 from hornbook.session.writing import prompt_ids
 from hornbook.training import checkpoint as checkpoints
@@ -84,7 +85,7 @@ def look(opened: Opened, text: str, gradients: bool, top_k: int, prompt_tokens: 
     if seen.gradients is not None:
         for token, slope in zip(seen.scored, seen.gradients["tokens"], strict=True):
             token["own_logit_gradient"] = slope["own_logit_gradient"]
-        if opened.run is not None:
+        if opened.run is not None and (opened.run.checkpoint_folder(opened.step or 0) / "manifest.json").is_file():
             for row, norm in zip(seen.gradients["parts"], _update_norms(opened, text), strict=True):
                 row["update_norm"] = norm
     return seen.to_dict() | {"conventions": conventions_in_words(how, opened.model, 1)}
@@ -95,13 +96,14 @@ def _update_norms(opened: Opened, text: str) -> list[float]:
     assert opened.run is not None
     assert opened.step is not None
     settings = settings_of(opened.run)
+    decided = [decision for decision in decisions_of(opened.run.rows()) if decision.step < opened.step]
     model = copy.deepcopy(opened.model).train()
     optimizers = make_optimizers(settings, model)
     checkpoints.load_into(opened.run.checkpoint_folder(opened.step), model=model, optimizers=optimizers)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     train_step(
         model, optimizers, _windows(prompt_ids(opened, text), model.shape.context),
-        multiplier=rate(settings)(min(opened.step, (settings.train.steps or 1) - 1)),
+        multiplier=rate(settings, decided[-1] if decided else None)(min(opened.step, (settings.train.steps or 1) - 1)),
         clip_norm=settings.optimizer.clip_norm,
     )  # fmt: skip
     moved: dict[str, list[Tensor]] = {}

@@ -76,8 +76,9 @@ def _checkpoint_of(run: Run, step: int | None) -> Path:
     if step is None:
         best = checkpoints.read_manifest(found[-1])["state"].get("use_step")
         step = checkpoint_step(found[-1]) if best is None else best
+    found += run.best_checkpoints()
     for folder in found:
         if checkpoint_step(folder) == step:
             return folder
-    kept = ", ".join(str(checkpoint_step(folder)) for folder in found)
+    kept = ", ".join(map(str, sorted({checkpoint_step(folder) for folder in found})))
     raise InputError(f"{run.folder} has no checkpoint at step {step}: it keeps {kept}.")

@@ -81,7 +81,7 @@ class Rails:
         self.since += 1
 
     def _evaluation(self, row: Mapping[str, Any]) -> None:
-        loss = row.get("validation_loss_nats_per_token")
+        loss = row.get("probe_validation_loss_nats_per_token")
         if loss is not None and row["tokens"] > 0:
             self.tokens.append(row["tokens"])
             self.validation.append(loss)

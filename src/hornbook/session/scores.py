@@ -13,6 +13,7 @@ from hornbook.evaluation.corpus import evaluate as score
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table
 from hornbook.records.result import Report
+from hornbook.session.chosen import chosen_on
 from hornbook.session.extras import (
     CONTINUATION,
     ask,
@@ -59,14 +60,18 @@ def evaluate(
         numbers = like_another(opened, like, decoded, window=window, stride=stride)
         return {"model": opened.name, "text": name} | numbers | extra
     how = conventions(opened.model, opened.tokenizer, window=window, stride=stride, per_document=per_document)
+    # A run's own validation text without what chose its weights, as in its summary.
+    chosen = None
+    if opened.run is not None and trained_on is not None and not texts:
+        chosen = chosen_on(settings_of(opened.run), trained_on)
     report = score(
         opened.model, documents, how, model_name=opened.name, text_name=name, batch_size=batch_size, device=device(),
-        progress=progress,
+        progress=progress, leave_out=chosen, tokenizer=opened.tokenizer,
     )  # fmt: skip
     if calibration:
         extra["calibration"] = calibration_of(opened, documents, how)
     if trained_on is not None:
-        extra["baselines"] = baselines_of(trained_on, documents, how)
+        extra["baselines"] = baselines_of(trained_on, documents, how, chosen)
     return msgspec.structs.replace(report, extra=report.extra | extra)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 
 from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Part, Prepared
 from hornbook.evaluation.baselines import baselines
-from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
+from hornbook.evaluation.corpus import Conventions, Places, beginning_of, part_documents
 from hornbook.facts.capacity import outlook
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator, usable_cores
@@ -24,18 +24,30 @@ from hornbook.facts.settings import LENGTHS, Settings, from_table, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.planning.budget import Range
-from hornbook.planning.choose import SHAPE, Choice, Data, Machine, choose, fill_steps, given_length, shape_of, steps_of
+from hornbook.planning.choose import (
+    SHAPE,
+    Choice,
+    Machine,
+    choose,
+    fill_steps,
+    given_length,
+    shape_of,
+    steps_of,
+    worthwhile_epochs,
+)
 from hornbook.planning.expect import small_run_bits
 from hornbook.planning.pace import REPORT_SECONDS, Pace
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
 from hornbook.report.terminal import held_out_in_words
+from hornbook.session.chosen import chosen_on
 from hornbook.session.costs import Reading, plan_of, settle, wall_of, watched
+from hornbook.session.decisions import decisions_of
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
 from hornbook.session.models import Opened, device, open_model, settings_of
-from hornbook.session.texts import is_prepared, prepared_text, stem
+from hornbook.session.texts import data_of, is_prepared, prepared_text, stem
 from hornbook.text.canaries import CANARIES
 from hornbook.training import checkpoint as checkpoints
 
@@ -54,6 +66,7 @@ class Start:
     checkpoint: Path | None = None  # to go on from
     device: Accelerator | None = None  # where it was measured just now
     plan: Callable[[Pace], None] | None = None  # to be called once the pace of the first steps is known
+    may_decide: bool = False  # whether the run may end early: nobody gave it a length, and its best weights are used
 
 
 def fresh(
@@ -77,7 +90,7 @@ def fresh(
     part, on = prepared.train, device()
     torch.set_num_threads(wanted.train.threads or usable_cores())
     device_here = this_device(on)
-    data = Data(part.num_tokens, int(part.documents[:, NUM_BYTES].sum()), prepared.tokenizer.vocabulary)
+    data = data_of(prepared)
     choice = choose(wanted, data, Machine.of(device_here), shape=opened.model.shape if opened is not None else None)
     settings, shape = choice.settings, choice.shape
     settings.train.threads = torch.get_num_threads()
@@ -86,10 +99,9 @@ def fresh(
     view.note(f"  {shape.family}: {format_count(shape.parameters)} parameters, vocabulary {shape.vocabulary:,}")
     held = prepared.validation
     reading = Reading(
-        data, held.num_tokens, int(held.documents[:, NUM_BYTES].sum()),
-        float(np.median(part.documents[:, NUM_TOKENS])), [],
+        data, int(held.documents[:, NUM_BYTES].sum()), float(np.median(part.documents[:, NUM_TOKENS])), []
     )  # fmt: skip
-    settings, pace = _settled(choice, part, on, view, started, reading.validation_tokens, wanted.train.budget)
+    settings, pace = _settled(choice, part, on, view, started, wanted.train.budget)
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
@@ -106,7 +118,9 @@ def fresh(
     )  # fmt: skip
     _record_text(prepared, run)
     initial = opened.model if opened is not None else None
-    start = Start(run, settings, shape, prepared, initial, device=device_here)
+    start = Start(
+        run, settings, shape, prepared, initial, device=device_here, may_decide=_may_decide(wanted, settings)
+    )  # fmt: skip
     for sentence in wrong:
         view.note(f"  warning: {sentence}")
     plan = partial(_plan, start, reading, view, started, time.monotonic() - started)
@@ -117,34 +131,46 @@ def fresh(
 
 
 def _settled(
-    choice: Choice, text: Part, on: torch.device, view: View, started: float, validation_tokens: int, budget: str | None
+    choice: Choice, text: Part, on: torch.device, view: View, started: float, budget: str | None
 ) -> tuple[Settings, Pace | None]:
     """The settings with their number of steps, and the pace that a time had to know first. Raises InputError for a
     `budget` that holds no training."""
     if choice.settings.train.steps is not None:
-        fill_steps(choice.settings, choice.settings.train.steps)
+        fill_steps(choice.settings, choice.settings.train.steps, choice.data)
         return choice.settings, None
     pace = measure(choice.settings, choice.shape, text, on)
     spent = time.monotonic() - started
-    settings = settle(choice, pace, spent, validation_tokens)
+    settings = settle(choice, pace, spent)
     assert settings.train.steps is not None
     if budget is not None and settings.train.steps < LEAST_STEPS:
-        needed = spent + wall_of(choice, pace, FEW_STEPS, validation_tokens)
+        needed = spent + wall_of(choice, pace, FEW_STEPS)
         raise InputError(
             f"the budget of {budget} is from start to end, and the first step comes after {format_duration(spent)}: "
             f"give more, {FEW_STEPS} steps with evaluations and the report take about {format_duration(needed)} in all."
         )
-    view.note(f"  {counted(settings.train.steps, 'step')} of {format_duration(pace.step)} fit the time")
+    if settings.train.steps == choice.most_steps:
+        view.note(f"  {counted(settings.train.steps, 'step')}: {_epochs_in_words(choice)}")
+    else:
+        view.note(f"  {counted(settings.train.steps, 'step')} of {format_duration(pace.step)} fit the time")
     if settings.train.steps < FEW_STEPS:
         view.note("  warning: these are too few to learn from; is the machine busy, or the model large?")
     return settings, pace
+
+
+def _epochs_in_words(choice: Choice) -> str:
+    epochs = worthwhile_epochs(choice.data, choice.shape)
+    return f"{epochs:g} epochs, after which a model of this size has mostly learned from so much text (--epochs)"
+
+
+def _may_decide(asked: Settings, settings: Settings) -> bool:
+    return given_length(asked) in (None, "budget") and bool(settings.checkpoint.best)
 
 
 def _plan(start: Start, reading: Reading, view: View, started: float, spent: float, pace: Pace | None) -> None:
     """What is expected of a run, from its pace and what models that only count get: said, and written down. The run
     began at `started`, and before its first step `spent` seconds had gone."""
     settings, shape, begin = start.settings, start.shape, time.monotonic()
-    levels = counting_models(start.prepared, shape)
+    levels = counting_models(start.prepared, shape, chosen_on(settings, start.prepared))
     spent += time.monotonic() - begin
     assert start.device is not None
     planned = plan_of(
@@ -153,7 +179,7 @@ def _plan(start: Start, reading: Reading, view: View, started: float, spent: flo
     )  # fmt: skip
     view.note(f"  {brief(planned)}")
     if pace is not None and planned.wall_seconds is not None:
-        after = pace.scored * watched(settings, shape, reading.validation_tokens).scored_tokens + REPORT_SECONDS
+        after = pace.scored * watched(settings, shape, reading.data).scored_tokens + REPORT_SECONDS
         view.expect(started + planned.wall_seconds - after)
     start.run.write_plan({"plan": planned, "pace": pace, "baselines": levels})
 
@@ -172,14 +198,18 @@ def _expected(
     return None if bits is None else bits.times(math.log(2) * reading.bytes_per_token)
 
 
-def counting_models(prepared: Prepared, shape: GPTShape) -> dict[str, dict[str, Any]]:
-    """What models that only count get on the validation text; {} where there is none."""
+def counting_models(
+    prepared: Prepared, shape: GPTShape, leave_out: Sequence[Places] | None = None
+) -> dict[str, dict[str, Any]]:
+    """What n-gram baselines get on the validation text, `leave_out` aside; {} where there is none."""
     if prepared.validation.num_tokens < 2:
         return {}
     tokenizer = prepared.tokenizer
     how = Conventions(shape.context, max(1, shape.context // 2), beginning_of(tokenizer))
     return_freed_memory()  # of the first steps: counting takes its place
-    return baselines(prepared.train, part_documents(prepared.validation, tokenizer), how, tokenizer.vocabulary)
+    return baselines(
+        prepared.train, part_documents(prepared.validation, tokenizer), how, tokenizer.vocabulary, leave_out
+    )  # fmt: skip
 
 
 def usd_per_hour(settings: Settings) -> float | None:
@@ -214,7 +244,7 @@ def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: st
     if newest is None or not (run.folder / "tokenizer.json").is_file():  # the run was killed as it began
         _record_text(prepared, run)
     _lengthen(run, settings, original, wanted, prepared)
-    return Start(run, settings, shape, prepared, initial, newest)
+    return Start(run, settings, shape, prepared, initial, newest, may_decide=_may_decide(original, settings))
 
 
 def _prepare(wanted: Settings, view: View) -> Prepared:
@@ -285,10 +315,15 @@ def _lengthen(run: Run, settings: Settings, original: Settings, wanted: Settings
     settings.train.steps, settings.train.tokens, settings.train.epochs = (
         wanted.train.steps, wanted.train.tokens, wanted.train.epochs,
     )  # fmt: skip
-    steps = steps_of(settings, prepared.train.num_tokens) or has
+    steps = steps_of(settings, data_of(prepared)) or has
     settings.train.steps, settings.train.tokens, settings.train.epochs = steps, None, None
     if steps < has:
         raise InputError(f"{run.folder} has a length of {has:,} steps and can only be made longer, not {steps:,}.")
+    if steps > has and (ended := decisions_of(run.rows())):
+        raise InputError(
+            f"{run.folder} was ended by its own decision at step {ended[-1].step:,}: give --out a fresh folder and a "
+            "length, which is then kept."
+        )
     if steps > has:
         run.write_settings(to_toml(settings))
 

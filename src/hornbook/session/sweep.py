@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hornbook.data.shards import NUM_BYTES, Prepared
+from hornbook.data.shards import Prepared
 from hornbook.facts.errors import InputError
 from hornbook.facts.quantities import format_count, parse_count, parse_duration
 from hornbook.facts.settings import from_table, overridden
-from hornbook.planning.choose import LADDER, Choice, Data, Machine, choose
+from hornbook.planning.choose import LADDER, Choice, Machine, choose
 from hornbook.planning.ladder import Point, fit
 from hornbook.planning.pace import Pace, steps_within
 from hornbook.session.costs import wall_of
@@ -20,7 +20,7 @@ from hornbook.session.live import View
 from hornbook.session.meter import measure, this_device
 from hornbook.session.models import device
 from hornbook.session.start import counting_models
-from hornbook.session.texts import prepared_text
+from hornbook.session.texts import data_of, prepared_text
 
 SIZES = 4
 SHORTER = ((0, 2), (0, 4), (1, 2))  # which size is also trained on which part of the steps
@@ -87,9 +87,8 @@ def _changes(width: int, layers: int, steps: int) -> dict[str, Any]:
 def _rung(width: int, layers: int, prepared: Prepared, others: dict[str, Any]) -> tuple[Choice, Pace]:
     """A size of the ladder as `train` will choose it, and its pace on this machine."""
     text, on = prepared.train, device()
-    data = Data(text.num_tokens, int(text.documents[:, NUM_BYTES].sum()), prepared.tokenizer.vocabulary)
     settings = from_table(overridden({}, others | _changes(width, layers, LEAST_STEPS)), source="settings")
-    choice = choose(settings, data, Machine.of(this_device(on)))
+    choice = choose(settings, data_of(prepared), Machine.of(this_device(on)))
     return choice, measure(choice.settings, choice.shape, text, on)
 
 
@@ -102,9 +101,7 @@ def _longest_steps(
     aside = time.monotonic() - begin
 
     def wall(longest: int) -> float:
-        return sum(
-            aside + wall_of(*rungs[i], max(1, longest // part), prepared.validation.num_tokens) for i, part in jobs
-        )
+        return sum(aside + wall_of(*rungs[i], max(1, longest // part)) for i, part in jobs)
 
     least = wall(LEAST_STEPS)
     if least > left - aside:

@@ -121,18 +121,25 @@ def prepare(
     return {"prepared": str(prepared.folder)} | prepared.manifest | ({} if expected is None else {"outlook": expected})
 
 
+def data_of(prepared: Prepared) -> Data:
+    """What choosing needs to know of a prepared text."""
+    counts = prepared.manifest["parts"]["train"]
+    return Data(
+        prepared.train.num_tokens, counts["num_bytes"], prepared.tokenizer.vocabulary, prepared.validation.num_tokens
+    )  # fmt: skip
+
+
 def _outlook(prepared: Prepared, parameters: str | None) -> dict[str, Any] | None:
     """What to expect of training on this text; None where it is too short to choose a size for."""
-    part, counts = prepared.train, prepared.manifest["parts"]["train"]
+    data = data_of(prepared)
     if parameters is not None:
         size = int(parse_count(parameters, "--parameters"))
     else:
-        data = Data(part.num_tokens, counts["num_bytes"], prepared.tokenizer.vocabulary)
         try:
             size = choose(Settings(), data, Machine(True, math.inf)).shape.parameters
         except InputError:
             return None
-    expected = outlook(part.num_tokens, counts["num_bytes"], size)
+    expected = outlook(data.num_tokens, data.num_bytes, size)
     return {"num_parameters": size, "sentences": [expected.sentence, REPETITION_SENTENCE]} | {
         name: getattr(expected, name) for name in ("data_bits", "capacity_bits", "fill", "by_heart_epochs", "expect")
     }

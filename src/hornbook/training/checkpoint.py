@@ -1,8 +1,9 @@
 """Checkpoints: weights and optimizer as safetensors, everything else as JSON, whole or not there.
 
 A checkpoint is a folder `step-00001000` with `model.safetensors`, `optimizer.safetensors` and `manifest.json`, which
-names the SHA-256 of both and ends with its own. It is written under another name, flushed to the disk and renamed, so
-that no crash leaves half a checkpoint that looks like a whole one. Nothing is ever unpickled.
+names the SHA-256 of both and ends with its own; the best weights beside it lie in a `best-00000640`. It is written
+under another name, flushed to the disk and renamed, so that no crash leaves half a checkpoint that looks like a whole
+one. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from hornbook.model.decoder import Decoder
 from hornbook.text.files import sync
 from hornbook.training.step import Optimizer
 
+MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 FORMAT = {"format": "hornbook-checkpoint", "version": 1}
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  # as safetensors calls them
 
@@ -38,20 +40,29 @@ def name(step: int) -> str:
 def save(folder: Path, *, step: int, model: Decoder, optimizers: Sequence[Optimizer], state: dict[str, Any]) -> Path:
     """Write a checkpoint below `folder` and return it. `state` is whatever JSON the caller needs to go on.
 
-    Raises OSError when the disk is full; then nothing new is left behind and older checkpoints stay whole.
+    Without optimizers only the weights: that is all there is at step 0. Raises OSError when the disk is full; then
+    nothing new is left behind and older checkpoints stay whole.
     """
-    final, aside = folder / name(step), folder / f".{name(step)}.{os.getpid()}"
+    contents = {MODEL: weights(model)}
+    if optimizers:
+        contents[OPTIMIZER] = optimizer_tensors(optimizers)
+    return write(folder / name(step), contents, step=step, shape=model.shape, state=state)
+
+
+def write(
+    final: Path, contents: dict[str, dict[str, Tensor]], *, step: int, shape: GPTShape, state: dict[str, Any]
+) -> Path:
+    """Write the files of a checkpoint to the folder `final`, as `save` does, and return it."""
+    folder, aside = final.parent, final.parent / f".{final.name}.{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".*"):  # of a process that was killed inside a save
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         aside.mkdir()
-        tensors = {k: v for optimizer in optimizers for k, v in optimizer.state().items()}
-        contents = {"model.safetensors": weights(model), "optimizer.safetensors": tensors}
         with ThreadPoolExecutor() as pool:  # hashing and writing take as long for each, and leave Python to others
             written = pool.map(lambda file: write_tensors(aside / file, contents[file]), contents)
             files = dict(zip(contents, written, strict=True))
-        manifest = FORMAT | {"step": step, "shape": msgspec.to_builtins(model.shape), "files": files, "state": state}
+        manifest = FORMAT | {"step": step, "shape": msgspec.to_builtins(shape), "files": files, "state": state}
         manifest |= {"sha256": _hash(msgspec.json.encode(manifest))}  # of all that stands before it
         (aside / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
         sync(aside / "manifest.json")
@@ -70,6 +81,10 @@ def weights(model: Decoder) -> dict[str, Tensor]:
     """The model's tensors by name, a tied head left out."""
     tied = {"head.projection.weight"} if model.shape.tied else set()
     return {k: v for k, v in model.state_dict().items() if k not in tied}
+
+
+def optimizer_tensors(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+    return {k: v for optimizer in optimizers for k, v in optimizer.state().items()}
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
@@ -102,20 +117,27 @@ def load_model(checkpoint: Path) -> Decoder:
     """
     manifest = read_manifest(checkpoint)
     model = Decoder(shape_of(checkpoint))
-    fill(model, _read_tensors(checkpoint, "model.safetensors", manifest))
+    fill(model, _read_tensors(checkpoint, MODEL, manifest))
     return model.eval()
 
 
-def load_into(checkpoint: Path, *, model: Decoder, optimizers: Sequence[Optimizer]) -> dict[str, Any]:
-    """Put a checkpoint into `model` and `optimizers` and return its manifest."""
+def load_into(
+    checkpoint: Path, *, model: Decoder, optimizers: Sequence[Optimizer], updates: int | None = None
+) -> dict[str, Any]:
+    """Put a checkpoint into `model` and `optimizers` and return its manifest. One of step 0 has weights only.
+
+    `updates` applied so far; None: as the manifest's state says.
+    """
     manifest = read_manifest(checkpoint)
-    fill(model, _read_tensors(checkpoint, "model.safetensors", manifest))
-    tensors = _read_tensors(checkpoint, "optimizer.safetensors", manifest)
+    fill(model, _read_tensors(checkpoint, MODEL, manifest))
+    if OPTIMIZER not in manifest["files"] and manifest["step"] == 0:
+        return manifest
+    tensors = _read_tensors(checkpoint, OPTIMIZER, manifest)
     for optimizer in optimizers:
         missing = optimizer.state().keys() - tensors.keys()
         if missing:
             raise InputError(f"{checkpoint} was written by another optimizer: it has no {min(missing)}.")
-        optimizer.load(tensors, manifest["state"]["updates"])
+        optimizer.load(tensors, manifest["state"]["updates"] if updates is None else updates)
     return manifest
 
 
@@ -172,12 +194,6 @@ def discard(checkpoint: Path) -> None:
     shutil.rmtree(trash, ignore_errors=True)
     checkpoint.rename(trash)
     shutil.rmtree(trash)
-
-
-def prune(checkpoints: Sequence[Path], *, keep: int, always: set[str]) -> None:
-    """Discard all but the newest `keep` and those whose name is in `always`; `checkpoints` in order of their step."""
-    for old in [c for c in checkpoints if c.name not in always][:-keep]:
-        discard(old)
 
 
 def _read(checkpoint: Path, file: str, manifest: dict[str, Any]) -> bytes:

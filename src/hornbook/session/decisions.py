@@ -1,0 +1,109 @@
+"""What a run decides while it goes on. Weights are a function of the settings, the text and these decisions.
+
+Where nobody gave a length, a run that has turned (`facts.looks.turned`) is not trained further: before the learning
+rate has begun to fall it goes back to the weights of its best look and decays from there, later it ends. A decision is
+on the disk before the first update that depends on it, and a run that is resumed from before it makes it at the same
+step again, without asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import msgspec
+
+from hornbook.facts.looks import Evaluation, turned
+from hornbook.facts.settings import Settings
+from hornbook.optim import decay_start, multiplier
+
+DECAY = 0.5  # of the steps up to the best look: so long is the decay that follows it
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """Made after update `step`: the run takes the weights of `from_step` and decays over `decay_steps` more, or ends.
+
+    Steps are counted on: the update after it is number `step` + 1, its batch too.
+    """
+
+    decision: Literal["decay", "end"]
+    step: int
+    from_step: int
+    decay_steps: int = 0
+
+    @property
+    def last(self) -> int:
+        """The number of the last update."""
+        return self.step + self.decay_steps
+
+    @property
+    def sentence(self) -> str:
+        if self.decision == "end":
+            return (
+                f"validation loss has risen since step {self.from_step:,} although the learning rate falls: the run "
+                f"ends here, with the weights of step {self.from_step:,}."
+            )
+        return (
+            f"validation loss has risen since step {self.from_step:,}: the run goes back to the weights of that step "
+            f"and lets the learning rate fall over {self.decay_steps:,} more steps."
+        )
+
+
+def decisions_of(rows: Sequence[Mapping[str, Any]]) -> list[Decision]:
+    """The decisions that a run's rows record."""
+    return [msgspec.convert(row, Decision) for row in rows if row.get("event") == "decision"]
+
+
+def decide(
+    looks: Sequence[Evaluation], settings: Settings, step: int, earlier: Decision | None = None
+) -> Decision | None:
+    """The decision that the looks up to `step` call for, if they do, after an `earlier` one."""
+    best = turned(looks if earlier is None else _went_on(looks, earlier))
+    if best is None:
+        return None
+    if earlier is not None or decays(settings, step):
+        return Decision(decision="end", step=step, from_step=best.step)
+    steps = max(1, min(round(DECAY * best.step), (settings.train.steps or 0) - step))
+    return Decision(decision="decay", step=step, from_step=best.step, decay_steps=steps)
+
+
+def _went_on(looks: Sequence[Evaluation], earlier: Decision) -> list[Evaluation]:
+    """The looks that the present weights descend from; what was given up is not counted."""
+    kept = [look for look in looks if look.step <= earlier.from_step]
+    given_up = max(look.tokens for look in looks if look.step <= earlier.step) - kept[-1].tokens
+    after = [look for look in looks if look.step > earlier.step]
+    return kept + [replace(look, tokens=look.tokens - given_up) for look in after]
+
+
+def rate(settings: Settings, decision: Decision | None = None) -> Callable[[int], float]:
+    """The learning-rate multiplier as a function of the update's number from 0."""
+    schedule, total = settings.schedule, settings.train.steps
+    assert total is not None
+    assert schedule.warmup_steps is not None
+    warmup = schedule.warmup_steps
+
+    def planned(step: int) -> float:
+        return multiplier(
+            step, kind=schedule.kind, steps=total, warmup_steps=warmup, decay_fraction=schedule.decay_fraction,
+            final_fraction=schedule.final_fraction,
+        )  # fmt: skip
+
+    def at(step: int) -> float:
+        if decision is None or decision.decision == "end" or step < decision.step:
+            return planned(step)
+        left = 1 - (step - decision.step) / decision.decay_steps
+        return schedule.final_fraction + (planned(decision.from_step) - schedule.final_fraction) * max(0.0, left)
+
+    return at
+
+
+def decays(settings: Settings, step: int) -> bool:
+    """Whether after `step` updates the learning rate falls as planned."""
+    schedule = settings.schedule
+    assert settings.train.steps is not None
+    assert schedule.warmup_steps is not None
+    return step >= decay_start(
+        kind=schedule.kind, steps=settings.train.steps, warmup_steps=schedule.warmup_steps,
+        decay_fraction=schedule.decay_fraction,
+    )  # fmt: skip

@@ -1,0 +1,125 @@
+"""A run without a length ends where it is at its best; what it decides survives a kill before and after."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+import hornbook
+from hornbook.records.run import Run
+from hornbook.session.decisions import decisions_of
+from hornbook.training import checkpoint as checkpoints
+
+# A text of 3,000 bytes at a constant, high learning rate is learned by heart within the epochs that a run without a
+# length has; the budget is far longer.
+SETTINGS = {
+    "text.tokenizer": "bpe:320", "text.split": "tail:0.2", "train.threads": 1, "train.precision": "float32",
+    "model.layers": 2, "model.width": 64, "model.context": 32, "train.batch": 4, "optimizer.name": "muon",
+    "optimizer.matrix_learning_rate": 0.06,
+    "watch.sample_tokens": 4, "watch.evaluate_every": 4, "schedule.kind": "constant", "checkpoint.every": 16,
+    "train.budget": "10m",
+}  # fmt: skip
+COMMAND = ["train", "text.txt", *(f"--{name}={value}" for name, value in SETTINGS.items()), "--out", "run"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, english, hornbook_in):
+    folder = tmp_path_factory.mktemp("decided")
+    (folder / "text.txt").write_text(english[:3000], encoding="utf-8")
+    finished = hornbook_in(folder)(*COMMAND, "--json")
+    assert finished.code == 0, finished.stderr
+    return folder, finished.json
+
+
+def weights(run, step):
+    folder = Path(run) / "checkpoints" / f"step-{step:08d}"
+    return (folder / "model.safetensors").read_bytes(), (folder / "optimizer.safetensors").read_bytes()
+
+
+def test_it_goes_back_decays_and_uses_its_best_weights(whole, monkeypatch):
+    folder, summary = whole
+    monkeypatch.chdir(folder)
+    run = Run(folder / "run")
+    rows = run.rows()
+    decided = decisions_of(rows)
+    first = decided[0]
+    assert first.decision == "decay"
+    steps = [row for row in rows if row["event"] == "step"]
+    assert summary["step"] == steps[-1]["step"] == decided[-1].last
+    # The branch that rose stays in the log; after it the loss of a batch falls back, and the learning rate falls.
+    looks = {row["step"]: row["probe_validation_loss_nats_per_token"] for row in rows if row["event"] == "evaluation"}
+    best_before = min(loss for step, loss in looks.items() if step <= first.step)
+    assert looks[first.from_step] == best_before < looks[first.step] - 0.02
+    rates = [row["learning_rate"] for row in steps if row["step"] > first.step]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < rates[0]
+    used = min(looks, key=looks.get)
+    assert summary["used_step"] == summary["best_step"] == used
+    opened = hornbook.evaluate(str(run.folder)).to_dict()
+    assert opened["loss_nats_per_token"] == pytest.approx(summary["validation_loss_nats_per_token"], rel=1e-12)
+
+
+def test_killed_before_and_after_the_decision_it_ends_with_the_same_bits(whole, tmp_path, hornbook_in):
+    folder, summary = whole
+    first = decisions_of(Run(folder / "run").rows())[0]
+    for name, target in (("before", first.from_step + 1), ("between", first.step), ("after", first.step + 3)):
+        again = tmp_path / name
+        again.mkdir()
+        shutil.copy(folder / "text.txt", again)
+        command = hornbook_in(again)
+        run = again / "run"
+        process = command.start(*COMMAND)
+        while not (run / "metrics.jsonl").is_file() or max(
+            (row["step"] for row in Run(run).rows() if row["event"] == "step"), default=0
+        ) < target:  # fmt: skip
+            assert process.poll() is None, process.communicate()
+        process.kill()
+        assert command.finish(process).code == -signal.SIGKILL
+        finished = command(*COMMAND, "--json")
+        assert finished.code == 0, finished.stderr
+        assert finished.json["used_step"] == summary["used_step"]
+        assert weights(run, summary["step"]) == weights(folder / "run", summary["step"])
+        assert decisions_of(Run(run).rows()) == decisions_of(Run(folder / "run").rows())
+
+
+def test_a_decision_is_not_made_twice(whole, tmp_path, hornbook_in):
+    """A process that comes from before it, with its log, decides the same at the same step though the looks say
+    otherwise."""
+    folder, _ = whole
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    run = Run(tmp_path / "run")
+    first = decisions_of(run.rows())[0]
+    for checkpoint in [*run.checkpoints(), *run.best_checkpoints()]:
+        if checkpoints.read_manifest(checkpoint)["step"] > 0:
+            checkpoints.discard(checkpoint)
+    log = tmp_path / "run" / "metrics.jsonl"
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    later = first.step + 4
+    moved = [row | {"step": later} if row["event"] == "decision" and row["step"] == first.step else row for row in rows]
+    moved = [row for row in moved if row["event"] != "decision" or row["step"] == later]
+    log.write_text("".join(json.dumps(row) + "\n" for row in moved), encoding="utf-8")
+    finished = hornbook_in(tmp_path)(*COMMAND, "--json")
+    assert finished.code == 0, finished.stderr
+    assert decisions_of(Run(tmp_path / "run").rows())[0].step == later
+    assert (
+        len([row for row in Run(tmp_path / "run").rows() if row["event"] == "decision" and row["step"] <= later]) == 1
+    )
+
+
+def test_whoever_gives_a_length_gets_it_and_the_best_is_kept_beside(tmp_path, english, hornbook_in, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(english[:3000], encoding="utf-8")
+    command = hornbook_in(tmp_path)
+    arguments = [each for each in COMMAND if not each.startswith("--train.budget")]
+    finished = command(*arguments, "--steps", 80, "--json")
+    assert finished.code == 0, finished.stderr
+    summary, run = finished.json, Run(tmp_path / "run")
+    assert decisions_of(run.rows()) == []
+    assert summary["step"] == summary["used_step"] == 80
+    assert summary["best_step"] < 80
+    best = hornbook.evaluate(str(run.folder), step=summary["best_step"])
+    assert best.loss_nats_per_token < hornbook.evaluate(str(run.folder)).loss_nats_per_token
+    assert (run.best_folder(summary["best_step"]) / "model.safetensors").is_file()
+    assert not (run.best_folder(summary["best_step"]) / "optimizer.safetensors").exists()
