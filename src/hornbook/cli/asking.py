@@ -50,8 +50,9 @@ def describe_memorize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a run, or any model with --train and --heldout")
     parser.add_argument("--train", metavar="TEXT", help="what it was trained on")
     parser.add_argument("--heldout", metavar="TEXT", help="text of the same kind that it has not seen")
+    parser.add_argument("--reference", metavar="MODEL", help="a model trained alike that has read neither text")
     parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
-    parser.add_argument("--seed", type=value(int), default=0, metavar="N", help="which passages are drawn")
+    parser.add_argument("--seed", type=value(int), default=0, metavar="N", help="which free samples are drawn")
     parser.add_argument("--html", metavar="FILE", help="write the page here; of a run, it is among its reports anyway")
 
 
@@ -61,8 +62,9 @@ def memorize_command(arguments: argparse.Namespace) -> None:
     from hornbook.session.memory import memorize
 
     found = memorize(
-        arguments.model, train=arguments.train, heldout=arguments.heldout, step=arguments.step, seed=arguments.seed
-    )
+        arguments.model, train=arguments.train, heldout=arguments.heldout, reference=arguments.reference,
+        step=arguments.step, seed=arguments.seed,
+    )  # fmt: skip
     if arguments.html is not None:
         from hornbook.records.run import write_aside
         from hornbook.report.memory import memory_page

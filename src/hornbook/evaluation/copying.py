@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from hornbook.data.shards import NUM_BYTES, START, Part
 from hornbook.data.spans import Spans, find_spans, longest_matches
 from hornbook.evaluation.corpus import byte_lengths
-from hornbook.evaluation.differences import Floats, Interval, Ints, interval_around, ratio_and_error
-from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS
+from hornbook.evaluation.differences import Floats, Interval, Ints
+from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS, clusters
 from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate_batch
 from hornbook.text.tokenizer import Tokenizer
@@ -36,45 +36,59 @@ def copying(
     model: Decoder, train: Part, validation: Part, tokenizer: Tokenizer, *, num_samples: int, sample_tokens: int,
     generator: np.random.Generator,
 ) -> Copying:  # fmt: skip
-    """Compare `num_samples` free samples with the training text, beside held-out windows of the same length.
+    """Compare `num_samples` free samples with the training text, beside windows of the same length of held-out text and
+    of the training text itself, whose own place does not count: where the held-out text is of another kind, they show
+    what a text of this kind has in common with it by nature.
 
-    The threshold is the 99th percentile, over every other held-out window's places, of the longest span that begins
-    there and also stands in the training text; the remaining windows are the control.
+    The threshold is the 99th percentile, over every other window's places, of the longest span that begins there and
+    also stands in the training text, on the side where it is larger; the remaining windows are the control. What
+    stands twice in a sample counts once: a run of spaces is not a copy.
     """
     length = min(sample_tokens, model.shape.context)
     samples = _samples(model, train, validation, num_samples, length, generator)
-    human = _human(validation, length, 2 * num_samples, generator)
+    human = _human(validation, length, 2 * num_samples)
     shortest = _shortest(validation, tokenizer)
     longest = longest_matches(train, [*samples, *human], shortest)
-    written, calibration, control = longest[:num_samples], longest[num_samples::2], longest[num_samples + 1 :: 2]
-    threshold = _threshold(calibration, shortest)
+    written, held_out = longest[:num_samples], longest[num_samples:]
+    own_windows, own = _elsewhere(train, length, 2 * num_samples, shortest)
+    threshold = max(_threshold(side[::2], shortest) for side in (held_out, own) if side)
+    control = max(
+        _mean([_covered(_once(window, m, threshold), threshold) for window, m in list(zip(*side, strict=True))[1::2]])
+        for side in ((human, held_out), (own_windows, own))
+        if len(side[1]) > 1
+    )
+    held_out = held_out[1::2]
     rows, span = [], shortest
     while span <= length:
         rows.append({"span_tokens": span, "copied_share": _mean([_covered(m, span) for m in written]),
-                     "control_copied_share": _mean([_covered(m, span) for m in control]),
+                     "control_copied_share": _mean([_covered(m, span) for m in held_out]),
                      "novel_share": _mean([m < span for m in written]),
-                     "control_novel_share": _mean([m < span for m in control])})  # fmt: skip
+                     "control_novel_share": _mean([m < span for m in held_out])})  # fmt: skip
         span = max(span + 1, span * 3 // 2)
-    sizes, units = np.array([float(len(s)) for s in samples]), np.arange(num_samples)
-    copied = np.array([float(_covered(m, threshold).sum()) for m in written])
+    sizes = np.array([float(len(s)) for s in samples])
+    once = [_covered(_once(sample, m, threshold), threshold) for sample, m in zip(samples, written, strict=True)]
     # In how many pieces of the training text, each as long as the held-out text, does a token's span stand? Were the
     # labels exchanged, in as many as that ratio times the held-out text has it.
     size, ratio = validation.num_tokens, train.num_tokens / validation.num_tokens
     in_train, spans, train_squares = _counted(train, samples, threshold, size)
     in_validation, _, validation_squares = _counted(validation, samples, threshold, size)
-    share = ratio_and_error(copied, sizes, units)
-    excess = ratio_and_error(in_train - ratio * in_validation, sizes, units)
+    share = clusters(np.array([float(mask.sum()) for mask in once]), sizes, at_least=2)
+    excess = clusters(in_train - ratio * in_validation, sizes, at_least=2)
+    assert share is not None
+    assert excess is not None
     # Many samples may copy one passage, and it is one draw which side that stands on.
     drawn = math.sqrt(train_squares + ratio**2 * validation_squares) / sizes.sum()
-    excess = (excess[0], math.hypot(excess[1], drawn), num_samples)
+    excess = excess._replace(error=math.hypot(excess.error, drawn))
     numbers = {
-        "copied_share": share[0],
-        "control_copied_share": _mean([_covered(m, threshold) for m in control]),
-        "excess_copied_share": excess[0],
+        "copied_share": share.value,
+        "control_copied_share": control,
+        "excess_copied_share": excess.value,
         "copied_span_threshold_tokens": threshold,
         "longest_copied_span_tokens": max(int(m.max(initial=0)) for m in written),
     }
-    intervals = {"copied_share": interval_around(*share), "excess_copied_share": interval_around(*excess)}
+    intervals: dict[str, Interval | None] = {
+        "copied_share": share.interval, "excess_copied_share": excess.interval
+    }  # fmt: skip
     return Copying(numbers, intervals, rows, _longest_copies(train, tokenizer, spans))
 
 
@@ -87,7 +101,7 @@ class CopyProbe:
         self._train, self._validation = train.first(_PROBE_TOKENS), validation
         self._length = sample_tokens
         shortest = _shortest(validation, tokenizer)
-        human = _human(validation, self._length, 128, np.random.default_rng(0))
+        human = _human(validation, self._length, 128)
         self.threshold = _threshold(longest_matches(self._train, human, shortest), shortest)
 
     def score(self, model: Decoder) -> float:
@@ -96,11 +110,47 @@ class CopyProbe:
         return _mean([_covered(m, self.threshold) for m in longest_matches(self._train, samples, self.threshold)])
 
 
-def _human(validation: Part, length: int, count: int, generator: np.random.Generator) -> list[Ints]:
-    """Held-out windows of `length` tokens, evenly spread: at most `count`, fewer where they would overlap."""
-    count = max(2, min(count, validation.num_tokens // length))
-    starts = (np.arange(count) * validation.num_tokens // count + generator.integers(length)) % validation.num_tokens
-    return list(validation.take(starts, min(length, validation.num_tokens)))
+def _human(part: Part, length: int, count: int) -> list[Ints]:
+    """Windows of `length` tokens of a text, evenly spread: at most `count`, fewer where they would overlap."""
+    return list(part.take(_places(part, length, count), min(length, part.num_tokens)))
+
+
+def _places(part: Part, length: int, count: int) -> Ints:
+    count = max(2, min(count, part.num_tokens // length))
+    places: Ints = (np.arange(count) * part.num_tokens // count + length // 2) % part.num_tokens
+    return places
+
+
+def _elsewhere(train: Part, length: int, count: int, shortest: int) -> tuple[list[Ints], list[Ints]]:
+    """Windows of the training text, and for each of their places the longest span that begins there and stands at
+    another place of the training text as well. Windows half of which are a copy of another place are left out: whoever
+    copies those does copy."""
+    windows, starts = _human(train, length, count), _places(train, length, count)
+    longest = np.zeros((len(windows), len(windows[0])), np.int64)
+    for spans in find_spans(train, windows, shortest):
+        away = np.abs(spans.position - starts[spans.query] - spans.query_start) >= length
+        np.maximum.at(longest, (spans.query[away], spans.query_start[away]), spans.length[away])
+    along = np.arange(longest.shape[1])
+    longest = np.maximum.accumulate(longest + along, axis=1) - along
+    longest[longest < shortest] = 0
+    kept = [i for i, m in enumerate(longest) if _covered(m, max(shortest, length // 2)).mean() < 0.5]
+    return [windows[i] for i in kept], [longest[i] for i in kept]
+
+
+def _once(tokens: Ints, longest: Ints, span: int) -> Ints:
+    """`span` where a match of at least that many tokens begins which has not come before in `tokens`; elsewhere 0.
+
+    >>> _once(np.array([7, 7, 7, 7, 8]), np.array([4, 3, 2, 0, 0]), 2).tolist()
+    [2, 0, 0, 0, 0]
+    """
+    seen: set[bytes] = set()
+    once = np.zeros(len(tokens), np.int64)
+    for i in range(len(tokens) - span + 1):
+        gram = tokens[i : i + span].tobytes()
+        if longest[i] >= span and gram not in seen:
+            once[i] = span
+        seen.add(gram)
+    return once
 
 
 def _shortest(validation: Part, tokenizer: Tokenizer) -> int:

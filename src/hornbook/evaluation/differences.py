@@ -1,91 +1,178 @@
-"""Differences between two independent sides, with 95 % intervals: rates, ratios of sums, and how well scores part them.
+"""Differences between the training side and the held-out side, with 95 % intervals: ratios of sums, rates, and how well
+scores part the two. Pure.
 
-`units` (n,) numbers the independent unit (a document, a window) that each of n observations belongs to, from 0. Pure.
+What is independent is a document where each side has 5 or more; else a stratum, where both sides are parts of the same
+documents and each held-out piece is set against training text from around it; else each side is one passage, and its
+16 parts depend on each other as those of prose do (`evaluation/intervals.py`).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hornbook.evaluation.intervals import wilson
-from hornbook.facts.statistics import t_quantile
+from hornbook.evaluation.intervals import (
+    INTERVAL_DOCUMENTS,
+    PASSAGE_PARTS,
+    Estimate,
+    clusters,
+    difference,
+    gap,
+    one_passage,
+    wilson,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Interval = tuple[float, float]
+Kind = Literal["documents", "strata", "passages"]
+
+OTHER_TEXT = 2.0  # times as wide as for a passage of the same text: what holds for a text of any kind (Hurst 0.9)
 
 
-def ratio_and_error(numerators: Floats, denominators: Floats, units: Ints) -> tuple[float, float, int]:
-    """sum / sum, its standard error with `units` as what is independent, and how many units there are.
+@dataclass(frozen=True)
+class Units:
+    """The independent unit of each window: `train` (R,), `heldout` (S,), numbered from 0, -1 where a window belongs to
+    none; strata have the same number on both sides.
 
-    The ratio estimator, linearized (Cochran 1977, section 6.4). The error of a single unit is infinite.
+    num_bytes: of the two texts. alike: both sides are parts of the same documents.
     """
-    a, b = np.bincount(units, numerators), np.bincount(units, denominators)
-    n, ratio = len(a), a.sum() / b.sum()
-    error = math.sqrt(n / (n - 1) * float(((a - ratio * b) ** 2).sum())) / b.sum() if n > 1 else math.inf
-    return float(ratio), float(error), n
+
+    kind: Kind
+    train: Ints
+    heldout: Ints
+    num_bytes: tuple[int, int] = (0, 0)
+    alike: bool = False
+
+    @property
+    def count(self) -> int:
+        """Of the smaller side."""
+        return min(len(np.unique(side[side >= 0])) for side in (self.train, self.heldout))
 
 
-def interval_around(number: float, error: float, units: int) -> Interval | None:
-    """The 95 % interval by Student's t; None for one unit.
+def units_of(
+    documents: tuple[Ints, Ints], strata: tuple[Ints, Ints] | None, num_bytes: tuple[int, int], alike: bool
+) -> Units:
+    """The units that two sides allow: `documents` and `strata` of each window of the training and the held-out side
+    (strata -1: in none; None where the sides are not parts of the same documents)."""
+    both = np.empty(0) if strata is None else np.intersect1d(strata[0][strata[0] >= 0], strata[1][strata[1] >= 0])
+    if strata is not None and len(both) >= INTERVAL_DOCUMENTS:
+        first, second = (np.where(np.isin(side, both), np.searchsorted(both, side), -1) for side in strata)
+        return Units("strata", first, second, num_bytes, alike)
+    numbered = [np.unique(side, return_inverse=True)[1].astype(np.int64) for side in documents]
+    if not alike and min(int(side.max()) + 1 for side in numbered) >= INTERVAL_DOCUMENTS:
+        return Units("documents", numbered[0], numbered[1], num_bytes, alike)
+    parts = [np.arange(len(side)) * PASSAGE_PARTS // len(side) for side in documents]
+    return Units("passages", parts[0], parts[1], num_bytes, alike)
 
-    >>> [round(interval_around(0.0, 1.0, n)[1], 2) for n in (2, 5, 11, 1001)]
-    [12.71, 2.78, 2.23, 1.96]
-    """
-    if units < 2 or not math.isfinite(error):
+
+def ratio_difference(
+    units: Units, train: tuple[Floats, Floats], heldout: tuple[Floats, Floats]
+) -> tuple[float, Estimate | None]:
+    """Held-out minus training: each side's sum of numerators (n,) over sum of denominators (n,), and its estimate with
+    a standard error; None where the text is too short for one."""
+    if units.kind == "strata":
+        (a, b), (c, d) = (
+            [np.bincount(labels[labels >= 0], column[labels >= 0]) for column in side]
+            for labels, side in ((units.heldout, heldout), (units.train, train))
+        )
+        estimate = gap(np.stack([a, b], 1), np.stack([c, d], 1))
+    else:
+        sides = [
+            _side(units, labels, side, num_bytes)
+            for labels, side, num_bytes in (
+                (units.heldout, heldout, units.num_bytes[1]), (units.train, train, units.num_bytes[0])
+            )
+        ]  # fmt: skip
+        estimate = difference(*sides)
+    if estimate is not None:
+        return estimate.value, estimate
+    return float(heldout[0].sum() / heldout[1].sum() - train[0].sum() / train[1].sum()), None
+
+
+def _side(units: Units, labels: Ints, side: tuple[Floats, Floats], num_bytes: int) -> Estimate | None:
+    """One side's ratio. Two passages of different texts differ by more than two of the same do."""
+    if units.kind == "passages" and len(np.unique(labels)) < PASSAGE_PARTS:
         return None
-    t = t_quantile(units - 1)
-    return number - t * error, number + t * error
+    sums = [np.bincount(labels, column) for column in side]
+    if units.kind == "documents":
+        return clusters(sums[0], sums[1])
+    found = one_passage(sums[0], sums[1], num_bytes)
+    return found if found is None or units.alike else found._replace(error=OTHER_TEXT * found.error)
 
 
-def rate_difference(a: NDArray[np.bool_], b: NDArray[np.bool_], units_a: Ints, units_b: Ints) -> Interval:
-    """The interval of mean(a) - mean(b) (Newcombe 1998, method 10), right also where a rate is 0 or 1.
+def rate_difference(units: Units, train: NDArray[np.bool_], heldout: NDArray[np.bool_]) -> Interval:
+    """The interval of mean(train) - mean(heldout) (Newcombe 1998, method 10), right also where a rate is 0 or 1.
 
     Dependent windows count for less: trials are divided by how much larger the variance over units is.
     """
     ends = []
-    for successes, units in ((a, units_a), (b, units_b)):
-        rate, error, _ = ratio_and_error(successes.astype(float), np.ones(len(successes)), units)
-        binomial = rate * (1 - rate) / max(1, len(successes) - 1)
-        trials = max(1, round(len(successes) * min(1.0, binomial / error**2 if binomial and error else 1.0)))
+    for successes, labels in ((train, units.train), (heldout, units.heldout)):
+        rate, n = float(successes.mean()), len(successes)
+        error, binomial = _error(successes.astype(float), labels), rate * (1 - rate) / max(1, n - 1)
+        trials = max(1, round(n * min(1.0, binomial / error**2 if binomial and error else 1.0)))
         ends.append((rate, *wilson(round(rate * trials), trials)))
     (rate_a, low_a, high_a), (rate_b, low_b, high_b) = ends
-    difference = rate_a - rate_b
     return (
-        difference - math.hypot(rate_a - low_a, high_b - rate_b),
-        difference + math.hypot(high_a - rate_a, rate_b - low_b),
+        rate_a - rate_b - math.hypot(rate_a - low_a, high_b - rate_b),
+        rate_a - rate_b + math.hypot(high_a - rate_a, rate_b - low_b),
     )
 
 
-def auc(a: Floats, b: Floats, units_a: Ints, units_b: Ints) -> tuple[float, Interval | None]:
-    """The probability that a score of `a` exceeds one of `b`, ties counting half, and its interval.
+def _error(values: Floats, labels: Ints) -> float:
+    """Standard error of a mean with units as what is independent; 0 where there is only one."""
+    _, labels = np.unique(labels, return_inverse=True)
+    found = clusters(np.bincount(labels, values), np.bincount(labels).astype(float), at_least=2)
+    return 0.0 if found is None else found.error
 
-    The variance is that of the placements (DeLong et al. 1988), summed over units (Obuchowski 1997). It falls to zero
-    where all pairs are in order, so the interval is widened to that of `area_interval`, whose sizes are the scores
-    divided by how much larger the variance over units is, never below the number of units.
 
-    >>> auc(np.array([3.0, 2.0]), np.array([1.0, 2.0]), np.arange(2), np.arange(2))[0]
-    0.875
+def auc(units: Units, train: Floats, heldout: Floats) -> tuple[float, Interval | None]:
+    """The probability that a score of `train` exceeds one of `heldout`, ties counting half, and its interval. Where the
+    units are strata, both are drawn from one stratum.
+
+    The variance is that of the placements (DeLong et al. 1988), summed over units (Obuchowski 1997), or that of the
+    strata's own values. It falls to zero where all pairs are in order, so the interval is widened to that of
+    `area_interval`, whose sizes are the scores divided by how much larger the variance over units is.
+
+    >>> each = np.arange(5)
+    >>> round(auc(Units("documents", each, each), np.array([3.0, 2, 3, 3, 3]), np.array([2.0, 1, 1, 1, 1]))[0], 9)
+    0.98
     """
-    placements, errors, sizes = [], [], []
+    if units.kind == "strata":
+        k = int(units.train.max()) + 1
+        pairs = [placements(train[units.train == j], heldout[units.heldout == j])[0] for j in range(k)]
+        estimate = clusters(np.array([placed.mean() for placed in pairs]), np.ones(k))
+        sizes = [float(k), float(k)]
+    else:
+        placed = placements(train, heldout)
+        sides = [
+            _side(units, labels, (values, np.ones(len(values))), num_bytes)
+            for values, labels, num_bytes in zip(placed, (units.train, units.heldout), units.num_bytes, strict=True)
+        ]
+        estimate, sizes = difference(*sides), []
+        if estimate is not None:
+            estimate = estimate._replace(value=float(placed[0].mean()))
+        for values, labels in zip(placed, (units.train, units.heldout), strict=True):
+            n, together, alone = len(np.unique(labels)), _error(values, labels), _error(values, np.arange(len(values)))
+            sizes.append(min(float(len(values)), max(n, len(values) * (alone / together) ** 2)) if together else n)
+    if estimate is None:
+        return float(placements(train, heldout)[0].mean()), None
+    area = estimate.value
+    low, high = area_interval(area, *sizes)
+    return area, (max(0.0, min(low, estimate.interval[0])), min(1.0, max(high, estimate.interval[1])))
+
+
+def placements(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+    """For each score of `a` the share of `b` that it exceeds, and for each of `b` the share of `a` that exceeds it."""
+    placed = []
     for x, y in ((a, b), (-b, -a)):
         y = np.sort(y)
-        placements.append((np.searchsorted(y, x) + np.searchsorted(y, x, side="right")) / (2 * len(y)))
-    least = min(units_a.max(), units_b.max()) + 1
-    for placed, units in zip(placements, (units_a, units_b), strict=True):
-        area, error, n = ratio_and_error(placed, np.ones(len(placed)), units)
-        alone = ratio_and_error(placed, np.ones(len(placed)), np.arange(len(placed)))[1]
-        errors.append(error)
-        sizes.append(min(len(placed), max(n, len(placed) * (alone / error) ** 2)) if error and n > 1 else n)
-    area = float(placements[0].mean())
-    interval = interval_around(area, math.hypot(*errors), int(least))
-    if interval is None:
-        return area, None
-    low, high = area_interval(area, *sizes)
-    return area, (max(0.0, min(low, interval[0])), min(1.0, max(high, interval[1])))
+        placed.append((np.searchsorted(y, x) + np.searchsorted(y, x, side="right")) / (2 * len(y)))
+    return placed[0], placed[1]
 
 
 def area_interval(area: float, m: float, n: float) -> Interval:

@@ -380,6 +380,45 @@ _TABLE: tuple[Conclusion, ...] = (
         "plan_memory", "memory        3.2 GiB a device at microbatch 2",
         "The peak of the process, from start to summary, within 10 %.", _PLAN, 0.0, None,
     ),
+    Conclusion(
+        "memorize_by_heart",
+        "Learned by heart: the model continues ... of its training passages word for word",
+        "One of three, by the lower end of its 95 % interval: more than one training passage in a hundred beyond the "
+        "control is continued word for word, passages that repeat themselves left out; more than one token in a "
+        "hundred beyond the control is copied, the control being held-out text and other places of the training text; "
+        "or half of the surprise at new text is gone on the training text, beyond the difference that n-gram models "
+        "find which have read neither, in a text that was read more than once (copies within it count) and is of the "
+        "held-out text's kind.",
+        "benchmarks/conclusions.py memorize", 0.05, 0.10,
+    ),
+    Conclusion(
+        "memorize_knows_better",
+        "Not learned by heart word for word, but it knows its training text better than new text",
+        "The gap's 95 % interval is above zero, with and without the difference that n-gram models find which have "
+        "read neither; the two texts are of one kind, and the model beats a bigram model on new text.",
+        "benchmarks/conclusions.py memorize", 0.05, None,
+    ),
+    Conclusion(
+        "memorize_texts_differ",
+        "The two texts differ in kind, so that this concludes nothing",
+        "N-gram models of the two sides, neither of which has read what it scores, tell which side a passage is from: "
+        "a training passage is more like the training text than a held-out passage is in more than 87 % of pairs, and "
+        "beyond chance.",
+        "benchmarks/conclusions.py memorize", 0.05, 0.10,
+    ),
+    Conclusion(
+        "memorize_not_learned_enough",
+        "The model has not learned enough to tell",
+        "Its loss on new text is not below that of a bigram model of the training text, and nothing shows learning by "
+        "heart.",
+        "benchmarks/conclusions.py memorize", None, None,
+    ),
+    Conclusion(
+        "memorize_not_by_heart",
+        "Not learned by heart",
+        "None of the three of by_heart, and the model beats a bigram model on new text.",
+        "benchmarks/conclusions.py memorize", 0.10, None,
+    ),
 )  # fmt: skip
 
 CONCLUSIONS: dict[str, Conclusion] = {row.id: row for row in _TABLE}

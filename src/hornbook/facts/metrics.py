@@ -92,6 +92,8 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
     ("validation_leaked", "", None, "Whether the share with changes is 1 % or more (true or false)."),
     ("generalization_gap_bits_per_byte", "bits/byte", "lower",
      "Bits per byte of held-out text minus those of training text: what was learned of the training text only."),
+    ("excess_gap_bits_per_byte", "bits/byte", "lower",
+     "That gap beyond the one of models that read neither text: what is left is no difference between the texts."),
     ("membership_auc", "", None,
      "How often a training passage surprises less than a held-out one: 0.5 is chance, 1 tells all of them apart."),
     ("gpu_hours", "device-hours", "lower", "Devices held, times hours."),

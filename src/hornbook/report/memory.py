@@ -17,6 +17,7 @@ MEASURES = (
     ("copied_share", "Copied of what it writes", ".1%"),
     ("control_copied_share", "Of held-out text", ".1%"),
     ("generalization_gap_bits_per_byte", "Gap, bits per byte", ".3f"),
+    ("excess_gap_bits_per_byte", "Gap beyond a reference", ".3f"),
     ("membership_auc", "Seen or new, told apart", ".2f"),
 )
 
@@ -119,4 +120,5 @@ def _numbers(found: Row) -> str:
 
 
 def _conventions(conventions: Row) -> str:
-    return "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in conventions.items()) + "."
+    known = {name: "unknown" if value is None else value for name, value in conventions.items()}
+    return "; ".join(f"{name.replace('_', ' ')} {_cell(value)}" for name, value in known.items()) + "."

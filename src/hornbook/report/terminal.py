@@ -361,10 +361,12 @@ def print_memorization(found: Mapping[str, Any]) -> None:
          f"{found['bigram_heldout_loss_nats_per_token']:.3f} for a bigram model there"),
         ("gap", f"{found['generalization_gap_bits_per_byte']:.3f}",
          f"bits per byte  {_between(found.get('generalization_gap_bits_per_byte_interval_95'))}".rstrip()),
+        ("gap beyond a reference", f"{found['excess_gap_bits_per_byte']:.3f}",
+         f"bits per byte; {conventions['reference']} that read neither text  "
+         f"{_between(found.get('excess_gap_bits_per_byte_interval_95'))}".rstrip()),
         ("told apart by loss", f"{found['membership_auc']:.2f}", "of pairs; 0.5 is chance  "
          + _between(found.get("membership_auc_interval_95"), "{:.2f}".format)),
-        ("memorized", f"{found['memorized_bits']:,.0f}",
-         f"bits of about {found['capacity_bits']:,.0f} it can hold{_memorized_against(found)}"),
+        _memorized(found),
         *((f"canary planted {counted(row['repetitions'], 'time')}", f"{row['exposure_bits']:.1f}",
            f"bits of exposure; {row['largest_possible_bits']:.1f} at most") for row in found["canaries"]),
     ]  # fmt: skip
@@ -376,10 +378,14 @@ def print_memorization(found: Mapping[str, Any]) -> None:
         print(f"\nreport: {found['report']}")
 
 
-def _memorized_against(found: Mapping[str, Any]) -> str:
-    against = found["conventions"]["memorized_bits_against"]
+def _memorized(found: Mapping[str, Any]) -> tuple[str, str, str]:
+    bits, against = found["memorized_bits"], found["conventions"]["memorized_bits_against"]
+    if bits is None:
+        return "memorized", "unknown", "the two texts cannot be set against each other"
     table = "a guess among all tokens" if against == "uniform" else f"{against} counts"
-    return "" if against == "the model" else f"; beside {table}, less surprised by new text than the model"
+    beside = "" if against == "the model" else f"; beside {table}, less surprised by new text than the model"
+    number = f"{bits:,.0f}" if bits else "none"
+    return "memorized", number, f"bits of about {found['capacity_bits']:,.0f} it can hold{beside}"
 
 
 def print_sweep(found: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ import msgspec
 
 from hornbook.data.shards import Part
 from hornbook.evaluation.memorization import memorization
+from hornbook.facts.by_heart import readings
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table
 from hornbook.report.memory import memory_page
@@ -19,16 +20,22 @@ from hornbook.text.canaries import planted_canaries
 
 
 def memorize(
-    model: str, *, train: str | None = None, heldout: str | None = None, step: int | None = None, seed: int = 0
-) -> dict[str, Any]:
+    model: str, *, train: str | None = None, heldout: str | None = None, reference: str | None = None,
+    step: int | None = None, seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
     """Measure what `model` knows of `train` by heart, against `heldout`; of a run, its own two sides.
 
-    Returns what `--json` prints. Of a run, the numbers and the page are written to its reports as well. Raises
-    InputError when only one of the texts is given, or none for a model that is not a run.
+    `reference` is a model with the same tokenizer, trained alike, that has read neither text. Returns what `--json`
+    prints. Of a run, the numbers and the page are written to its reports as well. Raises InputError when only one of
+    the texts is given, or none for a model that is not a run, and when the reference has another tokenizer.
     """
     opened = open_model(model, step=step)
     if (train is None) != (heldout is None):
         raise InputError("give both --train and --heldout: what was learned is measured against what was not.")
+    beside = None if reference is None else open_model(reference)
+    if beside is not None and beside.tokenizer.fingerprint != opened.tokenizer.fingerprint:
+        raise InputError(f"{beside.name} has another tokenizer than {opened.name}: give a reference with the same one.")
+    times, repeated = None, 0.0
     if train is not None and heldout is not None:
         sides, names = (_whole(opened, train), _whole(opened, heldout)), (train, heldout)
     elif opened.run is not None:
@@ -36,15 +43,27 @@ def memorize(
         sides, names = (prepared.train, prepared.validation), ("its training text", "its validation text")
         if prepared.validation.num_tokens < 2:
             raise InputError(f"{opened.name} has no validation side: give --train and --heldout.")
+        repeated = prepared.checkup.get("repeated_share", 0.0)
+        times = readings(_tokens_read(opened) / prepared.train.num_tokens, repeated)
     else:
         raise InputError(f"{opened.name} is not a run: give the texts with --train and --heldout.")
     canaries = planted_canaries(opened.run.folder) if opened.run is not None and train is None else None
-    found = memorization(opened.model, *sides, opened.tokenizer, canaries=canaries, seed=seed).to_dict()
+    found = memorization(
+        opened.model, *sides, opened.tokenizer, canaries=canaries, reference=None if beside is None else beside.model,
+        readings=times, repeated_share=repeated, seed=seed,
+    ).to_dict()  # fmt: skip
     result = found | {"model": opened.name, "step": opened.step, "train_text": names[0], "heldout_text": names[1]}
     if opened.run is not None:
         result["report"] = str(opened.run.write_report("memorization.html", memory_page(result)))
         opened.run.write_report("memorization.json", msgspec.json.format(msgspec.json.encode(result), indent=2))
     return result
+
+
+def _tokens_read(opened: Opened) -> int:
+    """The training tokens that the run had read at the checkpoint opened."""
+    assert opened.run is not None
+    rows = [row for row in opened.run.rows() if "tokens" in row and row.get("step", 0) <= (opened.step or 0)]
+    return max((row["tokens"] for row in rows), default=0)
 
 
 def _whole(opened: Opened, path: str) -> Part:

@@ -170,18 +170,18 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
         end += tensor.nbytes
     encoded = msgspec.json.encode(header)
     encoded += b" " * (-len(encoded) % 8)
-    parts = [struct.pack("<Q", len(encoded)), encoded]
+    head: list[bytes | memoryview] = [struct.pack("<Q", len(encoded)), encoded]
 
     def hashed() -> str:
         digest = hashlib.sha256()
-        for part in chain(parts, map(_bytes, tensors.values())):
+        for part in chain(head, map(_bytes, tensors.values())):
             digest.update(part)
         return digest.hexdigest()
 
     with ThreadPoolExecutor(1) as pool:  # hashing takes a third as long as writing, and leaves Python to others
         digest = pool.submit(hashed)
         with path.open("wb") as file:
-            num_bytes = sum(file.write(part) for part in chain(parts, map(_bytes, tensors.values())))
+            num_bytes = sum(file.write(part) for part in chain(head, map(_bytes, tensors.values())))
         sync(path)
         return {"num_bytes": num_bytes, "sha256": digest.result()}
 

@@ -1,0 +1,185 @@
+"""The gap between the training side and the held-out side, beside that of models which have read neither.
+
+Two texts of different kinds differ for every model, whatever it has read. So the gap is set against a reference: n-gram
+models that have read neither the window scored nor its surroundings (`evaluation/reference.py`), or a model trained
+alike that has read neither text. Where the n-gram models of the two sides can tell which side a passage is from, the
+texts differ in kind, and the gap concludes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Part
+from hornbook.evaluation.baselines import window_nats
+from hornbook.evaluation.differences import Floats, Interval, Units, area_interval, auc, placements, ratio_difference
+from hornbook.evaluation.intervals import Estimate
+from hornbook.evaluation.reference import LeftOut, leave_out
+from hornbook.evaluation.sides import Windows, scores
+from hornbook.facts.capacity import capacity_bits
+from hornbook.model.decoder import Decoder
+
+DIFFERENT = 0.87  # of pairs told apart: of parts of one text 0.37 to 0.84 were, of two texts 0.94 to 1
+ALIKE = 1.1  # a reference model that is more surprised by new text than that many times the model is not trained alike
+_BITS = 1 / math.log(2)
+
+
+class Generalization(NamedTuple):
+    """Numbers (None: not known) and 95 % intervals by name. share_low: the lower end of the share of the surprise at
+    new text that is gone on the training text, beyond the reference; None where there is no interval. against: whose
+    surprise at new text memorized bits are counted from."""
+
+    numbers: dict[str, float | None]
+    intervals: dict[str, Interval]
+    texts_differ: bool
+    learned_enough: bool
+    knows_better: bool
+    share_low: float | None
+    new_loss: float
+    against: str
+
+
+class _Sides(NamedTuple):
+    """Both sides' windows, and the bytes of the tokens that are scored, (R,) and (S,)."""
+
+    units: Units
+    trained: Windows
+    held_out: Windows
+    train_bytes: Floats
+    heldout_bytes: Floats
+
+    def difference(self, train_nats: Floats, heldout_nats: Floats) -> tuple[float, Estimate | None]:
+        """Held-out minus training side in bits per byte, from the nats of each window."""
+        return ratio_difference(
+            self.units, (train_nats * _BITS, self.train_bytes), (heldout_nats * _BITS, self.heldout_bytes)
+        )
+
+
+def generalization(
+    model: Decoder, train: Part, validation: Part, trained: Windows, held_out: Windows, units: Units,
+    lengths: NDArray[np.int32], *, reference: Decoder | None = None, repeated_share: float = 0.0,
+) -> Generalization:  # fmt: skip
+    """Measure the gap and what follows from it; `lengths` (vocabulary,) are the bytes that each id spells."""
+    vocabulary = model.shape.vocabulary
+    train_bytes, heldout_bytes = (lengths[side.tokens[:, 1:]].sum(1).astype(float) for side in (trained, held_out))
+    sides = _Sides(units, trained, held_out, train_bytes, heldout_bytes)
+    nats = trained.nats.sum(1), held_out.nats.sum(1)
+    left_out = _left_out(train, validation, trained, held_out, vocabulary)
+    counting = window_nats(train, held_out.tokens, vocabulary)
+    found: dict[str, float | None] = {
+        "train_loss_nats_per_token": float(trained.nats.mean()),
+        "heldout_loss_nats_per_token": float(held_out.nats.mean()),
+        "bigram_heldout_loss_nats_per_token": float(counting["2-gram"].mean()),
+    }
+    intervals: dict[str, Interval] = {}
+
+    def add(name: str, value: float, estimate: Estimate | None, scale: float = 1.0) -> None:
+        found[name] = value * scale
+        if estimate is not None:
+            low, high = estimate.interval
+            intervals[name] = (low * scale, high * scale)
+
+    per_byte = float(nats[1].sum() / heldout_bytes.sum()) * _BITS
+    value, estimate = sides.difference(*nats)
+    add("generalization_gap_bits_per_byte", value, estimate)
+    add("generalization_gap_share", value, estimate, 1 / per_byte)
+    differ, found["text_kind_auc"] = _kind(left_out)
+    known = _reference(sides, reference, left_out, nats)
+    beyond = (value, None) if known is None else sides.difference(nats[0] - known[0], nats[1] - known[1])
+    add("excess_gap_bits_per_byte", *beyond)
+    # What is known by heart is counted from the least surprise at new text: being wrongly sure of it is no memory.
+    against = min(counting, key=lambda name: counting[name].mean())
+    least = held_out.nats
+    if counting[against].mean() < held_out.nats.mean():
+        least = counting[against]
+    else:
+        against = "the model"
+    estimates = [sides.difference(nats[0], least.sum(1))]
+    if known is not None:
+        estimates.append(sides.difference(nats[0] - known[0], least.sum(1) - known[1]))
+    memory, its = min(estimates, key=lambda pair: pair[0])
+    lows = [pair[1].interval[0] for pair in estimates if pair[1] is not None]
+    share_low = min(lows) * math.log(2) * heldout_bytes.sum() / least.sum() if lows and known is not None else None
+    capacity = capacity_bits(sum(parameter.numel() for parameter in model.parameters()))
+    found["capacity_bits"] = capacity
+    found["memorized_bits"] = None
+    if not differ and known is not None:
+        distinct = num_bytes(train, lengths) * (1 - repeated_share)
+        found["memorized_bits"] = min(max(0.0, memory * distinct), capacity)
+        if its is not None:
+            ends = [min(max(0.0, end * distinct), capacity) for end in its.interval]
+            intervals["memorized_bits"] = (ends[0], ends[1])
+    for name, measure in (("membership_auc", _mean), ("membership_auc_min_20", _lowest)):
+        area, interval = auc(units, measure(trained), measure(held_out))
+        found[name] = area
+        if interval is not None:
+            intervals[name] = interval
+    gaps = [intervals.get(f"{name}_gap_bits_per_byte", (-math.inf,))[0] for name in ("generalization", "excess")]
+    enough = found["heldout_loss_nats_per_token"] < found["bigram_heldout_loss_nats_per_token"]  # type: ignore[operator]
+    if differ and left_out[0] is not None and len(left_out[0].own) > 1:
+        enough = enough or nats[0].sum() < left_out[0].own[1].sum()
+    return Generalization(
+        found, intervals, differ, bool(enough), known is not None and not differ and min(gaps) > 0, share_low,
+        float(least.mean()), against,
+    )  # fmt: skip
+
+
+def _mean(side: Windows) -> Floats:
+    score: Floats = -side.nats.mean(1)
+    return score
+
+
+def _lowest(side: Windows) -> Floats:
+    """Min-20 % (Shi et al. 2023): the mean of each window's most surprising fifth."""
+    worst = -np.sort(-side.nats, axis=1)[:, : max(1, side.nats.shape[1] // 5)]
+    score: Floats = -worst.mean(1)
+    return score
+
+
+def num_bytes(part: Part, lengths: NDArray[np.int32]) -> int:
+    """The bytes of a side; estimated from windows of it where they are not known."""
+    known = part.documents[:, NUM_BYTES]
+    if (known >= 0).all():
+        return int(known.sum())
+    some = part.take(np.linspace(0, part.num_tokens - 1, 1000).astype(np.int64), 1)
+    return round(float(lengths[some].mean()) * part.num_tokens)
+
+
+def _left_out(
+    train: Part, validation: Part, trained: Windows, held_out: Windows, vocabulary: int
+) -> tuple[LeftOut | None, LeftOut | None]:
+    """N-gram models of the training side, and of the held-out side, each with the stretch around a window left out: as
+    much of it as one held-out document is long, for most of the held-out text."""
+    sizes = np.sort(validation.documents[:, NUM_TOKENS])
+    stretch = int(sizes[np.searchsorted(np.cumsum(sizes), sizes.sum() / 2)])
+    return (
+        leave_out(train, trained.positions, trained.tokens, held_out.tokens, vocabulary, stretch),
+        leave_out(validation, held_out.positions, held_out.tokens, trained.tokens, vocabulary, stretch),
+    )
+
+
+def _kind(left_out: tuple[LeftOut | None, LeftOut | None]) -> tuple[bool, float | None]:
+    """Do the two texts differ in kind? And how often n-gram models of the two sides, neither of which has read what it
+    scores, find a training passage more like the training text than a held-out passage is (None: too little text)."""
+    by_train, by_heldout = (None if counted is None else counted.best() for counted in left_out)
+    if by_train is None:
+        return False, None
+    like = -by_train[0], -by_train[1]
+    if by_heldout is not None:
+        like = like[0] + by_heldout[1], like[1] + by_heldout[0]
+    area = float(placements(*like)[0].mean())
+    return area > DIFFERENT and area_interval(area, len(like[0]), len(like[1]))[0] > 0.5, area
+
+
+def _reference(
+    sides: _Sides, model: Decoder | None, left_out: tuple[LeftOut | None, LeftOut | None], nats: tuple[Floats, Floats]
+) -> tuple[Floats, Floats] | None:
+    """The nats of each window by the reference, which has read neither; None where there is none that is fit."""
+    if model is not None:
+        known = tuple(scores(model, side.tokens)[0].sum(1) for side in (sides.trained, sides.held_out))
+        return (known[0], known[1]) if known[1].sum() <= ALIKE * nats[1].sum() else None
+    return None if left_out[0] is None else left_out[0].best()

@@ -1,0 +1,173 @@
+"""The windows of the training side and of the held-out side, what the model makes of them, and what is independent.
+
+Windows lie evenly over all places where one fits inside a document, always the same ones: no verdict hangs on a draw.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hornbook.data.shards import NUM_CHARACTERS, NUM_TOKENS, START, Part
+from hornbook.data.spans import find_spans
+from hornbook.evaluation.differences import Floats, Ints, Units, units_of
+from hornbook.facts.errors import InputError
+from hornbook.likelihood import chunk_rows, token_nats
+from hornbook.model.decoder import Decoder
+
+LENGTHS = (8, 32, 50)  # tokens of a prefix and of its continuation, where context and documents allow
+_PIECE = re.compile(r"(.*)\[(\d+):\d*\]", re.DOTALL)  # the name of a part of a document (`text.split.Segment`)
+_CONTEXTS = (6, 4, 2)  # tokens; what followed the last time they stood in the window is what repeats
+
+
+class Windows(NamedTuple):
+    """Windows of one side as the model sees them: positions in the stream (R,), documents (R,), tokens (R, W), nats
+    (R, W - 1) of each token but the first, and whether it was the model's first choice, (R, W - 1)."""
+
+    positions: Ints
+    documents: Ints
+    tokens: Ints
+    nats: Floats
+    first_choice: NDArray[np.bool_]
+
+    def matched(self, prefix: int) -> Ints:
+        """How many tokens greedy decoding continues rightly after `prefix` tokens: it reads what teacher forcing reads
+        until its first error."""
+        matched: Ints = np.cumprod(self.first_choice[:, prefix - 1 :], axis=1, dtype=np.int64).sum(1)
+        return matched
+
+    def repeats(self, prefix: int, asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of the windows `asked` (R,) repeat themselves, (R,): half of what comes after `prefix` tokens is what
+        followed the same tokens before in the window. Whoever continues such a window need not have read it."""
+        found = asked.copy()
+        found[asked] = [repeated(row, prefix) >= 0.5 for row in self.tokens[asked].tolist()]
+        return found
+
+    def only(self, kept: NDArray[np.bool_]) -> Windows:
+        return Windows(
+            self.positions[kept], self.documents[kept], self.tokens[kept], self.nats[kept], self.first_choice[kept]
+        )  # fmt: skip
+
+
+def repeated(tokens: list[int], prefix: int) -> float:
+    """The share of tokens after `prefix` that are what followed the longest known context when it last stood there.
+
+    >>> repeated([1, 2, 3, 1, 2, 3, 1, 2, 3, 9], 6)
+    0.75
+    """
+    followed: dict[tuple[int, ...], int] = {}
+    right = 0
+    for i, token in enumerate(tokens):
+        contexts = [tuple(tokens[i - n : i]) for n in _CONTEXTS if i >= n]
+        if i >= prefix:
+            right += next((followed[context] for context in contexts if context in followed), None) == token
+        followed |= dict.fromkeys(contexts, token)
+    return right / max(1, len(tokens) - prefix)
+
+
+def longest_half(model: Decoder, train: Part, validation: Part) -> int:
+    """Half a window: what the context allows, and documents that hold four fifths of each side's tokens. Raises
+    InputError when a side is empty, or its documents are shorter than 4 tokens."""
+    limits = [2 * LENGTHS[-1], model.shape.context + 1]
+    for part in (train, validation):
+        lengths = np.sort(part.documents[:, NUM_TOKENS])
+        if lengths.sum() == 0:
+            raise InputError("one of the two texts is empty; give a training text and a held-out text.")
+        limits.append(int(lengths[np.searchsorted(np.cumsum(lengths), lengths.sum() / 5)]))
+    if (longest := min(limits) // 2) < 2:
+        raise InputError("the documents are too short to be continued: most have fewer than 4 tokens.")
+    return longest
+
+
+def read(model: Decoder, part: Part, count: int, length: int) -> Windows:
+    """At most `count` windows of `length` tokens, fewer where they would overlap."""
+    room = np.maximum(0, part.documents[:, NUM_TOKENS] - length + 1)
+    ends = np.cumsum(room)
+    count = int(min(count, max(1, part.documents[room > 0, NUM_TOKENS].sum() // length)))
+    places = ((np.arange(count) + 0.5) * (ends[-1] / count)).astype(np.int64)
+    documents = np.searchsorted(ends, places, side="right")
+    positions = part.documents[documents, START] + places - (ends - room)[documents]
+    tokens = part.take(positions, length)
+    return Windows(positions, documents, tokens, *scores(model, tokens))
+
+
+@torch.inference_mode()
+def scores(model: Decoder, tokens: Ints) -> tuple[Floats, NDArray[np.bool_]]:
+    """Nats of each token but the first, (R, W - 1), and whether the model would have chosen it."""
+    device, training = next(model.parameters()).device, model.training
+    rows = max(1, chunk_rows(model.shape.vocabulary, bytes_per_logit=8) // tokens.shape[1])
+    nats, first_choice = [], []
+    model.eval()
+    for start in range(0, len(tokens), rows):
+        ids = torch.from_numpy(tokens[start : start + rows]).to(device)
+        logits = model(ids[:, :-1]).flatten(0, 1).double()
+        targets = ids[:, 1:].flatten()
+        nats.append(token_nats(logits, targets).view(len(ids), -1).cpu().numpy())
+        first_choice.append((logits.argmax(-1) == targets).view(len(ids), -1).cpu().numpy())
+    model.train(training)
+    return np.concatenate(nats), np.concatenate(first_choice)
+
+
+def without_ambiguous(train: Part, trained: Windows, held_out: Windows, prefix: int) -> tuple[Windows, Windows]:
+    """Leave out training windows that begin like another place of the training text and go on differently (no one
+    could continue both), and held-out windows half of which stand in the training text."""
+    kept = np.ones(len(trained.tokens) + len(held_out.tokens), bool)
+    for spans in find_spans(train, [*trained.tokens, *held_out.tokens], prefix):
+        diverges = (spans.query_start == 0) & (spans.length < trained.tokens.shape[1])
+        kept[spans.query[diverges | (spans.query >= len(trained.tokens))]] = False
+    first, second = np.split(kept, [len(trained.tokens)])
+    return trained.only(first), held_out.only(second)
+
+
+def independent(
+    train: Part, validation: Part, trained: Windows, held_out: Windows, num_bytes: tuple[int, int]
+) -> Units:
+    """What is independent of the windows of these two sides, `num_bytes` long."""
+    sources = [[_piece(name) for name in part.names] for part in (train, validation)]
+    pieces = {source for source, start in sources[1] if start is not None}
+    common = pieces & {source for source, _ in sources[0]}
+    strata = _strata((train, validation), (trained, held_out), sources, common) if common else None
+    return units_of((trained.documents, held_out.documents), strata, num_bytes, bool(common))
+
+
+def _piece(name: str) -> tuple[str, int | None]:
+    """The document that a segment is of and the character that it begins at; None for a whole document."""
+    found = _PIECE.fullmatch(name)
+    return (found[1], int(found[2])) if found else (name, None)
+
+
+def _strata(
+    parts: tuple[Part, Part], windows: tuple[Windows, Windows], sources: list[list[tuple[str, int | None]]],
+    common: set[str],
+) -> tuple[Ints, Ints]:  # fmt: skip
+    """The stratum of each window: every document with n held-out pieces is cut into n equal strata; -1 elsewhere."""
+    ends: dict[str, int] = dict.fromkeys(common, 0)
+    counts: dict[str, int] = dict.fromkeys(common, 0)
+    for which, side in enumerate(sources):
+        for (source, start), row in zip(side, parts[which].documents, strict=True):
+            if source in common:
+                ends[source] = max(ends[source], (start or 0) + int(row[NUM_CHARACTERS]))
+                counts[source] += which  # the held-out pieces
+    order = sorted(common)
+    first = dict(zip(order, np.cumsum([0, *(counts[source] for source in order)]).tolist(), strict=False))
+
+    def stratum() -> Iterator[Ints]:
+        for part, side, some in zip(parts, sources, windows, strict=True):
+            rows = part.documents[some.documents]
+            inside = (some.positions + some.tokens.shape[1] / 2 - rows[:, START]) / np.maximum(1, rows[:, NUM_TOKENS])
+            found = np.full(len(rows), -1)
+            for i, document in enumerate(some.documents.tolist()):
+                source, start = side[document]
+                if source in common:
+                    place = (start or 0) + inside[i] * rows[i, NUM_CHARACTERS]
+                    which = int(place * counts[source] / max(1, ends[source]))
+                    found[i] = first[source] + min(counts[source] - 1, which)
+            yield found
+
+    train, validation = stratum()
+    return train, validation
