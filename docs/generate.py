@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from hornbook.cli import build_parser
-from hornbook.facts.conclusions import CONCLUSIONS
+from hornbook.facts.conclusions import conclusions
 from hornbook.facts.hardware import lookup
 from hornbook.facts.metrics import METRICS
 from hornbook.facts.quantities import format_count
@@ -96,7 +96,7 @@ def conclusions_page() -> str:
         "Every sentence that concludes something, the rule by which it is said, how often it may be wrong, and how "
         "often it was on cases whose answer is known (`python benchmarks/conclusions.py CASE`).",
     ]  # fmt: skip
-    for row in CONCLUSIONS.values():
+    for row in conclusions().values():
         allowed = [("said wrongly", row.false_at_most), ("missing", row.missing_at_most)]
         rates = ", ".join(f"{what} in at most {rate:.1%}" for what, rate in allowed if rate is not None)
         lines += [

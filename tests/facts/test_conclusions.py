@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hornbook.facts.conclusions import CONCLUSIONS
+from hornbook.facts.conclusions import conclusions
 from hornbook.planning.rails import RULES
 from hornbook.report import words
 from hornbook.session import finish
@@ -16,13 +16,13 @@ def test_every_sentence_of_a_run_and_every_health_check_has_its_row() -> None:
     said = set(re.findall(r'Said\(\s*"(\w+)"', source))
     assert len(said) > 15
     live = {*RULES, "left its forecast", "memorizing", "run_turned", "forecast"}
-    assert said | live <= set(CONCLUSIONS)
-    assert {row.id for row in CONCLUSIONS.values() if row.case.endswith(" sentences")} <= said | live
+    assert said | live <= set(conclusions())
+    assert {row.id for row in conclusions().values() if row.case == "sentences"} <= said | live
 
 
 def test_a_rate_is_a_small_share_and_a_rule_a_sentence() -> None:
-    for row in CONCLUSIONS.values():
+    for row in conclusions().values():
         assert row.says
         assert row.rule.endswith("."), row.id
         for rate in (row.false_at_most, row.missing_at_most):
-            assert rate is None or 0 < rate <= 0.2, row.id
+            assert rate is None or 0 <= rate <= 0.2, row.id

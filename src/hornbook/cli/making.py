@@ -58,7 +58,7 @@ def prepare_command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(result)
     else:
-        from hornbook.report.terminal import print_prepared
+        from hornbook.report.prepared import print_prepared
 
         print_prepared(result)
 

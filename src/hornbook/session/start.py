@@ -41,7 +41,7 @@ from hornbook.planning.pace import REPORT_SECONDS, Pace
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
-from hornbook.report.terminal import held_out_in_words
+from hornbook.report.prepared import held_out_in_words
 from hornbook.session.chosen import chosen_on
 from hornbook.session.costs import Reading, plan_of, settle, wall_of, watched
 from hornbook.session.decisions import decisions_of
