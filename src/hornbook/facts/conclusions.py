@@ -46,8 +46,8 @@ _TABLE: tuple[Conclusion, ...] = (
     ),
     Conclusion(
         "interval_passage",
-        "95 % low to high, about prose that goes on as this passage does, not about other texts; too narrow for code "
-        "and files of many parts",
+        "95 % low to high, about prose that goes on as this passage does, not about other texts; too narrow for code, "
+        "manuals, plays and files of many parts",
         "At most 4 documents, contiguous, 2,048 bytes and more: from 16 parts of equal bytes, whose dependence is that "
         "of prose. Wrong where the value of the whole text that the passage is of lies outside.",
         _COVERAGE, 0.07, None,
@@ -55,8 +55,8 @@ _TABLE: tuple[Conclusion, ...] = (
     Conclusion(
         "interval_of_unlike_parts",
         "the same intervals where the sentence says that they are too narrow",
-        "A passage of a file of many parts, such as joined code or a manual, and documents of which a few are unlike "
-        "the rest, such as tables among code: what was scored does not show that it is of this kind.",
+        "A passage of plays, joined code or a manual, and documents of which a few are unlike the rest, such as tables "
+        "among code: what was scored does not show that it is of this kind.",
         _COVERAGE, None, None,
     ),
     Conclusion(
