@@ -310,7 +310,7 @@ def rates(rows: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         found.setdefault(name, []).append({"what": what, "wrong": wrong, "tried": tried})
 
     for what, row in rows.items():
-        unlike = "tables" in what or (" KB " in what and ("code" in what or "manual" in what))
+        unlike = "tables" in what or (" KB " in what and not what.endswith("novel"))
         rule = "pieces" if "split" in what else "passage" if " KB " in what else "documents"
         add("interval_of_unlike_parts" if unlike else f"interval_{rule}", what, row["missed"], row["tried"])
         add("beyond_chance", what, row["falsely_beyond_chance"], row["tried"])

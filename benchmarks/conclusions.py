@@ -52,7 +52,8 @@ def bound(wrong: int, tried: int, *, level: float = 0.95) -> tuple[float, float]
     """
 
     def at_most(k: int, p: float) -> float:
-        return math.fsum(math.comb(tried, i) * p**i * (1 - p) ** (tried - i) for i in range(k + 1))
+        ways = (math.lgamma(tried + 1) - math.lgamma(i + 1) - math.lgamma(tried - i + 1) for i in range(k + 1))
+        return math.fsum(math.exp(w + i * math.log(p) + (tried - i) * math.log1p(-p)) for i, w in enumerate(ways))
 
     def solve(above: Callable[[float], bool]) -> float:
         low, high = 0.0, 1.0

@@ -90,7 +90,9 @@ def conclusions_page() -> str:
     for path in sorted((HERE.parent / "benchmarks" / "results" / "conclusions").glob("*.json")):
         for name, rates in json.loads(path.read_text(encoding="utf-8")).get("rates", {}).items():
             for rate in rates:
-                found.setdefault(name, []).append(f"{rate['what']}: {rate['wrong']} of {rate['tried']}")
+                share = rate["wrong"] / max(1, rate["tried"])
+                row = f"| {rate['what']} | {rate['wrong']:,} of {rate['tried']:,} | {share:.1%} |"
+                found.setdefault(name, []).append(row)
     lines = [
         MADE, "# Conclusions\n",
         "Every sentence that concludes something, the rule by which it is said, how often it may be wrong, and how "
@@ -99,11 +101,15 @@ def conclusions_page() -> str:
     for row in conclusions().values():
         allowed = [("said wrongly", row.false_at_most), ("missing", row.missing_at_most)]
         rates = ", ".join(f"{what} in at most {rate:.1%}" for what, rate in allowed if rate is not None)
-        lines += [
-            f"\n## {row.id}\n", f"*{row.says}*\n", f"{row.rule}\n",
-            f"Allowed: {rates}. Measured by `{row.case}`: {'; '.join(found.get(row.id, ['not yet']))}."
-            if rates or row.id in found else "It states what was measured, and has no rate.",
-        ]  # fmt: skip
+        lines += [f"\n## {row.id}\n", f"*{row.says}*\n", f"{row.rule}\n"]
+        if not rates and row.id not in found:
+            lines.append("It states what was measured, and has no rate.")
+            continue
+        lines.append(
+            f"Allowed: {rates or 'no rate'}. Measured by `{row.case}`{':' if row.id in found else ': not yet.'}"
+        )
+        if row.id in found:
+            lines += ["\n| cases | wrong | rate |", "|---|---|---|", *found[row.id]]
     return "\n".join(lines) + "\n"
 
 

@@ -117,7 +117,8 @@ def account(rows: Sequence[DocumentRow]) -> Account:
         return Account("none", documents, reason, of)
     passage = "this passage does" if num_documents == 1 else f"these {num_documents} passages do"
     about = (
-        f"prose that goes on as {passage}, not about other texts; too narrow for code, manuals and files of many parts"
+        f"prose that goes on as {passage}, not about other texts; too narrow for code, manuals, plays and files of "
+        "many parts"
     )
     return Account("passage", documents, about, f"{PASSAGE_PARTS} parts of {of}")
 
