@@ -213,7 +213,7 @@ def leaks(folder: str) -> dict:
     rows, sides = [], list(documents([folder]))
     train, validation = [[(d.name, d.text()) for d in some] for some in (sides[:-4], sides[-4:])]
     total = sum(len(text.split()) for _, text in validation)
-    natural = checked(train, validation).leaked_share
+    natural = checked(train, validation).leaked_share_with_changes
     for share in (0.01, 0.05, 0.2):
         for changed in (0.0, 0.05):
             generator, taken, leaked = random.Random(7), set(), list(train)
@@ -229,7 +229,7 @@ def leaks(folder: str) -> dict:
                 middle = leaked[i][1].index(" ", generator.randrange(len(leaked[i][1]) // 2))
                 text = f"{leaked[i][1][:middle]} {' '.join(copied)}{leaked[i][1][middle:]}"
                 leaked[i] = (leaked[i][0], text)
-            found = checked(leaked, validation).leaked_share
+            found = checked(leaked, validation).leaked_share_with_changes
             real = len(taken) / total
             rows.append({"injected_share": real, "changed_words": changed, "found_share": found, "ratio": found / real})
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)

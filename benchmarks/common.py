@@ -26,7 +26,8 @@ class Compare:
 @dataclass(frozen=True)
 class Case:
     """One measured thing. Each side is run as `python FILE NAME SIDE FOLDER` and prints one JSON object at the end:
-    `value` in `unit`, `gate` (what must agree between sides: numbers within `tolerance`, anything else exactly), and
+    `value` in `unit`, `gate` (what must agree between sides: numbers within `tolerance`, anything else exactly), `loss`
+    (ours must not be above the peer's, in the median), `curve` ([step, losses...] at the same steps on both sides), and
     any further numbers. Sides whose name begins with hornbook run in our environment, others in the peers'.
     """
 
@@ -40,6 +41,7 @@ class Case:
     gate_of: str = "the same on all sides"
     rounds: int = 5
     starts_peer: bool = False
+    most_loss: float | None = None  # what no run of ours may be above
 
 
 def peers_python() -> str:

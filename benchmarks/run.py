@@ -29,7 +29,7 @@ from typing import Any
 
 from common import HERE, Case
 
-FILES = ("training", "generation", "scoring", "tokenizing", "startup", "memory", "shakespeare", "books")
+FILES = ("training", "generation", "scoring", "tokenizing", "startup", "memory", "shakespeare", "verdict", "books")
 RESULTS = HERE / "results"
 
 
@@ -83,11 +83,15 @@ def measure(case: Case, file: str, rounds: int) -> dict[str, Any]:
     gates = [sample.pop("gate", None) for side in case.sides for sample in samples[side]]
     gated = [gate for gate in gates if gate is not None]
     passed = not gated or agree(gated, case.tolerance)
+    curves = {side: [sample.pop("curve") for sample in some] for side, some in samples.items() if "curve" in some[0]}
+    apart, noise = curve_distances(list(curves.values())) if curves else (None, None)
+    passed = passed and (apart is None or all(a <= n for a, n in zip(apart, noise, strict=True)))
+    losses = {side: [sample["loss"] for sample in some] for side, some in samples.items() if "loss" in some[0]}
     ratios = {}
     for compare in case.compare:
         if "loss" in samples[compare.a][0]:
-            mine, theirs = (statistics.median(s["loss"] for s in samples[side]) for side in (compare.a, compare.b))
-            passed = passed and mine <= theirs
+            mine, theirs = (statistics.median(losses[side]) for side in (compare.a, compare.b))
+            passed = passed and mine <= theirs and max(losses[compare.a]) <= (case.most_loss or math.inf)
         a, b = ([sample["value"] for sample in samples[side]] for side in (compare.a, compare.b))
         pairs = [(x / y if case.more_is_better else y / x) for x, y in zip(a, b, strict=True)]
         ratios[f"{compare.a} / {compare.b}"] = {
@@ -103,7 +107,26 @@ def measure(case: Case, file: str, rounds: int) -> dict[str, Any]:
         "what": case.what, "unit": case.unit, "rounds": rounds, "load_before": os.getloadavg()[0],
         "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M}", "gate": case.gate_of, "gate_passed": passed,
         "ratios": ratios if passed else {}, "medians": facts,
-    }  # fmt: skip
+    } | ({"losses": losses} if losses else {}) | (
+        {"curves": curves, "curves_apart": apart, "curve_noise": noise} if curves else {}
+    )  # fmt: skip
+
+
+def curve_distances(sides: list[list[list[list[float]]]]) -> tuple[list[float], list[float]]:
+    """For each column but the step: how far apart the mean curves of the two sides are at most, and two runs of one
+    side at most, at the steps that all curves have.
+
+    >>> curve_distances([[[[5, 2.0]], [[5, 4.0], [6, 1.0]]], [[[5, 3.5]], [[5, 3.5]]]])
+    ([0.5], [2.0])
+    """
+    by_step = [[{row[0]: row[1:] for row in curve} for curve in side] for side in sides]
+    steps = set.intersection(*(set(curve) for side in by_step for curve in side))
+    apart, noise = [], []
+    for column in range(len(sides[0][0][0]) - 1):
+        values = {step: [[curve[step][column] for curve in side] for side in by_step] for step in steps}
+        apart.append(max(abs(statistics.mean(a) - statistics.mean(b)) for a, b in values.values()))
+        noise.append(max(max(runs) - min(runs) for pair in values.values() for runs in pair))
+    return apart, noise
 
 
 def interval(pairs: list[float]) -> list[float]:
@@ -183,7 +206,16 @@ def readme() -> None:
                     f"{side}: {key.replace('_', ' ')} {value:.3g}"
                     for side, some in result["medians"].items() for key, value in some.items() if key != "value"
                 ]  # fmt: skip
-                lines += [*([f"Medians of the same runs: {'; '.join(shares)}."] if shares else []), ""]
+                lines += [f"Medians of the same runs: {'; '.join(shares)}."] if shares else []
+                lines += [
+                    f"Losses of {side}, one run a seed: {', '.join(f'{loss:.3f}' for loss in some)}."
+                    for side, some in result.get("losses", {}).items()
+                ]
+                if "curves" in result:
+                    pairs = zip(("training", "validation"), result["curves_apart"], result["curve_noise"], strict=True)
+                    said = [f"{name} {apart:.2f} and {noise:.2f}" for name, apart, noise in pairs]
+                    lines += [f"Mean curves apart and runs of a side apart, at most, nats: {'; '.join(said)}."]
+                lines += [""]
     (HERE / "README.md").write_text("\n".join(lines))
 
 

@@ -1,8 +1,10 @@
 """Time to quality on Shakespeare by characters: how long until the loss of nanoGPT's documented CPU recipe?
 
-Ours is `hornbook train` with recipes/shakespeare-char.toml; the peer is peer_shakespeare_char.py, that recipe with
-transformers' GPT-2 (4 layers of 128, context 64, 2,000 steps). Walls are from exec to the end of training; the loss
-of ours is what `hornbook evaluate --window 64 --stride 64` says on the same last tenth, in the same windows.
+Ours is `hornbook train` with recipes/shakespeare-char.toml, from exec to exit: preparing the text, scoring and report
+included; the end of training is beside it. The peer is peer_shakespeare_char.py, that recipe with transformers' GPT-2
+(4 layers of 128, context 64, 2,000 steps), from the start of its process to its last step. The loss of ours is what
+`hornbook evaluate --window 64 --stride 64` says on the same last tenth, in the same windows; 1.886 is what nanoGPT's
+recipe reached where this was first compared, and no seed of ours may be above it.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from common import HERE, Case, Compare, data, peers_python, play
 
 CASES = (
     Case(
-        "shakespeare", "Wall from exec to the end of training, start-up included, at a loss no worse than the peer's.",
-        "s", False, ("hornbook", "transformers"), (Compare("hornbook", "transformers", 6.0),), 0.0,
-        "our loss is not above the peer's, in the median", 3, True,
+        "shakespeare", "Wall from exec to exit, start-up included; the peer's to the end of training. A seed a pair.",
+        "s", False, ("hornbook", "transformers"), (Compare("hornbook", "transformers", 8.0),), 0.0,
+        "no loss of ours is above 1.886, and our median not above the peer's", 5, True, 1.886,
     ),
 )  # fmt: skip
 
@@ -47,12 +49,12 @@ def side(name: str, which: str, folder: Path) -> dict[str, Any]:
     shutil.rmtree(folder / "prepared", ignore_errors=True)  # every sample prepares the text itself
     began = time.time()
     subprocess.run([*command, "--seed", str(seed)], check=True, cwd=folder, capture_output=True)
-    exit_seconds = time.time() - began
-    # The checkpoint of the last step is the end of training; after it come evaluation, sample and report.
+    value = time.time() - began
+    # The checkpoint of the last step is the end of training; after it come scoring and the report.
     ended = max(path.stat().st_mtime for path in out.glob("checkpoints/*/manifest.json"))
     command = [sys.executable, "-m", "hornbook", "evaluate", str(out), "--window", "64", "--stride", "64", "--json"]
     report = json.loads(subprocess.run(command, check=True, cwd=folder, capture_output=True).stdout)
-    return {"value": ended - began, "seconds_to_exit": exit_seconds, "loss": report["loss_nats_per_token"]}
+    return {"value": value, "seconds_to_end_of_training": ended - began, "loss": report["loss_nats_per_token"]}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from hornbook.cli import build_parser
-from hornbook.facts.conclusions import CONCLUSIONS
+from hornbook.facts.conclusions import conclusions
 from hornbook.facts.hardware import lookup
 from hornbook.facts.metrics import METRICS
 from hornbook.facts.quantities import format_count
@@ -76,7 +76,7 @@ def published_rows() -> list[str]:
         hours = [run.accelerator_hours * used / part for part in (share.central, share.high, share.low)]
         central, low, high = (f"{float(f'{number:.2g}'):,.10g}" for number in hours)
         rows.append(
-            f"| {run.name}{' (check)' if run.check else ''} | {run.accelerator} | {format_count(run.parameters)} | "
+            f"| {run.name} | {run.accelerator} | {format_count(run.parameters)} | "
             f"{format_count(run.tokens)} | {run.accelerator_hours:,.10g} | {used:.0%} | {central} ({low} to {high}) | "
             f"{max(used / share.central, share.central / used):.2f} | {'yes' if share.contains(used) else 'no'} | "
             f"{run.source} ({run.hours_are}) |"
@@ -96,12 +96,13 @@ def conclusions_page() -> str:
         "Every sentence that concludes something, the rule by which it is said, how often it may be wrong, and how "
         "often it was on cases whose answer is known (`python benchmarks/conclusions.py CASE`).",
     ]  # fmt: skip
-    for row in CONCLUSIONS.values():
+    for row in conclusions().values():
         allowed = [("said wrongly", row.false_at_most), ("missing", row.missing_at_most)]
         rates = ", ".join(f"{what} in at most {rate:.1%}" for what, rate in allowed if rate is not None)
         lines += [
             f"\n## {row.id}\n", f"*{row.says}*\n", f"{row.rule}\n",
-            f"Allowed: {rates or 'no rate'}. Measured by `{row.case}`: {'; '.join(found.get(row.id, ['not yet']))}.",
+            f"Allowed: {rates}. Measured by `{row.case}`: {'; '.join(found.get(row.id, ['not yet']))}."
+            if rates or row.id in found else "It states what was measured, and has no rate.",
         ]  # fmt: skip
     return "\n".join(lines) + "\n"
 

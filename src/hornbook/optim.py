@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ class AdamW:
         return moments | {f"{name}.second_moment": moment for name, moment in self.second.items()}
 
     @torch.no_grad()
-    def load(self, state: dict[str, Tensor], updates: int) -> None:
+    def load(self, state: Mapping[str, Tensor], updates: int) -> None:
         for name in self.parameters:
             self.first[name].copy_(state[f"{name}.first_moment"])
             self.second[name].copy_(state[f"{name}.second_moment"])
@@ -152,7 +153,7 @@ class Muon:
         }
 
     @torch.no_grad()
-    def load(self, state: dict[str, Tensor], updates: int) -> None:
+    def load(self, state: Mapping[str, Tensor], updates: int) -> None:
         for name, momentum in self.state().items():
             momentum.copy_(state[name])
 

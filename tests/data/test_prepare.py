@@ -19,7 +19,7 @@ from hornbook.data.loader import Batches
 from hornbook.data.prepare import prepare
 from hornbook.data.shards import open_prepared
 from hornbook.facts.errors import InputError, WorldError
-from hornbook.text import checkup
+from hornbook.text import checkup, leaks
 from hornbook.text.documents import Document, documents
 from hornbook.text.split import split
 
@@ -92,6 +92,11 @@ def test_parts_hold_exactly_the_encoding_of_their_segments(texts, tmp_path, toke
         assert counts["num_documents"] == len(segments)
         columns = ["num_text_tokens", "num_bytes", "num_characters", "num_words"]
         assert [counts[c] for c in columns] == part.documents[:, 1:].sum(axis=0).tolist()
+    both = sum(int(part.documents[:, 3].sum()) for part in (opened.train, opened.validation))
+    whole = sum(len(document.text()) for document in documents([str(texts)]))
+    after_the_last = 256 + 32  # a gap at the end of a document is not counted
+    assert 0 <= whole - both - opened.manifest["gap_characters"] <= after_the_last * opened.manifest["source_documents"]
+    assert (opened.manifest["gap_characters"] > 0) == rule.startswith("blocks")
 
 
 @settings(max_examples=25, deadline=None)
@@ -235,7 +240,8 @@ def test_progress_counts_bytes_up_to_the_whole(texts, tmp_path):
 
 
 def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkup, "_INDEX_GRAMS", 2**12)  # what the checkup keeps at most
+    monkeypatch.setattr(leaks, "_INDEX_GRAMS", 2**12)  # what the checkup keeps at most
+    monkeypatch.setattr(leaks, "_MOST_PLACES", 2**12)
     monkeypatch.setattr(checkup, "_SAMPLE_GRAMS", 2**12)
     piece, other = ("hornbook " * 8_000)[: 2**16], ("teacher " * 9_000)[: 2**16]
 

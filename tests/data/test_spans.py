@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hornbook.data import spans
 from hornbook.data.shards import Part
-from hornbook.data.spans import find_spans, longest_matches, shared_share
+from hornbook.data.spans import find_spans, longest_matches, shared_tokens
 
 
 def part_of(documents, *, shard_tokens, separator=99):
@@ -23,17 +23,16 @@ def part_of(documents, *, shard_tokens, separator=99):
     return Part(shards, np.array(rows, np.int64).reshape(-1, 5), names, separator=separator is not None)
 
 
-def test_the_shared_share_is_what_the_longest_matches_cover(monkeypatch):
+def test_the_shared_tokens_are_what_the_longest_matches_cover(monkeypatch):
     monkeypatch.setattr(spans, "_CHUNK_TOKENS", 97)
     generator = np.random.default_rng(2)
     part = part_of([generator.integers(0, 3, size=n).tolist() for n in (60, 1, 130)], shard_tokens=37)
     for length in (1, 4, 5, 9, 300):
         queries = [generator.integers(0, 4, size=generator.integers(0, 30)) for _ in range(40)]
-        covered = total = 0
+        covered = []
         for query, longest in zip(queries, longest_matches(part, queries, length), strict=True):
-            covered += sum(any(longest[j] > i - j for j in range(i + 1)) for i in range(len(query)))
-            total += len(query)
-        assert shared_share(part, queries, length) == pytest.approx(covered / total)
+            covered += [any(longest[j] > i - j for j in range(i + 1)) for i in range(len(query))]
+        assert shared_tokens(part, queries, length).tolist() == covered
 
 
 def found(part, queries, min_length):

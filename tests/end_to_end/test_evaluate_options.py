@@ -79,13 +79,13 @@ def test_baselines_stand_beside_the_number_of_a_run(tiny_run):
     assert table["unigram"]["loss_nats_per_token"] == pytest.approx(nats, rel=1e-9)
     page = (tiny_run.run / "reports" / "report.html").read_text(encoding="utf-8")
     assert f"{table['5-gram']['loss_nats_per_token']:.3f}" in page
-    assert any("the best of the models that only count" in words for words in tiny_run.summary["words"])
+    assert any("the best n-gram baseline on the same text" in words for words in tiny_run.summary["words"])
 
 
 def test_a_run_warns_of_text_that_it_was_trained_on(hornbook_in, tiny_run, tmp_path):
     there = hornbook_in(tiny_run.folder)
     assert there("evaluate", "run", "text.txt", "--json").json["trained_on_share"] == pytest.approx(0.9, abs=0.01)
-    warning = "warning: 90% of this text stands in the text that the model was trained on"
+    warning = "warning: 90% of the bytes of this text stand in the text that the model was trained on"
     assert warning in there("evaluate", "run", "text.txt").stdout
     assert warning in there("evaluate", "run", "text.txt", "--like", "lm-eval").stdout
     compared = there("compare", "run", "run/checkpoints/step-00000000", "--on", "text.txt").stdout

@@ -221,7 +221,7 @@ def test_each_step_has_its_share_of_the_peak_and_each_evaluation_its_cost(health
     assert spent == sorted(spent)
     assert spent[0] > 0
     low, high = evaluations[-1]["forecast_loss_nats_per_token_interval_90"]
-    assert low < evaluations[-1]["validation_loss_nats_per_token"] < high
+    assert low < evaluations[-1]["probe_validation_loss_nats_per_token"] < high
 
 
 def test_a_healthy_run_is_left_in_peace(healthy):
@@ -241,7 +241,7 @@ def test_text_whose_order_means_nothing_is_named(tmp_path, english):
     random.Random(0).shuffle(shuffled)
     (tmp_path / "text.txt").write_text("".join(shuffled), encoding="utf-8")
     _, rows = trained(tmp_path, tmp_path / "text.txt", **{"train.steps": 240})
-    assert "shuffled labels" in {row["fault"] for row in rows if row["event"] == "warning"}
+    assert "only token frequencies" in {row["fault"] for row in rows if row["event"] == "warning"}
 
 
 def test_bits_and_nats_of_one_prediction_agree_on_the_validation_text():

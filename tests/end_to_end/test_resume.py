@@ -258,11 +258,13 @@ def test_an_early_stop_stays_a_stop(again, monkeypatch):
     first = hornbook.train("text.txt", out="run", **worse)
     stopped = last_step(again / "run")
     assert stopped < STEPS
-    assert first["step"] <= stopped - 10  # the best one is used, two evaluations before
-    assert (again / "run" / "checkpoints" / f"step-{first['step']:08d}").is_dir()
+    assert first["step"] == stopped
+    assert first["used_step"] <= stopped - 10  # the best one is used, two evaluations before
+    kept = again / "run" / "checkpoints"
+    assert (kept / f"best-{first['used_step']:08d}").is_dir() or (kept / f"step-{first['used_step']:08d}").is_dir()
     second = hornbook.train("text.txt", out="run", **worse)
     assert last_step(again / "run") == stopped
-    assert second["step"] == first["step"]
+    assert second["used_step"] == first["used_step"]
     evaluations = [row for row in Run(again / "run").rows() if row["event"] == "evaluation"]
-    best = min(evaluations, key=lambda row: row["validation_loss_nats_per_token"])
-    assert hornbook.open_model("run").step == first["step"] == best["step"]
+    best = min(evaluations, key=lambda row: row["probe_validation_loss_nats_per_token"])
+    assert hornbook.open_model("run").step == first["used_step"] == best["step"]

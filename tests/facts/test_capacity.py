@@ -49,3 +49,15 @@ def test_each_sentence_says_the_numbers(epochs, parameters):
 
 def test_epochs_are_said_with_one_digit():
     assert "with 7.6 epochs" in outlook(5145, 20479, 124_000_000, 7.58331).sentence
+
+
+def test_a_text_that_repeats_itself_is_counted_without_repetition():
+    """20 KB thirty times over, read once: 30 readings of 20 KB."""
+    once, copies = outlook(5145, 20_479, 124_000_000, 30), outlook(30 * 5145, 30 * 20_479, 124_000_000, 1)
+    apart = outlook(30 * 5145, 30 * 20_479, 124_000_000, 1, readings_per_epoch=30)
+    assert (copies.expect, apart.expect) == ("not by heart", "by heart")
+    assert (apart.data_bits, apart.effective_tokens) == pytest.approx((once.data_bits, once.effective_tokens))
+    assert apart.by_heart_epochs == pytest.approx(once.by_heart_epochs / 30)
+    assert apart.sentence.startswith("154,350 tokens, 5,145 without repetition, against 124M parameters: ")
+    assert "within 0.2 to 2 epochs" in apart.sentence
+    assert outlook(5145, 20_479, 1000, 1, readings_per_epoch=1.1) == outlook(5145, 20_479, 1000, 1)

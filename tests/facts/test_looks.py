@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hornbook.facts.looks import Evaluation, mean_of_windows, turned, wavering
+from hornbook.facts.looks import Evaluation, mean_of_windows, turned, wavering, went_on
 from hornbook.facts.statistics import t_quantile
 
 
@@ -43,6 +43,8 @@ def test_a_run_that_rises_has_turned_at_its_best_look() -> None:
     assert turned(looks[:9]) is None
     assert turned(looks[:10]) is None, "28 steps after a best look at 100 are too soon"
     assert turned([]) is None
+    assert turned(looks, after_tokens=30_000) is None
+    assert turned(looks, after_tokens=29_999) is not None
 
 
 def test_half_of_the_tokens_before_must_have_come_since() -> None:
@@ -51,6 +53,12 @@ def test_half_of_the_tokens_before_must_have_come_since() -> None:
 
     assert turned(_looks(curve, [0, 50, 100, 125, 150])) is None
     assert turned(_looks(curve, [0, 50, 100, 125, 151])) is not None
+
+
+def test_looks_that_were_given_up_are_not_those_of_the_weights() -> None:
+    looks = _looks(lambda step: 4.0, [0, 50, 100, 150, 200, 220, 240])
+    kept = went_on(looks, from_step=100, step=200)
+    assert [(look.step, look.tokens) for look in kept] == [(0, 0), (50, 5000), (100, 10000), (220, 12000), (240, 14000)]
 
 
 def test_one_spike_is_no_turn_and_fresh_weights_are_no_best_look() -> None:

@@ -304,3 +304,13 @@ def test_recomputing_gives_the_same_gradients():
         model(tokens(2, 10)).square().mean().backward()
     for a, b in zip(kept.parameters(), again.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 8, 33])
+def test_a_product_of_few_rows_with_many_weights_is_that_product(rows):
+    layer = decoder.Linear(1024, decoder.LARGE // 1024, bias=False)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator))
+        x = torch.randn(rows, 1024, generator=generator)
+        torch.testing.assert_close(layer(x).double(), x.double() @ layer.weight.double().T, rtol=1e-5, atol=1e-4)

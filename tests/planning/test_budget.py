@@ -62,30 +62,60 @@ def test_published_runs_are_predicted_with_their_family_left_out() -> None:
     assert_honest(published_rows())
 
 
-def test_our_table_is_predicted_with_families_left_out_and_so_are_runs_outside_the_fit() -> None:
-    for check in (False, True):
-        rows = []
-        for run in RUNS:
-            accelerator = lookup(run.accelerator)[1]
-            used = implied_utilisation(planning.run_flops(run), run.accelerator_hours, accelerator)
-            share = utilisation(accelerator, run.parameters, without_family=run.family)
-            assert used is not None
-            assert share is not None
-            if run.check is check:
-                rows.append((used, share))
-        assert_honest(rows)
+def test_our_table_is_predicted_with_families_left_out_and_ranges_are_as_wide_as_their_errors() -> None:
+    rows = []
+    for run in RUNS:
+        accelerator = lookup(run.accelerator)[1]
+        used = implied_utilisation(planning.run_flops(run), run.accelerator_hours, accelerator)
+        share = utilisation(accelerator, run.parameters, without_family=run.family)
+        assert used is not None
+        assert share is not None
+        rows.append((used, share))
+    assert_honest(rows)
+    assert 0.85 <= np.mean([share.contains(used) for used, share in rows]) <= 0.95
+    half_width = np.mean([math.log(share.central / share.low) for _, share in rows])
+    assert half_width == pytest.approx(np.quantile(np.log(factors(rows)), 0.9), rel=0.1)
 
 
-def test_the_closed_form_is_generalised_least_squares() -> None:
+def by_matrices(between: float, within: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """(coefficients, their covariance, restricted log-likelihood) by numpy; the prior's variance is in the data's."""
+    points = np.array([planning._observed(run) for run in RUNS])
+    features = np.stack([np.ones(len(RUNS)), points[:, 0]], 1)
+    same = np.array([[a.family == b.family for b in RUNS] for a in RUNS])
+    variance = between * same + within * np.eye(len(RUNS))
+    normal = features.T @ np.linalg.solve(variance, features) + np.diag([0.0, planning.SLOPE_PRIOR**-2])
+    found = np.linalg.solve(normal, features.T @ np.linalg.solve(variance, points[:, 1]))
+    variance += planning.SLOPE_PRIOR**2 * np.outer(points[:, 0], points[:, 0])
+    ones = np.ones(len(RUNS))
+    precision = ones @ np.linalg.solve(variance, ones)
+    residuals = points[:, 1] - ones @ np.linalg.solve(variance, points[:, 1]) / precision
+    likelihood = np.linalg.slogdet(variance)[1] + np.log(precision) + residuals @ np.linalg.solve(variance, residuals)
+    return found, np.linalg.inv(normal), -likelihood / 2
+
+
+def test_the_closed_form_is_generalised_least_squares_and_the_restricted_likelihood() -> None:
     """Against numpy's matrices."""
-    runs = [run for run in RUNS if not run.check]
-    points = np.array([planning._observed(run) for run in runs])
-    features = np.stack([np.ones(len(runs)), points[:, 0]], 1)
-    same = np.array([[a.family == b.family for b in runs] for a in runs])
-    precision = np.linalg.inv(planning.FAMILY_VARIANCE * same + planning.RUN_VARIANCE * np.eye(len(runs)))
-    normal = features.T @ precision @ features + np.diag([0.0, planning.SLOPE_PRIOR**-2])
-    expected = np.linalg.solve(normal, features.T @ precision @ points[:, 1])
-    assert planning.fit()[:2] == pytest.approx(tuple(expected))
+    found = planning.fit()
+    assert math.fsum(share for share, _ in found) == pytest.approx(1)
+    share, best = max(found, key=lambda each: each[0])
+    coefficients, covariance, likelihood = by_matrices(best.between, best.within)
+    assert (best.constant, best.slope) == pytest.approx(tuple(coefficients))
+    assert best.covariance == pytest.approx((covariance[0, 0], covariance[0, 1], covariance[1, 1]))
+    for other_share, other in found:
+        if other_share > 1e-3 * share:
+            difference = by_matrices(other.between, other.within)[2] - likelihood
+            assert other_share == pytest.approx(share * math.exp(difference))
+
+
+def test_the_range_holds_nine_in_ten_draws_of_what_the_fit_says() -> None:
+    random = np.random.default_rng(0)
+    shares, fits = zip(*planning.fit(), strict=True)
+    picked = random.choice(len(fits), 100_000, p=shares)
+    means = np.array([each.constant + 0.5 * each.slope for each in fits])[picked]
+    drawn = random.normal(means, np.array([each.deviation(0.5) for each in fits])[picked])
+    central, half = planning.predicted(0.5)
+    assert drawn.mean() == pytest.approx(central, abs=0.005)
+    assert np.mean(np.abs(drawn - central) < half) == pytest.approx(0.9, abs=0.004)
 
 
 def test_no_run_outside_the_fit_shares_a_family_name_that_would_hide_it() -> None:

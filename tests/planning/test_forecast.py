@@ -45,9 +45,33 @@ def test_a_few_points_say_nothing() -> None:
 
 
 def test_the_ceiling_caps_the_band() -> None:
-    band = forecast(TOKENS[:10], [5.0] * 10, TOKENS[-1], ceiling=math.log(65))
+    band = forecast(TOKENS[:10], [4.1] * 10, TOKENS[-1], ceiling=math.log(65))
     assert band is not None
-    assert band.high <= math.log(65)
+    assert band.central == pytest.approx(4.1)
+    assert band.high == math.log(65)
+
+
+def test_nothing_is_forecast_of_a_curve_that_rises_or_stands_above_the_ceiling() -> None:
+    falling = curve(2.0, 2.0, 0.4)[:20]
+    assert forecast(TOKENS[:20], falling, TOKENS[-1], ceiling=math.log(384)) is not None
+    rising = [*falling[:10], *(falling[9] * 1.03**k for k in range(1, 11))]
+    assert forecast(TOKENS[:20], rising, TOKENS[-1], ceiling=math.log(384)) is None
+    assert forecast(TOKENS[:10], [8.7] * 10, TOKENS[-1], ceiling=math.log(384)) is None
+
+
+def test_nothing_is_forecast_of_a_text_that_is_read_again_and_again() -> None:
+    losses = curve(2.0, 2.0, 0.4)[:20]
+    assert forecast(TOKENS[:20], losses, TOKENS[-1], readings=4.0) is not None
+    assert forecast(TOKENS[:20], losses, TOKENS[-1], readings=4.1) is None
+
+
+def test_a_curve_that_falls_more_slowly_than_forecast_is_no_fault() -> None:
+    """A power law, then still down but slowly: the band is too low, and the run is healthy."""
+    losses = [10 * k**-0.5 for k in range(1, 13)] + [2.88, 2.875, 2.87]
+    band = forecast(TOKENS[:12], losses[:12], TOKENS[14])
+    assert band is not None
+    assert losses[-1] > band.high
+    assert leaves_band(TOKENS[:15], losses) is None
 
 
 def test_it_refits_as_it_goes() -> None:

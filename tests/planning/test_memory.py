@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from hornbook.facts.shape import GPTShape
 from hornbook.planning import memory as planning
-from hornbook.planning.memory import largest_microbatch, memory, saved_numbers
+from hornbook.planning.memory import largest_microbatch, memory, saved_bytes
 
 SHAPES = [
     GPTShape(family="qwen3", layers=3, width=64, heads=2, context=32, vocabulary=97),
@@ -21,25 +21,32 @@ def test_the_chunk_of_logits_is_the_trainer_s() -> None:
     assert planning.LOGITS_BYTES == likelihood.LOGITS_BYTES
 
 
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.family}-{shape.kv_heads}")
-def test_saved_numbers_are_what_autograd_keeps(shape: GPTShape) -> None:
-    """Counted from the saved tensors of the real decoder; within 2 %, for the rotary tables and the norms' scales."""
+def test_saved_bytes_are_what_autograd_keeps(shape: GPTShape, half: bool) -> None:
+    """Counted from the saved tensors of the real decoder, but the weights and their copies in half precision; within
+    2 %, for the rotary tables and the norms' statistics."""
     from hornbook.model.decoder import Decoder, initialise
 
     model = initialise(Decoder(shape), 0)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, object] = {}
+    copies = {tuple(size) for p in model.blocks.parameters() for size in (p.shape, p.t().shape)}
+    kept: dict[int, torch.Tensor] = {}
 
     def keep(tensor):  # type: ignore[no-untyped-def]
         if tensor.untyped_storage().data_ptr() not in weights:
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    batch = 8
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    batch = 7
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=half),
+    ):
         model.hidden(torch.zeros(batch, shape.context, dtype=torch.int64))
-    counted = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 4  # type: ignore[attr-defined]
-    predicted = saved_numbers(shape) * shape.layers * batch * shape.context
+    counted = sum(t.untyped_storage().nbytes() for t in kept.values() if not (half and tuple(t.shape) in copies))
+    products = half and shape.kv_heads == shape.heads
+    predicted = saved_bytes(shape, half=half, products=products) * shape.layers * batch * shape.context
     assert predicted == pytest.approx(counted, rel=0.02)
 
 

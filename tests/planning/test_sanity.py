@@ -26,6 +26,7 @@ def test_a_healthy_recipe_is_left_in_peace() -> None:
         ({"median_document_tokens": 20.0}, "longer than most documents"),
         ({"train_tokens": 10_000, "train_bytes": None, "batch_tokens": 100, "steps": 100}, "vocabulary of 1,024"),
         ({"train_bytes": 100_000, "steps": 5000}, "by heart"),
+        ({"readings_per_epoch": 100.0}, "3,000,000 tokens, 30,000 without repetition, against"),
         ({"steps": 20_000}, "epochs are worth about"),
         ({"needed_bytes": 17 * 10**9}, "does not fit"),
         ({"learning_rates": {"muon": 0.6}}, "30 times above the rule for muon"),

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.report.curves import curves_in_words
 from hornbook.report.pages import escape, inline_svg, run_page
 from hornbook.report.plots import loss_plot
+from hornbook.report.words import curves_in_words
 
 HOSTILE = '</script></pre></style><img src="http://evil.example/x" onerror=alert(1)>&amp;\'"\x00\ud800'
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -54,7 +54,7 @@ def _rows() -> list[dict[str, Any]]:
         at = {"step": step, "tokens": 100 * step}
         loss = 3 + 5 * math.exp(-step / 5)
         rows.append({"event": "step", **at, "train_loss_nats_per_token": loss - 0.1})
-        rows.append({"event": "evaluation", **at, "validation_loss_nats_per_token": loss})
+        rows.append({"event": "evaluation", **at, "probe_validation_loss_nats_per_token": loss})
     return rows
 
 

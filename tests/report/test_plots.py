@@ -23,7 +23,7 @@ def _rows(steps: int = 60, every: int = 10) -> list[dict[str, Any]]:
         if step:
             rows.append({"event": "step", "step": step, "tokens": 1000 * step, "train_loss_nats_per_token": loss - 0.3})
         if step % every == 0:
-            values = {"step": step, "tokens": 1000 * step, "validation_loss_nats_per_token": loss + step / 100}
+            values = {"step": step, "tokens": 1000 * step, "probe_validation_loss_nats_per_token": loss + step / 100}
             rows.append({"event": "evaluation", **values})
     return rows
 
@@ -71,15 +71,15 @@ def test_epochs_stand_above_their_tokens() -> None:
 
 
 def test_the_lowest_validation_loss_is_named_unless_it_is_the_last() -> None:
-    best = min(row["validation_loss_nats_per_token"] for row in _rows() if row["event"] == "evaluation")
+    best = min(row["probe_validation_loss_nats_per_token"] for row in _rows() if row["event"] == "evaluation")
     assert f"lowest {best:.2f}" in [text for text, _, _ in _texts(_draw(_rows()))]
     assert not any(text.startswith("lowest") for text, _, _ in _texts(_draw(_rows(20))))
 
 
 def test_the_uniform_line_is_drawn_only_in_view() -> None:
-    assert "guessing at random" in _draw(_rows(), uniform_loss=8.3)
-    assert "guessing at random" not in _draw(_rows(), uniform_loss=30.0)
-    assert "guessing at random" not in _draw(_rows())
+    assert "uniform guessing" in _draw(_rows(), uniform_loss=8.3)
+    assert "uniform guessing" not in _draw(_rows(), uniform_loss=30.0)
+    assert "uniform guessing" not in _draw(_rows())
 
 
 def test_runs_that_have_just_begun_are_drawn_and_empty_ones_refused() -> None:
@@ -91,15 +91,27 @@ def test_runs_that_have_just_begun_are_drawn_and_empty_ones_refused() -> None:
 
 @pytest.mark.parametrize("loss", [29.0, 60.0, 800.0, 5e7, 3e32])
 def test_the_losses_of_a_run_that_diverged_are_drawn_whatever_their_size(loss: float) -> None:
-    rows = [{"event": "evaluation", "step": i, "tokens": 1000 * i, "validation_loss_nats_per_token": value}
+    rows = [{"event": "evaluation", "step": i, "tokens": 1000 * i, "probe_validation_loss_nats_per_token": value}
             for i, value in enumerate((5.95, loss / 1.1, loss))]  # fmt: skip
     rows += [{"event": "step", "step": 2, "tokens": 2000, "train_loss_nats_per_token": loss}]
     for shown in (rows, rows[1:]):  # with a healthy start, and without one
         texts = _texts(_draw(shown, uniform_loss=5.95))
-        names = {text.split()[0]: y for text, _, y in texts if text.startswith(("validation ", "training "))}
-        assert abs(names["validation"] - names["training"]) > 9, "the names lie over each other"
+        names = {text.split()[0]: y for text, _, y in texts if text.startswith(("probe validation ", "batches, "))}
+        assert abs(names["probe"] - names["batches,"]) > 9, "the names lie over each other"
     if loss == 5e7:
-        assert {"50M", "validation 50M", "lowest 5.95"} <= {text for text, _, _ in _texts(_draw(rows))}
+        assert {"50M", "probe validation 50M", "lowest 5.95"} <= {text for text, _, _ in _texts(_draw(rows))}
+
+
+def test_a_curve_is_named_by_what_it_is_and_has_the_value_of_the_table() -> None:
+    """Smoothed batches are not the probe's training loss: where the probe has one, that is drawn and named."""
+    rows = _rows()
+    assert any(text.startswith("batches, smoothed ") for text, _, _ in _texts(_draw(rows)))
+    for row in rows:
+        if row["event"] == "evaluation":
+            row["probe_train_loss_nats_per_token"] = 2.2831 + (row["step"] < 60)
+    texts = [text for text, _, _ in _texts(_draw(rows))]
+    assert "probe training 2.28" in texts
+    assert not any(text.startswith("batches") for text in texts)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300), st.integers(1, 20))

@@ -15,7 +15,7 @@ def step(number: int, **more: Any) -> dict[str, Any]:
 
 def evaluation(number: int, **more: Any) -> dict[str, Any]:
     known = {"event": "evaluation", "step": number, "tokens": 100 * number, "epoch": number / 10}
-    return known | {"probe_train_loss_nats_per_token": 2.0, "validation_loss_nats_per_token": 2.5} | more
+    return known | {"probe_train_loss_nats_per_token": 2.0, "probe_validation_loss_nats_per_token": 2.5} | more
 
 
 def said(view: View, rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -36,7 +36,7 @@ def test_a_share_of_the_peak_that_is_not_known_is_not_shown(capsys: pytest.Captu
 def test_a_batch_and_a_probe_are_told_apart_and_step_0_is_step_0(capsys: pytest.CaptureFixture[str]) -> None:
     view = View()
     view.begin(first=0, total=10)
-    start, end = said(view, [evaluation(0, validation_loss_nats_per_token=5.0), step(1), evaluation(1)], capsys)
+    start, end = said(view, [evaluation(0, probe_validation_loss_nats_per_token=5.0), step(1), evaluation(1)], capsys)
     assert start.startswith("step 0/10 · epoch 0.00 · train loss 2.000 · validation loss 5.000 (perplexity 148)")
     assert end.startswith("step 1/10 · epoch 0.10 · train loss 2.000 · validation loss 2.500 (perplexity 12.2)")
     view.last_line = -1e9  # a line is due

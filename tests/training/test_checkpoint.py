@@ -99,13 +99,6 @@ def test_weights_of_another_shape_or_optimizer_are_refused(tmp_path, make):
         checkpoints.load_into(folder, model=model, optimizers=optimizers)
 
 
-def test_prune_keeps_the_newest_and_what_it_must(tmp_path, make):
-    model, _ = make()
-    folders = [write(tmp_path, model, [], step=step) for step in (0, 10, 20, 30, 40)]
-    checkpoints.prune(folders, keep=2, always={checkpoints.name(0), checkpoints.name(10)})
-    assert sorted(p.name[-2:] for p in tmp_path.iterdir()) == ["00", "10", "30", "40"]
-
-
 # The child sends SIGKILL to itself at the k-th flush of a save: inside a file, before the rename, or after it.
 KILLED = """
 import os, signal, sys
@@ -113,11 +106,14 @@ from pathlib import Path
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.model.decoder import initialise
+from hornbook.optim import AdamW
 from hornbook.training import checkpoint
 
 folder = Path(sys.argv[1])
 model = initialise(Decoder(GPTShape(family="gpt2", layers=1, width=16, heads=2, context=8, vocabulary=50)), 0)
-checkpoint.save(folder, step=1, model=model, optimizers=[], state={})
+rates = {"learning_rate": 0.1, "beta1": 0.9, "beta2": 0.9, "epsilon": 1e-8, "weight_decay": 0.0}
+optimizers = [AdamW(dict(model.named_parameters()), **rates)]
+checkpoint.save(folder, step=1, model=model, optimizers=optimizers, state={})
 for k in range(6):
     if os.fork() == 0:
         flushes, real = iter(range(100)), os.fsync
@@ -126,7 +122,7 @@ for k in range(6):
                 os.kill(os.getpid(), signal.SIGKILL)
             real(descriptor)
         os.fsync = fsync
-        checkpoint.save(folder, step=2 + k, model=model, optimizers=[], state={})
+        checkpoint.save(folder, step=2 + k, model=model, optimizers=optimizers, state={})
         os._exit(0)
     _, status = os.wait()
     names = sorted(p.parent.name for p in folder.glob("step-*/manifest.json"))
@@ -134,7 +130,7 @@ for k in range(6):
         checkpoint.verify(folder / name)
     hidden = len(list(folder.glob(".*")))
     print(k, os.waitstatus_to_exitcode(status), names[0] == "step-00000001", len(names), hidden)
-checkpoint.save(folder, step=9, model=model, optimizers=[], state={})
+checkpoint.save(folder, step=9, model=model, optimizers=optimizers, state={})
 print(sorted(p.name for p in folder.iterdir()))
 """
 
@@ -210,3 +206,33 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_saving_holds_no_second_copy_of_what_it_saves(tmp_path):
     said = subprocess.run([sys.executable, "-c", SAVE, tmp_path / "x"], check=True, capture_output=True, text=True)
     assert int(said.stdout) < 20_000  # of the 200,000 kilobytes that are saved
+
+
+def test_without_an_optimizer_there_are_only_weights_and_step_0_needs_no_more(tmp_path, make, bits):
+    model, optimizers = make()
+    before = bits(model, optimizers)
+    folder = write(tmp_path, model, [], step=0)
+    assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "model.safetensors"]
+    other, others = make(seed=8)
+    checkpoints.load_into(folder, model=other, optimizers=others)
+    after = bits(other, others)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    later = write(tmp_path, model, [], step=3)
+    with pytest.raises(InputError, match="weights only"):
+        checkpoints.load_into(later, model=other, optimizers=others)
+
+
+def test_a_stored_file_gives_each_tensor_alone(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "a": torch.randn(3, 5, generator=generator),
+        "b": torch.randn(7, generator=generator).to(torch.bfloat16),
+        "empty": torch.empty(0, 4),
+    }
+    checkpoints.write_tensors(tmp_path / "x.safetensors", tensors)
+    stored = checkpoints.Stored(tmp_path / "x.safetensors")
+    assert list(stored) == list(tensors)
+    for name, tensor in tensors.items():
+        assert stored[name].dtype == tensor.dtype
+        assert torch.equal(stored[name], tensor)
+    assert stored.get("c") is None

@@ -58,7 +58,7 @@ def prepare_command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(result)
     else:
-        from hornbook.report.terminal import print_prepared
+        from hornbook.report.prepared import print_prepared
 
         print_prepared(result)
 
@@ -88,6 +88,8 @@ def generate_command(arguments: argparse.Namespace) -> None:
     from hornbook.session.writing import generate, prompt_ids
 
     opened = open_model(arguments.model, step=arguments.step)
+    if opened.note is not None and arguments.step is None:
+        print(opened.note, file=sys.stderr)
     length, context = len(prompt_ids(opened, arguments.prompt)), opened.model.shape.context
     if length > context:
         print(f"the prompt has {length:,} tokens: only its last {context:,} are read.", file=sys.stderr)
@@ -104,7 +106,8 @@ def generate_command(arguments: argparse.Namespace) -> None:
             print(piece, end="", flush=True)
         text += piece
     if arguments.json:
-        print_json({"prompt": arguments.prompt, "text": text, "seed": arguments.seed, "model": opened.name})
+        found = {"prompt": arguments.prompt, "text": text, "seed": arguments.seed, "model": opened.name}
+        print_json(found | {"step": opened.step})
     else:
         print()
 

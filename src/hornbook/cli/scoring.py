@@ -140,3 +140,5 @@ def export_command(arguments: argparse.Namespace) -> None:
     else:
         for name, num_bytes in written["num_bytes"].items():
             print(f"{written['out']}/{name}  {num_bytes:,} bytes")
+        if written["weights"] is not None:
+            print(written["weights"])

@@ -109,6 +109,7 @@ def prepare(
             left_out = 0
             if dedup:
                 sides[0], left_out = _without_copies(sides[0], checkup())
+            checked = check_up(*(side.segments for side in sides)) if left_out else None  # what is trained on
             if canaries:
                 planted = make_canaries(sides[0].pieces())
                 sides[0] = _read_side(plant(sides[0].segments, planted))
@@ -119,7 +120,7 @@ def prepare(
                 if canaries:
                     (folder / CANARIES).write_bytes(shards.json_bytes(msgspec.to_builtins(planted)))
                 parts = _write_parts(folder, sides, made, shard_bytes, threads or usable_cores(), progress)
-                report = _report(documents, sides, parts, checkup(), left_out, time.perf_counter() - begin)
+                report = _report(documents, sides, parts, checked or checkup(), left_out, time.perf_counter() - begin)
                 manifest = {
                     "format": shards.FORMAT, "version": shards.VERSION, "key": key, "source": list(source),
                     "source_documents": len(documents), "split": rule,

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.leaks import LEAK_NUMBERS, LEAKED
 from hornbook.text.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT, VERSION = "hornbook prepared text", 1
@@ -129,6 +130,26 @@ class Prepared:
     def key(self) -> str:
         """SHA-256 over the texts and the settings that it was prepared from."""
         return str(self.manifest["key"])
+
+    @property
+    def checkup(self) -> dict[str, Any]:
+        """What `text.checkup` found in the text that is trained on; {} where that is not known, as of older folders
+        that were made with --dedup."""
+        found: dict[str, Any] = self.manifest["report"].get("checkup", {})
+        return {} if self.manifest.get("dedup") and "readings_per_epoch" not in found else found
+
+    @property
+    def readings_per_epoch(self) -> float | None:
+        """How often an epoch reads what the training text has, on average: 1 without repetition."""
+        share = self.checkup.get("repeated_share")
+        return self.checkup.get("readings_per_epoch", None if share is None else 1 / (1 - share))
+
+    @property
+    def leak(self) -> dict[str, Any]:
+        """The LEAK_NUMBERS of the validation side; None where they are not known."""
+        exact = self.checkup.get("leaked_share")
+        whole = self.checkup.get("leaked_share_with_changes", exact)
+        return dict(zip(LEAK_NUMBERS, (exact, whole, None if whole is None else whole >= LEAKED), strict=True))
 
 
 class ShardWriter:

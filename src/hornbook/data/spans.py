@@ -83,18 +83,18 @@ def longest_matches(part: Part, queries: Sequence[NDArray[np.integer]], min_leng
     return parts
 
 
-def shared_share(part: Part, queries: Sequence[NDArray[np.integer]], length: int) -> float:
-    """The share of the queries' tokens that lie in `length` tokens which stand together in the part.
+def shared_tokens(part: Part, queries: Sequence[NDArray[np.integer]], length: int) -> NDArray[np.bool_]:
+    """Which of the queries' tokens, one query after the other, lie in `length` that stand together in the part.
 
     One pass over the part, whatever it repeats: of each n-gram of the queries one place is enough.
 
     >>> part = Part([np.array([9, 1, 2, 3, 4], np.uint16)], np.array([[1, 4, 4, 4, 1]]), ["a"])
-    >>> shared_share(part, [np.array([7, 2, 3, 4, 5])], 2)
-    0.6
+    >>> shared_tokens(part, [np.array([7, 2, 3, 4, 5])], 2).tolist()
+    [False, True, True, True, False]
     """
     index = _Index(queries, length)
     if not len(index.hashes):
-        return 0.0
+        return np.zeros(len(index.tokens), bool)
     keys, first = np.unique(index.hashes, return_index=True)
     found, along = np.zeros(len(keys), bool), np.arange(length)
     for _, ids in _chunks(part, length - 1):
@@ -108,7 +108,8 @@ def shared_share(part: Part, queries: Sequence[NDArray[np.integer]], length: int
     ends = np.zeros(len(index.tokens), np.int64)
     shared = index.places[found[np.searchsorted(keys, index.hashes)]]
     ends[shared] = shared + length
-    return float((np.maximum.accumulate(ends) > np.arange(len(ends))).mean())
+    shared_here: NDArray[np.bool_] = np.maximum.accumulate(ends) > np.arange(len(ends))
+    return shared_here
 
 
 class _Index:

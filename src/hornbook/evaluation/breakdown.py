@@ -107,7 +107,8 @@ def account(rows: Sequence[DocumentRow]) -> Account:
         about = f"{these} as a whole if none of {them} had been read, not about others"
         return Account("pieces", documents, about, f"{num_rows:,} pieces of {of}")
     if num_documents >= INTERVAL_DOCUMENTS:
-        return Account("documents", documents, "other text of this kind", of)
+        about = "other text of this kind; too narrow where a few documents are unlike the rest"
+        return Account("documents", documents, about, of)
     if num_rows > num_documents:
         reason = f"{counted(num_rows, 'piece')} of {of} are too few for an interval (8 pieces, 2 of each document)"
         return Account("none", documents, reason, f"{num_rows:,} pieces of {of}")

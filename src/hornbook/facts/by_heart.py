@@ -1,4 +1,4 @@
-"""The one rule for what may be called "learned by heart", asked by a run at its end and by `memorize`. Pure."""
+"""The one rule for what may be called "learned by heart"; the end of a run and `hornbook memorize` both ask it."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from hornbook.facts.quantities import format_count
 
 BITS_PER_PARAMETER = 3.6  # what a GPT can memorize of random data (Morris et al. 2025, arXiv 2505.24832, abstract)
 BITS_PER_BYTE = 2.0  # what prose costs a good small model: 8 / compression ratio of strong compressors
+REPEATED = 1.2  # readings in one epoch from which on a text is said to repeat itself; novels have 1.00
 REPETITIONS = 15.387756  # R*_D (Muennighoff et al. 2023, arXiv 2305.16264, equation 5 and appendix A)
 FREE_EPOCHS = 4.0  # up to so many, repeated tokens are worth nearly as much as new ones (same, abstract)
 
@@ -59,8 +60,11 @@ class Outlook:
         return self.data_bits / self.capacity_bits
 
 
-def outlook(num_tokens: int, num_bytes: int, parameters: int, epochs: float | None = None) -> Outlook:
-    """Will `parameters` learn this text by heart, and within how many epochs?
+def outlook(
+    num_tokens: int, num_bytes: int, parameters: int, epochs: float | None = None, *, readings_per_epoch: float = 1.0
+) -> Outlook:
+    """Will `parameters` learn this text by heart, and within how many epochs? In one epoch what the text has is read
+    `readings_per_epoch` times: so much of it is repetition.
 
     A rule of thumb, ours: (1 + R*) / (1 - fill) epochs. After 1 + R* epochs a further one teaches a third of what new
     text would, so what still lowers the loss is memory, and a nearly full model takes longer. Epochs until the
@@ -73,26 +77,30 @@ def outlook(num_tokens: int, num_bytes: int, parameters: int, epochs: float | No
     >>> outlook(10**9, 4 * 10**9, 124_000_000).expect
     'not by heart'
     """
-    data, capacity = BITS_PER_BYTE * num_bytes, capacity_bits(parameters)
-    needed = (1 + REPETITIONS) / (1 - data / capacity) if data < capacity else None
+    again = readings_per_epoch if readings_per_epoch >= REPEATED else 1.0
+    data, capacity = BITS_PER_BYTE * num_bytes / again, capacity_bits(parameters)
+    needed = (1 + REPETITIONS) / (1 - data / capacity) / again if data < capacity else None
+    free, tokens = FREE_EPOCHS / again, num_tokens / again
     expect: Literal["by heart", "in part", "not by heart"] = "not by heart"
-    if needed is not None and (epochs is None or epochs > FREE_EPOCHS):
+    if needed is not None and (epochs is None or epochs > free):
         expect = "by heart" if epochs is None or epochs >= needed else "in part"
-    said = f"{num_tokens:,} tokens against {format_count(parameters)} parameters: "
+    distinct = "" if again == 1 else f", {tokens:,.0f} without repetition,"
+    said = f"{num_tokens:,} tokens{distinct} against {format_count(parameters)} parameters: "
     if needed is None:
         said += (
             f"the text has {data / capacity:.1f} times the bits that the model can hold, so it cannot be learned by "
-            f"heart, and up to {FREE_EPOCHS:.0f} epochs teach nearly as much as new text would."
+            f"heart, and up to {free:.2g} epochs teach nearly as much as new text would."
         )
     elif epochs is not None and expect != "by heart":
         what = "little of it is" if expect == "not by heart" else "parts of it are"
         said += f"with {round(epochs, 1):g} epochs {what} learned by heart (all of it within {_roughly(needed)})."
     else:
         said += f"this will be learned by heart within {_roughly(needed)} epochs (a rough rule)."
-    seen = effective_tokens(num_tokens, math.inf if epochs is None else epochs)
+    seen = effective_tokens(tokens, math.inf if epochs is None else epochs * again)
     return Outlook(data, capacity, seen, needed, expect, said)
 
 
 def _roughly(epochs: float) -> str:
     """A factor of 3 either way, each end with one digit."""
-    return f"{float(f'{epochs / 3:.1g}'):,.0f} to {float(f'{3 * epochs:.1g}'):,.0f}"
+    ends = (float(f"{end:.1g}") for end in (epochs / 3, 3 * epochs))
+    return " to ".join(f"{end:,.0f}" if end >= 1 else f"{end:g}" for end in ends)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from hornbook.facts.statistics import mean_and_error, t_quantile
@@ -17,6 +17,7 @@ LEAST_WINDOWS = 8  # below, windows say nothing of their own scatter
 GROUPS = 16  # of neighbouring windows, which resemble each other: the units of an interval
 # A change below this is not worth a sentence: 0.02 nats is 2 % of perplexity, whatever the text and the tokenizer.
 WORTH_SAYING_NATS = 0.02
+WORSE_NATS = 0.03  # the best of many looks at a plateau lies below it by about so much
 # So much of five times the wavering counts at most: more is the bend of a steep curve, or an unstable run.
 MOST_WAVERING_NATS = 0.15
 # The same for logs without windows, where the scatter of the looks stands for all noise.
@@ -80,7 +81,7 @@ def wavering(tokens: Sequence[int], values: Sequence[float]) -> float | None:
 
 
 def worse(look: Evaluation, best: Evaluation, noise: float | None) -> bool:
-    """Whether validation loss at `look` is above that at `best` beyond chance and by more than is not worth saying.
+    """Whether validation loss at `look` is above that at `best`, the lowest of many, beyond chance and by 0.03 nats.
 
     By windows where both have them: the mean of the paired differences is above its own interval and five times the
     `noise` (`wavering` of validation loss), of which at most 0.15 nats counts. Else the losses differ by six times the
@@ -90,25 +91,41 @@ def worse(look: Evaluation, best: Evaluation, noise: float | None) -> bool:
         pairs = [a - b for a, b in zip(look.windows, best.windows, strict=True)]
         paired = mean_of_windows(pairs, tail=SURE)
         if paired is not None:
-            clear = max(WORTH_SAYING_NATS, min(5 * (noise or 0.0), MOST_WAVERING_NATS))
+            clear = max(WORSE_NATS, min(5 * (noise or 0.0), MOST_WAVERING_NATS))
             return paired[0] > max(clear, paired[1])
     if noise is None:
         return False
     rise = look.validation_loss - best.validation_loss
-    return rise > max(WORTH_SAYING_NATS, min(6 * noise, MOST_NOISE_NATS))
+    return rise > max(WORSE_NATS, min(6 * noise, MOST_NOISE_NATS))
 
 
-def turned(looks: Sequence[Evaluation]) -> Evaluation | None:
+def went_on(looks: Sequence[Evaluation], *, from_step: int, step: int) -> list[Evaluation]:
+    """The looks that the present weights descend from, where a run went back after update `step` to the weights of
+    `from_step` and trained on under later numbers. Tokens are those that these weights have read."""
+    kept = [look for look in looks if look.step <= from_step]
+    before = max((look.tokens for look in looks if look.step <= step), default=0)
+    given_up = before - (kept[-1].tokens if kept else 0)
+    return kept + [replace(look, tokens=look.tokens - given_up) for look in looks if look.step > step]
+
+
+def turned(looks: Sequence[Evaluation], *, after_tokens: float = 0) -> Evaluation | None:
     """The best look of a run that has turned, else None. `looks` in order of step, the newest last.
 
     Turned: the two newest looks, both after the best, are `worse`, and the tokens since the best exceed half of those
     before it. A plateau is not worse; one bad look between good ones is a spike. Fresh weights are no best look.
+    Nothing has turned before `after_tokens`: in the first epoch, where nothing was read twice, a loss that rises is an
+    unstable start, or that of another kind of text, and often falls again.
     """
     if not looks:
         return None
     best, newest = min(looks, key=lambda look: look.validation_loss), looks[-1]
     after = [look for look in looks[-2:] if look.step > best.step]
-    if best.tokens == 0 or len(after) < 2 or newest.tokens - best.tokens <= best.tokens / 2:
+    if (
+        newest.tokens <= after_tokens
+        or best.tokens == 0
+        or len(after) < 2
+        or newest.tokens - best.tokens <= best.tokens / 2
+    ):
         return None
     noise = wavering([look.tokens for look in looks], [look.validation_loss for look in looks])
     return best if all(worse(look, best, noise) for look in after) else None

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from hornbook.facts.shape import GPTShape, RotaryScaling
 
-FEW_ROWS = 32  # up to here a product is left to PyTorch's default
+FEW_ROWS = 32  # up to here a product is left to PyTorch's default,
+LARGE, FEWEST_ROWS = 2**20, 3  # but of weights that leave a core's cache only up to here: sampling side by side
 
 
 class Linear(nn.Linear):
@@ -28,7 +29,8 @@ class Linear(nn.Linear):
         """Nothing: random numbers that are overwritten take as long as a step of a small model."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() and x.numel() > FEW_ROWS * self.in_features and self._can_use_onednn(x):
+        few = FEW_ROWS if self.weight.numel() < LARGE else min(FEW_ROWS, FEWEST_ROWS)
+        if not torch.is_grad_enabled() and x.numel() > few * self.in_features and self._can_use_onednn(x):
             product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
             return product
         return super().forward(x)

@@ -17,8 +17,7 @@ from hornbook.planning.published import RUNS, PublishedRun
 
 REFERENCE_BALANCE = 153.0  # FLOPs per byte of an A100-80, where the constant of the fit is anchored
 SLOPE_PRIOR = 0.2  # sd; the slope lies between 0 (bound by arithmetic) and -1 (bound by memory), nearer to 0
-FAMILY_VARIANCE, RUN_VARIANCE = 0.06, 0.03  # of log utilisation, between and within families
-STUDENT_95 = 1.81  # upper 95 % point of Student's t with 10 degrees of freedom: 12 families less 2 coefficients
+DEVIATIONS = tuple(0.02 + 0.04 * k for k in range(15))  # that an sd of log utilisation may have, all as likely before
 SMALLEST_PARAMETERS = 50e6  # the smallest run of the table has 70M
 DRAW = (0.75, 0.85, 0.95)  # of the power limit while training: Luccioni et al. 2022, Morrison et al. 2025
 HOST = (1.10, 1.15, 1.20)  # processors, memory, network of the host, beside its accelerators
@@ -111,7 +110,7 @@ def refuse_impossible(
 
 def _balance(accelerator: Accelerator) -> float:
     """log(balance / reference), the balance kept within those of the fitted runs."""
-    balances = [lookup(run.accelerator)[1].balance or REFERENCE_BALANCE for run in RUNS if not run.check]
+    balances = [lookup(run.accelerator)[1].balance or REFERENCE_BALANCE for run in RUNS]
     balance = min(max(accelerator.balance or REFERENCE_BALANCE, min(balances)), max(balances))
     return math.log(balance / REFERENCE_BALANCE)
 
@@ -124,38 +123,90 @@ def _observed(run: PublishedRun) -> tuple[float, float]:
     return _balance(accelerator), math.log(used)
 
 
-def _solve(runs: list[PublishedRun]) -> tuple[float, float]:
-    """(constant, slope) of log utilisation: generalised least squares in which runs of a family share an error.
+class Fit(msgspec.Struct, frozen=True):
+    """log utilisation = constant + slope x log(balance / 153) + an error of its family + one of its own, with the
+    variances of both errors and the covariance of the coefficients, given the variances."""
 
-    Within a family of n the precision is (I - shared / (own + n shared) x ones) / own, so that every product of the
-    normal equations is a sum over families, in closed form.
+    constant: float
+    slope: float
+    between: float  # variance of families
+    within: float  # variance of runs of one family
+    covariance: tuple[float, float, float]  # of (constant, constant), (constant, slope), (slope, slope)
+    log_likelihood: float  # restricted: of the data with the coefficients integrated out, up to a constant
+
+    def deviation(self, x: float) -> float:
+        """sd of the error on a new run of a new family at the log balance `x`."""
+        a, b, c = self.covariance
+        return math.sqrt(self.between + self.within + a + 2 * b * x + c * x * x)
+
+
+Sums = dict[str, float]
+
+
+def _sums(runs: list[PublishedRun]) -> list[Sums]:
+    """Of each family: the sums of products of 1, x = log balance and y = log utilisation over its runs."""
+    points: dict[str, list[tuple[float, float, float]]] = {}
+    for run in runs:
+        points.setdefault(run.family, []).append((1.0, *_observed(run)))
+    pairs = [(i, j) for i in range(3) for j in range(i, 3)]
+    return [
+        {"1xy"[i] + "1xy"[j]: math.fsum(point[i] * point[j] for point in some) for i, j in pairs}
+        for some in points.values()
+    ]
+
+
+def _solve(families: list[Sums], between: float, within: float) -> Fit:
+    """Generalised least squares in which runs of a family share an error.
+
+    Within a family of n the precision is (I - between / (within + n between) x ones) / within, so that every product
+    of the normal equations, and the determinant, is a sum over families, in closed form.
     """
-    sums = dict.fromkeys(("11", "1x", "xx", "1y", "xy"), 0.0)
-    for family in sorted({run.family for run in runs}):
-        points = [_observed(run) for run in runs if run.family == family]
-        columns = {"1": [1.0] * len(points), "x": [x for x, _ in points], "y": [y for _, y in points]}
-        common = FAMILY_VARIANCE / (RUN_VARIANCE + len(points) * FAMILY_VARIANCE)
-        for pair in sums:
-            u, v = columns[pair[0]], columns[pair[1]]
-            dot = math.fsum(a * b for a, b in zip(u, v, strict=True))
-            sums[pair] += (dot - common * math.fsum(u) * math.fsum(v)) / RUN_VARIANCE
-    sums["xx"] += SLOPE_PRIOR**-2
-    determinant = sums["11"] * sums["xx"] - sums["1x"] ** 2
-    slope = (sums["11"] * sums["xy"] - sums["1x"] * sums["1y"]) / determinant
-    return (sums["1y"] - slope * sums["1x"]) / sums["11"], slope
+    total = dict.fromkeys(("11", "1x", "1y", "xx", "xy", "yy"), 0.0)
+    log_determinant = 0.0
+    for sums in families:
+        n = sums["11"]
+        common = between / (within + n * between)
+        for pair in total:
+            total[pair] += (sums[pair] - common * sums[f"1{pair[0]}"] * sums[f"1{pair[1]}"]) / within
+        log_determinant += (n - 1) * math.log(within) + math.log(within + n * between)
+    total["xx"] += SLOPE_PRIOR**-2
+    determinant = total["11"] * total["xx"] - total["1x"] ** 2
+    slope = (total["11"] * total["xy"] - total["1x"] * total["1y"]) / determinant
+    constant = (total["1y"] - slope * total["1x"]) / total["11"]
+    left = total["yy"] - constant * total["1y"] - slope * total["xy"]
+    covariance = (total["xx"] / determinant, -total["1x"] / determinant, total["11"] / determinant)
+    likelihood = -0.5 * (log_determinant + math.log(determinant) + left)
+    return Fit(constant, slope, between, within, covariance, likelihood)
 
 
 @functools.cache
-def fit(without_family: str | None = None) -> tuple[float, float, float]:
-    """(constant, slope, sd): log utilisation = constant + slope x log(balance / 153), and the sd of its error on
-    families that were left out, one at a time."""
-    runs = [run for run in RUNS if not run.check and run.family != without_family]
-    errors = []
-    for family in sorted({run.family for run in runs}):
-        constant, slope = _solve([run for run in runs if run.family != family])
-        for x, y in (_observed(run) for run in runs if run.family == family):
-            errors.append(constant + slope * x - y)
-    return (*_solve(runs), math.sqrt(math.fsum(error * error for error in errors) / len(errors)))
+def fit(without_family: str | None = None) -> tuple[tuple[float, Fit], ...]:
+    """(share, fit) of the published runs for every pair of deviations between and within families, each with a share
+    by its restricted likelihood (Harville 1974) and none before: few families do not say their variance exactly."""
+    families = _sums([run for run in RUNS if run.family != without_family])
+    fits = [_solve(families, a * a, b * b) for a in DEVIATIONS for b in DEVIATIONS]
+    most = max(found.log_likelihood for found in fits)
+    shares = [math.exp(found.log_likelihood - most) for found in fits]
+    return tuple((share / math.fsum(shares), found) for share, found in zip(shares, fits, strict=True))
+
+
+def predicted(x: float, without_family: str | None = None) -> tuple[float, float]:
+    """(log utilisation, half the width of its 90 % range) of a new run of a new family at the log balance `x`."""
+    said = [(share, found.constant + found.slope * x, found.deviation(x)) for share, found in fit(without_family)]
+    central = math.fsum(share * mean for share, mean, _ in said)
+
+    def beyond(half: float) -> float:
+        return math.fsum(
+            share * math.erfc((half + side * (mean - central)) / (math.sqrt(2) * deviation)) / 2
+            for share, mean, deviation in said
+            for side in (-1, 1)
+        )
+
+    low, high = 0.0, 4.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if beyond(middle) > 0.10 else (low, middle)
+    return central, high
 
 
 def why_unknown(accelerator: Accelerator, parameters: float) -> str | None:
@@ -178,13 +229,11 @@ def utilisation(accelerator: Accelerator, parameters: float, *, without_family: 
 
     >>> u = utilisation(lookup("A100")[1], 7e9)
     >>> f"{u.central:.2f} {u.high / u.low:.1f}"
-    '0.40 3.4'
+    '0.39 3.1'
     """
     if why_unknown(accelerator, parameters) is not None:
         return None
-    constant, slope, deviation = fit(without_family)
-    central = math.exp(constant + slope * _balance(accelerator))
-    factor = min(math.exp(STUDENT_95 * deviation), 2.0)
+    central, factor = map(math.exp, predicted(_balance(accelerator), without_family))
     reason = (
         f"by published runs, nine in ten on such accelerators use {central / factor:.0%} to {central * factor:.0%} of "
         "the peak, restarts and evaluations included"

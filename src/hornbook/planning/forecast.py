@@ -18,13 +18,19 @@ EXPONENTS = np.geomspace(0.03, 2.0, 60)
 SKIPPED = 0.1  # share of the tokens seen so far whose points tell nothing: warm-up and the fall from ln V
 NEARLY = 2.7  # rise of the summed squares, in residual variances, that an exponent may cost: 90 % of chi-squared(1)
 NOISE = 0.005  # share of the loss below which points are not told apart: evaluations repeat themselves
-DECAY_GAIN = 0.06  # the last fall of the learning rate lowers the loss below the law by up to this share of it
+MOST_READINGS = 4.0  # later ones are worth much less than new text (Muennighoff et al. 2023, arXiv:2305.16264)
+RISEN = 0.03  # share of the loss by which the last two points lie above the lowest where a curve rises
+DECAY_GAIN = 0.10  # the last fall of the learning rate lowers the loss below the law by up to this share of it
 MARGIN = 0.04  # share of the loss that is added on both sides: the law is a description, not a law
 
 
-def forecast(tokens: Sequence[float], losses: Sequence[float], at: float, *, ceiling: float = math.inf) -> Range | None:
+def forecast(
+    tokens: Sequence[float], losses: Sequence[float], at: float, *, ceiling: float = math.inf, readings: float = 1.0
+) -> Range | None:
     """Loss at `at` tokens in nats per token with its 90 % band, from the points of a run's validation (or smoothed
-    training) loss; None while fewer than six points tell anything. `ceiling`, ln V for a fresh model, caps the band.
+    training) loss; None where nothing is known: fewer than six points tell anything, the last two lie above the lowest
+    one (the law only falls), the answer is not below `ceiling`, ln V for a fresh model, which caps the band, or the
+    text will have been read more than four times (`readings`), when a validation loss may turn at any time.
 
     >>> t = [1e5 * k for k in range(1, 13)]
     >>> f = forecast(t, [2.0 + 90 * x**-0.4 for x in t], at=4e6)
@@ -36,18 +42,20 @@ def forecast(tokens: Sequence[float], losses: Sequence[float], at: float, *, cei
     if keep.any():
         keep &= t >= SKIPPED * t[keep].max()
     t, y = t[keep], y[keep]
-    if len(t) < SMALLEST_POINTS or at <= 0:
+    if len(t) < SMALLEST_POINTS or at <= 0 or readings > MOST_READINGS or min(y[-2:]) > (1 + RISEN) * min(y):
         return None
     costs, answers = _every_exponent(t / t[-1], y, at / t[-1])
     best = float(costs.min())
     variance = max(best / max(len(t) - 3, 1), (NOISE * float(np.median(y))) ** 2)
     near = costs <= best + NEARLY * variance
     central = float(answers[int(costs.argmin())])
+    if central >= ceiling:
+        return None
     spread = 1.645 * math.sqrt(variance) + MARGIN * central
     low = float(answers[near].min()) - spread - DECAY_GAIN * central
     high = float(answers[near].max()) + spread
     reason = f"this run's own curve of {len(t)} points, floor + height x tokens^-exponent; the last fall of the rate"
-    return Range(max(low, 0.0), min(central, ceiling), min(high, ceiling), reason)
+    return Range(max(low, 0.0), central, min(high, ceiling), reason)
 
 
 def _every_exponent(t: np.ndarray, y: np.ndarray, at: float) -> tuple[np.ndarray, np.ndarray]:
@@ -81,15 +89,16 @@ def _line(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[float, flo
 
 
 def leaves_band(tokens: Sequence[float], losses: Sequence[float], *, last: int = 3) -> str | None:
-    """A sentence when the last few points all stand above the band that the points before them forecast; else None.
-    Standing below is no fault: the fall of the learning rate does it.
+    """A sentence when the last few points all stand above the band that the points before them forecast, and above the
+    lowest of those; else None. Standing below is no fault: the fall of the learning rate does it. A curve that falls
+    more slowly than forecast is none either, and of one that rose before nothing was forecast.
 
     >>> t = [1e5 * k for k in range(1, 16)]
     >>> y = [2.0 + 90 * x**-0.4 for x in t]
     >>> leaves_band(t, y) is None, leaves_band(t, y[:-3] + [4.0, 4.1, 4.2]) is None
     (True, False)
     """
-    if len(tokens) <= last:
+    if len(tokens) <= last or min(losses[-last:]) <= min(losses[:-last]):
         return None
     highest = 0.0
     for now, loss in zip(tokens[-last:], losses[-last:], strict=True):

@@ -1,6 +1,6 @@
 """Bytes on each device while training, by part, and the largest microbatch that fits.
 
-The activations are counted from what the decoder's operations keep for the backward pass: see `saved_numbers`.
+The activations are counted from what the decoder's operations keep for the backward pass: see `saved_bytes`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from hornbook.facts.shape import GPTShape
 LOGITS_BYTES = 64 * 2**20  # as likelihood.LOGITS_BYTES, which needs torch: a test holds the two together
 LOGITS_COPIES = 2  # logits and their log-softmax, whose place their gradient takes
 CPU_PROCESS_BYTES = 245 * 2**20  # Python with torch imported and the buffers of its kernels; measured, Linux, CPU build
+RECOMPUTING_BYTES = 75 * 2**20  # modules that torch.utils.checkpoint imports when it is first called
 GPU_PROCESS_BYTES = 500 * 2**20  # context and kernels of a driver
-# glibc gives freed blocks below 32 MiB back late and in pieces: measured over 12 steps of nine shapes (0.1M to 124M
-# parameters), the peak resident size exceeds what is allocated by 0.4 to 0.8 of the activations.
-CPU_FRAGMENTATION = 0.6
+# glibc gives freed blocks below 32 MiB back late and in pieces: beyond what is allocated, the peak resident size holds
+# this share of the activations, or of the gradients of blocks where those are more; by the kind of norm, as measured.
+CPU_FRAGMENTATION = {"layer": 0.35, "rms": 0.6}
 # The n-gram baselines are made beside the model (`evaluation.baselines`): bytes per token of the training text at their
 # peak (tracemalloc, and the text), measured on English. In BPE, 4M tokens: 82 of 2,368 ids, 98 of 32,000, up to 140
 # in shorter texts, which hold little. In bytes: 57 in 30 kB, 38 in 1 MB.
@@ -44,32 +45,36 @@ class Memory(msgspec.Struct, frozen=True):
     margin: int
     accumulating: bool
     counting: int = 0
+    best: int = 0  # copies of the best look's state, until the next checkpoint
 
     @property
     def total(self) -> int:
         """The peak."""
         forward = self.activations + self.logits
         moving = self.gradients + forward if self.accumulating else max(self.gradients, forward)
-        return self.weights + self.optimizer + max(moving, self.counting) + self.process + self.margin
+        return self.weights + self.optimizer + self.best + max(moving, self.counting) + self.process + self.margin
 
 
-def saved_numbers(shape: GPTShape, *, fused_norms: bool = False) -> int:
-    """How many numbers one layer keeps per token for its backward pass, without checkpointing and dropout.
+def saved_bytes(shape: GPTShape, *, half: bool = False, fused_norms: bool = False, products: bool = False) -> int:
+    """Bytes that one layer keeps per token for its backward pass, without checkpointing and dropout.
 
     With width D, queries Q = heads x head width, keys K = kv heads x head width, hidden H:
     each norm keeps its input and output (2 D; RMS norm without a fused kernel also the normalised input, 3 D);
     QK-norm keeps the same of queries and keys; attention its queries, keys, values, output and one number per head;
     a gated MLP its gate before and after the activation, the other branch and their product (4 H), else 2 H.
+    All in 4 bytes; with `half` (autocast) the output of a norm, attention and MLP are in 2, and where attention is
+    computed in `products` it keeps a probability per head and token of the context.
 
-    >>> saved_numbers(GPTShape(family="gpt2", layers=1, width=8, heads=2, context=4, vocabulary=16))
+    >>> saved_bytes(GPTShape(family="gpt2", layers=1, width=8, heads=2, context=4, vocabulary=16)) // 4
     130
     """
     kind, D = shape.kind, shape.width
     Q, K = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-    norm = 2 if kind.norm == "layer" or fused_norms else 3
-    attention = 2 * Q + 2 * K + shape.heads + (norm - 1) * (Q + K) * kind.qk_norm
-    mlp = shape.hidden * (4 if kind.gated_mlp else 2)
-    return 2 * norm * D + attention + mlp
+    inputs = 1 if kind.norm == "layer" or fused_norms else 2
+    normed = inputs * (2 * D + (Q + K) * kind.qk_norm)
+    statistics = shape.heads * (shape.context if products else 1)
+    rest = 2 * D + 2 * Q + 2 * K + shape.hidden * (4 if kind.gated_mlp else 2) + statistics
+    return 4 * normed + (2 if half else 4) * rest
 
 
 def counting_bytes(train_tokens: int, vocabulary: int) -> int:
@@ -82,22 +87,30 @@ def counting_bytes(train_tokens: int, vocabulary: int) -> int:
     return min(train_tokens, COUNTED_TOKENS) * each
 
 
+def evaluation_bytes(shape: GPTShape, threads: int | None = None) -> int:
+    """The logits of `likelihood.head_logits` on each worker of a CPU, whose place the worker keeps."""
+    rows = min(256, 1 << (LOGITS_BYTES // (8 * shape.vocabulary)).bit_length() - 1)
+    return cpu_workers(shape.width, threads or usable_cores()) * rows * shape.vocabulary * 4
+
+
 def memory(
     shape: GPTShape,
     microbatch: int,
     *,
     optimizer: str = "adamw",
-    bytes_per_activation: int = 4,
+    half: bool = False,
     checkpointing: bool = False,
     accumulating: bool = False,
     on_cpu: bool = True,
+    threads: int | None = None,
     shards: int = 1,
 ) -> Memory:
     """Bytes of one device that trains `microbatch` windows at once.
 
     `optimizer`: "adamw" keeps two numbers per parameter, "muon" one per matrix of a block and two per other parameter.
-    Activations in 2 bytes (mixed precision) add a 2-byte copy of the weights. `shards` > 1 divides weights,
-    gradients and optimizer over that many devices (fully sharded), with two layers gathered at a time.
+    `half` (autocast to 2 bytes) adds 2-byte copies of the weights. `threads` of a CPU compute rows of their own where
+    the model is narrow, by default all that may be used. `shards` > 1 divides weights, gradients and optimizer over
+    that many devices (fully sharded), with two layers gathered at a time.
 
     >>> shape = GPTShape(family="gpt2", layers=12, width=768, heads=12, context=1024, vocabulary=50257)
     >>> memory(shape, 1).weights, memory(shape, 1).optimizer  # 124,439,808 parameters
@@ -105,28 +118,33 @@ def memory(
     """
     parts, tokens = shape.parameters_by_part(), microbatch * shape.context
     parameters, blocks = sum(parts.values()), parts["attention"] + parts["mlp"]
-    weights = parameters * (4 if bytes_per_activation == 4 else 6) // shards
+    workers = min(cpu_workers(shape.width, threads or usable_cores()), microbatch) if on_cpu else 1
     gathered = 2 * (blocks // shape.layers) * 4 if shards > 1 else 0
     moments = 2 * parameters - blocks if optimizer == "muon" else 2 * parameters
-    layer = saved_numbers(shape, fused_norms=not on_cpu)
+    products = half and on_cpu and shape.context <= 8 * shape.head_width and shape.kv_heads == shape.heads
+    layer = saved_bytes(shape, half=half, fused_norms=not on_cpu, products=products)
+    each = 2 if half else 4
     # Beside what is kept: the gradients that flow through one layer at a time, the widest of them in its MLP.
-    flowing = (3 if shape.kind.gated_mlp else 2) * shape.hidden
-    kept = shape.width * shape.layers + layer if checkpointing else layer * shape.layers
-    activations = tokens * (kept + flowing + 2 * shape.width) * bytes_per_activation
-    # A chunk of logits, and the gradient of the table, which is summed over chunks.
-    logits = min(tokens * shape.vocabulary * 4, LOGITS_BYTES) * LOGITS_COPIES + shape.vocabulary * shape.width * 4
-    workers = cpu_workers(shape.width, usable_cores()) if on_cpu else 1  # each with gradients of its own
+    flowing = (3 if shape.kind.gated_mlp else 2) * shape.hidden * each + 2 * shape.width * 4
+    kept = shape.width * shape.layers * 4 + layer if checkpointing else layer * shape.layers
+    activations = tokens * (kept + flowing)
+    # A chunk of logits on each worker, and the gradient of the table, which is summed over chunks.
+    table = shape.vocabulary * shape.width * workers
+    chunk = min(tokens * shape.vocabulary * 4, LOGITS_BYTES * workers)
+    logits = round(chunk * (LOGITS_COPIES + half)) + table * (8 if half else 4)
+    copies = (blocks // (shape.layers if checkpointing else 1)) * 2 * workers if half else 0  # of weights
     parts_of = Memory(
-        weights=weights + gathered,
+        weights=(parameters * 4 + (0 if on_cpu else parameters * 2 * half)) // shards + gathered,
         gradients=parameters * 4 * workers // shards,
         optimizer=moments * 4 // shards,
-        activations=activations,
+        activations=activations + (copies if on_cpu else 0),
         logits=logits,
-        process=CPU_PROCESS_BYTES if on_cpu else GPU_PROCESS_BYTES,
+        process=CPU_PROCESS_BYTES + RECOMPUTING_BYTES * checkpointing if on_cpu else GPU_PROCESS_BYTES,
         margin=0,
         accumulating=accumulating,
     )
-    margin = CPU_FRAGMENTATION * activations if on_cpu else GPU_MARGIN * parts_of.total
+    in_pieces = max(activations, blocks * 4 * workers)
+    margin = CPU_FRAGMENTATION[shape.kind.norm] * in_pieces if on_cpu else GPU_MARGIN * parts_of.total
     return msgspec.structs.replace(parts_of, margin=int(margin))
 
 
@@ -135,7 +153,7 @@ def largest_microbatch(memory_bytes: int, needs: Callable[[int], Memory]) -> int
     microbatch and grows with it.
 
     >>> shape = GPTShape(family="gpt2", layers=12, width=768, heads=12, context=1024, vocabulary=50257)
-    >>> needs = lambda microbatch: memory(shape, microbatch, bytes_per_activation=2, on_cpu=False)
+    >>> needs = lambda microbatch: memory(shape, microbatch, half=True, on_cpu=False)
     >>> largest_microbatch(10**9, needs), needs(largest_microbatch(24 * 10**9, needs)).total < 24 * 10**9
     (0, True)
     """

@@ -21,10 +21,12 @@ from hornbook.planning.expect import (
     frontier,
     why_no_loss,
 )
-from hornbook.planning.memory import Memory, counting_bytes, largest_microbatch, memory
+from hornbook.planning.memory import Memory, counting_bytes, evaluation_bytes, largest_microbatch, memory
 from hornbook.planning.sanity import Recipe, sanity
 
-JOB_BYTES = 86 * 2**20  # preparing, tokenizers, scoring and plots of a job, beside its training, on a CPU; measured
+# Preparing, tokenizers, scoring and plots of a job on a CPU, beside its training, and for each id of the vocabulary its
+# place in the tokenizer; measured.
+JOB_BYTES, ID_BYTES = 55 * 2**20, 500
 TYPICAL_CONTEXT, TYPICAL_VOCABULARY = 4096, 32_000  # where only a size is given: Llama 2's
 
 
@@ -184,39 +186,45 @@ def _memory(parts: _Parts, needed: Memory, microbatch: int, room: int | None) ->
     }
 
 
-_PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "counting", "process", "margin")
+_PARTS = ("weights", "gradients", "optimizer", "best", "activations", "logits", "counting", "process", "margin")
 
 
 class _Parts(msgspec.Struct, frozen=True):
     """Memory by microbatch, everything else fixed."""
 
     shape: GPTShape
-    optimizer: str
+    on_cpu: bool
     half: bool
-    shards: int
     accumulating: bool
-    train_tokens: int  # of the text that is counted, 0 where there is none
+    recipe: Recipe | None
+    shards: int = 1
 
     def __call__(self, checkpointing: bool, microbatch: int) -> Memory:
+        recipe = self.recipe
+        threads = None if recipe is None else recipe.threads
         needed = memory(
-            self.shape, microbatch, optimizer=self.optimizer, bytes_per_activation=2 if self.half else 4,
-            checkpointing=checkpointing, accumulating=self.accumulating, on_cpu=not self.half, shards=self.shards,
+            self.shape, microbatch, optimizer="adamw" if recipe is None else recipe.optimizer, half=self.half,
+            checkpointing=checkpointing, accumulating=self.accumulating, on_cpu=self.on_cpu, threads=threads,
+            shards=self.shards,
         )  # fmt: skip
-        if self.half:
+        if not self.on_cpu or recipe is None:
             return needed
-        counting = counting_bytes(self.train_tokens, self.shape.vocabulary)
-        return msgspec.structs.replace(needed, process=needed.process + JOB_BYTES, counting=counting)
+        job = JOB_BYTES + ID_BYTES * self.shape.vocabulary + evaluation_bytes(self.shape, threads)
+        return msgspec.structs.replace(
+            needed, process=needed.process + job,
+            counting=counting_bytes(recipe.train_tokens or 0, self.shape.vocabulary),
+            best=recipe.is_scored * needed.weights + recipe.may_decide * needed.optimizer,
+        )  # fmt: skip
 
 
 def _parts(
     shape: GPTShape, accelerator: Accelerator, count: int, room: int | None, recipe: Recipe | None, accumulating: bool
 ) -> _Parts:
-    """Mixed precision where the accelerator has 16-bit arithmetic; shards over all devices where one copy does not
-    fit on each."""
-    half = any(dtype in accelerator.peak_flops for dtype in ("bfloat16", "float16"))
-    optimizer = "adamw" if recipe is None else recipe.optimizer
-    counted = 0 if recipe is None else recipe.train_tokens or 0
-    whole = _Parts(shape, optimizer, half, 1, accumulating, counted)
+    """Mixed precision where the accelerator has 16-bit arithmetic, on a CPU where the recipe says so; shards over all
+    devices where one copy does not fit on each."""
+    on_cpu = not any(dtype in accelerator.peak_flops for dtype in ("bfloat16", "float16"))
+    half = not on_cpu or (recipe is not None and recipe.precision == "bfloat16")
+    whole = _Parts(shape, on_cpu, half, accumulating, recipe)
     split = count > 1 and room is not None and whole(True, 1).total > room
     return msgspec.structs.replace(whole, shards=count) if split else whole
 

@@ -18,7 +18,7 @@ from hornbook.planning.sanity import FAR, rate_rule
 
 LEAKED = 0.1  # share of the validation text from which on its loss is that of text known by heart
 COPIED = 0.15  # share of the unigram level below which no model of unseen text gets: it sees the answers
-PATIENCE = 100  # steps before a standstill means anything
+PATIENCE = 200  # steps before a standstill means anything
 STANDSTILL = 0.015  # share of the unigram level by which a quarter of a run improves at least
 ALL_BYTES = 300  # ids: so many spell single bytes or characters, and have no longer tokens
 FEW_BYTES = 1.5  # a token: the tokenizer hardly knows the text
@@ -34,6 +34,7 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     validation_tokens: Sequence[float] = ()  # trained on when each evaluation was made
     validation_losses: Sequence[float] = ()
     unigram_nats: float | None = None  # loss of a model that knows only how frequent each token is
+    bigram_nats: float | None = None  # of one that also knows which token stands before, on text it has not counted
     epochs: float | None = None  # how often the training text has been read
     learning_rates: Mapping[str, float] = msgspec.field(default_factory=dict)  # peaks by kind: `sanity.rate_rule`
     warmup_steps: int | None = None
@@ -77,7 +78,7 @@ def unigram_nats(counts: Sequence[int]) -> float:
 
 def faults(course: Course) -> dict[str, str]:
     """What is wrong with this run, by name, each as a sentence; empty for a healthy one."""
-    found = {name: rule(course) for name, rule in _RULES.items()}
+    found = {name: rule(course) for name, rule in RULES.items()}
     said = {name: sentence for name, sentence in found.items() if sentence is not None}
     if not said and (outside := leaves_band(course.validation_tokens, course.validation_losses)) is not None:
         said["left its forecast"] = outside
@@ -153,20 +154,30 @@ def _tokenizer(c: Course) -> str | None:
     )
 
 
-def _shuffled(c: Course) -> str | None:
-    """Three quarters of the steps so far, after the fall from ln V, in which nothing is learned beyond frequencies."""
+def _only_frequencies(c: Course) -> str | None:
+    """Three quarters of the steps so far, after the fall from ln V, in which nothing is learned beyond frequencies.
+
+    A slow start (warm-up, a small learning rate, GPT-2's small first weights) looks the same as targets that do not
+    belong to the inputs, and as a text in which a token says nothing of the next: only the last can be told apart.
+    """
     steps = len(c.train_losses)
     if c.unigram_nats is None or steps < max(PATIENCE, 4 * (c.warmup_steps or 0)) or _highest(c)[0] > FAR:
         return None
     quarters = [float(np.median(part)) for part in np.array_split(np.asarray(c.train_losses), 4)[1:]]
     stands = quarters[0] - quarters[2] < STANDSTILL * c.unigram_nats
     at_unigram = all(abs(q - c.unigram_nats) < 0.05 * c.unigram_nats for q in quarters)
-    if not (stands and at_unigram):
+    if not (stands and at_unigram and quarters[2] > (1 - STANDSTILL) * c.unigram_nats):
         return None
-    return (
+    stood = (
         f"the loss has stood at {quarters[2]:.2f} nats per token, the level of the token frequencies "
-        f"({c.unigram_nats:.2f}), for most of {steps:,} steps: the targets do not belong to the inputs "
-        "(shuffled labels)."
+        f"({c.unigram_nats:.2f}), for most of {steps:,} steps: "
+    )
+    if c.bigram_nats is not None and c.bigram_nats > (1 - STANDSTILL) * c.unigram_nats:
+        pairs = f"counts of token pairs do no better on text they have not counted ({c.bigram_nats:.2f})"
+        return f"{stood}{pairs}, so there may be little else to learn."
+    return (
+        f"{stood}nothing else has been learned yet. A slow start looks like this (a low learning rate, a long "
+        "warm-up), and so do targets that do not belong to the inputs."
     )
 
 
@@ -230,8 +241,8 @@ def _frozen(c: Course) -> str | None:
     return f"{named} have not changed since the start while other weights have: a layer is frozen."
 
 
-_RULES = {
+RULES = {
     "first loss": _start, "targets not shifted": _targets, "validation text seen": _leaked,
-    "unlike validation text": _tokenizer, "shuffled labels": _shuffled,
+    "unlike validation text": _tokenizer, "only token frequencies": _only_frequencies,
     "learning rate": _rate, "no warm-up": _warmup, "diverges": _diverged, "frozen layer": _frozen,
 }  # fmt: skip

@@ -26,9 +26,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     warmup_steps: int = 0
     evaluate_every: int | None = None  # steps; None: only at the end, which always happens
     optimizer: str = "adamw"
+    precision: str | None = None
+    threads: int | None = None  # of a CPU
+    is_scored: bool = False  # there is a validation text: a copy of the best weights is held
+    may_decide: bool = False  # and with them the optimizer's state, since the run may go back
     learning_rates: Mapping[str, float] = msgspec.field(default_factory=dict)  # peaks by kind, see `rate_rule`
     train_tokens: int | None = None  # of one epoch
     train_bytes: int | None = None
+    readings_per_epoch: float = 1.0  # of what the text has, where it repeats itself
     median_document_tokens: float | None = None
     needed_bytes: int | None = None  # on each device
     available_bytes: int | None = None
@@ -99,7 +104,9 @@ def _heart(r: Recipe) -> list[str]:
         return []
     said = []
     if r.train_bytes is not None:
-        found = outlook(r.train_tokens, r.train_bytes, r.shape.parameters, passes)
+        found = outlook(
+            r.train_tokens, r.train_bytes, r.shape.parameters, passes, readings_per_epoch=r.readings_per_epoch
+        )
         if found.expect != "not by heart":
             said.append(f"{found.sentence[:-1]}; take a smaller model, more text or fewer epochs.")
     if passes > 16:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hornbook.facts.leaks import leak_warning
 from hornbook.facts.quantities import counted, perplexity_text
 from hornbook.records.result import Report
 
@@ -36,7 +37,9 @@ def _numbers(report: Report | None) -> list[str]:
     if report is None:
         return ["These weights were not evaluated before they were exported: `hornbook evaluate` does it."]
     numbers = report.to_dict()
-    table = ["| on text it was not trained on | | 95 % interval |", "|---|---|---|"]
+    warning = leak_warning(report.extra)
+    text = "text it was not trained on" if warning is None else "its validation text"
+    table = [f"| on {text} | | 95 % interval |", "|---|---|---|"]
     for key, title, unit, form in (
         ("loss_nats_per_token", "loss", "nats per token", "{:.4f}"),
         ("perplexity", "perplexity", "tokens", "{:.4g}"),
@@ -51,4 +54,5 @@ def _numbers(report: Report | None) -> list[str]:
     documents = counted(len(report.documents), "document")
     said = f"Scored: {report.num_tokens:,} tokens, {report.num_bytes:,} bytes, {documents}."
     how = "Convention: " + "; ".join(f"{key} {text}" for key, text in report.conventions.items()) + "."
+    said += "" if warning is None else f" Warning: {warning}."
     return [*table, "", said, how, *([f"Intervals: {report.interval_method}."] if report.interval_method else [])]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hornbook.facts.leaks import leak_warning, loss_of
 from hornbook.facts.looks import Evaluation
 from hornbook.facts.quantities import counted, format_bytes, format_count, format_duration, hesitation, perplexity_text
 from hornbook.report.curves import Rows, evaluations
@@ -34,8 +35,9 @@ def run_page(
 
     `summary`: any of title, text, model, num_parameters, vocabulary, step, tokens, epoch, wall_seconds,
     train_seconds, tokens_per_second, gpu_hours, price_usd, train_loss_nats_per_token, interval_method, conventions
-    and environment (mappings), and the results validation_loss_nats_per_token, perplexity, bits_per_byte, each with
-    `<name>_interval_95`, and baselines (name -> loss_nats_per_token); what is absent or None is left out.
+    and environment (mappings), the LEAK_NUMBERS of facts.leaks, and the results validation_loss_nats_per_token,
+    perplexity, bits_per_byte, each with `<name>_interval_95`, and baselines (name -> loss_nats_per_token); what is
+    absent or None is left out.
     `inspection_*`: one mapping for each token of the same sentence before and after training: text, id, logit,
     probability, log_probability, nats, rank, entropy_nats (numbers None where the token was not scored).
     `samples`: rows of samples.jsonl, whose text goes on where their prompt ends.
@@ -76,7 +78,7 @@ def _header(title: str, summary: Row) -> str:
 def _headline(summary: Row) -> str:
     entries = []
     if (loss := summary.get("validation_loss_nats_per_token")) is not None:
-        meaning = "How surprised the model is, on average, by each token of text it has not read."
+        meaning = f"How surprised the model is, on average, by each token {loss_of(summary)}."
         if summary.get("train_loss_nats_per_token") is not None:
             meaning += f" On its training text: {summary['train_loss_nats_per_token']:.2f}."
         if (there := summary.get("probe_validation_loss_nats_per_token")) is not None:
@@ -103,6 +105,8 @@ def _headline(summary: Row) -> str:
         return ""
     method = summary.get("interval_method")
     note = f'<p class="note">Intervals: {escape(method)}.</p>' if method else ""
+    if (warning := leak_warning(summary)) is not None:
+        note = f'<p class="note">Warning: {escape(warning)}.</p>\n{note}'
     return f'<dl class="figures">\n{"".join(entries)}</dl>\n{note}'
 
 
@@ -214,7 +218,7 @@ def _sample(sample: Row, prompt: str, points: list[Evaluation]) -> str:
         written = f"{written[:_SAMPLE_CHARACTERS]}…"
     known = [point.validation_loss for point in points if point.step <= sample["step"]]
     facts = [f"{format_count(sample['tokens'])} tokens read"] if sample.get("tokens") is not None else []
-    facts += [f"loss {known[-1]:.2f}"] if known else []
+    facts += [f"probe loss {known[-1]:.2f}"] if known else []
     when = f"<b>step {sample['step']:,}</b> " + " ".join(f"<span>{fact}</span>" for fact in facts)
     given = f'<span class="given">{escape(prompt)}</span>' if prompt else ""
     return f'<li><div class="when">{when}</div><blockquote dir="auto">{given}{escape(written)}</blockquote></li>\n'
@@ -243,7 +247,15 @@ def _evaluation_table(rows: Rows) -> str:
         f"<td>{'–' if point.copied is None else f'{point.copied:.1%}'}</td></tr>\n"
         for point in points
     )
-    names = ("step", "tokens", "validation loss", "perplexity", "training loss", "gap, bits per byte", "copied")
+    names = (
+        "step",
+        "tokens",
+        "probe validation loss",
+        "perplexity",
+        "probe training loss",
+        "gap, bits per byte",
+        "copied",
+    )
     head = "".join(f"<th>{name}</th>" for name in names)
     return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody>\n</table></div>'
 

@@ -51,12 +51,14 @@ def loss_plot(
     tokens_per_epoch: int,
     uniform_loss: float | None = None,
     title: str = "",
+    repeated_share: float = 0.0,
 ) -> str:
     """Draw the run's losses, write the files whose paths are given, and return the SVG text.
 
-    Training loss raw (faint) and smoothed, validation loss with its lowest point marked, in nats per token against
-    tokens (below) and epochs (above); perplexity = exp(loss) on the right; a dotted line at `uniform_loss` =
-    ln(vocabulary) when it is in view. Raises InputError when there is nothing to draw yet, WorldError when a file
+    The probe's losses of both texts, validation with its lowest point marked, and the loss of each batch (faint; where
+    no probe has seen the training text also smoothed), in nats per token against tokens (below) and epochs (above);
+    perplexity = exp(loss) on the right; a dotted line at `uniform_loss` = ln(vocabulary) when it is in view.
+    `repeated_share`: see `read_curves`. Raises InputError when there is nothing to draw yet, WorldError when a file
     cannot be written.
     """
     import logging
@@ -77,21 +79,15 @@ def loss_plot(
         axes.set_xlim(0, end)
         axes.set_ylim(low, high)
         _frame(axes, end, tokens_per_epoch)
-        _draw_training(axes, tokens, losses)
+        _draw_training(axes, tokens, losses, points)
         _draw_validation(axes, points)
         _name_curves(axes, tokens, losses, points)
-        _mark_parting(axes, rows, tokens_per_epoch)
+        _mark_parting(axes, rows, tokens_per_epoch, repeated_share)
         # In view, with room for its name.
         if uniform_loss is not None and low < uniform_loss < high and uniform_loss > 0.05 * high:
             axes.axhline(uniform_loss, color=MUTED, linewidth=1, linestyle=(0, (1, 2.5)), zorder=1)
-            axes.annotate(
-                "guessing at random",
-                (end / 2, uniform_loss),
-                (0, 3),
-                textcoords="offset points",
-                ha="center",
-                color=MUTED,
-            )
+            name, place = "uniform guessing", (end / 2, uniform_loss)
+            axes.annotate(name, place, (0, 3), textcoords="offset points", ha="center", color=MUTED)
         if title:
             figure.text(0.085, 0.955, title, fontsize=12.5, fontweight="semibold", va="center", gid="title")
         png, svg = io.BytesIO(), io.StringIO()
@@ -184,7 +180,7 @@ def _frame(axes: Any, end: float, tokens_per_epoch: int) -> None:
     if axes.get_ylim()[1] > _HUGE:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
-    axes.set_xlabel("tokens read")
+    axes.set_xlabel("tokens read (faint: the loss of each batch)")
     axes.tick_params(length=3, pad=4)
     axes.tick_params(axis="y", length=0)
     low, high = axes.get_ylim()
@@ -227,13 +223,25 @@ def _spread(values: list[int], apart: float) -> list[int]:
     return sorted(kept)
 
 
-def _draw_training(axes: Any, tokens: list[int], losses: list[float]) -> None:
-    if not losses:
-        return
-    axes.plot(*min_max(tokens, losses, 500), color=TRAINING, linewidth=0.7, alpha=0.28, zorder=2)
-    smoothed = smooth(losses, len(losses) // 50)
-    every = max(1, len(tokens) // 500)
-    axes.plot(tokens[::every], smoothed[::every], color=TRAINING, linewidth=1.7, zorder=3)
+def _training_curve(
+    tokens: list[int], losses: list[float], points: list[Evaluation]
+) -> tuple[str, list[tuple[int, float]]]:
+    """The name of the curve and its points: the probe's where it has seen the training text, else batches, smoothed."""
+    probed = [(point.tokens, point.train_loss) for point in points if point.train_loss is not None]
+    if len(probed) > 1:
+        return "probe training", probed
+    return "batches, smoothed", list(zip(tokens, smooth(losses, len(losses) // 50), strict=True))
+
+
+def _draw_training(axes: Any, tokens: list[int], losses: list[float], points: list[Evaluation]) -> None:
+    if losses:
+        axes.plot(*min_max(tokens, losses, 500), color=TRAINING, linewidth=0.7, alpha=0.28, zorder=2)
+    name, curve = _training_curve(tokens, losses, points)
+    every, marker = max(1, len(curve) // 500), "o" if name.startswith("probe") and len(curve) <= 40 else ""
+    if curve:
+        axes.plot(
+            *zip(*curve[::every], strict=True), color=TRAINING, linewidth=1.7, marker=marker, markersize=2.8, zorder=3
+        )
 
 
 def _draw_validation(axes: Any, points: list[Evaluation]) -> None:
@@ -248,10 +256,10 @@ def _name_curves(axes: Any, tokens: list[int], losses: list[float], points: list
     """Name and last value at the right end of each curve, above the upper one and below the lower one."""
     curves = []
     if points:
-        curves.append((VALIDATION, "validation", [(point.tokens, point.validation_loss) for point in points]))
-    if losses:
-        smoothed = smooth(losses, len(losses) // 50)
-        curves.append((TRAINING, "training", list(zip(tokens, smoothed, strict=True))))
+        curves.append((VALIDATION, "probe validation", [(point.tokens, point.validation_loss) for point in points]))
+    name, training = _training_curve(tokens, losses, points)
+    if training:
+        curves.append((TRAINING, name, training))
     curves.sort(key=lambda curve: -curve[2][-1][1])
     end, (low, high), lower = axes.get_xlim()[1], axes.get_ylim(), -7
     for place, (colour, name, curve) in enumerate(curves):
@@ -293,10 +301,11 @@ def _mark_best(axes: Any, points: list[Evaluation], end: float) -> None:
     )  # fmt: skip
 
 
-def _mark_parting(axes: Any, rows: Rows, tokens_per_epoch: int) -> None:
-    """A line where validation loss leaves training loss for good."""
-    curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch)
+def _mark_parting(axes: Any, rows: Rows, tokens_per_epoch: int, repeated_share: float) -> None:
+    """The stretch between two looks in which validation loss leaves training loss for good."""
+    curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch, repeated_share=repeated_share)
     if curves is not None and curves.parted is not None:
-        axes.axvline(curves.parted.tokens, color=MUTED, linewidth=1, linestyle=(0, (1, 2.5)), zorder=1)
-        place = (curves.parted.tokens, axes.get_ylim()[0])
-        axes.annotate("the curves part", place, (4, 4), textcoords="offset points", color=MUTED)
+        before, at = curves.parted
+        axes.axvspan(before.tokens, at.tokens, color=GRID, alpha=0.6, linewidth=0, zorder=0)
+        place = (at.tokens, axes.get_ylim()[0])
+        axes.annotate("the gap opens", place, (4, 4), textcoords="offset points", color=MUTED)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hornbook.facts.leaks import LEAKED, leak_warning, loss_of
 from hornbook.facts.quantities import (
     counted,
     format_bytes,
@@ -19,11 +20,11 @@ from hornbook.facts.quantities import (
 from hornbook.records.result import Report
 
 FEW_WORDS = 1e9  # a perplexity per word beyond it is that of a script without spaces, which has hardly any words
-SHARED = 0.01  # of a text that stands in the training text is worth a warning
 FEW_TOKENS = 100  # so many have to be scored for their loss to be shown apart
 
 
-def _table(rows: Sequence[tuple[str, str, str]], title: str) -> None:
+def print_table(rows: Sequence[tuple[str, str, str]], title: str) -> None:
+    """Name, value and note in three columns."""
     from rich.console import Console
     from rich.table import Table
 
@@ -62,7 +63,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         rows += _surprise_rows(summary, "validation_loss_nats_per_token")
     if summary.get("train_loss_nats_per_token") is not None:
         there = summary.get("probe_validation_loss_nats_per_token")
-        beside = "" if there is None else f" ({there:.4f} on such windows of the text it has not seen)"
+        beside = "" if there is None else f" ({there:.4f} on such windows {loss_of(summary)})"
         note = f"nats per token, on the fixed windows of the curves{beside}"
         rows.append(("train loss", f"{summary['train_loss_nats_per_token']:.4f}", note))
     rows += [
@@ -78,7 +79,10 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         rows.append(("price", format_usd(summary["price_usd"]), ""))
     if summary.get("energy_kwh") is not None:
         rows.append(("energy", f"{summary['energy_kwh']:.3g}", "kWh"))
-    _table(rows, f"{summary['title']}: on all of the text it has not seen")
+    scored = summary.get("validation_loss_nats_per_token") is not None
+    print_table(rows, f"{summary['title']}: on all {loss_of(summary)}" if scored else summary["title"])
+    if (warning := leak_warning(summary)) is not None:
+        print(f"warning: {warning}")
     if summary.get("interval_method"):
         print(f"intervals: {summary['interval_method']}")
     for sentence in summary["words"]:
@@ -131,7 +135,9 @@ def print_report(report: Report) -> None:
         rows.append(("per word", format_number(report.perplexity_per_word), note))
     if report.end_nats_per_document is not None:
         rows.append(("end of document", f"{report.end_nats_per_document:.3f}", "nats each, in no other sum"))
-    _table(rows, f"{report.model} on {report.text}")
+    print_table(rows, f"{report.model} on {report.text}")
+    if report.extra.get("weights"):
+        print(report.extra["weights"])
     _print_trained_on(report.extra, "the model")
     if report.interval_method:
         print(f"intervals: {report.interval_method}")
@@ -146,13 +152,13 @@ def print_report(report: Report) -> None:
         if each["bits_per_byte"] is not None
     ]
     if sources:
-        _table(sources, "by source")
+        print_table(sources, "by source")
     if 1 < len(report.documents) <= 40 and not any(row.name.endswith("]") for row in report.documents):
         documents = [
             (row.name, f"{row.bits_per_byte:.4f}", f"bits per byte, loss {row.nats / max(1, row.num_tokens):.4f}")
             for row in sorted(report.documents, key=lambda row: -row.bits_per_byte)
         ]
-        _table(documents, "by document")
+        print_table(documents, "by document")
 
 
 def _by_position(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -165,7 +171,7 @@ def _by_position(rows: Sequence[Mapping[str, Any]]) -> None:
             lines.append((label, f"{row['loss_nats_per_token']:.4f}", counted(row["num_tokens"], "token")))
     if len(lines) > 1:
         few = "" if len(lines) == len(rows) else f", where at least {FEW_TOKENS} were scored"
-        _table(lines, f"loss by tokens of context{few}")
+        print_table(lines, f"loss by tokens of context{few}")
 
 
 def print_conventions(conventions: Mapping[str, str]) -> None:
@@ -173,14 +179,16 @@ def print_conventions(conventions: Mapping[str, str]) -> None:
 
 
 def _print_trained_on(result: Mapping[str, Any], model: str) -> None:
-    """A word where the text is, or may be, what the model was trained on."""
+    """A word where the text is, or may be, what the model was trained on, or where a validation text leaked."""
+    if (warning := leak_warning(result)) is not None:
+        print(f"warning: {model}: {warning}")
     share = result.get("trained_on_share", 0.0)
     if share is None:
         print(f"whether {model} was trained on this text is unknown: its training text is no longer prepared here")
-    elif share >= SHARED:
+    elif share >= LEAKED:
         print(
-            f"warning: {share:.0%} of this text stands in the text that {model} was trained on: this is no measure of "
-            "what it would do with new text"
+            f"warning: {share:.0%} of the bytes of this text stand in the text that {model} was trained on: this is no "
+            "measure of what it would do with new text"
         )
 
 
@@ -206,7 +214,7 @@ def print_answers(result: Mapping[str, Any]) -> None:
             "num_tokens",
         )
         rows = [(name.replace("_", " "), f"{result[name]:,.6g}", "") for name in names if name in result]
-        _table(rows, f"{result['model']} on {result['text']}, as {result['like']} counts")
+        print_table(rows, f"{result['model']} on {result['text']}, as {result['like']} counts")
         _print_trained_on(result, "the model")
         print_conventions(result["conventions"])
     for task, numbers in result.get("tasks", {}).items():
@@ -215,7 +223,7 @@ def print_answers(result: Mapping[str, Any]) -> None:
             for name, value in numbers.items()
             if isinstance(value, float)
         ]
-        _table(rows, f"{task}: {counted(numbers['num_questions'], 'question')}")
+        print_table(rows, f"{task}: {counted(numbers['num_questions'], 'question')}")
     if result.get("tasks"):
         print("Each interval is for its own number: of twenty, about one does not hold.")
     if "calibration" in result:
@@ -230,7 +238,7 @@ def print_answers(result: Mapping[str, Any]) -> None:
             if isinstance(value, float):
                 human = numbers["samples_of_the_text"][name]
                 rows.append((f"samples: {name.replace('_', ' ')}", f"{value:.4f}", f"of the text: {human:.4f}"))
-        _table(rows, "calibration")
+        print_table(rows, "calibration")
 
 
 def print_comparison(result: Mapping[str, Any]) -> None:
@@ -238,7 +246,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
     rows = [(side.upper(), f"{result[side]['bits_per_byte']:.4f}", result[side]["model"]) for side in ("a", "b")]
     interval = _between(result["difference_bits_per_byte_interval_95"], "{:+.4f}".format)
     rows.append(("B − A", f"{result['difference_bits_per_byte']:+.4f}", f"bits per byte  {interval}".rstrip()))
-    _table(rows, f"bits per byte of {result['text']}")
+    print_table(rows, f"bits per byte of {result['text']}")
     print(result["verdict"])
     if interval:
         print(f"The interval is about {result['interval_about']}.")
@@ -247,75 +255,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
     for name in result["differing_conventions"]:
         print(f"differing convention: {name}: {result['a']['conventions'][name]} / {result['b']['conventions'][name]}")
     if result["differing_settings"]:
-        _table([(name, str(a), str(b)) for name, (a, b) in result["differing_settings"].items()], "settings: A, B")
-
-
-def held_out_in_words(manifest: Mapping[str, Any]) -> str:
-    """One sentence: which share of a prepared text was kept back to judge the model, from where, and by which rule.
-
-    >>> sides = {"train": {"num_bytes": 900}, "validation": {"num_bytes": 100, "num_documents": 2}}
-    >>> held_out_in_words({"parts": sides, "split": "hash:0.1", "source_documents": 20})
-    'held out for validation: 10% of the text, 2 documents drawn by a hash of each (--split hash:0.1)'
-    >>> sides = {"train": {"num_bytes": 880}, "validation": {"num_bytes": 100, "num_documents": 8}}
-    >>> sides["train"]["num_characters"], sides["validation"]["num_characters"] = 880, 100
-    >>> held_out_in_words({"parts": sides, "split": "blocks:0.1", "source_documents": 1, "gap_characters": 20})
-    'held out for validation: 10% of the text, 8 pieces from inside it; gaps around them lose 2.0% (--split blocks:0.1)'
-    """
-    kind, _, argument = manifest["split"].partition(":")
-    train, held = manifest["parts"]["train"], manifest["parts"]["validation"]
-    if kind == "none":
-        return "held out for validation: nothing (--split none)"
-    inside = "it" if manifest["source_documents"] == 1 else "its documents"
-    where = {
-        "hash": f"{counted(held['num_documents'], 'document')} drawn by a hash of each",
-        "tail": "its end",
-        "blocks": f"{counted(held['num_documents'], 'piece')} from inside {inside}; {_lost_to_gaps(manifest)}",
-        "folder": f"what lies in {argument}",
-    }[kind]
-    share = held["num_bytes"] / (held["num_bytes"] + train["num_bytes"])
-    return f"held out for validation: {share:.0%} of the text, {where} (--split {manifest['split']})"
-
-
-def _lost_to_gaps(manifest: Mapping[str, Any]) -> str:
-    lost = manifest.get("gap_characters")
-    if lost is None:  # prepared before this was written down
-        return "gaps around them are left out"
-    whole = lost + sum(part["num_characters"] for part in manifest["parts"].values())
-    return f"gaps around them lose {lost / whole:.1%}"
-
-
-def print_prepared(manifest: Mapping[str, Any]) -> None:
-    """What a prepared folder holds, what is wrong with the text, and what to expect of training on it."""
-    rows = []
-    for side, counts in manifest["parts"].items():
-        rows.append(
-            (side, f"{counts['num_tokens']:,}",
-             f"tokens, {counted(counts['num_documents'], 'document')}, {counts['num_bytes']:,} bytes")
-        )  # fmt: skip
-    _table(
-        rows, f"{manifest['prepared']}: {manifest['tokenizer']['kind']}, {manifest['tokenizer']['vocabulary']:,} ids"
-    )
-    print(f"{held_out_in_words(manifest)}.")
-    for note in manifest["report"].get("notes", []):
-        print(f"{note}.")
-    checkup = manifest["report"].get("checkup")
-    if checkup is not None:
-        for sentence in checkup["sentences"] or ["No training document is a duplicate, and no leak was found."]:
-            print(sentence)
-        _table(_copied_rows(checkup), "")
-    if manifest["report"].get("left_out_documents"):
-        print(f"--dedup left out {counted(manifest['report']['left_out_documents'], 'training document')}.")
-    for sentence in manifest.get("outlook", {}).get("sentences", []):
-        print(sentence)
-
-
-def _copied_rows(checkup: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The first duplicates and the longest leaks, each with what it is a copy of."""
-    rows = [(each["name"], f"{each['similarity']:.0%}", f"like {each['of']}")
-            for each in checkup["duplicates"][:5] + checkup["copies"][:5]]  # fmt: skip
-    rows += [(each["validation"], f"{each['num_words']:,} words", f"from {each['start_word']:,}, in {each['train']}")
-             for each in checkup["passages"][:5]]  # fmt: skip
-    return rows if checkup["sentences"] else []
+        print_table([(name, str(a), str(b)) for name, (a, b) in result["differing_settings"].items()], "settings: A, B")
 
 
 def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
@@ -328,7 +268,7 @@ def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
         said = "" if loss is None else f"loss {loss:.4f}{'' if whole else ' (probe)'}, "
         state = f"{said}step {run.get('step', 0):,}, {run['state']}"
         rows.append((run["run"], f"{bits:.4f}" if bits is not None else "-", state))
-    _table(rows, "runs: bits per byte and nats per token of the validation text" if rows else "no runs here")
+    print_table(rows, "runs: bits per byte and nats per token of the validation text" if rows else "no runs here")
 
 
 def print_memorization(found: Mapping[str, Any]) -> None:
@@ -356,7 +296,7 @@ def print_memorization(found: Mapping[str, Any]) -> None:
         *((f"canary planted {counted(row['repetitions'], 'time')}", f"{row['exposure_bits']:.1f}",
            f"bits of exposure; {row['largest_possible_bits']:.1f} at most") for row in found["canaries"]),
     ]  # fmt: skip
-    _table(rows, "")
+    print_table(rows, "")
     best = found["passages"][0]
     print(f"\nKnown best, {best['document']} from byte {best['byte_in_document']:,}, {best['matched_tokens']} of "
           f"{best['num_tokens']} tokens:\n{best['prompt']}| {best['matched_text']}")  # fmt: skip
@@ -381,7 +321,7 @@ def print_sweep(found: Mapping[str, Any]) -> None:
          f"after {format_count(run['tokens'])} tokens, {run['bits_per_byte']:.4f} bits per byte")
         for run in found["runs"]
     ]  # fmt: skip
-    _table(rows, "a ladder of runs: validation loss in nats per token")
+    print_table(rows, "a ladder of runs: validation loss in nats per token")
     low, high = found["loss_nats_per_token_interval_90"]
     size, length = format_count(found["num_parameters"]), format_count(found["tokens"])
     print(

@@ -25,9 +25,14 @@ class Parts:
     """What training works with."""
 
     model: Decoder
-    optimizers: Sequence[Optimizer]
+    optimizers: list[Optimizer]
     batches: Batches
     autocast: Autocast | None
+
+    def release(self) -> None:
+        """Drop what only updates need, three times the weights: gradients and the optimizers."""
+        self.optimizers.clear()
+        self.model.zero_grad(set_to_none=True)
 
 
 def build(settings: Settings, shape: GPTShape, text: Part, device: torch.device) -> Parts:

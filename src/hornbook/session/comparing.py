@@ -40,8 +40,13 @@ def compare(
     reports = [score_documents(each, *text, progress=progress) for each, text in zip(opened, found, strict=True)]
     result = compare_reports(*reports)
     for side, each, (documents, _) in zip("ab", opened, found, strict=True):
-        if texts and each.run is not None and each.step:
-            result[side]["trained_on_share"] = trained_on_share(training_text(each), documents)
+        if each.run is None or not each.step:
+            continue
+        trained_on = training_text(each)
+        if texts:
+            result[side]["trained_on_share"] = trained_on_share(trained_on, documents)
+        elif trained_on is not None:
+            result[side] |= trained_on.leak
     return {"text": found[0][1], **result, "differing_settings": differing_settings(*opened)}
 
 

@@ -21,7 +21,7 @@ from hornbook.facts.quantities import format_count, parse_count, parse_price
 from hornbook.facts.settings import Settings, Text, from_table, overridden, read_table, to_toml
 from hornbook.facts.shape import GPTShape, preset
 from hornbook.planning.budget import Range, implied_utilisation, refuse_impossible
-from hornbook.planning.choose import Choice, Data, Machine, choose, fill_steps, steps_per_epoch
+from hornbook.planning.choose import Choice, Data, Machine, choose, fill_steps, given_length, steps_per_epoch
 from hornbook.planning.looks import looks
 from hornbook.planning.pace import (
     MEASURED_FACTOR,
@@ -53,6 +53,7 @@ class Reading(msgspec.Struct, frozen=True):
     validation_bytes: int
     median_document_tokens: float
     assumed: list[str]
+    readings_per_epoch: float = 1.0
 
     @property
     def bytes_per_token(self) -> float:
@@ -168,6 +169,7 @@ def _planned(
     return plan_of(
         resolved, choice.shape, reading, on, pace=pace if here else None, spent=START_SECONDS if here else 0.0, usd=usd,
         chosen=[*choice.reasons, said], assumed=assumed, fits=choice.seconds is not None,
+        may_decide=given_length(settings) in (None, "budget") and bool(choice.settings.checkpoint.best),
     )  # fmt: skip
 
 
@@ -230,11 +232,11 @@ def watched(settings: Settings, shape: GPTShape, data: Data) -> Watched:
 def plan_of(
     settings: Settings, shape: GPTShape, reading: Reading | None, on: tuple[int, Accelerator], *, pace: Pace | None,
     spent: float = 0.0, usd: float | None = None, chosen: Sequence[str] = (), assumed: Sequence[str] = (),
-    expected: Range | None = None, fits: bool = False,
+    expected: Range | None = None, fits: bool = False, may_decide: bool = False,
 ) -> Plan:  # fmt: skip
     """The plan of resolved settings. With a `pace` of this machine, `spent` seconds have gone before the first step;
     `expected` is the loss in nats per token where more is known of the text than the published laws say; `fits` says
-    that the steps follow from a time."""
+    that the steps follow from a time, `may_decide` that the run may go back to its best look."""
     train, schedule = settings.train, settings.schedule
     assert train.steps is not None
     assert train.batch is not None
@@ -243,9 +245,12 @@ def plan_of(
     recipe = Recipe(
         shape=shape, batch_tokens=step_tokens, steps=train.steps, warmup_steps=schedule.warmup_steps,
         evaluate_every=settings.watch.evaluate_every, optimizer=settings.optimizer.name or "adamw",
+        precision=train.precision, threads=train.threads, may_decide=may_decide,
+        is_scored=reading is not None and reading.data.validation_tokens > 1,
         learning_rates=learning_rates(settings),
         train_tokens=None if reading is None else reading.data.num_tokens,
         train_bytes=None if reading is None else reading.data.num_bytes,
+        readings_per_epoch=1.0 if reading is None else reading.readings_per_epoch,
         median_document_tokens=None if reading is None else reading.median_document_tokens,
     )  # fmt: skip
     microbatch = train.microbatch or train.batch

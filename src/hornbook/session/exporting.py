@@ -45,7 +45,15 @@ def export(
     else:
         _write_gguf_folder(opened, out, cast(Kind, dtype), card)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
-    return {"model": opened.name, "step": opened.step, "to": to, "dtype": dtype, "out": str(out), "num_bytes": files}
+    return {
+        "model": opened.name,
+        "step": opened.step,
+        "weights": opened.note,
+        "to": to,
+        "dtype": dtype,
+        "out": str(out),
+        "num_bytes": files,
+    }
 
 
 def _write_gguf_folder(opened: Opened, out: Path, kind: Kind, card: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hornbook.data.shards import MANIFEST, Prepared, open_prepared
-from hornbook.data.spans import shared_share
+from hornbook.data.spans import shared_tokens
 from hornbook.evaluation.baselines import baselines
 from hornbook.evaluation.calibration import calibration, sample_statistics
 from hornbook.evaluation.corpus import Conventions, EncodedDocument, Places, Progress
@@ -105,13 +105,14 @@ def baselines_of(
 
 
 def trained_on_share(prepared: Prepared | None, documents: Sequence[EncodedDocument]) -> float | None:
-    """How much of these documents stands in the training text, in spans of SHARED_BYTES; None where that is gone."""
+    """The share of these documents' bytes that stand in the training text, in spans of about SHARED_BYTES (a number
+    of tokens); None where the training text is gone."""
     if prepared is None:
         return None
-    num_bytes = max(1, sum(document.num_bytes for document in documents))
     tokens = [document.tokens for document in documents]
-    length = max(2, round(SHARED_BYTES * sum(map(len, tokens)) / num_bytes))
-    return shared_share(prepared.train, tokens, length)
+    num_bytes = np.concatenate([np.empty(0, np.int64), *(d.byte_lengths[d.tokens] for d in documents)])
+    length = max(2, round(SHARED_BYTES * len(num_bytes) / max(1, int(num_bytes.sum()))))
+    return float(num_bytes[shared_tokens(prepared.train, tokens, length)].sum() / max(1, num_bytes.sum()))
 
 
 def calibration_of(opened: Opened, documents: Sequence[EncodedDocument], how: Conventions) -> dict[str, Any]:

@@ -10,18 +10,21 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from hornbook.data.shards import Prepared
+from hornbook.evaluation.baselines import training_stream
 from hornbook.evaluation.corpus import Places, conventions, part_documents
 from hornbook.evaluation.corpus import evaluate as score
 from hornbook.evaluation.inspection import inspect_text
+from hornbook.evaluation.kinds import surprise_ratio
 from hornbook.facts.errors import Interrupted
-from hornbook.facts.looks import Evaluation
 from hornbook.model.decoder import Decoder
 from hornbook.planning.plan import Plan
 from hornbook.planning.plan import score as score_plan
 from hornbook.records.result import Report
-from hornbook.report.curves import curves_in_words, evaluations
+from hornbook.report.curves import best_step_between, evaluations
 from hornbook.report.pages import run_page
 from hornbook.report.plots import loss_plot
+from hornbook.report.words import Said, conclusions
 from hornbook.session.best import Best
 from hornbook.session.chosen import chosen_on
 from hornbook.session.live import View
@@ -46,12 +49,8 @@ def finish(
     report = _final_report(start, model, view, stop, used, baselines, chosen)
     view.end()
     rows, samples = run.rows(), run.samples()
-    words = curves_in_words(
-        rows, tokens_per_epoch=prepared.train.num_tokens,
-        counting={name: each["loss_nats_per_token"] for name, each in baselines.items()}, used_step=used,
-    )  # fmt: skip
-    if report is not None and start.settings.checkpoint.best:
-        words.append(_chosen_in_words(used, report, chosen is not None))
+    concluded = _conclusions(start, rows, baselines, report, used, apart=chosen is not None)
+    words = [said.sentence for said in concluded]
     last_step = next(row for row in reversed(rows) if row["event"] == "step")
     looks = evaluations(rows)
     summary: dict[str, Any] = {
@@ -64,7 +63,8 @@ def finish(
         "epoch": last_step["epoch"],
         "num_parameters": start.shape.parameters,
         "vocabulary": start.shape.vocabulary,
-        **_best_look(looks),
+        "best_step": min(((p.validation_loss, p.step) for p in looks), default=(0.0, None))[1],
+        "best_step_between": best_step_between(rows),
         "train_loss_nats_per_token": _probe_loss(watch, "train", model),
         "probe_validation_loss_nats_per_token": next((p.validation_loss for p in looks if p.step == used), None),
         "chosen_on_this_text": bool(start.settings.checkpoint.best) and report is not None and chosen is None,
@@ -73,16 +73,17 @@ def finish(
         "mfu": meter.mfu(last_step["flops"] / last_step["seconds"]),
         "baselines": baselines,
         "words": words,
+        "conclusions": [said._asdict() for said in concluded],
         "sample": samples[-1]["prompt"] + samples[-1]["text"] if samples else None,
     }
     if report is not None:
-        summary |= _final_numbers(report)
+        summary |= _final_numbers(report) | prepared.leak
         run.write_report("evaluation.json", report.to_json())
     run.reports.mkdir(exist_ok=True)
     svg = loss_plot(
         rows, path_png=run.reports / "loss.png", path_svg=run.reports / "loss.svg",
         tokens_per_epoch=prepared.train.num_tokens, uniform_loss=math.log(start.shape.vocabulary),
-        title=run.folder.name,
+        title=run.folder.name, repeated_share=prepared.checkup.get("repeated_share", 0.0),
     )  # fmt: skip
     before, after = _inspections(start, model)
     whole = last_step["step"] == start.settings.train.steps and not any(row["event"] == "resume" for row in rows)
@@ -96,31 +97,57 @@ def finish(
     return summary
 
 
-def _best_look(looks: Sequence[Evaluation]) -> dict[str, Any]:
-    """The step with the lowest probe loss, and the looks it lies between: what is lower there was not looked at."""
-    if not looks:
-        return {"best_step": None, "best_step_between": None}
-    at = min(range(len(looks)), key=lambda i: looks[i].validation_loss)
-    between = [looks[i].step for i in (max(0, at - 1), min(len(looks) - 1, at + 1))]
-    return {"best_step": looks[at].step, "best_step_between": between}
-
-
 def _probe_loss(watch: Watch, side: str, model: Decoder) -> float | None:
     """What the weights that are used get on a probe."""
     seen = watch.probes[side].score(model) if side in watch.probes else None
     return None if seen is None else seen.loss
 
 
-def _chosen_in_words(used: int, report: Report, apart: bool) -> str:
+def _chosen_in_words(used: int, report: Report, apart: bool) -> Said:
     if apart:
-        return (
+        return Said(
+            "chosen_apart",
             f"The weights of step {used:,} are used, those with the lowest probe loss; the loss above is that of "
-            f"{report.num_tokens:,} validation tokens outside the probe."
+            f"{report.num_tokens:,} validation tokens outside the probe.",
         )
-    return (
+    return Said(
+        "chosen_on_this_text",
         f"The weights of step {used:,} are used, chosen on this validation text itself, since it is too short to keep "
-        "a part of it aside: the loss above is a little too low."
+        "a part of it aside: the loss above is a little too low.",
     )
+
+
+def _conclusions(
+    start: Start,
+    rows: list[dict[str, Any]],
+    baselines: dict[str, Any],
+    report: Report | None,
+    used: int,
+    *,
+    apart: bool,
+) -> list[Said]:
+    train, validation = start.prepared.train, start.prepared.validation
+    ratio, prepared = None, start.prepared
+    if validation.num_tokens:
+        ratio = surprise_ratio(training_stream(train), training_stream(validation), start.shape.vocabulary)
+    said = conclusions(
+        rows, tokens_per_epoch=train.num_tokens, used_step=used,
+        counting=_to_compare_with(prepared, baselines),
+        final_loss=report.loss_nats_per_token if report is not None else None,
+        repeated_share=prepared.checkup.get("repeated_share", 0.0),
+        leaked_share=prepared.leak["leaked_share"] or 0.0,
+        surprise_ratio=ratio, outside_probe=apart,
+    )  # fmt: skip
+    if report is not None and start.settings.checkpoint.best:
+        said.append(_chosen_in_words(used, report, apart))
+    return said
+
+
+def _to_compare_with(prepared: Prepared, baselines: dict[str, Any]) -> dict[str, float]:
+    """The losses of the n-gram baselines; none where the validation text leaked: to be below them proves nothing."""
+    if prepared.leak["validation_leaked"]:
+        return {}
+    return {name: each["loss_nats_per_token"] for name, each in baselines.items()}
 
 
 def _final_numbers(report: Report) -> dict[str, Any]:
@@ -173,7 +200,7 @@ def _final_report(
         model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation side",
         batch_size=64, device=device(), progress=progress, leave_out=chosen, tokenizer=tokenizer,
     )  # fmt: skip
-    return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines})
+    return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines} | start.prepared.leak)
 
 
 def _inspections(start: Start, model: Decoder) -> tuple[list[dict[str, Any]] | None, list[dict[str, Any]] | None]:

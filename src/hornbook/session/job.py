@@ -14,13 +14,14 @@ from hornbook.facts.errors import Interrupted, WorldError
 from hornbook.facts.settings import Settings, from_table, overridden, read_table
 from hornbook.planning.choose import step_tokens
 from hornbook.records.run import Run, checkpoint_step, is_run
-from hornbook.report.curves import evaluations, only_memorizing
+from hornbook.report.curves import evaluations
+from hornbook.report.words import only_memorizing
 from hornbook.session.best import Best, prune
 from hornbook.session.build import Parts, build, enough_steps
 from hornbook.session.decisions import Decision, decays, decide, decisions_of, rate
 from hornbook.session.finish import finish
 from hornbook.session.live import View
-from hornbook.session.meter import Meter, pace_of, this_device
+from hornbook.session.meter import Meter, pace_of, return_freed_memory, this_device
 from hornbook.session.models import device
 from hornbook.session.rails import Rails
 from hornbook.session.signals import Stop, stop_on_signals
@@ -81,7 +82,7 @@ class Job:
     evaluated: int | None = None
     sampled: int | None = None
     evaluations: list[dict[str, Any]] = field(default_factory=list)
-    parted: bool = False  # it was said that further epochs only memorize
+    parted: bool = False  # it was said that what is learned now does not carry over
     first_seconds: list[float] = field(default_factory=list)  # of the first steps, until they have shown their pace
 
     @property
@@ -187,6 +188,8 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
                 f"stopped at step {job.step:,}, everything is saved: go on with --out {job.run.folder}",
                 stop.signal_number,
             )
+        parts.release()
+        return_freed_memory()
         summary = finish(
             start, parts.model, watch=job.watch, best=job.best, view=view, stop=stop, meter=meter, step=job.step
         )  # fmt: skip
@@ -337,7 +340,13 @@ def _evaluate(job: Job, stop: Stop) -> bool:
     _warn(job, warnings)
     job.evaluated = job.step
     job.evaluations.append(row)
-    sentence = None if job.parted else only_memorizing(job.evaluations, job.start.prepared.train.num_tokens)
+    sentence = (
+        None
+        if job.parted
+        else only_memorizing(
+            job.evaluations, job.start.prepared.train.num_tokens, repeated_share=job.rails.repeated_share
+        )
+    )
     if sentence is not None:
         job.parted = True
         _warn(job, {"memorizing": sentence})

@@ -43,7 +43,7 @@ def memorize(
         sides, names = (prepared.train, prepared.validation), ("its training text", "its validation text")
         if prepared.validation.num_tokens < 2:
             raise InputError(f"{opened.name} has no validation side: give --train and --heldout.")
-        repeated = prepared.manifest["report"].get("checkup", {}).get("repeated_share", 0.0)
+        repeated = prepared.checkup.get("repeated_share", 0.0)
         times = readings(_tokens_read(opened) / prepared.train.num_tokens, repeated)
     else:
         raise InputError(f"{opened.name} is not a run: give the texts with --train and --heldout.")

@@ -25,6 +25,14 @@ class Opened:
     tokenizer: Tokenizer
     run: Run | None = None
     step: int | None = None
+    last: int | None = None  # of a run, the step of its newest checkpoint
+
+    @property
+    def note(self) -> str | None:
+        """Which weights of a run these are, where they are not its last."""
+        if self.step == self.last or self.step is None:
+            return None
+        return f"{self.name}: the weights of step {self.step:,}; its last are those of step {self.last:,}"
 
 
 def device() -> torch.device:
@@ -47,11 +55,13 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
         run = Run.open(path)
         folder = _checkpoint_of(run, step)
         model = checkpoints.load_model(folder).to(device())
-        return Opened(str(path), model, load_tokenizer(path), run, checkpoint_step(folder))
+        last = checkpoint_step(run.checkpoints()[-1])
+        return Opened(str(path), model, load_tokenizer(path), run, checkpoint_step(folder), last)
     if (path / "manifest.json").is_file():
         run = Run.open(path.parent.parent)
         model = checkpoints.load_model(path).to(device())
-        return Opened(str(path), model, load_tokenizer(run.folder), run, checkpoint_step(path))
+        step = checkpoint_step(path)
+        return Opened(str(path), model, load_tokenizer(run.folder), run, step, step)
     if path.suffix == ".gguf":
         from hornbook.model.gguf import load_gguf
         from hornbook.text.gguf import load_gguf_tokenizer

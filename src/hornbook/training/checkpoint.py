@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -59,7 +59,7 @@ def write(
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         aside.mkdir()
-        with ThreadPoolExecutor() as pool:  # hashing and writing take as long for each, and leave Python to others
+        with ThreadPoolExecutor() as pool:
             written = pool.map(lambda file: write_tensors(aside / file, contents[file]), contents)
             files = dict(zip(contents, written, strict=True))
         manifest = FORMAT | {"step": step, "shape": msgspec.to_builtins(shape), "files": files, "state": state}
@@ -117,7 +117,7 @@ def load_model(checkpoint: Path) -> Decoder:
     """
     manifest = read_manifest(checkpoint)
     model = Decoder(shape_of(checkpoint))
-    fill(model, _read_tensors(checkpoint, MODEL, manifest))
+    fill(model, Stored(_whole(checkpoint, MODEL, manifest)))
     return model.eval()
 
 
@@ -129,10 +129,12 @@ def load_into(
     `updates` applied so far; None: as the manifest's state says.
     """
     manifest = read_manifest(checkpoint)
-    fill(model, _read_tensors(checkpoint, MODEL, manifest))
-    if OPTIMIZER not in manifest["files"] and manifest["step"] == 0:
+    fill(model, Stored(_whole(checkpoint, MODEL, manifest)))
+    if OPTIMIZER not in manifest["files"]:
+        if manifest["step"]:
+            raise InputError(f"{checkpoint} has weights only: training cannot go on from it.")
         return manifest
-    tensors = _read_tensors(checkpoint, OPTIMIZER, manifest)
+    tensors = Stored(_whole(checkpoint, OPTIMIZER, manifest))
     for optimizer in optimizers:
         missing = optimizer.state().keys() - tensors.keys()
         if missing:
@@ -142,12 +144,13 @@ def load_into(
 
 
 @torch.no_grad()
-def fill(model: Decoder, tensors: dict[str, Tensor]) -> None:
+def fill(model: Decoder, tensors: Mapping[str, Tensor]) -> None:
     """Copy `tensors` into the weights of the same names; raises InputError when one is missing or has another shape."""
     for key, parameter in weights(model).items():
-        if key not in tensors or tensors[key].shape != parameter.shape:
+        tensor = tensors.get(key)
+        if tensor is None or tensor.shape != parameter.shape:
             raise InputError(f"the weights do not fit the model: {key} should be {tuple(parameter.shape)}.")
-        parameter.copy_(tensors[key])
+        parameter.copy_(tensor)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -167,14 +170,20 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
         end += tensor.nbytes
     encoded = msgspec.json.encode(header)
     encoded += b" " * (-len(encoded) % 8)
-    digest, num_bytes = hashlib.sha256(), 0
-    data: Iterable[bytes | memoryview] = map(_bytes, tensors.values())
-    with path.open("wb") as file:
-        for part in chain([struct.pack("<Q", len(encoded)), encoded], data):
-            num_bytes += file.write(part)
+    head: list[bytes | memoryview] = [struct.pack("<Q", len(encoded)), encoded]
+
+    def hashed() -> str:
+        digest = hashlib.sha256()
+        for part in chain(head, map(_bytes, tensors.values())):
             digest.update(part)
-    sync(path)
-    return {"num_bytes": num_bytes, "sha256": digest.hexdigest()}
+        return digest.hexdigest()
+
+    with ThreadPoolExecutor(1) as pool:  # hashing takes a third as long as writing, and leaves Python to others
+        digest = pool.submit(hashed)
+        with path.open("wb") as file:
+            num_bytes = sum(file.write(part) for part in chain(head, map(_bytes, tensors.values())))
+        sync(path)
+        return {"num_bytes": num_bytes, "sha256": digest.result()}
 
 
 def _bytes(tensor: Tensor) -> memoryview:
@@ -185,7 +194,7 @@ def verify(checkpoint: Path) -> None:
     """Raise InputError unless both files are what the manifest says."""
     manifest = read_manifest(checkpoint)
     for file in manifest["files"]:
-        _read(checkpoint, file, manifest)
+        _whole(checkpoint, file, manifest)
 
 
 def discard(checkpoint: Path) -> None:
@@ -196,21 +205,43 @@ def discard(checkpoint: Path) -> None:
     shutil.rmtree(trash)
 
 
-def _read(checkpoint: Path, file: str, manifest: dict[str, Any]) -> bytes:
+def _whole(checkpoint: Path, file: str, manifest: dict[str, Any]) -> Path:
+    """The path of a file that is what was written; raises InputError otherwise."""
     try:
-        content = (checkpoint / file).read_bytes()
+        with (checkpoint / file).open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
     except FileNotFoundError:
         raise InputError(f"{checkpoint} is damaged: {file} is missing; go back to an older checkpoint.") from None
-    if _hash(content) != manifest["files"][file]["sha256"]:
+    if digest != manifest["files"][file]["sha256"]:
         raise InputError(f"{checkpoint} is damaged: {file} is not what was written; go back to an older checkpoint.")
-    return content
+    return checkpoint / file
 
 
-def _read_tensors(checkpoint: Path, file: str, manifest: dict[str, Any]) -> dict[str, Tensor]:
-    from safetensors.torch import load as parse
+class Stored(Mapping[str, Tensor]):
+    """The tensors of a safetensors file, each read when it is asked for: the library holds the file beside them."""
 
-    tensors: dict[str, Tensor] = parse(_read(checkpoint, file, manifest))
-    return tensors
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            self.entries: dict[str, Any] = msgspec.json.decode(file.read(length))
+        self.entries.pop("__metadata__", None)
+        self.begin = 8 + length
+
+    def __getitem__(self, key: str) -> Tensor:
+        entry = self.entries[key]
+        first, end = entry["data_offsets"]
+        with self.path.open("rb") as file:
+            file.seek(self.begin + first)
+            content = bytearray(file.read(end - first))
+        dtype = next(dtype for dtype, name in DTYPES.items() if name == entry["dtype"])
+        return torch.frombuffer(content, dtype=dtype).view(entry["shape"]) if content else torch.empty(entry["shape"])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
 
 
 def _hash(content: bytes) -> str:

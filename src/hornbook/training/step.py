@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import repeat
@@ -24,7 +24,7 @@ class Optimizer(Protocol):
 
     def step(self, multiplier: float) -> None: ...
     def state(self) -> dict[str, Tensor]: ...
-    def load(self, state: dict[str, Tensor], updates: int) -> None: ...
+    def load(self, state: Mapping[str, Tensor], updates: int) -> None: ...
 
 
 @dataclass(frozen=True)
