@@ -198,7 +198,7 @@ def _final_report(
     view.note(f"scoring the {num_tokens:,} tokens of the validation text")
     report = score(
         model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation side",
-        batch_size=64, device=device(), progress=progress, leave_out=chosen, tokenizer=tokenizer,
+        device=device(), progress=progress, leave_out=chosen, tokenizer=tokenizer,
     )  # fmt: skip
     return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines} | start.prepared.leak)
 
@@ -211,7 +211,10 @@ def _inspections(start: Start, model: Decoder) -> tuple[list[dict[str, Any]] | N
     if ids is None or not first.is_dir():
         return None, None
     text, untrained = excerpt(tokenizer, ids), checkpoints.load_model(first).to(device())
-    before, after = (inspect_text(each, tokenizer, text, device=device()).tokens for each in (untrained, model))
+    whole = len(tokenizer.encode(text))  # all of it is given, so that nothing is left to be continued
+    before, after = (
+        inspect_text(each, tokenizer, text, greedy_prompt=whole, device=device()).tokens for each in (untrained, model)
+    )  # fmt: skip
     return before, after
 
 
