@@ -2,7 +2,7 @@
 
 - 60 label cases: six models, each asked of ten pairs of texts that it has read neither of. Nothing is by heart, and
   nothing is known better, whatever the two texts are.
-- 10 runs that have read a short text 50 times and more, and 6 that have read once a text in which the same 6 KB stand
+- 10 runs that have read a short text 50 times, and 6 that have read once a text in which the same 6 KB stand
   thirty times: by heart.
 - 20 of these cases with five seeds: one verdict.
 
@@ -174,7 +174,7 @@ DUPLICATED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("jane-eyre", "jane-eyre", QWEN3 | {"text.tokenizer": "bytes"}),
     ("one-file-code-a", "one-file-code-b", QWEN3 | {"text.tokenizer": "bytes"}),
     ("one-file-speeches", "one-file-speeches", QWEN3 | {"text.tokenizer": "bpe:512"}),
-    ("shakespeare", "shakespeare", QWEN3 | {"text.tokenizer": "characters"}),
+    ("shakespeare", "shakespeare", QWEN3 | {"text.tokenizer": "bytes"}),
     ("language-fr", "language-de", QWEN3 | {"text.tokenizer": "bytes"}),
 )
 

@@ -65,8 +65,9 @@ def test_memorize_gives_its_verdict_its_page_and_the_canaries(learned, hornbook_
     finished = run("memorize", "run", "--json")
     assert finished.code == 0, finished.stderr
     found = finished.json
-    assert list(found)[:2] == ["verdict", "by_heart"]
+    assert list(found)[:4] == ["verdict", "by_heart", "learned_enough", "texts_differ"]
     assert found["by_heart"] is True
+    assert found["conventions"]["readings"] > 10
     assert found["verdict"].startswith("Learned by heart")
     assert found["extraction_rate"] > 0.5 > 0.1 > found["control_extraction_rate"]
     assert [row["repetitions"] for row in found["canaries"]] == [0, 1]
@@ -99,6 +100,15 @@ def test_any_model_is_asked_with_two_texts(learned, hornbook_in):
     assert finished.json["by_heart"] is True
     assert (finished.json["train_text"], finished.json["heldout_text"]) == ("text.txt", "other.txt")
     assert "text.txt" in (folder / "m.html").read_text(encoding="utf-8")
+    assert finished.json["conventions"]["readings"] is None
+    itself = run("memorize", "run", "--reference", "exported", "--json")
+    assert itself.code == 0, itself.stderr
+    assert itself.json["excess_gap_bits_per_byte"] == pytest.approx(0, abs=1e-5)
+    other = (*SMALL, "--tokenizer", "bytes", "--steps", "1", "--out", "other", "--json")
+    assert run("train", "other.txt", *other).code == 0
+    refused = run("memorize", "run", "--reference", "other")
+    assert refused.code == 2
+    assert "another tokenizer" in refused.stderr
     for arguments in (["--train", "text.txt"], []):
         refused = run("memorize", "exported", *arguments)
         assert refused.code == 2

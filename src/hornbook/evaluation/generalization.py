@@ -91,19 +91,8 @@ def generalization(
     known = _reference(sides, reference, left_out, nats)
     beyond = (value, None) if known is None else sides.difference(nats[0] - known[0], nats[1] - known[1])
     add("excess_gap_bits_per_byte", *beyond)
-    # What is known by heart is counted from the least surprise at new text: being wrongly sure of it is no memory.
-    against = min(counting, key=lambda name: counting[name].mean())
-    least = held_out.nats
-    if counting[against].mean() < held_out.nats.mean():
-        least = counting[against]
-    else:
-        against = "the model"
-    estimates = [sides.difference(nats[0], least.sum(1))]
-    if known is not None:
-        estimates.append(sides.difference(nats[0] - known[0], least.sum(1) - known[1]))
-    memory, its = min(estimates, key=lambda pair: pair[0])
-    lows = [pair[1].interval[0] for pair in estimates if pair[1] is not None]
-    share_low = min(lows) * math.log(2) * heldout_bytes.sum() / least.sum() if lows and known is not None else None
+    against, least = _least(counting, held_out)
+    memory, its, share_low = _memory(sides, nats, known, least)
     capacity = capacity_bits(sum(parameter.numel() for parameter in model.parameters()))
     found["capacity_bits"] = capacity
     found["memorized_bits"] = None
@@ -114,8 +103,7 @@ def generalization(
             ends = [min(max(0.0, end * distinct), capacity) for end in its.interval]
             intervals["memorized_bits"] = (ends[0], ends[1])
     for name, measure in (("membership_auc", _mean), ("membership_auc_min_20", _lowest)):
-        area, interval = auc(units, measure(trained), measure(held_out))
-        found[name] = area
+        found[name], interval = auc(units, measure(trained), measure(held_out))
         if interval is not None:
             intervals[name] = interval
     gaps = [intervals.get(f"{name}_gap_bits_per_byte", (-math.inf,))[0] for name in ("generalization", "excess")]
@@ -126,6 +114,27 @@ def generalization(
         found, intervals, differ, bool(enough), known is not None and not differ and min(gaps) > 0, share_low,
         float(least.mean()), against,
     )  # fmt: skip
+
+
+def _least(counting: dict[str, Floats], held_out: Windows) -> tuple[str, Floats]:
+    """The least surprise at new text that is known, the model's own or an n-gram baseline's, and whose it is: what is
+    known by heart is counted from it, since being wrongly sure of new text is no memory."""
+    name = min(counting, key=lambda name: counting[name].mean())
+    return (name, counting[name]) if counting[name].mean() < held_out.nats.mean() else ("the model", held_out.nats)
+
+
+def _memory(
+    sides: _Sides, nats: tuple[Floats, Floats], known: tuple[Floats, Floats] | None, least: Floats
+) -> tuple[float, Estimate | None, float | None]:
+    """Bits per byte of what is known by heart, its estimate, and the lower end of its share of the surprise at new
+    text: with the reference's gap taken off or without, whichever is less."""
+    estimates = [sides.difference(nats[0], least.sum(1))]
+    if known is not None:
+        estimates.append(sides.difference(nats[0] - known[0], least.sum(1) - known[1]))
+    lows = [estimate.interval[0] for _, estimate in estimates if estimate is not None]
+    per_byte = float(least.sum() * _BITS / sides.heldout_bytes.sum())
+    value, estimate = min(estimates, key=lambda pair: pair[0])
+    return value, estimate, min(lows) / per_byte if lows and known is not None else None
 
 
 def _mean(side: Windows) -> Floats:

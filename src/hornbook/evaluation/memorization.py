@@ -2,7 +2,7 @@
 
 What is measured is a window of at most 100 tokens inside a document, evenly spread over the training and the validation
 side (`evaluation/sides.py`). Training windows that begin like another place of the training text and go on differently
-are left out (no one could continue both), and so are held-out windows half of which stand in the training text.
+are left out (no one could continue both), and so are held-out windows that stand in the training text by half.
 
 1. Extraction (Carlini et al. 2022): the share of windows that greedy decoding continues word for word, though they do
    not repeat themselves.
@@ -91,10 +91,11 @@ def memorization(
     longest = longest_half(model, train, validation)
     lengths = sorted({min(length, longest) for length in LENGTHS})
     trained, held_out = (read(model, part, num_windows, 2 * longest) for part in (train, validation))
-    trained, held_out = without_ambiguous(train, trained, held_out, longest)
+    spelled = byte_lengths(tokenizer)
+    per_token = float(spelled[held_out.tokens].mean())
+    trained, held_out = without_ambiguous(train, trained, held_out, longest, per_token)
     if not len(trained.tokens) or not len(held_out.tokens):
         raise InputError("every held-out passage also stands in the training text: name another text with --heldout.")
-    spelled = byte_lengths(tokenizer)
     units = independent(
         train, validation, trained, held_out, (num_bytes(train, spelled), num_bytes(validation, spelled))
     )

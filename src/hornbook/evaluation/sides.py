@@ -21,6 +21,7 @@ from hornbook.likelihood import chunk_rows, token_nats
 from hornbook.model.decoder import Decoder
 
 LENGTHS = (8, 32, 50)  # tokens of a prefix and of its continuation, where context and documents allow
+LEAKED_BYTES = 48  # shorter spans are common phrases, in code above all
 _PIECE = re.compile(r"(.*)\[(\d+):\d*\]", re.DOTALL)  # the name of a part of a document (`text.split.Segment`)
 _CONTEXTS = (6, 4, 2)  # tokens; what followed the last time they stood in the window is what repeats
 
@@ -113,13 +114,18 @@ def scores(model: Decoder, tokens: Ints) -> tuple[Floats, NDArray[np.bool_]]:
     return np.concatenate(nats), np.concatenate(first_choice)
 
 
-def without_ambiguous(train: Part, trained: Windows, held_out: Windows, prefix: int) -> tuple[Windows, Windows]:
+def without_ambiguous(
+    train: Part, trained: Windows, held_out: Windows, prefix: int, bytes_per_token: float
+) -> tuple[Windows, Windows]:
     """Leave out training windows that begin like another place of the training text and go on differently (no one
-    could continue both), and held-out windows half of which stand in the training text."""
+    could continue both), and held-out windows half of which, and 48 bytes or the whole, stand in the training text."""
+    width = trained.tokens.shape[1]
+    leaked = min(width, max(prefix, round(LEAKED_BYTES / bytes_per_token)))
     kept = np.ones(len(trained.tokens) + len(held_out.tokens), bool)
     for spans in find_spans(train, [*trained.tokens, *held_out.tokens], prefix):
-        diverges = (spans.query_start == 0) & (spans.length < trained.tokens.shape[1])
-        kept[spans.query[diverges | (spans.query >= len(trained.tokens))]] = False
+        diverges = (spans.query_start == 0) & (spans.length < width)
+        stands = (spans.query >= len(trained.tokens)) & (spans.length >= leaked)
+        kept[spans.query[np.where(spans.query < len(trained.tokens), diverges, stands)]] = False
     first, second = np.split(kept, [len(trained.tokens)])
     return trained.only(first), held_out.only(second)
 
