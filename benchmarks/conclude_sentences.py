@@ -200,7 +200,7 @@ def settings_of(spec: Spec, text: Any) -> tuple[Any, Any]:
     part = text.train
     data = Data(part.num_tokens, int(part.documents[:, NUM_BYTES].sum()), text.tokenizer.vocabulary)
     choice = choose(from_table(table, source="the benchmark"), data, Machine(False, 5e10))
-    fill_steps(choice.settings, spec.steps)
+    fill_steps(choice.settings, spec.steps, data)
     return choice.settings, choice.shape
 
 
@@ -244,8 +244,9 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
     from hornbook.data.shards import NUM_BYTES
     from hornbook.evaluation.corpus import beginning_of, byte_lengths, conventions, evaluate, part_documents
     from hornbook.evaluation.probe import Probe
-    from hornbook.session.build import build, rate
+    from hornbook.session.build import build
     from hornbook.session.costs import learning_rates
+    from hornbook.session.decisions import rate
     from hornbook.training.loop import steps
 
     text = prepared(spec, folder)
