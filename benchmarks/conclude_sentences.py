@@ -284,11 +284,9 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
     report = evaluate(
         parts.model, documents, how, model_name="run", text_name="held", batch_size=64, device=torch.device("cpu")
     )
-    checkup = text.manifest["report"]["checkup"]
     assert beginning_of(text.tokenizer) == how.beginning
     return {
         "spec": asdict(spec), "tokens_per_epoch": text.train.num_tokens, "vocabulary": shape.vocabulary,
-        "repeated_share": checkup["repeated_share"], "leaked_share": checkup["leaked_share"],
         "train_bytes": int(text.train.documents[:, NUM_BYTES].sum()), "parameters": shape.parameters,
         "learning_rates": dict(learning_rates(settings)), "warmup_steps": settings.schedule.warmup_steps,
         "rate": [rate(settings)(k) for k in range(spec.steps)], "losses": losses, "norms": norms, "looks": looks,
@@ -307,7 +305,10 @@ def counted(spec: Spec, folder: Path) -> dict[str, Any]:
     vocabulary, stream = text.tokenizer.vocabulary, training_stream(text.train)
     how = Conventions(CONTEXT, CONTEXT // 2, beginning_of(text.tokenizer))
     levels = baselines(text.train, part_documents(text.validation, text.tokenizer), how, vocabulary)
+    checkup = text.manifest["report"]["checkup"]
     return {
+        "repeated_share": checkup["repeated_share"],
+        "leaked_share": checkup["leaked_share"],
         "counting": {name: level["loss_nats_per_token"] for name, level in levels.items()},
         "counts": np.bincount(stream, minlength=vocabulary).tolist(),
         "bigram_nats": bigram_nats(stream[:PAIRS_TOKENS], vocabulary),
