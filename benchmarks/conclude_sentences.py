@@ -200,7 +200,7 @@ def settings_of(spec: Spec, text: Any) -> tuple[Any, Any]:
     part = text.train
     data = Data(part.num_tokens, int(part.documents[:, NUM_BYTES].sum()), text.tokenizer.vocabulary)
     choice = choose(from_table(table, source="the benchmark"), data, Machine(False, 5e10))
-    fill_steps(choice.settings, spec.steps)
+    fill_steps(choice.settings, spec.steps, data)
     return choice.settings, choice.shape
 
 
@@ -244,8 +244,9 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
     from hornbook.data.shards import NUM_BYTES
     from hornbook.evaluation.corpus import beginning_of, byte_lengths, conventions, evaluate, part_documents
     from hornbook.evaluation.probe import Probe
-    from hornbook.session.build import build, rate
+    from hornbook.session.build import build
     from hornbook.session.costs import learning_rates
+    from hornbook.session.decisions import rate
     from hornbook.training.loop import steps
 
     text = prepared(spec, folder)
@@ -283,11 +284,9 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
     report = evaluate(
         parts.model, documents, how, model_name="run", text_name="held", batch_size=64, device=torch.device("cpu")
     )
-    checkup = text.manifest["report"]["checkup"]
     assert beginning_of(text.tokenizer) == how.beginning
     return {
         "spec": asdict(spec), "tokens_per_epoch": text.train.num_tokens, "vocabulary": shape.vocabulary,
-        "repeated_share": checkup["repeated_share"], "leaked_share": checkup["leaked_share"],
         "train_bytes": int(text.train.documents[:, NUM_BYTES].sum()), "parameters": shape.parameters,
         "learning_rates": dict(learning_rates(settings)), "warmup_steps": settings.schedule.warmup_steps,
         "rate": [rate(settings)(k) for k in range(spec.steps)], "losses": losses, "norms": norms, "looks": looks,
@@ -306,7 +305,10 @@ def counted(spec: Spec, folder: Path) -> dict[str, Any]:
     vocabulary, stream = text.tokenizer.vocabulary, training_stream(text.train)
     how = Conventions(CONTEXT, CONTEXT // 2, beginning_of(text.tokenizer))
     levels = baselines(text.train, part_documents(text.validation, text.tokenizer), how, vocabulary)
+    checkup = text.manifest["report"]["checkup"]
     return {
+        "repeated_share": checkup["repeated_share"],
+        "leaked_share": checkup["leaked_share"],
         "counting": {name: level["loss_nats_per_token"] for name, level in levels.items()},
         "counts": np.bincount(stream, minlength=vocabulary).tolist(),
         "bigram_nats": bigram_nats(stream[:PAIRS_TOKENS], vocabulary),

@@ -39,7 +39,7 @@ def test_the_run_says_while_it_runs_that_it_only_memorizes(learned):
     assert gaps[-1] > 2
     assert "copied_share" not in rows[0]  # fresh weights copy nothing
     copied = [row["copied_share"] for row in rows if row.get("copied_share") is not None]
-    assert copied[0] < 0.2 < copied[-1]
+    assert copied[0] < 0.2 < 0.3 < copied[-1]
     best = min(rows, key=lambda row: row["probe_validation_loss_nats_per_token"])
     assert run.rows()[-1]["reason"] == "no better validation loss"
     assert finished.json["best_step"] == best["step"] < rows[-1]["step"]

@@ -10,8 +10,8 @@ MOST_COUNTED = 2**18  # tokens of each side: enough for counts of pairs
 def surprise_ratio(training: Ids, validation: Ids, vocabulary: int) -> float | None:
     """How much more surprising pairs of tokens are in the validation text than in the training text itself: the mean
     nats of a bigram model of `training` (n,) at `validation` (m,), over those of a bigram model of its first three
-    quarters at its last. Near 1 for two passages of one book or author (90 % lie below 1.06), 1.2 to 2 for prose and
-    code, verse or another language. None for fewer than eight tokens.
+    quarters at its last. Near 1 for two passages of one text (95 % lie below 1.04), 1.1 to 2 for
+    prose and code, verse or another language. None for fewer than eight tokens.
     """
     training, validation = training[:MOST_COUNTED], validation[:MOST_COUNTED]
     cut = len(training) * 3 // 4
