@@ -309,7 +309,7 @@ def test_a_short_text_is_learned_by_heart(tmp_path, monkeypatch, english):
     )  # fmt: skip
     assert summary["train_loss_nats_per_token"] < 1
     assert summary["validation_loss_nats_per_token"] > summary["train_loss_nats_per_token"] + 1
-    assert "learning the text by heart" in " ".join(summary["words"])
+    assert "probably learned text by heart" in " ".join(summary["words"])
     assert "by heart" in Path(summary["report"]).read_text(encoding="utf-8")
 
 

@@ -39,7 +39,7 @@ def test_across_tokenizers_by_bits_per_byte(command_line, tiny_run, text_file, m
         "--json",
     )  # fmt: skip
     assert made.code == 0, made.stderr
-    assert f"scoring all {made.json['num_tokens']:,} tokens" in made.stderr
+    assert f"scoring the {made.json['num_tokens']:,} tokens" in made.stderr
     monkeypatch.chdir(command_line.folder)
     scored: list[tuple[int, int]] = []
     with pytest.raises(InputError, match=r"^the validation texts of .* differ: name a text with --on\.$"):

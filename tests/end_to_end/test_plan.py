@@ -106,15 +106,25 @@ def test_a_short_text_is_estimated_as_prepare_will_count_it(english, tmp_path, m
 
 def test_with_a_budget_the_steps_are_open_and_the_time_is_kept(english, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("text.txt").write_text(english, encoding="utf-8")
-    made = plan_of(capsys, "text.txt", "--budget", "10m")
+    Path("text.txt").write_text(english * 20, encoding="utf-8")
+    made = plan_of(capsys, "text.txt", "--budget", "30s")
     low, high = made["wall_seconds_interval_90"]
-    assert 500 < low < 600 < high < 700
+    assert 25 < low < 30 < high < 35
     (steps,) = (said for said in made["chosen"] if said.startswith("steps"))
     assert f"{made['steps']:,} ({made['steps'] / 2:,.0f} to {made['steps'] * 2:,.0f}" in steps
     (model,) = (said for said in made["chosen"] if said.startswith("model"))
     assert "GFLOP/s" in model
     assert "--model.preset" in model
+
+
+def test_a_small_text_is_not_read_for_as_long_as_there_is_time(english, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(english[:5000], encoding="utf-8")
+    made = plan_of(capsys, "text.txt", "--budget", "10m")
+    assert made["wall_seconds_interval_90"][1] < 200
+    assert 5.5 < made["epochs"] < 7
+    (steps,) = (said for said in made["chosen"] if said.startswith("steps"))
+    assert "epochs: more would raise the validation loss" in steps
 
 
 def test_a_plan_of_a_text_needs_no_torch_and_no_matplotlib(tmp_path, english):

@@ -21,7 +21,8 @@ class Metric:
 _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
     # Where in a run: each can be the x-axis of the others.
     ("step", "steps", None, "Optimizer updates made so far."),
-    ("best_step", "steps", None, "The step with the lowest validation loss seen while training."),
+    ("best_step", "steps", None, "The step of the look with the lowest probe validation loss."),
+    ("used_step", "steps", None, "The step whose weights the run is scored and used with."),
     ("tokens", "tokens", None, "Training targets scored so far, each epoch counting anew."),
     ("epoch", "epochs", None,
      "Complete passes over the training text so far; in one, each token is a target exactly once."),
@@ -35,8 +36,12 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
     ("probe_train_loss_nats_per_token", "nats/token", "lower",
      "Mean surprise over a fixed set of windows of the training text."),
     ("probe_validation_loss_nats_per_token", "nats/token", "lower",
-     "The same over fixed windows of the validation text, the last point of its curve; a row of `metrics.jsonl` calls "
-     "it `validation_loss_nats_per_token`."),
+     "The same over fixed windows of the validation text (in logs of before: `validation_loss_nats_per_token`)."),
+    ("probe_validation_bits_per_byte", "bits/byte", "lower", "The same in bits, per UTF-8 byte of these windows."),
+    ("probe_generalization_gap_bits_per_byte", "bits/byte", "lower",
+     "Bits per byte of the validation windows minus those of the training windows."),
+    ("probe_train_window_nats", "nats/token", "lower", "Mean surprise of each training window, in a fixed order."),
+    ("probe_validation_window_nats", "nats/token", "lower", "Mean surprise of each validation window, likewise."),
     ("learning_rate", "", None, "Learning rate of the step, after warm-up and decay."),
     ("gradient_norm", "", None, "Length of the gradient over all weights, before it is clipped."),
     ("tokens_per_second", "tokens/s", "higher", "Training targets scored per second of training."),
@@ -44,9 +49,12 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
      "FLOPs per second by the shape's own count (PaLM's formula), of the peak; on a CPU of a measured matrix product."),
     # Surprise.
     ("validation_loss_nats_per_token", "nats/token", "lower",
-     "Mean surprise over all tokens of the validation text, never trained on; in `metrics.jsonl` over fixed windows."),
-    ("validation_bits_per_byte", "bits/byte", "lower",
-     "Surprise at fixed windows of the validation text in bits, per UTF-8 byte of them."),
+     "Mean surprise over all tokens of the validation text, never trained on; over those outside the probe where the "
+     "probe has chosen the weights."),
+    ("chosen_on_this_text", "", None,
+     "Whether the probe that has chosen the weights is most of the validation text, so that its loss is a little too "
+     "low (true or false)."),
+    ("outside_probe", "", None, "Whether the loss is that of the validation text outside the probe (true or false)."),
     ("loss_nats_per_token", "nats/token", "lower",
      "Mean of −ln p over the scored tokens: the average log-probability with its sign turned."),
     ("perplexity", "tokens", "lower",

@@ -80,7 +80,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     if summary.get("energy_kwh") is not None:
         rows.append(("energy", f"{summary['energy_kwh']:.3g}", "kWh"))
     scored = summary.get("validation_loss_nats_per_token") is not None
-    print_table(rows, f"{summary['title']}: on all {loss_of(summary)}" if scored else summary["title"])
+    part = "the part outside the probe" if summary.get("outside_probe") else "all"
+    print_table(rows, f"{summary['title']}: on {part} {loss_of(summary)}" if scored else summary["title"])
     if (warning := leak_warning(summary)) is not None:
         print(f"warning: {warning}")
     if summary.get("interval_method"):

@@ -167,8 +167,8 @@ def _used(curves: Curves, step: int | None) -> Said | None:
     return Said(
         "not_best_used",
         f"The run is scored and used with the weights of step {step:,}, not with those of step {curves.best.step:,}, "
-        "the lowest look: next time --checkpoint.best true keeps and uses the best, and --train.early_stop 2 ends soon "
-        "after it.",
+        f"the lowest look, which are kept beside them (--step {curves.best.step}): --checkpoint.best true uses the "
+        "best, and --train.early_stop 2 ends soon after it.",
     )
 
 

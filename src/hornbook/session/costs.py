@@ -21,7 +21,16 @@ from hornbook.facts.quantities import format_count, parse_count, parse_price
 from hornbook.facts.settings import Settings, Text, from_table, overridden, read_table, to_toml
 from hornbook.facts.shape import GPTShape, preset
 from hornbook.planning.budget import Range, implied_utilisation, refuse_impossible
-from hornbook.planning.choose import Choice, Data, Machine, choose, fill_steps, given_length, steps_per_epoch
+from hornbook.planning.choose import (
+    Choice,
+    Data,
+    Machine,
+    choose,
+    fill_steps,
+    given_length,
+    steps_per_epoch,
+    worthwhile_epochs,
+)
 from hornbook.planning.looks import looks
 from hornbook.planning.pace import (
     MEASURED_FACTOR,
@@ -162,13 +171,15 @@ def _planned(
         on, here = (1, device), True
     resolved = settle(choice, pace, START_SECONDS)
     steps = resolved.train.steps or 0
-    said = f"steps: {steps:,}"
-    if choice.seconds is not None and here:  # then the steps vary, not the time
+    said, fits = f"steps: {steps:,}", False
+    if steps == choice.most_steps:
+        said += f" ({worthwhile_epochs(choice.data, choice.shape):.2g} epochs: more would raise the validation loss)"
+    elif choice.seconds is not None and here:  # then the steps vary, not the time
         said += f" ({steps / pace.factor:,.0f} to {steps * pace.factor:,.0f}: as many as fit the time when it begins)"
-        pace = msgspec.structs.replace(pace, factor=MEASURED_FACTOR)
+        pace, fits = msgspec.structs.replace(pace, factor=MEASURED_FACTOR), True
     return plan_of(
         resolved, choice.shape, reading, on, pace=pace if here else None, spent=START_SECONDS if here else 0.0, usd=usd,
-        chosen=[*choice.reasons, said], assumed=assumed, fits=choice.seconds is not None,
+        chosen=[*choice.reasons, said], assumed=assumed, fits=fits,
         may_decide=given_length(settings) in (None, "budget") and bool(choice.settings.checkpoint.best),
     )  # fmt: skip
 

@@ -67,6 +67,7 @@ def finish(
         "best_step_between": best_step_between(rows),
         "train_loss_nats_per_token": _probe_loss(watch, "train", model),
         "probe_validation_loss_nats_per_token": next((p.validation_loss for p in looks if p.step == used), None),
+        "outside_probe": report is not None and chosen is not None,
         "chosen_on_this_text": bool(start.settings.checkpoint.best) and report is not None and chosen is None,
         "train_seconds": last_step["seconds"],
         "tokens_per_second": last_step["tokens"] / last_step["seconds"],
