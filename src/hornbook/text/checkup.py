@@ -115,7 +115,7 @@ class Checkup:
         if self.leaked_share_with_changes >= NATURAL_SHARE:
             shares = {name: getattr(self, name) for name in ("leaked_share", "leaked_share_with_changes")}
             said.append(
-                f"{leaked_in_words(shares)}, so its loss is not that of unseen text "
+                f"{leaked_in_words(shares)}, so its loss there is not that of unseen text "
                 f"({counted(self.leaks.num_passages, 'passage')}; {_longest(self.leaks)})."
             )
         if 0 < self.validation_words < PASSAGE_WORDS and not self.copies:
