@@ -41,7 +41,7 @@ def settings(number: int, work: Path) -> list[str]:
     flags |= {} if shape is None else dict(zip(SHAPE, shape, strict=True))
     given = [str(data() / "the-verdict.txt" if shape is None else text)]
     given += ["--recipe", str(HERE.parent / "recipes" / "verdict.toml")] if shape is None else []
-    given += ["--train.recompute"] if recompute else []
+    given += ["--train.recompute", "true"] if recompute else []
     return given + [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
 

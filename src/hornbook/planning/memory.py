@@ -15,10 +15,11 @@ from hornbook.facts.shape import GPTShape
 LOGITS_BYTES = 64 * 2**20  # as likelihood.LOGITS_BYTES, which needs torch: a test holds the two together
 LOGITS_COPIES = 2  # logits and their log-softmax, whose place their gradient takes
 CPU_PROCESS_BYTES = 245 * 2**20  # Python with torch imported and the buffers of its kernels; measured, Linux, CPU build
-RECOMPUTING_BYTES = 75 * 2**20  # modules that torch.utils.checkpoint imports when it is first called
+RECOMPUTING_BYTES = 110 * 2**20  # modules that torch.utils.checkpoint imports when it is first called
 GPU_PROCESS_BYTES = 500 * 2**20  # context and kernels of a driver
 # glibc gives freed blocks below 32 MiB back late and in pieces: beyond what is allocated, the peak resident size holds
-# this share of the activations, or of the gradients of blocks where those are more; by the kind of norm, as measured.
+# this share of the activations, or of the gradients of blocks where those are more, of both when recomputing; by the
+# kind of norm, as measured.
 CPU_FRAGMENTATION = {"layer": 0.35, "rms": 0.6}
 # The n-gram baselines are made beside the model (`evaluation.baselines`): bytes per token of the training text at their
 # peak (tracemalloc, and the text), measured on English. In BPE, 4M tokens: 82 of 2,368 ids, 98 of 32,000, up to 140
@@ -143,7 +144,8 @@ def memory(
         margin=0,
         accumulating=accumulating,
     )
-    in_pieces = max(activations, blocks * 4 * workers)
+    pieces = (activations, blocks * 4 * workers)
+    in_pieces = sum(pieces) if checkpointing else max(pieces)
     margin = CPU_FRAGMENTATION[shape.kind.norm] * in_pieces if on_cpu else GPU_MARGIN * parts_of.total
     return msgspec.structs.replace(parts_of, margin=int(margin))
 
