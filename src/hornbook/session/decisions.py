@@ -9,12 +9,11 @@ step again, without asking.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
 
-from hornbook.facts.looks import Evaluation, turned
+from hornbook.facts.looks import Evaluation, turned, went_on
 from hornbook.facts.settings import Settings
 from hornbook.optim import decay_start, multiplier
 
@@ -56,24 +55,24 @@ def decisions_of(rows: Sequence[Mapping[str, Any]]) -> list[Decision]:
 
 
 def decide(
-    looks: Sequence[Evaluation], settings: Settings, step: int, earlier: Decision | None = None
+    looks: Sequence[Evaluation],
+    settings: Settings,
+    step: int,
+    earlier: Decision | None = None,
+    *,
+    epoch_tokens: int = 0,
 ) -> Decision | None:
-    """The decision that the looks up to `step` call for, if they do, after an `earlier` one."""
-    best = turned(looks if earlier is None else _went_on(looks, earlier))
+    """The decision that the looks up to `step` call for, if they do, after an `earlier` one. None before one epoch, of
+    `epoch_tokens`, is read."""
+    if earlier is not None:
+        looks = went_on(looks, from_step=earlier.from_step, step=earlier.step)
+    best = turned(looks, after_tokens=epoch_tokens)
     if best is None:
         return None
     if earlier is not None or decays(settings, step):
         return Decision(decision="end", step=step, from_step=best.step)
     steps = max(1, min(round(DECAY * best.step), (settings.train.steps or 0) - step))
     return Decision(decision="decay", step=step, from_step=best.step, decay_steps=steps)
-
-
-def _went_on(looks: Sequence[Evaluation], earlier: Decision) -> list[Evaluation]:
-    """The looks that the present weights descend from; what was given up is not counted."""
-    kept = [look for look in looks if look.step <= earlier.from_step]
-    given_up = max(look.tokens for look in looks if look.step <= earlier.step) - kept[-1].tokens
-    after = [look for look in looks if look.step > earlier.step]
-    return kept + [replace(look, tokens=look.tokens - given_up) for look in after]
 
 
 def rate(settings: Settings, decision: Decision | None = None) -> Callable[[int], float]:

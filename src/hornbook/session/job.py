@@ -250,7 +250,8 @@ def _decide(job: Job) -> None:
     ahead = [decision for decision in job.recorded if decision.step > since]
     decision = next((each for each in ahead if each.step == job.step), None)
     if not ahead and job.evaluated == job.step > since and job.watch.looks.even(job.step):
-        decision = decide(evaluations(job.evaluations), job.settings, job.step, job.decision)
+        epoch = job.start.prepared.train.num_tokens
+        decision = decide(evaluations(job.evaluations), job.settings, job.step, job.decision, epoch_tokens=epoch)
     if decision is None:
         return
     if decision.decision == "decay":
