@@ -11,8 +11,8 @@ from hornbook.records.result import DocumentRow, Report
 # The rows of metrics.jsonl, as the run folder's contract names them.
 STEP = "step tokens epoch seconds flops train_loss_nats_per_token learning_rate gradient_norm tokens_per_second mfu"
 EVALUATION = (
-    "step tokens epoch seconds flops validation_loss_nats_per_token validation_bits_per_byte "
-    "probe_train_loss_nats_per_token generalization_gap_bits_per_byte copied_share"
+    "step tokens epoch seconds flops probe_validation_loss_nats_per_token probe_validation_bits_per_byte "
+    "probe_train_loss_nats_per_token probe_generalization_gap_bits_per_byte copied_share"
 )
 INSPECTION = "logit probability log_probability nats rank entropy_nats"
 

@@ -98,7 +98,7 @@ def test_weights_long_past_the_best_are_said_with_what_would_keep_the_best() -> 
     best = min(evaluations(rows), key=lambda point: point.validation_loss).step
     said = _said(rows, 4, used_step=1000)
     assert f"the weights of step 1,000, not with those of step {best}, the lowest look" in said
-    assert "next time --checkpoint.best true" in said
+    assert f"which are kept beside them (--step {best}): --checkpoint.best true" in said
     assert "--checkpoint.best" not in _said(rows, 4, used_step=best)
     assert "--checkpoint.best" not in _said(_run(_settled, _settled, noise=0.01), 4, used_step=1000)
 

@@ -24,8 +24,8 @@ VALLEY_NATS, BUMP_NATS = 0.15, 0.1  # see `around_best`
 class Curves:
     """The curves in numbers. Losses in nats per token, None where unknown.
 
-    noise: how far validation loss wavers from look to look. turned_upward: the last two looks are worse than the best
-    one before them. fall: of validation loss over the last quarter of the tokens. readings: epochs, times how often the
+    noise: how far validation loss wavers from look to look. turned_upward: see
+    `_turned_upward`. fall: of validation loss over the last quarter of the tokens. readings: epochs, times how often the
     text stands in itself. repeated: more than a few tokens were read twice. first_gap: validation loss above training
     loss at the last looks before that. growth: of that gap from there to the end. parted: the look before, and the
     first look from which on that growth is beyond noise.
@@ -107,8 +107,6 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int, repeated_share: float = 0.
         return None
     best, last = min(looks, key=lambda look: look.validation_loss), looks[-1]
     noise = wavering([look.tokens for look in looks], [look.validation_loss for look in looks])
-    after = [look for look in looks[-2:] if look.step > best.step]
-    is_turned = len(after) == 2 and all(worse(look, best, noise) for look in after)
     epochs = (max((row["tokens"] for row in rows if "tokens" in row), default=0) - given_up) / tokens_per_epoch
     read = readings(epochs, repeated_share)
     first_gap, growth, parted = gap_growth(looks, READ_ONCE * tokens_per_epoch / readings(1.0, repeated_share))
@@ -117,7 +115,7 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int, repeated_share: float = 0.
         looks=looks,
         best=best,
         noise=noise,
-        turned_upward=is_turned,
+        turned_upward=_turned_upward(looks),
         fall=fall_at_end(looks, noise),
         train_at_best=_train_loss(rows, best, looks),
         train_loss=train,
@@ -127,6 +125,21 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int, repeated_share: float = 0.
         growth=growth,
         parted=parted,
     )
+
+
+def _turned_upward(looks: Sequence[Evaluation]) -> bool:
+    """Whether the last two looks are worse than the best, or two earlier ones were and no look since was below both."""
+    best = min(looks, key=lambda look: look.validation_loss)
+    lowest_since = math.inf
+    for stop in range(len(looks), 1, -1):
+        two = looks[stop - 2 : stop]
+        if two[0].step <= best.step:
+            return False
+        noise = wavering([look.tokens for look in looks[:stop]], [look.validation_loss for look in looks[:stop]])
+        if min(look.validation_loss for look in two) <= lowest_since and all(worse(x, best, noise) for x in two):
+            return True
+        lowest_since = min(lowest_since, two[1].validation_loss)
+    return False
 
 
 def around_best(looks: Sequence[Evaluation]) -> tuple[Evaluation | None, Evaluation | None]:
