@@ -7,6 +7,7 @@ from pydoc_data.topics import topics  # 0.5 MB of English that comes with Python
 import pytest
 
 from hornbook.cli import main
+from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table, read_table
 from hornbook.facts.shape import preset
 
@@ -22,7 +23,17 @@ def test_recipe_is_valid(path):
         preset(settings.model.preset)
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# "), "a recipe begins with what it is for"
-    assert f"--recipe recipes/{path.name}" in text, "and with the command that uses it"
+    named = (f"--recipe recipes/{path.name}", f"--recipe {path.stem}\n")
+    assert any(command in text for command in named), "and with the command that uses it"
+
+
+def test_a_recipe_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_table(Path("by-heart")) == read_table(ROOT / "recipes" / "by-heart.toml")
+    (tmp_path / "by-heart").write_text("[train]\nsteps = 3\n", encoding="utf-8")
+    assert read_table(Path("by-heart")) == {"train": {"steps": 3}}  # a file of that name comes first
+    with pytest.raises(InputError, match='did you mean "by-heart"'):
+        read_table(Path("by-hart"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

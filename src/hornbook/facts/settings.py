@@ -164,6 +164,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     checkpoint: Checkpoints = msgspec.field(default_factory=Checkpoints)
 
 
+RECIPES = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes")  # of a wheel; of a checkout
 LENGTHS = ("steps", "epochs", "tokens", "budget")  # of [train]; a run has one of them
 
 
@@ -231,12 +232,18 @@ def from_table(table: Mapping[str, Any], *, source: str) -> Settings:
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """The nested tables of a TOML file; raises InputError when it is missing or is not TOML."""
+    """The nested tables of a TOML file, or of one of Hornbook's own recipes by its bare name, such as "by-heart".
+
+    Raises InputError when it is missing or is not TOML.
+    """
+    own = {file.stem: file for folder in RECIPES for file in folder.glob("*.toml")}
+    if not path.exists():
+        path = own.get(str(path), path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         there = sorted(str(file) for folder in (path.parent, Path("recipes")) for file in folder.glob("*.toml"))
-        near = suggestion(str(path.with_suffix(".toml")), there)
+        near = suggestion(str(path), own) or suggestion(str(path.with_suffix(".toml")), there)
         raise InputError(f"there is no recipe at {path}{near}.") from None
     except (IsADirectoryError, UnicodeDecodeError):
         raise InputError(f"{path} is not a recipe: a recipe is a TOML file of settings.") from None

@@ -24,11 +24,11 @@ VALLEY_NATS, BUMP_NATS = 0.15, 0.1  # see `around_best`
 class Curves:
     """The curves in numbers. Losses in nats per token, None where unknown.
 
-    noise: how far validation loss wavers from look to look. turned_upward: see
-    `_turned_upward`. fall: of validation loss over the last quarter of the tokens. readings: epochs, times how often the
-    text stands in itself. repeated: more than a few tokens were read twice. first_gap: validation loss above training
-    loss at the last looks before that. growth: of that gap from there to the end. parted: the look before, and the
-    first look from which on that growth is beyond noise.
+    noise: how far validation loss wavers from look to look. turned_upward: see `_turned_upward`. fall: of validation
+    loss over the last quarter of the tokens. readings: epochs, times how often the text stands in itself. repeated:
+    more than a few tokens were read twice. first_gap: validation loss above training loss at the last looks before
+    that. growth: of that gap from there to the end. parted: the look before, and the first look from which on that
+    growth is beyond noise.
     """
 
     looks: Sequence[Evaluation]
