@@ -54,7 +54,8 @@ def pair(work: Path, number: int) -> dict[str, Any]:
     second = hornbook.train(str(text), out=work / f"{number}-every", **settings, **every)
     seen, all_looks = looks_of(first["run"]), looks_of(second["run"])
     assert all(abs(all_looks[step] - loss) < 1e-9 for step, loss in seen.items() if step)
-    low, high = first["best_step_between"]
+    before, after = first["best_step_between"]
+    low, high = before or 0, after or steps
     lowest = min(all_looks.values())
     steps_per_epoch = steps / first["epoch"]
     return {

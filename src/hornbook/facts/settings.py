@@ -243,7 +243,7 @@ def read_table(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         there = sorted(str(file) for folder in (path.parent, Path("recipes")) for file in folder.glob("*.toml"))
-        near = suggestion(str(path), own) or suggestion(str(path.with_suffix(".toml")), there)
+        near = suggestion(str(path), there) if path.suffix else suggestion(str(path), own)
         raise InputError(f"there is no recipe at {path}{near}.") from None
     except (IsADirectoryError, UnicodeDecodeError):
         raise InputError(f"{path} is not a recipe: a recipe is a TOML file of settings.") from None
