@@ -24,7 +24,7 @@ from hornbook.evaluation.tasks import (
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.model.generate import generate
 from hornbook.session.models import Opened, device, settings_of
-from hornbook.session.texts import prepared_folder
+from hornbook.session.texts import prepared_before, prepared_folder
 from hornbook.session.writing import prompt_ids
 from hornbook.training.checkpoint import read_manifest
 
@@ -90,11 +90,11 @@ def training_key(opened: Opened) -> str:
 def training_text(opened: Opened) -> Prepared | None:
     """What a run was trained on; None where that is no longer prepared. Nothing is prepared for it."""
     assert opened.run is not None
-    folder = prepared_folder(settings_of(opened.run).text)
-    if not (folder / MANIFEST).is_file():
-        return None
-    prepared = open_prepared(folder)
-    return prepared if prepared.key == training_key(opened) else None
+    text, key = settings_of(opened.run).text, training_key(opened)
+    folder = prepared_folder(text)
+    if (folder / MANIFEST).is_file() and (prepared := open_prepared(folder)).key == key:
+        return prepared
+    return prepared_before(text, key)
 
 
 def baselines_of(

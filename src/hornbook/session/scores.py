@@ -26,7 +26,7 @@ from hornbook.session.extras import (
     training_text,
 )
 from hornbook.session.models import Opened, device, open_model, settings_of
-from hornbook.session.texts import Progress, is_prepared, named_documents, prepared_text
+from hornbook.session.texts import Progress, is_prepared, named_documents, prepared_before, prepared_text
 
 
 def evaluate(
@@ -116,9 +116,13 @@ def documents_for(
 def own_text(opened: Opened) -> Prepared:
     """The prepared text of a run. Raises InputError when it is not what the run was trained on any more."""
     assert opened.run is not None
-    prepared = prepared_text(settings_of(opened.run).text)
-    if prepared.key != training_key(opened):
+    text, key = settings_of(opened.run).text, training_key(opened)
+    prepared = prepared_text(text)
+    if prepared.key == key:
+        return prepared
+    before = prepared_before(text, key)
+    if before is None:
         raise InputError(
             f"the text of {opened.name}, or how it is split, has changed since it was trained: name the text."
         )
-    return prepared
+    return before

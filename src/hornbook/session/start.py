@@ -48,7 +48,7 @@ from hornbook.session.decisions import decisions_of
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
 from hornbook.session.models import Opened, device, open_model, settings_of
-from hornbook.session.texts import data_of, is_prepared, prepared_text, stem
+from hornbook.session.texts import data_of, is_prepared, prepared_before, prepared_text, stem
 from hornbook.text.canaries import CANARIES
 from hornbook.training import checkpoint as checkpoints
 
@@ -242,10 +242,13 @@ def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: st
         initial = opened.model if opened is not None else None
     else:
         initial, shape = None, checkpoints.shape_of(newest)
-        if checkpoints.read_manifest(newest)["state"]["prepared"] != prepared.key:
+        key = checkpoints.read_manifest(newest)["state"]["prepared"]
+        before = None if key == prepared.key else prepared_before(original.text, key)
+        if key != prepared.key and before is None:
             raise InputError(
                 f"the text has changed since {run.folder} began: give --out a fresh folder to train on the new text."
             )
+        prepared = before or prepared
     if newest is None or not (run.folder / "tokenizer.json").is_file():  # the run was killed as it began
         _record_text(prepared, run)
     _lengthen(run, settings, original, wanted, prepared)

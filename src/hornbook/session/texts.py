@@ -85,12 +85,24 @@ def automatic_share(kind: str, num_documents: int, characters: int) -> float:
 
 def prepared_folder(text: Text) -> Path:
     """The one that `text` names; else prepared/NAME-xxxxxxxx, one for each combination of paths and settings."""
+    return _folder(text, ["pieces"] * text.split.startswith(("auto", "blocks")))
+
+
+def prepared_before(text: Text, key: str) -> Prepared | None:
+    """The prepared text with this key that was made before validation pieces had random places; None where there is
+    none. Runs of that time go on with it."""
+    folder = _folder(text, [])
+    if not (folder / MANIFEST).is_file():
+        return None
+    prepared = open_prepared(folder)
+    return prepared if prepared.key == key else None
+
+
+def _folder(text: Text, version: list[str]) -> Path:
     if is_prepared(text.paths):
         return Path(text.paths[0])
-    # "pieces": texts that were split before validation pieces had random places stay where they are.
     identity = repr((text.paths and [str(Path(p).resolve()) for p in text.paths], text.field, text.separator,
-                     text.errors, text.tokenizer, text.split, *(["pieces"] * text.split.startswith(("auto", "blocks"))),
-                     *(["dedup"] * text.dedup),
+                     text.errors, text.tokenizer, text.split, *version, *(["dedup"] * text.dedup),
                      *(["canaries"] * text.canaries)))  # fmt: skip
     return Path("prepared") / f"{stem(text.paths)}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
