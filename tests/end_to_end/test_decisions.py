@@ -1,8 +1,11 @@
 """A run without a length ends where it is at its best; what it decides survives a kill before and after."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,14 @@ def test_it_goes_back_decays_and_uses_its_best_weights(whole, monkeypatch):
     assert rates[-1] < rates[0]
     used = min(looks, key=looks.get)
     assert summary["used_step"] == summary["best_step"] == used
+    before, after = summary["best_step_between"]
+    if used > first.from_step:  # the looks that its weights descend from
+        beside = [step for step in looks if step <= first.from_step or step > first.step]
+    else:
+        beside = [step for step in looks if step <= first.step]
+    assert before in beside
+    assert before < used
+    assert after is None or (after in beside and after > used)
     opened = hornbook.evaluate(str(run.folder)).to_dict()
     assert opened["loss_nats_per_token"] == pytest.approx(summary["validation_loss_nats_per_token"], rel=1e-12)
 
@@ -123,3 +134,60 @@ def test_whoever_gives_a_length_gets_it_and_the_best_is_kept_beside(tmp_path, en
     assert best.loss_nats_per_token < hornbook.evaluate(str(run.folder)).loss_nats_per_token
     assert (run.best_folder(summary["best_step"]) / "model.safetensors").is_file()
     assert not (run.best_folder(summary["best_step"]) / "optimizer.safetensors").exists()
+
+
+def test_a_run_that_is_lengthened_gets_its_length_and_its_last_weights(tmp_path, english, hornbook_in):
+    """By budget it decided for itself; the length that is given later is kept, though the text is learned by heart."""
+    (tmp_path / "text.txt").write_text(english[:3000], encoding="utf-8")
+    command = hornbook_in(tmp_path)
+    arguments = [each for each in COMMAND if not each.startswith(("--schedule.kind", "--optimizer.matrix"))]
+    first = command(*arguments, "--json")
+    assert first.code == 0, first.stderr
+    assert decisions_of(Run(tmp_path / "run").rows()) == []
+    arguments = [each for each in arguments if not each.startswith("--train.budget")]
+    second = command(*arguments, "--steps", 2 * first.json["step"], "--json")
+    assert second.code == 0, second.stderr
+    assert second.json["step"] == second.json["used_step"] == 2 * first.json["step"]
+    assert decisions_of(Run(tmp_path / "run").rows()) == []
+
+
+# Ctrl-C comes as the look after 16 steps begins: the step is saved without it.
+INTERRUPTED = """
+import os, signal, sys
+from hornbook.cli import main
+from hornbook.session.watch import Watch
+
+real = Watch.evaluate
+def evaluate(self, model, step, **more):
+    if step == 16:
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(self, model, step, **more)
+Watch.evaluate = evaluate
+sys.exit(main())
+"""
+
+
+def test_a_look_that_an_interrupt_kept_back_counts_after_the_resume(tmp_path, english, hornbook_in, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(english[:3000], encoding="utf-8")
+    arguments = [each for each in COMMAND if not each.startswith("--train.budget")] + ["--checkpoint.best=true"]
+    source = str(Path(hornbook.__file__).parents[1])
+    stopped = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *arguments, "--steps", "16"], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert stopped.returncode == 130, stopped.stderr
+    finished = hornbook_in(tmp_path)(*arguments, "--steps", 16, "--json")
+    assert finished.code == 0, finished.stderr
+    assert finished.json["used_step"] == 16
+    assert hornbook.open_model("run").step == 16
+
+
+def test_without_validation_text_nothing_is_stopped_early(tmp_path, english, hornbook_in):
+    (tmp_path / "text.txt").write_text(english[:3000], encoding="utf-8")
+    arguments = [each for each in COMMAND if not each.startswith(("--text.split", "--train.budget"))]
+    finished = hornbook_in(tmp_path)(
+        *arguments, "--split", "none", "--steps", 24, "--train.early_stop", 1, "--json"
+    )  # fmt: skip
+    assert finished.code == 0, finished.stderr
+    assert finished.json["step"] == 24

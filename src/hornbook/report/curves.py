@@ -31,6 +31,7 @@ class Curves:
     growth is beyond noise.
     """
 
+    around: tuple[Evaluation | None, Evaluation | None]  # the best look, see `around_best`
     looks: Sequence[Evaluation]
     best: Evaluation
     noise: float | None
@@ -87,22 +88,17 @@ def train_losses(rows: Rows) -> tuple[list[int], list[float]]:
 def best_step_between(rows: Rows) -> tuple[int | None, int | None]:
     """The steps of the looks between which the lowest validation loss lies, see `around_best`; None at an end of the
     curve, and where there is no look."""
-    looks = evaluations(rows)
+    looks, _, around = _branches(rows)
     if not looks:
         return None, None
-    before, after = around_best(looks)
+    before, after = around_best(around)
     return (before.step if before else None), (after.step if after else None)
 
 
 def read_curves(rows: Rows, *, tokens_per_epoch: int, repeated_share: float = 0.0) -> Curves | None:
     """Judge the curves; None without an evaluation. `repeated_share`: of the training text that stands in it before,
     by the check-up. Where a run went back to earlier weights, what it gave up is not judged and not read."""
-    looks, given_up = evaluations(rows), 0
-    for row in rows:
-        if row.get("event") == "decision" and row["decision"] == "decay":
-            last_tokens = looks[-1].tokens
-            looks = went_on(looks, from_step=row["from_step"], step=row["step"])
-            given_up += last_tokens - looks[-1].tokens
+    looks, given_up, around = _branches(rows)
     if not looks:
         return None
     best, last = min(looks, key=lambda look: look.validation_loss), looks[-1]
@@ -113,6 +109,7 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int, repeated_share: float = 0.
     train = _train_loss(rows, last, looks)
     return Curves(
         looks=looks,
+        around=around_best(around),
         best=best,
         noise=noise,
         turned_upward=_turned_upward(looks),
@@ -125,6 +122,21 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int, repeated_share: float = 0.
         growth=growth,
         parted=parted,
     )
+
+
+def _branches(rows: Rows) -> tuple[list[Evaluation], int, list[Evaluation]]:
+    """The looks that the present weights descend from, the tokens that were given up before them, and the looks among
+    which the best one has its neighbours: those of the branch that was given up, where the run went back to it."""
+    looks, given_up = evaluations(rows), 0
+    around = looks
+    for row in rows:
+        if row.get("event") == "decision" and row["decision"] == "decay" and looks:
+            before, last_tokens = [look for look in looks if look.step <= row["step"]], looks[-1].tokens
+            looks = went_on(looks, from_step=row["from_step"], step=row["step"])
+            given_up += last_tokens - looks[-1].tokens
+            best = min(looks, key=lambda look: look.validation_loss)
+            around = before if best.step <= row["from_step"] else looks
+    return looks, given_up, around
 
 
 def _turned_upward(looks: Sequence[Evaluation]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -305,7 +306,8 @@ def _mark_parting(axes: Any, rows: Rows, tokens_per_epoch: int, repeated_share: 
     """The stretch between two looks in which validation loss leaves training loss for good."""
     curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch, repeated_share=repeated_share)
     if curves is not None and curves.parted is not None:
-        before, at = curves.parted
+        spent = {look.step: look.tokens for look in evaluations(rows)}  # what was given up is on the axis
+        before, at = (replace(look, tokens=spent[look.step]) for look in curves.parted)
         axes.axvspan(before.tokens, at.tokens, color=GRID, alpha=0.6, linewidth=0, zorder=0)
         place = (at.tokens, axes.get_ylim()[0])
         axes.annotate("the gap opens", place, (4, 4), textcoords="offset points", color=MUTED)

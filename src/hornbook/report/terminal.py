@@ -139,6 +139,10 @@ def print_report(report: Report) -> None:
     print_table(rows, f"{report.model} on {report.text}")
     if report.extra.get("weights"):
         print(report.extra["weights"])
+    if report.extra.get("outside_probe"):
+        print("scored: the validation text outside the probe, which has chosen the weights")
+    if report.extra.get("chosen_on_this_text"):
+        print("the weights were chosen on this text: its loss is a little too low")
     _print_trained_on(report.extra, "the model")
     if report.interval_method:
         print(f"intervals: {report.interval_method}")
@@ -253,6 +257,8 @@ def print_comparison(result: Mapping[str, Any]) -> None:
         print(f"The interval is about {result['interval_about']}.")
     for side in ("a", "b"):
         _print_trained_on(result[side], side.upper())
+        if result[side].get("chosen_on_this_text"):
+            print(f"the weights of {side.upper()} were chosen on windows of this text: its loss is a little too low")
     for name in result["differing_conventions"]:
         print(f"differing convention: {name}: {result['a']['conventions'][name]} / {result['b']['conventions'][name]}")
     if result["differing_settings"]:

@@ -13,7 +13,7 @@ from hornbook.facts.by_heart import ByHeart, by_heart
 from hornbook.facts.looks import WORTH_SAYING_NATS, Evaluation, mean_of_windows, worse
 from hornbook.facts.quantities import perplexity_text
 from hornbook.report.changes import Change
-from hornbook.report.curves import Curves, Rows, around_best, read_curves
+from hornbook.report.curves import Curves, Rows, read_curves
 
 TOGETHER_NATS = 0.1  # a gap that has grown by less for sure is none to speak of
 LEAKED = 0.1  # share of the validation text from which on its loss is that of text that was trained on
@@ -278,7 +278,7 @@ def _against_baselines(final_loss: float | None, counting: Mapping[str, float]) 
 
 
 def _between(curves: Curves, tokens_per_epoch: int) -> str:
-    before, after = around_best(curves.looks)
+    before, after = curves.around
     return _span(before or curves.best, after or curves.best, tokens_per_epoch)
 
 

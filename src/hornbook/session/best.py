@@ -36,6 +36,7 @@ class Best:
                 for name, tensor in tensors.items():
                     self.copies[file][name].copy_(tensor)
         else:
+            self.copies = {}  # before the new ones are made
             self.copies = {
                 file: {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
                 for file, tensors in now.items()
@@ -62,6 +63,11 @@ class Best:
                 run.best_folder(self.step), self.copies, step=self.step, shape=parts.model.shape, state={}
             )  # fmt: skip
         self.copies = {}
+
+    def can_go_on(self, run: Run) -> bool:
+        """Whether training can go on from them: the optimizer's state is there too."""
+        files = self.copies or checkpoints.read_manifest(self.folder(run))["files"]
+        return checkpoints.OPTIMIZER in files
 
     def put_back(self, run: Run, parts: Parts) -> None:
         """The state of the best look in place of the present one, from memory or from the disk."""

@@ -10,7 +10,7 @@ from hornbook.evaluation.comparison import compare as compare_reports
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import read_table
 from hornbook.session.extras import trained_on_share, training_text
-from hornbook.session.models import Opened, open_model
+from hornbook.session.models import Opened, open_model, settings_of
 from hornbook.session.scores import documents_for, score_documents
 from hornbook.session.texts import Progress
 
@@ -46,7 +46,8 @@ def compare(
         if texts:
             result[side]["trained_on_share"] = trained_on_share(trained_on, documents)
         elif trained_on is not None:
-            result[side] |= trained_on.leak
+            best = bool(settings_of(each.run).checkpoint.best)
+            result[side] |= trained_on.leak | {"chosen_on_this_text": best}
     return {"text": found[0][1], **result, "differing_settings": differing_settings(*opened)}
 
 

@@ -54,6 +54,23 @@ def decisions_of(rows: Sequence[Mapping[str, Any]]) -> list[Decision]:
     return [msgspec.convert(row, Decision) for row in rows if row.get("event") == "decision"]
 
 
+def tokens_read(rows: Sequence[Mapping[str, Any]], step: int) -> int:
+    """The training tokens that the weights after `step` have read; what was given up before is not among them.
+
+    >>> rows = [{"event": "step", "step": s, "tokens": 10 * s} for s in range(1, 13)]
+    >>> decision = {"event": "decision", "decision": "decay", "step": 10, "from_step": 4, "decay_steps": 2}
+    >>> tokens_read([*rows, decision], 9), tokens_read([*rows, decision], 12)
+    (90, 60)
+    """
+    seen = {0: 0} | {row["step"]: row["tokens"] for row in rows if row.get("event") == "step"}
+
+    def spent(at: int) -> int:
+        return max((tokens for number, tokens in seen.items() if number <= at), default=0)
+
+    gone = [each for each in decisions_of(rows) if each.decision == "decay" and each.step <= step]
+    return spent(step) - sum(spent(each.step) - spent(each.from_step) for each in gone)
+
+
 def decide(
     looks: Sequence[Evaluation],
     settings: Settings,

@@ -15,6 +15,7 @@ from hornbook.model.gguf import Kind, write_gguf
 from hornbook.model.weights import write_huggingface
 from hornbook.records.result import Report
 from hornbook.report.card import model_card
+from hornbook.session.decisions import tokens_read
 from hornbook.session.models import Opened, open_model
 from hornbook.session.texts import stem
 
@@ -83,9 +84,10 @@ def _facts(opened: Opened) -> dict[str, Any]:
     if opened.run is not None:
         rows = [row for row in opened.run.rows() if row["event"] == "step" and row["step"] <= (opened.step or 0)]
         facts["trained on"] = stem(read_table(opened.run.folder / "settings.toml").get("text", {}).get("paths", []))
-        facts["training"] = counted(opened.step or 0, "step") + (
-            f", {rows[-1]['tokens']:,} tokens, {rows[-1]['epoch']:.2f} epochs" if rows else ""
-        )
+        facts["training"] = counted(opened.step or 0, "step")
+        if rows:
+            tokens, spent = tokens_read(opened.run.rows(), opened.step or 0), rows[-1]["tokens"]
+            facts["training"] += f", {tokens:,} tokens, {rows[-1]['epoch'] * tokens / spent:.2f} epochs"
     return facts
 
 

@@ -95,7 +95,7 @@ class Job:
 
     @property
     def is_fresh(self) -> bool:
-        return self.step == 0 and self.start.initial is None
+        return self.step == 0 and self.run.environment.get("from") is None
 
     @property
     def last(self) -> int:
@@ -134,9 +134,9 @@ class Job:
         self.recorded = decisions_of(self.run.rows())
         if state.get("decision") is not None:
             self.follow(msgspec.convert(state["decision"], Decision))
-        evaluations = [row for row in self.run.rows() if row["event"] == "evaluation"]
-        self.evaluated = evaluations[-1]["step"] if evaluations else None
-        self.evaluations = evaluations
+        self.evaluations = [row for row in self.run.rows() if row["event"] in ("evaluation", "decision")]
+        self.evaluated = max((row["step"] for row in self.evaluations if row["event"] == "evaluation"), default=None)
+        self.parted = any(row.get("fault") == "memorizing" for row in self.run.rows())
         samples = self.run.samples()
         self.sampled = samples[-1]["step"] if samples else None
 
@@ -148,7 +148,9 @@ class Job:
         if decision not in self.recorded:
             self.recorded.append(decision)
             row = {"event": "decision", "tokens": self.tokens, "sentence": decision.sentence}
-            self.run.log(row | msgspec.to_builtins(decision))
+            row |= msgspec.to_builtins(decision)
+            self.run.log(row)
+            self.evaluations.append(row)
             self.view.note(f"step {decision.step:,}: {decision.sentence}")
 
     def forget_later(self) -> None:
@@ -230,13 +232,19 @@ def _look(job: Job, stop: Stop) -> str | None:
     sample_every, every, patience = settings.watch.sample_every, settings.checkpoint.every, settings.train.early_stop
     assert sample_every is not None
     assert every is not None
-    if job.watch.looks.due(step) and job.evaluated != step and not _evaluate(job, stop):
-        return "interrupted"
+    if job.watch.looks.due(step) and job.evaluated != step:
+        if not _evaluate(job, stop):
+            return "interrupted"
+        if job.saved == step:  # by a process that was interrupted before this look: its manifest knows nothing of it
+            job.saved = None
+            job.save()
+    if step % sample_every == 0 and job.sampled != step:
+        _sample(job, stop)  # 8. sample text
     _decide(job)
     enough = patience is not None and job.since_best >= patience
     ends = step == job.last or enough
-    if (step % sample_every == 0 or ends) and job.sampled != step:
-        _sample(job, stop)  # 8. sample text
+    if ends and job.sampled != step:
+        _sample(job, stop)
     if step % every == 0:
         job.save()
     return "no better validation loss" if enough else None
@@ -254,6 +262,8 @@ def _decide(job: Job) -> None:
         decision = decide(evaluations(job.evaluations), job.settings, job.step, job.decision, epoch_tokens=epoch)
     if decision is None:
         return
+    if decision.decision == "decay" and not job.best.can_go_on(job.run):
+        decision = Decision(decision="end", step=decision.step, from_step=decision.from_step)
     if decision.decision == "decay":
         job.best.put_back(job.run, job.parts)
         job.updates = job.best.updates
@@ -324,12 +334,13 @@ def _evaluate(job: Job, stop: Stop) -> bool:
         "flops": job.tokens * job.start.shape.flops_per_token(),
     } | numbers
     loss = numbers.get("probe_validation_loss_nats_per_token")
-    job.since_best += job.watch.looks.even(job.step)
+    job.since_best += loss is not None and job.watch.looks.even(job.step)
     if loss is not None and loss < job.best.loss:
         job.since_best = 0
+        may_go_back = job.start.may_decide and job.decision is None and not decays(job.settings, job.step)
         job.best.take(
             job.parts, step=job.step, loss=loss, updates=job.updates,
-            optimizer=job.start.may_decide and job.decision is None and not decays(job.settings, job.step),
+            optimizer=may_go_back and job.step > 0,
         )  # fmt: skip
     warnings = job.rails.evaluation(row)
     ahead = job.rails.forecast(job.last * step_tokens(job.settings))

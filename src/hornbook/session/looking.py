@@ -96,7 +96,7 @@ def _update_norms(opened: Opened, text: str) -> list[float]:
     assert opened.run is not None
     assert opened.step is not None
     settings = settings_of(opened.run)
-    decided = [decision for decision in decisions_of(opened.run.rows()) if decision.step < opened.step]
+    decided = [decision for decision in decisions_of(opened.run.rows()) if decision.step <= opened.step]
     model = copy.deepcopy(opened.model).train()
     optimizers = make_optimizers(settings, model)
     checkpoints.load_into(opened.run.checkpoint_folder(opened.step), model=model, optimizers=optimizers)

@@ -12,6 +12,7 @@ from hornbook.facts.by_heart import readings
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table
 from hornbook.report.memory import memory_page
+from hornbook.session.decisions import tokens_read
 from hornbook.session.models import Opened, open_model
 from hornbook.session.scores import own_text
 from hornbook.session.start import tokenizer_of
@@ -44,7 +45,7 @@ def memorize(
         if prepared.validation.num_tokens < 2:
             raise InputError(f"{opened.name} has no validation side: give --train and --heldout.")
         repeated = prepared.checkup.get("repeated_share", 0.0)
-        times = readings(_tokens_read(opened) / prepared.train.num_tokens, repeated)
+        times = readings(tokens_read(opened.run.rows(), opened.step or 0) / prepared.train.num_tokens, repeated)
     else:
         raise InputError(f"{opened.name} is not a run: give the texts with --train and --heldout.")
     canaries = planted_canaries(opened.run.folder) if opened.run is not None and train is None else None
@@ -57,13 +58,6 @@ def memorize(
         result["report"] = str(opened.run.write_report("memorization.html", memory_page(result)))
         opened.run.write_report("memorization.json", msgspec.json.format(msgspec.json.encode(result), indent=2))
     return result
-
-
-def _tokens_read(opened: Opened) -> int:
-    """The training tokens that the run had read at the checkpoint opened."""
-    assert opened.run is not None
-    rows = [row for row in opened.run.rows() if "tokens" in row and row.get("step", 0) <= (opened.step or 0)]
-    return max((row["tokens"] for row in rows), default=0)
 
 
 def _whole(opened: Opened, path: str) -> Part:

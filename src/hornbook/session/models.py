@@ -12,6 +12,7 @@ from hornbook.facts.settings import Settings, from_table, read_table
 from hornbook.model.decoder import Decoder
 from hornbook.records.listing import check_model
 from hornbook.records.run import Run, checkpoint_step, is_run
+from hornbook.session.decisions import decisions_of
 from hornbook.text.tokenizer import Tokenizer, load_tokenizer
 from hornbook.training import checkpoint as checkpoints
 
@@ -26,10 +27,13 @@ class Opened:
     run: Run | None = None
     step: int | None = None
     last: int | None = None  # of a run, the step of its newest checkpoint
+    from_step: int | None = None  # where the run had just gone back: the step whose weights these are
 
     @property
     def note(self) -> str | None:
         """Which weights of a run these are, where they are not its last."""
+        if self.from_step is not None:
+            return f"{self.name}: at step {self.step:,} the run went back to the weights of step {self.from_step:,}"
         if self.step == self.last or self.step is None:
             return None
         return f"{self.name}: the weights of step {self.step:,}; its last are those of step {self.last:,}"
@@ -55,8 +59,9 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
         run = Run.open(path)
         folder = _checkpoint_of(run, step)
         model = checkpoints.load_model(folder).to(device())
-        last = checkpoint_step(run.checkpoints()[-1])
-        return Opened(str(path), model, load_tokenizer(path), run, checkpoint_step(folder), last)
+        at, last = checkpoint_step(folder), checkpoint_step(run.checkpoints()[-1])
+        back = [each.from_step for each in decisions_of(run.rows()) if each.decision == "decay" and each.step == at]
+        return Opened(str(path), model, load_tokenizer(path), run, at, last, *back[:1])
     if (path / "manifest.json").is_file():
         run = Run.open(path.parent.parent)
         model = checkpoints.load_model(path).to(device())

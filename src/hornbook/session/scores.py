@@ -68,6 +68,8 @@ def evaluate(
     chosen = None
     if opened.run is not None and trained_on is not None and not texts:
         chosen = chosen_on(settings_of(opened.run), trained_on)
+        best = bool(settings_of(opened.run).checkpoint.best)
+        extra |= {"outside_probe": chosen is not None, "chosen_on_this_text": best and chosen is None}
     report = score(
         opened.model, documents, how, model_name=opened.name, text_name=name, batch_size=batch_size, device=device(),
         progress=progress, leave_out=chosen, tokenizer=opened.tokenizer,

@@ -333,6 +333,8 @@ def _lengthen(run: Run, settings: Settings, original: Settings, wanted: Settings
             "length, which is then kept."
         )
     if steps > has:
+        if _may_decide(original, settings) and not wanted.checkpoint.best:
+            settings.checkpoint.best = False  # who gives a length gets it, and the last weights
         run.write_settings(to_toml(settings))
 
 

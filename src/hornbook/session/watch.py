@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -75,6 +76,8 @@ class Watch:
             seen = probe.score(model, stop)
             if seen is None:
                 return None
+            if not math.isfinite(seen.loss):
+                continue
             scores[name] = seen
             numbers[f"probe_{name}_loss_nats_per_token"] = seen.loss
             if not fresh:
