@@ -114,6 +114,9 @@ class Train(msgspec.Struct, forbid_unknown_fields=True):
         Meta(description="of the forward pass; weights stay float32; bfloat16 where the machine has units for it"),
     ] = None
     compile: Annotated[bool | None, Meta(description="torch.compile each block")] = None
+    deterministic: Annotated[
+        bool, Meta(description="the same bits every time on an accelerator too, where attention is slower for it")
+    ] = False
     shift_windows: Annotated[
         bool, Meta(description="each epoch cuts the text at other places; false: at the same, as the book does")
     ] = True

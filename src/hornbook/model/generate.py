@@ -183,7 +183,7 @@ def _continue(
         yield next_B.tolist()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _last_logits(model: Decoder, tokens_BT: Tensor, cache: Cache | None) -> Tensor:
     """Logits (B, V) after the last token, without dropout whatever mode the model is in."""
     drops = model.training and model.dropout > 0  # walking through the modules costs as much as a small layer

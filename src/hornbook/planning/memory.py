@@ -13,6 +13,7 @@ from hornbook.facts.hardware import cpu_workers, usable_cores
 from hornbook.facts.shape import GPTShape
 
 LOGITS_BYTES = 64 * 2**20  # as likelihood.LOGITS_BYTES, which needs torch: a test holds the two together
+WIDE_LOGITS_BYTES = 2**30  # likewise model.compiled.LOGITS_BYTES, on an accelerator; their gradient takes their place
 LOGITS_COPIES = 2  # logits and their log-softmax, whose place their gradient takes
 CPU_PROCESS_BYTES = 245 * 2**20  # Python with torch imported and the buffers of its kernels; measured, Linux, CPU build
 RECOMPUTING_BYTES = 110 * 2**20  # modules that torch.utils.checkpoint imports when it is first called
@@ -131,8 +132,11 @@ def memory(
     activations = tokens * (kept + flowing)
     # A chunk of logits on each worker, and the gradient of the table, which is summed over chunks.
     table = shape.vocabulary * shape.width * workers
-    chunk = min(tokens * shape.vocabulary * 4, LOGITS_BYTES * workers)
-    logits = round(chunk * (LOGITS_COPIES + half)) + table * (8 if half else 4)
+    if on_cpu:
+        chunk = min(tokens * shape.vocabulary * 4, LOGITS_BYTES * workers)
+        logits = round(chunk * (LOGITS_COPIES + half)) + table * (8 if half else 4)
+    else:
+        logits = min(tokens * shape.vocabulary * each, WIDE_LOGITS_BYTES) + table * (4 + each)
     copies = (blocks // (shape.layers if checkpointing else 1)) * 2 * workers if half else 0  # of weights
     parts_of = Memory(
         weights=(parameters * 4 + (0 if on_cpu else parameters * 2 * half)) // shards + gathered,

@@ -102,6 +102,13 @@ class Job:
         """The number of the last update."""
         return self.watch.looks.steps
 
+    def looked_at(self, step: int) -> bool:
+        """Whether anything is done with the weights after this step."""
+        watch, keep = self.settings.watch, self.settings.checkpoint
+        assert watch.sample_every is not None
+        assert keep.every is not None
+        return self.watch.looks.due(step) or step % watch.sample_every == 0 or step % keep.every == 0
+
     def save(self) -> None:
         """Write a checkpoint and drop what is no longer kept."""
         keep = self.settings.checkpoint
@@ -211,7 +218,7 @@ def _train(job: Job, stop: Stop) -> str:
             job.parts.model, job.parts.optimizers, job.parts.batches, first=job.step, last=job.last,
             multiplier=rate(settings, decision), microbatch=settings.train.microbatch,
             clip_norm=settings.optimizer.clip_norm, seed=settings.train.seed,
-            document_mask=settings.train.document_mask, autocast=job.parts.autocast, stop=stop,
+            document_mask=settings.train.document_mask, autocast=job.parts.autocast, stop=stop, looked_at=job.looked_at,
         ):  # fmt: skip
             _record(job, done, time.perf_counter() - begin, guard)  # 7. print the losses
             reason = _look(job, stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,21 @@ class Opened:
 def device() -> torch.device:
     """The accelerator where there is one (CUDA_VISIBLE_DEVICES is respected), else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def accelerator_facts(on: torch.device) -> dict[str, str | int | None] | None:
+    """What a run's bits and speed depend on beside the processor: the card, its driver, CUDA, cuDNN. None on a CPU."""
+    if on.type != "cuda":
+        return None
+    driver = Path("/proc/driver/nvidia/version")
+    found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", driver.read_text()) if driver.is_file() else None
+    return {
+        "name": torch.cuda.get_device_name(on),
+        "memory_bytes": torch.cuda.get_device_properties(on).total_memory,
+        "driver": found[0] if found else None,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+    }
 
 
 def settings_of(run: Run) -> Settings:

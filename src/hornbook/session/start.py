@@ -47,7 +47,7 @@ from hornbook.session.costs import Reading, plan_of, settle, wall_of, watched
 from hornbook.session.decisions import decisions_of
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
-from hornbook.session.models import Opened, device, open_model, settings_of
+from hornbook.session.models import Opened, accelerator_facts, device, open_model, settings_of
 from hornbook.session.texts import data_of, is_prepared, prepared_before, prepared_text, stem
 from hornbook.text.canaries import CANARIES
 from hornbook.training import checkpoint as checkpoints
@@ -114,7 +114,7 @@ def fresh(
         view.note(f"  {ahead}")
     for sentence in prepared.checkup.get("sentences", []):
         view.note(f"  {sentence}")
-    facts = environment(threads=torch.get_num_threads(), device=on.type)
+    facts = environment(threads=torch.get_num_threads(), device=on.type) | {"accelerator": accelerator_facts(on)}
     run = Run.create(
         out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
         facts | {"request": dict(request), "from": from_},

@@ -17,7 +17,7 @@ import torch
 
 from hornbook.data.loader import Batches
 from hornbook.model.decoder import Decoder
-from hornbook.training.step import Autocast, Microbatch, Optimizer, Update, train_step
+from hornbook.training.step import Autocast, Microbatch, Optimizer, Pending, Update, train_step
 
 PATIENCE = 10  # updates in a row without a finite gradient
 
@@ -46,19 +46,29 @@ def steps(
     document_mask: bool = False,
     autocast: Autocast | None = None,
     stop: threading.Event | None = None,
+    looked_at: Callable[[int], bool] | None = None,
 ) -> Iterator[Step]:
     """Train from update `first` (0 for a fresh model) to `last`; yield each. Ends early when `stop` is set.
 
     The batch of an update is a function of its number and of the data's seed, dropout of (seed, update, microbatch):
     nothing that happens between two steps, and no earlier step, changes what the next one sees.
+
+    An accelerator is at an update while the next is handed to it, so that it never waits: an update is yielded after
+    the next has begun, except those whose number is `looked_at`, by default all: then the weights are those after it.
     """
     stop = stop or threading.Event()
     device = next(model.parameters()).device
-    number = first
+    number, under_way = first, deque[tuple[int, Pending]]()
+
+    def finished() -> Step:
+        number, pending = under_way.popleft()
+        return Step(number, batches.epoch(number), multiplier(number - 1), pending.read())
+
     while number < last and not stop.is_set():
         epoch = int(batches.epoch(number))  # 1. each epoch
         while number < last and int(batches.epoch(number)) == epoch:  # 2. each batch
             micro = list(microbatches(batches, number, microbatch, device, document_mask))
+            num_tokens = int((batches.spans(number)[1]).sum())
 
             def ready(index: int, number: int = number) -> bool:
                 if model.dropout:
@@ -66,14 +76,22 @@ def steps(
                 return not stop.is_set()
 
             model.train()
-            update = train_step(
+            pending = train_step(
                 model, optimizers, micro, multiplier=multiplier(number), clip_norm=clip_norm, autocast=autocast,
-                before_microbatch=ready,
+                before_microbatch=ready, num_tokens=num_tokens,
             )  # fmt: skip
-            if update is None:
+            if pending is not None:
+                number += 1
+                under_way.append((number, pending))
+            runs_ahead = (
+                looked_at is not None and device.type != "cpu" and pending is not None and not looked_at(number)
+            )
+            while len(under_way) > runs_ahead:
+                yield finished()
+            if pending is None:
                 return
-            number += 1
-            yield Step(number, batches.epoch(number), multiplier(number - 1), update)
+    while under_way:
+        yield finished()
 
 
 def dropout_seed(seed: int, number: int, index: int) -> int:
@@ -88,7 +106,9 @@ def microbatches(
     arrays: list[np.ndarray[Any, Any]] = [*batches.batch(number)]
     if document_mask:
         arrays.append(batches.documents(number))
-    tensors = [torch.from_numpy(array).to(device, non_blocking=True) for array in arrays]
+    tensors = [torch.from_numpy(array) for array in arrays]
+    if device.type != "cpu":  # from pinned memory, or the copy would wait for all that the device has to do
+        tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
     for start in range(0, len(tensors[0]), size):
         inputs, targets, *documents = (tensor[start : start + size] for tensor in tensors)
         yield inputs, targets, documents[0] if documents else None
