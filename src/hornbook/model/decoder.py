@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +95,12 @@ def rotate(x_BHTW: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return torch.addcmul(x_BHTW * cos_TW, torch.cat([high, low], -1), sin_TW)
 
 
+class KeysAndValues(Protocol):
+    """Where attention leaves the keys and values of new tokens, and finds all so far."""
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
 class Cache:
     """Keys and values of `length` tokens for each layer, (batch, kv_heads, capacity, head_width), filled in place."""
 
@@ -140,8 +147,9 @@ class Attention(nn.Module):
         self.key_norm = RMSNorm(shape.head_width, shape.norm_epsilon) if kind.qk_norm else nn.Identity()
 
     def forward(
-        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: Cache | None, layer: int
-    ) -> Tensor:
+        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: KeysAndValues | None,
+        layer: int,
+    ) -> Tensor:  # fmt: skip
         q, k, v = self.project(x_BTD, rotary)
         if cache is not None:
             k, v = cache.append(layer, k, v)
@@ -223,15 +231,16 @@ class Block(nn.Module):
         self.compiled: Compute | None = None  # `compute`, compiled for the one shape of training
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: Cache | None, layer: int
-    ) -> Tensor:
+        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: KeysAndValues | None,
+        layer: int,
+    ) -> Tensor:  # fmt: skip
         if self.compiled is not None and cache is None and torch.is_grad_enabled():
             return self.compiled(x, rotary, mask)
         return self.compute(x, rotary, mask, cache, layer)
 
     def compute(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: Cache | None = None,
-        layer: int = 0,
+        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None,
+        cache: KeysAndValues | None = None, layer: int = 0,
     ) -> Tensor:  # fmt: skip
         x = x + self._drop(self.attention(autocast(self.attention_norm(x)), rotary, mask, cache, layer))
         return x + self._drop(self.mlp(autocast(self.mlp_norm(x))))

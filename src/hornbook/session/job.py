@@ -30,6 +30,8 @@ from hornbook.session.watch import Watch
 from hornbook.training import checkpoint as checkpoints
 from hornbook.training.loop import Guard, Step, steps
 
+SAVED_WITHIN_SECONDS = 1800.0  # so much is lost at most when a machine dies
+
 
 def train(
     *texts: str, recipe: str | Path | None = None, out: str | Path | None = None, from_: str | None = None,
@@ -79,6 +81,8 @@ class Job:
     decision: Decision | None = None  # that the weights are a function of
     recorded: list[Decision] = field(default_factory=list)  # in the log, perhaps by a process that went further
     saved: int | None = None  # the step of the newest checkpoint, evaluation and sample
+    saved_at: float = field(default_factory=time.monotonic)
+    saves_at: int | None = None  # the step after which a checkpoint is due
     evaluated: int | None = None
     sampled: int | None = None
     evaluations: list[dict[str, Any]] = field(default_factory=list)
@@ -107,7 +111,9 @@ class Job:
         watch, keep = self.settings.watch, self.settings.checkpoint
         assert watch.sample_every is not None
         assert keep.every is not None
-        return self.watch.looks.due(step) or step % watch.sample_every == 0 or step % keep.every == 0
+        if step % keep.every == 0 or time.monotonic() > self.saved_at + SAVED_WITHIN_SECONDS:
+            self.saves_at = step
+        return step == self.saves_at or step % watch.sample_every == 0 or self.watch.looks.due(step)
 
     def save(self) -> None:
         """Write a checkpoint and drop what is no longer kept."""
@@ -129,6 +135,7 @@ class Job:
             )  # fmt: skip
             self.run.log({"event": "checkpoint", "step": self.step, "tokens": self.tokens})
             self.saved = self.step
+        self.saved_at = time.monotonic()
         prune(self.run, keep=keep.keep)
 
     def restore(self, folder: Path) -> None:
@@ -252,7 +259,7 @@ def _look(job: Job, stop: Stop) -> str | None:
     ends = step == job.last or enough
     if ends and job.sampled != step:
         _sample(job, stop)
-    if step % every == 0:
+    if step == job.saves_at or step % every == 0:
         job.save()
     return "no better validation loss" if enough else None
 

@@ -83,10 +83,8 @@ def steps(
             if pending is not None:
                 number += 1
                 under_way.append((number, pending))
-            runs_ahead = (
-                looked_at is not None and device.type != "cpu" and pending is not None and not looked_at(number)
-            )
-            while len(under_way) > runs_ahead:
+            waits = looked_at is None or looked_at(number) or pending is None or device.type == "cpu"
+            while len(under_way) > (not waits):
                 yield finished()
             if pending is None:
                 return

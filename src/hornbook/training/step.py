@@ -92,7 +92,7 @@ def train_step(
         nats += backward(model, microbatch, num_tokens, autocast)  # 4. the loss, as a sum, and 5. its gradients
     gradient_norm = clip(model, clip_norm)
     is_finite = gradient_norm < float("inf")
-    skip = ~is_finite if nats.device.type != "cpu" else None  # on a CPU it can be read
+    skip = None if reading_is_free(nats.device) else ~is_finite
     if skip is not None or is_finite:
         for optimizer in optimizers:  # 6. update the weights
             optimizer.step(multiplier, skip)
@@ -116,7 +116,7 @@ def backward(model: Decoder, microbatch: Microbatch, num_tokens: int, autocast: 
             return sum_nats(model.head, hidden.flatten(0, 1), targets.flatten(), model.shape.vocabulary)
 
     inputs, parameters = microbatch[0], list(model.parameters())
-    wide = inputs.device.type != "cpu" or model.differentiate is not None
+    wide = model.differentiate is not None or not reading_is_free(inputs.device)
     is_short = inputs.numel() * model.shape.flops_per_token() < SHORT
     workers = 1 if is_short or wide or model.dropout else min(workers_for(model, inputs.device), len(inputs))
     if workers == 1:
@@ -149,8 +149,13 @@ def clip(model: torch.nn.Module, clip_norm: float) -> Tensor:
     not finite, the gradients are worth nothing."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    if norm.device.type != "cpu":
+    if not reading_is_free(norm.device):
         torch._foreach_mul_(gradients, (clip_norm / norm).clamp(max=1.0))
     elif clip_norm < norm < float("inf"):
         torch._foreach_mul_(gradients, clip_norm / float(norm))
     return norm
+
+
+def reading_is_free(device: torch.device) -> bool:
+    """Whether a number can be read without waiting for all that the device has yet to do."""
+    return device.type == "cpu"
