@@ -106,9 +106,7 @@ def made(here: Here, name: str, steps: int, **changes: Any) -> tuple[Any, Any, A
     return build(choice.settings, choice.shape, text, here.device), choice.settings, choice.shape
 
 
-def trained(
-    parts: Any, settings: Any, steps: int, first: int = 0, looked_at: Any = lambda step: False
-) -> Iterator[Any]:
+def trained(parts: Any, settings: Any, steps: int, *, first: int = 0, multiplier: float = 1.0) -> Iterator[Any]:
     from hornbook.training.loop import steps as updates
 
     return updates(
