@@ -148,6 +148,7 @@ def hornbook_speed(here: Here, name: str, times: int, **changes: Any) -> dict[st
     """Updates as the loop of `hornbook train` makes them, batches from its loader."""
     from hornbook.planning.memory import memory
 
+    size = here.size(name)
     warm = here.steps(8)
     times = here.steps(times)
     begin = time.perf_counter()
@@ -162,6 +163,7 @@ def hornbook_speed(here: Here, name: str, times: int, **changes: Any) -> dict[st
         on_cpu=here.tiny, checkpointing=train.recompute, accumulating=train.microbatch < train.batch,
     )  # fmt: skip
     return speed(here, name, seconds) | {
+        "mfu": size.batch * size.context / seconds * shape.flops_per_token() / peak(here),
         "seconds_to_the_first_update": first, "microbatch": settings.train.microbatch,
         "optimizer": settings.optimizer.name, "planned_gigabytes": planned.total / 1e9,
         "planned": {key: round(value / 1e9, 3) for key, value in vars_of(planned).items()},
