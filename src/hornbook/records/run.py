@@ -121,7 +121,8 @@ class Run:
         if known is not None:
             self._write_hashes(known | {name: [*each, *known.get(name, [])[:1]] for name, each in new.items()})
         for name, content in whole.items():
-            no_link((self.folder / name).parent).mkdir(exist_ok=True)
+            if "/" in name:
+                no_link((self.folder / name).parent).mkdir(exist_ok=True)
             write_aside(self.folder / name, content)
         if known is not None and new.keys() & known.keys():
             self._write_hashes(known | new)

@@ -39,10 +39,11 @@ def no_link(folder: Path) -> Path:
 def others_in(folder: Path, names: re.Pattern[str]) -> str | None:
     """What keeps us from deleting `folder`: the name of something in it that is not ours, or itself where it is a link
     or no folder; None where it is absent, or holds nothing but files of our `names`."""
-    if not os.path.lexists(folder):
+    try:
+        if not stat.S_ISDIR(os.lstat(folder).st_mode):
+            return folder.name
+    except FileNotFoundError:
         return None
-    if folder.is_symlink() or not folder.is_dir():
-        return folder.name
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         other = (entry.name for entry in entries if not names.fullmatch(entry.name) or entry.is_dir())
         return min(other, default=None)
