@@ -1,5 +1,6 @@
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -343,18 +344,67 @@ def test_folders_of_somebody_else_are_not_replaced(texts, tmp_path):
         prepared(texts, tmp_path / "model")
 
 
-def test_two_at_once_on_one_folder_are_refused(texts, tmp_path):
-    refusals = []
+PREPARE = """
+import sys
+from hornbook.data.prepare import prepare
+from hornbook.text.documents import documents
+print(prepare(documents([sys.argv[1]]), tokenizer=sys.argv[3], split="tail:0.1", out=sys.argv[2]).key)
+"""
 
-    def second(done_bytes, total_bytes):
-        if not refusals:
-            with pytest.raises(WorldError, match="another process is preparing") as caught:
-                prepared(texts, tmp_path / "out", tokenizer="characters")
-            refusals.append(caught)
 
-    opened = prepared(texts, tmp_path / "out", progress=second)
-    assert open_prepared(tmp_path / "out").key == opened.key
-    assert refusals
+def test_several_at_once_on_one_folder_all_get_their_result(texts, tmp_path):
+    """The same text: one makes it, the others wait and open it. Another tokenizer: the last one stays."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    for turn in range(5):
+        out = tmp_path / f"out{turn}"
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", PREPARE, str(texts), str(out), tokenizer], env=environment, text=True,
+                stdout=subprocess.PIPE,
+            )
+            for tokenizer in (["bytes"] * 3 if turn % 2 else ["bytes", "characters", "bytes"])
+        ]  # fmt: skip
+        keys = [process.communicate()[0].strip() for process in started]
+        assert [process.returncode for process in started] == [0, 0, 0]
+        assert open_prepared(out).key in keys
+        assert keys[0] == keys[2]
+        assert not (out / "lock").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*(f"out{turn}" for turn in range(5)), "texts"]
+
+
+def test_folders_of_somebody_else_beside_it_are_left_alone(texts, tmp_path):
+    foreign = {".mine.old": "essay.txt", ".yours.partial": "essay.txt", ".ours.old": "tokenizer.json"}
+    for name, file in foreign.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text("years of work")
+        out = tmp_path / name[1:].partition(".")[0]
+        for _ in range(2):
+            with pytest.raises(InputError, match=f"{re.escape(name)} holds other things .{re.escape(file)}"):
+                prepared(texts, out)
+        assert (tmp_path / name / file).read_text() == "years of work"
+        assert not out.exists()
+
+
+def test_nothing_is_written_or_deleted_through_a_link(texts, tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    for name in ("prepared.json", "train-00000.bin", "lock", "letter"):
+        (precious / name).write_text("dear")
+    (tmp_path / ".a.partial").mkdir()
+    (tmp_path / ".a.partial" / "lock").symlink_to(precious / "letter")
+    (tmp_path / ".b.partial").symlink_to(precious)
+    (tmp_path / ".c.old").symlink_to(precious)
+    for name in "abc":
+        with pytest.raises(InputError, match=r"link|holds other things"):
+            prepared(texts, tmp_path / name)
+    out = prepared(texts, tmp_path / "d").folder
+    (out / "tokenizer.json").unlink()
+    (out / "tokenizer.json").symlink_to(precious / "letter")
+    prepared(texts, out)
+    assert open_prepared(out).key == prepared(texts, out).key
+    assert {path.name: path.read_text() for path in precious.iterdir()} == dict.fromkeys(
+        ("prepared.json", "train-00000.bin", "lock", "letter"), "dear"
+    )
 
 
 def test_killed_at_any_moment_leaves_the_old_or_the_new(texts, tmp_path):

@@ -1,5 +1,10 @@
 """The C++ kernel against the decoder it must agree with."""
 
+import hashlib
+import os
+import subprocess
+import sys
+
 import msgspec
 import pytest
 import torch
@@ -94,3 +99,68 @@ def test_quantised_rows_are_near():
     rows, scale = native.quantised_rows(weight)
     assert rows.dtype == torch.int8
     assert ((rows * scale[:, None] - weight).abs() <= scale[:, None] / 2 + 1e-7).all()
+
+
+LOAD = """
+import os, sys
+from hornbook.model.native import library
+print(library() is not None)
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads the kernel in a fresh process, with a home of its own."""
+
+    def start(**variables):
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
+        environment.pop("XDG_CACHE_HOME", None)
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD], env=environment | variables, cwd=tmp_path, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "True\n"), (done.returncode, done.stderr)
+
+    return start
+
+
+def test_a_kernel_that_was_cut_off_or_changed_is_built_anew(load, tmp_path):
+    load()
+    (built,) = (tmp_path / ".cache" / "hornbook").iterdir()
+    whole = built.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]):
+        built.write_bytes(damaged)
+        load()
+        assert built.read_bytes() == whole
+    before = built.stat().st_mtime_ns
+    load()
+    assert built.stat().st_mtime_ns == before  # taken from the cache
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_the_kernel_of_another_user_is_not_loaded(load, tmp_path):
+    load()
+    folder = tmp_path / ".cache" / "hornbook"
+    (built,) = folder.iterdir()
+    marker = tmp_path / "ran"
+    evil = tmp_path / "evil.c"
+    evil.write_text(f'#include <stdio.h>\n__attribute__((constructor)) void f() {{ fopen("{marker}", "w"); }}\n')
+    subprocess.run(["g++", "-shared", "-fPIC", "-x", "c", "-o", str(built), str(evil)], check=True)
+    content = built.read_bytes()
+    sealed = content + hashlib.sha256(content).digest()
+    for chown, mode in ((built, 0o700), (folder, 0o700), (None, 0o722)):
+        built.write_bytes(sealed)
+        built.chmod(mode)
+        if chown is not None:
+            os.chown(chown, 65534, 65534)
+        load()
+        assert not marker.exists()
+        os.chown(folder, 0, 0)
+        os.chown(built, 0, 0)
+
+
+def test_a_relative_cache_is_not_taken(load, tmp_path):
+    load(XDG_CACHE_HOME="cache")
+    assert not (tmp_path / "cache").exists()
+    load(XDG_CACHE_HOME="", HOME="home")
+    assert not (tmp_path / "home").exists()

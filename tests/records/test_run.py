@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from hornbook.facts.errors import InputError, WorldError
 from hornbook.records.listing import list_runs
-from hornbook.records.run import Run, checkpoint_step, default_out, read_rows, without_replaced, write_aside
+from hornbook.records.run import Run, checkpoint_step, default_out, read_rows, without_replaced
+from hornbook.text.disk import write_aside
 
 
 def _start(program: str, folder: Path) -> subprocess.Popen[str]:
@@ -71,9 +72,9 @@ def test_open_says_what_is_wrong(tmp_path: Path) -> None:
 
 def test_rows_come_back_with_non_finite_numbers_as_null_and_numpy_as_numbers(tmp_path: Path) -> None:
     run = _create(tmp_path)
-    run.log({"event": "step", "step": np.int64(1), "loss": np.float32(0.5), "a": float("nan"), "b": np.float64("inf")})
+    run.log({"event": "note", "step": np.int64(1), "loss": np.float32(0.5), "a": float("nan"), "b": np.float64("inf")})
     run.log_sample({"step": 1, "text": "naïve\n\u2028 line"})
-    assert run.rows() == [{"event": "step", "step": 1, "loss": 0.5, "a": None, "b": None}]
+    assert run.rows() == [{"event": "note", "step": 1, "loss": 0.5, "a": None, "b": None}]
     assert run.samples() == [{"step": 1, "text": "naïve\n\u2028 line"}]
     assert len((tmp_path / "samples.jsonl").read_bytes().splitlines()) == 1
     with pytest.raises(TypeError):
@@ -83,11 +84,11 @@ def test_rows_come_back_with_non_finite_numbers_as_null_and_numpy_as_numbers(tmp
 def test_a_resume_replaces_what_stood_after_it_in_both_logs(tmp_path: Path) -> None:
     run = _create(tmp_path)
     for step in range(5):
-        run.log({"event": "step", "step": step, "try": 1})
+        run.log({"event": "note", "step": step, "try": 1})
         run.log_sample({"step": step, "text": "first"})
     run = Run.open(tmp_path)
     run.log({"event": "resume", "step": 2})
-    run.log({"event": "step", "step": 3, "try": 2})
+    run.log({"event": "note", "step": 3, "try": 2})
     run.log_sample({"step": 3, "text": "second"})
     assert [(row["step"], row.get("try")) for row in run.rows()] == [(0, 1), (1, 1), (2, 1), (2, None), (3, 2)]
     assert [(row["step"], row["text"]) for row in run.samples()] == [
@@ -111,9 +112,9 @@ def test_after_any_resumes_every_step_stands_once(resumes: list[int], length: in
 def test_a_line_torn_by_kill_9_is_not_read_and_is_cut_off_before_the_next_row(tmp_path: Path) -> None:
     _create(tmp_path)
     writer = _start(
-        "run = Run.open(folder); run.log({'event': 'step', 'step': 1})\n"
+        "run = Run.open(folder); run.log({'event': 'note', 'step': 1})\n"
         "file = os.open(folder + '/metrics.jsonl', os.O_WRONLY | os.O_APPEND)\n"
-        'os.write(file, b\'{"event": "step", "st\'); print("half", flush=True); signal.pause()',
+        'os.write(file, b\'{"event": "note", "st\'); print("half", flush=True); signal.pause()',
         tmp_path,
     )
     assert writer.stdout is not None
@@ -124,7 +125,7 @@ def test_a_line_torn_by_kill_9_is_not_read_and_is_cut_off_before_the_next_row(tm
     assert (tmp_path / "metrics.jsonl").read_bytes().endswith(b'"st')
     run = Run.open(tmp_path)
     assert [row["step"] for row in run.rows()] == [1]
-    run.log({"event": "step", "step": 2})
+    run.log({"event": "note", "step": 2})
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
 
 
@@ -135,7 +136,7 @@ def test_a_killed_writer_loses_no_row_it_reported(tmp_path: Path) -> None:
             f"run = Run.open(folder); first = {kill} * 1000\n"
             "run.log({'event': 'resume', 'step': first})\n"
             "for step in range(first + 1, first + 1000):\n"
-            "    run.log({'event': 'step', 'step': step, 'text': 'x' * 5000}); print(step, flush=True)\n",
+            "    run.log({'event': 'note', 'step': step, 'text': 'x' * 5000}); print(step, flush=True)\n",
             tmp_path,
         )
         assert writer.stdout is not None
@@ -145,7 +146,7 @@ def test_a_killed_writer_loses_no_row_it_reported(tmp_path: Path) -> None:
         writer.wait()
         writer.stdout.close()
         steps = [
-            row["step"] for row in Run.open(tmp_path).rows() if row["event"] == "step" and row["step"] > kill * 1000
+            row["step"] for row in Run.open(tmp_path).rows() if row["event"] == "note" and row["step"] > kill * 1000
         ]
         assert steps[: len(reported)] == reported
         assert len(steps) <= len(reported) + 1
@@ -153,9 +154,9 @@ def test_a_killed_writer_loses_no_row_it_reported(tmp_path: Path) -> None:
 
 def test_a_last_line_without_its_newline_is_kept(tmp_path: Path) -> None:
     run = _create(tmp_path)
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"step":1}\n{"step":2}')
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"event":"a","step":1}\n{"event":"a","step":2}')
     assert [row["step"] for row in run.rows()] == [1, 2]
-    run.log({"step": 3})
+    run.log({"event": "a", "step": 3})
     assert [row["step"] for row in run.rows()] == [1, 2, 3]
 
 
@@ -175,7 +176,7 @@ def test_a_full_disk_leaves_whole_lines_and_says_so(tmp_path: Path) -> None:
         "import resource; from hornbook.facts.errors import WorldError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); run = Run.open(folder)\n"
         "for step in range(1000):\n"
-        "    try: run.log({'event': 'step', 'step': step, 'text': 'x' * 100})\n"
+        "    try: run.log({'event': 'note', 'step': step, 'text': 'x' * 100})\n"
         "    except WorldError as error: print(step, error); break\n"
         "run.log_sample({'step': 1})\n"
         "try: run.write_report('a.html', 'x' * 2000)\n"
@@ -239,7 +240,7 @@ def test_a_file_written_aside_is_always_one_of_the_two(tmp_path: Path) -> None:
     path = tmp_path / "page"
     write_aside(path, "0" * 100_000)
     writer = _start(
-        "from hornbook.records.run import write_aside; from pathlib import Path\n"
+        "from hornbook.text.disk import write_aside; from pathlib import Path\n"
         "for turn in range(1, 10_000):\n"
         "    write_aside(Path(folder) / 'page', str(turn % 10) * 100_000); print(turn, flush=True)\n",
         tmp_path,
@@ -286,13 +287,21 @@ def test_default_names_are_dated_readable_and_fresh(tmp_path: Path) -> None:
 
 def test_a_run_that_goes_on_is_not_listed_with_the_numbers_of_its_earlier_end(tmp_path: Path) -> None:
     run = _create(tmp_path / "run")
-    run.log({"event": "evaluation", "step": 5, "validation_loss_nats_per_token": 3.5, "validation_bits_per_byte": 2.0})
+    run.log(
+        {
+            "event": "evaluation",
+            "step": 5,
+            "tokens": 9,
+            "validation_loss_nats_per_token": 3.5,
+            "validation_bits_per_byte": 2.0,
+        }
+    )
     run.log({"event": "end", "step": 5, "reason": "length reached", "plan_score": {"memory_bytes": {}}})
     run.write_report("evaluation.json", '{"loss_nats_per_token": 3.25, "bits_per_byte": 1.9}')
     (done,) = list_runs(tmp_path)
     assert (done["validation_loss_nats_per_token"], done["bits_per_byte"]) == (3.25, 1.9)
     assert done["probe_validation_loss_nats_per_token"] == 3.5
-    run.log({"event": "step", "step": 6})
+    run.log({"event": "evaluation", "step": 6, "tokens": 9})
     (going,) = list_runs(tmp_path)
     assert going["state"] == "unfinished"
     assert not {"plan_score", "validation_loss_nats_per_token", "bits_per_byte"} & going.keys()

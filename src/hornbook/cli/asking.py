@@ -66,8 +66,8 @@ def memorize_command(arguments: argparse.Namespace) -> None:
         step=arguments.step, seed=arguments.seed,
     )  # fmt: skip
     if arguments.html is not None:
-        from hornbook.records.run import write_aside
         from hornbook.report.memory import memory_page
+        from hornbook.text.disk import write_aside
 
         write_aside(Path(arguments.html), memory_page(found))
     if arguments.json:

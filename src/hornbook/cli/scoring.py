@@ -82,7 +82,7 @@ def inspect_command(arguments: argparse.Namespace) -> None:
         gradients=arguments.gradients, top_k=arguments.top_k, prompt_tokens=arguments.prompt_tokens,
     )  # fmt: skip
     if arguments.html is not None:
-        from hornbook.records.run import write_aside
+        from hornbook.text.disk import write_aside
 
         write_aside(Path(arguments.html), seen.to_html())
     if arguments.json:

@@ -7,17 +7,12 @@ index.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
-import os
-import re
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -30,14 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.data import shards
-from hornbook.data.shards import MANIFEST, PARTS, Prepared, ShardWriter, open_prepared
-from hornbook.facts.errors import InputError, WorldError
+from hornbook.data.folder import aside, check_out, commit, disk
+from hornbook.data.shards import PARTS, Prepared, ShardWriter, open_prepared
+from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import usable_cores
 from hornbook.facts.quantities import counted
 from hornbook.text.canaries import CANARIES, make_canaries, plant
 from hornbook.text.checkup import Checkup, check_up
 from hornbook.text.documents import Document
-from hornbook.text.files import sync
 from hornbook.text.split import Segment, default_rule, digest_of, gap_characters, segment_pieces
 from hornbook.text.split import split as split_documents
 from hornbook.text.tokenizer import Tokenizer, is_path, load_tokenizer, make_tokenizer
@@ -46,10 +41,6 @@ _Piece = tuple[int, bool, str]  # number of its segment, whether it is the segme
 Progress = Callable[[int, int], None]  # (bytes encoded, bytes to encode)
 
 _TASK_CHARACTERS = 2**18  # what a thread encodes at once: long enough to hide the hand-over, short enough for memory
-_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-_OURS = re.compile(
-    rf"{re.escape(MANIFEST)}|{CANARIES}|.*token.*\.json|({'|'.join(PARTS)})(-\d{{5,}}\.bin|\.documents\.npy|\.names\.json)"
-)
 
 
 @dataclass(frozen=True)
@@ -84,14 +75,13 @@ def prepare(
     `source` is what the person gave, for the manifest. `dedup` leaves out documents of the training side that copy an
     earlier one or one of the validation side. `canaries` are planted in the training side and recorded.
     `progress(done_bytes, total_bytes)` is called as the text is encoded. Until the new folder is complete, `out` is
-    what it was, whatever happens.
+    what it was, whatever happens. Of two processes that prepare one folder the second waits for the first, and opens
+    what that has made where it is the same.
 
-    Raises InputError for a text, tokenizer, split or `out` that cannot be used; WorldError when the disk is full or
-    another process is preparing the same folder.
+    Raises InputError for a text, tokenizer, split or `out` that cannot be used; WorldError when the disk is full.
     """
     out = Path(out).resolve()
-    _tidy(out)
-    _check_out(out)
+    check_out(out)
     begin = time.perf_counter()
     rule = default_rule(len(documents)) if split == "auto" else split
     segments = split_documents(documents, rule)
@@ -102,34 +92,37 @@ def prepare(
     given = load_tokenizer(Path(tokenizer)) if is_path(tokenizer) else None
     identity = given.fingerprint if given else tokenizer
     key = _key(identity, rule, shard_bytes, sides, ["dedup"] * dedup + ["canaries"] * canaries)
-    total_bytes = sum(side.num_bytes for side in sides)
     prepared = _unchanged(out, key)
     if prepared is None:
-        with _checking(*sides) as checkup:
-            left_out = 0
-            if dedup:
-                sides[0], left_out = _without_copies(sides[0], checkup())
-            checked = check_up(*(side.segments for side in sides)) if left_out else None  # what is trained on
-            if canaries:
-                planted = make_canaries(sides[0].pieces())
-                sides[0] = _read_side(plant(sides[0].segments, planted))
-            total_bytes = sum(side.num_bytes for side in sides)
-            made = given or make_tokenizer(tokenizer, sides[0].pieces, sides[0].num_bytes)
-            with _disk(out, total_bytes * shards.id_type(made.vocabulary).itemsize), _aside(out) as folder:
-                made.save(folder)
-                if canaries:
-                    (folder / CANARIES).write_bytes(shards.json_bytes(msgspec.to_builtins(planted)))
-                parts = _write_parts(folder, sides, made, shard_bytes, threads or usable_cores(), progress)
-                report = _report(documents, sides, parts, checked or checkup(), left_out, time.perf_counter() - begin)
+        with disk(out, 2 * sum(side.num_bytes for side in sides)), aside(out) as folder:
+            prepared = _unchanged(out, key)  # another process has made it in the meantime
+            if prepared is None:
+                with _checking(*sides) as checkup:
+                    left_out = 0
+                    if dedup:
+                        sides[0], left_out = _without_copies(sides[0], checkup())
+                    checked = check_up(*(side.segments for side in sides)) if left_out else None  # what is trained on
+                    if canaries:
+                        planted = make_canaries(sides[0].pieces())
+                        sides[0] = _read_side(plant(sides[0].segments, planted))
+                    made = given or make_tokenizer(tokenizer, sides[0].pieces, sides[0].num_bytes)
+                    made.save(folder)
+                    if canaries:
+                        (folder / CANARIES).write_bytes(shards.json_bytes(msgspec.to_builtins(planted)))
+                    parts = _write_parts(folder, sides, made, shard_bytes, threads or usable_cores(), progress)
+                    report = _report(
+                        documents, sides, parts, checked or checkup(), left_out, time.perf_counter() - begin
+                    )
                 manifest = {
                     "format": shards.FORMAT, "version": shards.VERSION, "key": key, "source": list(source),
                     "source_documents": len(documents), "split": rule,
                     "gap_characters": gap_characters(*segments), "dedup": dedup, "canaries": canaries,
                     "tokenizer": _identity(made) | {"asked": tokenizer}, "parts": parts, "report": report,
                 }  # fmt: skip
-                _commit(folder, out, manifest)
-        prepared = open_prepared(out, verify=False, tokenizer=made)
+                commit(folder, out, manifest)
+                prepared = open_prepared(out, verify=False, tokenizer=made)
     if progress is not None:
+        total_bytes = sum(side.num_bytes for side in sides)
         progress(total_bytes, total_bytes)
     return prepared
 
@@ -198,7 +191,7 @@ def _key(identity: str, rule: str, shard_bytes: int, sides: Sequence[_Side], swi
 def _unchanged(out: Path, key: str) -> Prepared | None:
     """The folder that is there, if it has this key and is whole."""
     try:
-        if shards.read_manifest(shards.present(out))["key"] == key:
+        if shards.read_manifest(out)["key"] == key:
             return open_prepared(out)
     except InputError:  # none, of another version or damaged: it is made anew from the text, which is at hand
         return None
@@ -315,84 +308,3 @@ def _report(
         "wall_seconds": round(wall_seconds, 3),
         "megabytes_per_second": round(num_bytes / 1e6 / wall_seconds, 3),
     }
-
-
-def _check_out(out: Path) -> None:
-    """InputError unless `out` is new, empty, or a prepared folder with nothing of anybody else's in it."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; give a folder for the prepared text with --out")
-    names = sorted(os.listdir(out)) if out.is_dir() else []
-    strangers = names if MANIFEST not in names else [name for name in names if not _OURS.fullmatch(name)]
-    if strangers:
-        raise InputError(f"{out} holds other files ({strangers[0]}) that would be lost; give another folder with --out")
-
-
-def _tidy(out: Path) -> None:
-    """Finish what a process that was killed has left beside `out`."""
-    old = shards.old_folder(out)
-    if old.is_dir() and not out.exists():
-        old.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
-    if _partial(out).is_dir():
-        with suppress(WorldError, OSError), _aside(out) as folder:  # WorldError: its process is alive
-            shutil.rmtree(folder)
-
-
-def _partial(out: Path) -> Path:
-    return out.with_name(f".{out.name}.partial")
-
-
-@contextmanager
-def _disk(out: Path, needed_bytes: int) -> Iterator[None]:
-    """Say a failure of the disk as a sentence."""
-    try:
-        yield
-    except OSError as error:
-        untouched = f"{out} is as it was before"
-        if error.errno in _FULL:
-            needed = f"up to {needed_bytes / 1e6:,.0f} MB are needed"
-            raise WorldError(
-                f"the disk of {out} is full ({needed}); free some or give another --out; {untouched}"
-            ) from None
-        raise WorldError(f"{out} could not be written ({error.strerror}: {error.filename}); {untouched}") from None
-
-
-@contextmanager
-def _aside(out: Path) -> Iterator[Path]:
-    """An empty folder beside `out`, locked for its lifetime; of a killed process only the files are left, no lock."""
-    folder = _partial(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / "lock"))
-        except (BlockingIOError, FileNotFoundError):
-            mine = False  # held, or its owner finished in this moment
-        if not mine:
-            raise WorldError(f"another process is preparing {out}; wait for it or give another --out")
-        try:
-            for stale in folder.iterdir():
-                if stale.name != "lock":
-                    stale.unlink()
-            yield folder
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-
-
-def _commit(folder: Path, out: Path, manifest: dict[str, Any]) -> None:
-    """Make the folder durable, then give it its name; the manifest is written when all it speaks of is on the disk."""
-    (folder / "lock").unlink()
-    files = {}
-    for path in sorted(folder.iterdir()):
-        sync(path)
-        files[path.name] = shards.file_entry(path)
-    (folder / MANIFEST).write_bytes(shards.manifest_bytes(manifest | {"files": files}))
-    sync(folder / MANIFEST)
-    sync(folder)
-    old = shards.old_folder(out)
-    if out.exists():
-        out.rename(old)
-    folder.rename(out)  # cut off just before this, `open_prepared(out)` opens `old`
-    sync(out.parent)
-    shutil.rmtree(old, ignore_errors=True)

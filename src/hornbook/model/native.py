@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import stat
 import subprocess
 import tempfile
 from functools import lru_cache
@@ -81,22 +82,61 @@ def library() -> ctypes.CDLL | None:
     source = files("hornbook.model").joinpath("decode.cpp").read_bytes()
     cpu = next((line for line in _lines("/proc/cpuinfo") if line.startswith(("flags", "Features"))), "")
     key = hashlib.sha256(b"\0".join([source, " ".join(COMPILE).encode(), cpu.encode()])).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hornbook"
-    built = folder / f"decode-{key}.so"
+    folder = _cache()
+    built = None if folder is None else folder / f"decode-{key}.so"
     try:
-        if not built.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as aside:
-                (Path(aside) / "decode.cpp").write_bytes(source)
-                # Linked without libgomp: PyTorch's, which is loaded already, then shares its threads with us.
-                for command in ((*COMPILE, "decode.cpp"), ("g++", "-shared", "-o", built.name, "decode.o")):
-                    subprocess.run(command, cwd=aside, check=True, capture_output=True, timeout=120)
-                (Path(aside) / built.name).replace(built)
-        loaded = ctypes.CDLL(str(built))
+        if built is not None and _is_sound(built):
+            return _loaded(built)
+        with tempfile.TemporaryDirectory(dir=folder) as aside:
+            (Path(aside) / "decode.cpp").write_bytes(source)
+            # Linked without libgomp: PyTorch's, which is loaded already, then shares its threads with us.
+            for command in ((*COMPILE, "decode.cpp"), ("g++", "-shared", "-o", "decode.so", "decode.o")):
+                subprocess.run(command, cwd=aside, check=True, capture_output=True, timeout=120)
+            kernel = Path(aside) / "decode.so"
+            kernel.write_bytes((content := kernel.read_bytes()) + hashlib.sha256(content).digest())
+            kernel.chmod(0o700)
+            return _loaded(kernel if built is None else kernel.replace(built))
     except (OSError, subprocess.SubprocessError):
         return None
-    loaded.decode.restype = None
-    return loaded
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    kernel = ctypes.CDLL(str(path))
+    kernel.decode.restype = None
+    return kernel
+
+
+def _cache() -> Path | None:
+    """This user's folder for what was built, which nobody else can write in; None where there is none."""
+    place = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(place):  # as the specification of that variable has it
+        place = os.path.join(os.path.expanduser("~"), ".cache")
+    folder = Path(place) / "hornbook"
+    try:
+        if not os.path.isabs(place):
+            return None
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.geteuid():
+            return None
+        folder.chmod(0o700)
+    except OSError:
+        return None
+    return folder
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether this user has written the file, and it is what was written: it ends with the SHA-256 of the rest. A file
+    that was cut off would kill the process as soon as what is missing is called."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    with open(descriptor, "rb") as file:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode) or state.st_uid != os.geteuid() or state.st_mode & 0o022:
+            return False
+        content = file.read()
+    return hashlib.sha256(content[:-32]).digest() == content[-32:]
 
 
 def _lines(path: str) -> list[str]:

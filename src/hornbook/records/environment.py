@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import subprocess
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,7 @@ def environment(*, threads: int | None = None, device: str | None = None) -> dic
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "versions": {name: _version(name) for name in _PACKAGES},
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_has_changes": None if (status := _git("status", "--porcelain")) is None else status != "",
+        "git_commit": _git_commit(Path.cwd()),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "cores_usable": usable_cores(),
@@ -41,13 +40,40 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git(*arguments: str) -> str | None:
-    """Output of git in the current folder, None without git or outside a repository."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+def _git_commit(folder: Path) -> str | None:
+    """The commit that is checked out in `folder`; None outside a repository, and where it has none yet.
+
+    Its files are read: to run git here would run what other people's settings name (core.fsmonitor, filters).
+    """
+    found = next((place / ".git" for place in (folder, *folder.parents) if os.path.lexists(place / ".git")), None)
+    if found is None:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    if found.is_file():  # of a worktree or a submodule: where its own folder is
+        found = found.parent / _start_of(found).removeprefix("gitdir:").strip()
+    head = _start_of(found / "HEAD").strip()
+    if not head.startswith("ref:"):
+        return _commit(head)
+    name, shared = head.removeprefix("ref:").strip(), found / (_start_of(found / "commondir").strip() or ".")
+    for place in (found, shared):
+        if (commit := _commit(_start_of(place / name).strip())) is not None:
+            return commit
+    packed = _start_of(shared / "packed-refs", 2**26).splitlines()
+    return next((_commit(line.split(" ")[0]) for line in packed if line.endswith(f" {name}")), None)
+
+
+def _commit(text: str) -> str | None:
+    return text if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text) else None
+
+
+def _start_of(path: Path, num_bytes: int = 4096) -> str:
+    """The first bytes of a file; "" where there is none."""
+    try:
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            return file.read(num_bytes).decode("utf-8", "replace")
+    except (OSError, ValueError):  # ValueError: NUL in a path
+        return ""
 
 
 def _cpu() -> str | None:

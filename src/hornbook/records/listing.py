@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from hornbook.facts.errors import InputError, suggestion
-from hornbook.records.run import Run, is_run
+from hornbook.records.run import EVALUATION, Run, is_run
 
 
 def list_runs(folder: str | Path) -> list[dict[str, Any]]:
@@ -16,24 +16,28 @@ def list_runs(folder: str | Path) -> list[dict[str, Any]]:
     parent = Path(folder)
     if not parent.is_dir():
         raise InputError(f"there is no folder {folder}; runs are made by hornbook train.")
-    found = [path for path in parent.iterdir() if is_run(path)]
-    return [_facts(Run.open(path)) for path in sorted(found, key=lambda p: (p / "settings.toml").stat().st_mtime)]
+    return [_facts(Run.open(path)) for path in _runs(parent)]
 
 
 def check_model(name: str | Path) -> None:
     """Raise InputError where MODEL names nothing, or a folder of runs: without torch, so that it is said at once."""
     path = Path(name)
     if not path.exists() and (path.parent.is_dir() or str(name).startswith((".", "/", "~", "runs/"))):
-        known = _runs(path.parent) or _runs(Path("runs"))
+        known = _names(path.parent) or _names(Path("runs"))
         near = suggestion(str(path), known) or (f" (the newest run is {known[0]})" if known else "")
         raise InputError(f"there is no run or model {name}{near}.")
-    if path.is_dir() and not is_run(path) and (known := _runs(path)):
+    if path.is_dir() and not is_run(path) and (known := _names(path)):
         raise InputError(f"{name} is a folder of runs: name one of them, such as {', '.join(known[:5])}.")
 
 
-def _runs(folder: Path) -> list[str]:
-    """The runs directly below a folder, the newest first; [] where there is no such folder."""
-    return [run["run"] for run in reversed(list_runs(folder))] if folder.is_dir() else []
+def _runs(folder: Path) -> list[Path]:
+    """The runs directly below a folder, the oldest first."""
+    return sorted(filter(is_run, folder.iterdir()), key=lambda path: (path / "settings.toml").stat().st_mtime)
+
+
+def _names(folder: Path) -> list[str]:
+    """The same as text, the newest first; [] where there is no such folder."""
+    return [str(path) for path in reversed(_runs(folder))] if folder.is_dir() else []
 
 
 _LAST = (
@@ -45,7 +49,12 @@ _LAST = (
 def _facts(run: Run) -> dict[str, Any]:
     """The last recorded numbers; of a run that is done, also those of the whole validation text."""
     facts: dict[str, Any] = {"run": str(run.folder), "state": "unfinished"}
-    for row in run.rows():
+    try:
+        rows = run.rows()
+        run.check("settings.toml", "environment.json", "tokenizer.json", "tokenizer_config.json", EVALUATION)
+    except InputError as error:
+        return facts | {"state": f"damaged: {error}"}
+    for row in rows:
         if row.get("event") in ("step", "evaluation"):
             facts["state"] = "unfinished"
             facts.pop("plan_score", None)  # of a session before
@@ -56,13 +65,18 @@ def _facts(run: Run) -> dict[str, Any]:
             facts["state"] = row.get("reason", "ended")
             facts["plan_score"] = row.get("plan_score")
     if facts["state"] not in ("unfinished", "interrupted"):
-        facts |= _scored(run.reports / "evaluation.json")
+        facts |= _scored(run.folder / EVALUATION)
     return facts
+
+
+class _Scored(msgspec.Struct):
+    loss_nats_per_token: float | None
+    bits_per_byte: float | None
 
 
 def _scored(report: Path) -> dict[str, Any]:
     try:
-        found = msgspec.json.decode(report.read_bytes(), type=dict[str, Any])
-        return {"validation_loss_nats_per_token": found["loss_nats_per_token"], "bits_per_byte": found["bits_per_byte"]}
-    except (OSError, msgspec.DecodeError, KeyError):  # no validation text, or an older run
+        found = msgspec.json.decode(report.read_bytes(), type=_Scored)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):  # no validation text, or an older run
         return {}
+    return {"validation_loss_nats_per_token": found.loss_nats_per_token, "bits_per_byte": found.bits_per_byte}

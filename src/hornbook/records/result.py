@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from hornbook.facts.errors import InputError
+from hornbook.records.rows import pretty
 
 _FORMAT = "hornbook report"
 _VERSION = 1
@@ -133,7 +134,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> str:
         """`to_dict` as JSON text. NaN and infinity become null."""
-        return msgspec.json.format(msgspec.json.encode(self.to_dict()), indent=2).decode() + "\n"
+        return pretty(self.to_dict()).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Report:

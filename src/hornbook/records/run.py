@@ -4,6 +4,7 @@
     metrics.jsonl      append-only, one object a line          samples.jsonl      what the model wrote, append-only
     plan.json          what was expected at its beginning    reports/          *.json, *.html, *.png
     checkpoints/step-00001000/manifest.json + weights; best-00000640 where other weights were the best
+    files.json         the SHA-256 of every file that is written whole: one that was changed since is refused
 
 The log is only ever appended to. A resume at step k appends `{"event": "resume", "step": k}`, and readers drop the rows
 with a greater step that stand before it: the history of a killed run stays on disk, but nobody plots it twice.
@@ -14,23 +15,25 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
-import math
+import hashlib
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
 from hornbook.facts.errors import InputError, WorldError
-from hornbook.text.files import sync
-
-Row = dict[str, Any]
+from hornbook.records.rows import Row, check_row, check_sample, json_bytes, pretty
+from hornbook.text.disk import encoded, no_link, own, write_aside
 
 # What a creation that was killed half-way can leave behind: such a folder may be created again.
-LEFTOVERS = {".lock", "environment.json", ".environment.json.part", ".settings.toml.part", "checkpoints", "reports"}
+LEFTOVERS = {".lock", "environment.json", ".environment.json.part", ".settings.toml.part", "checkpoints", "reports",
+             "files.json", ".files.json.part"}  # fmt: skip
+EVALUATION = "reports/evaluation.json"
+_PUT_BACK = "put back a copy of it, or give another run (without files.json nothing is checked)."
 _CHECKPOINT_NAME = re.compile(r"(?:step|best)-(\d{8,})")
 # What rows of an evaluation called the probe's numbers before they said so.
 _OLD_KEYS = {
@@ -67,10 +70,10 @@ class Run:
             if foreign:
                 raise InputError(f"{folder} holds other things ({foreign[0]}); give --out a fresh folder")
             run = cls(folder)
-            (folder / "checkpoints").mkdir(exist_ok=True)
-            run.reports.mkdir(exist_ok=True)
-            write_aside(folder / "environment.json", _pretty(environment))
-            write_aside(folder / "settings.toml", settings_toml)
+            no_link(folder / "checkpoints").mkdir(exist_ok=True)
+            no_link(run.reports).mkdir(exist_ok=True)
+            run._write_hashes({})
+            run.write({"environment.json": pretty(environment), "settings.toml": settings_toml})
         return run
 
     @classmethod
@@ -87,38 +90,91 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Hold the run for this process. The kernel lets go when the process dies, so no lock outlives a kill -9.
 
-        Raises InputError at once when another process holds it.
+        Raises InputError at once when another process holds it, or where a folder in it is a link.
         """
+        no_link(self.folder / "checkpoints")
+        no_link(self.reports)
         with _locked(self.folder):
             yield
 
-    # Settings, environment, checkpoints, reports.
+    # Files that are written whole.
+
+    @property
+    def hashes(self) -> dict[str, list[str]] | None:
+        """The SHA-256 of each file that is written whole, or the two of one that is being replaced; None for a run from
+        before they were kept."""
+        try:
+            return msgspec.json.decode((self.folder / "files.json").read_bytes(), type=dict[str, list[str]])
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            raise InputError(f"{self.folder / 'files.json'} is damaged: {_PUT_BACK}") from None
+
+    def write(self, contents: Mapping[str, str | bytes]) -> None:
+        """Write files of the run by their names in it, each whole.
+
+        Their hashes are written first, beside those of what they replace: a crash between leaves no file that is wrong.
+        """
+        whole = {name: encoded(content) for name, content in contents.items()}
+        new = {name: [hashlib.sha256(content).hexdigest()] for name, content in whole.items()}
+        known = self.hashes
+        if known is not None:
+            self._write_hashes(known | {name: [*each, *known.get(name, [])[:1]] for name, each in new.items()})
+        for name, content in whole.items():
+            if "/" in name:
+                no_link((self.folder / name).parent).mkdir(exist_ok=True)
+            write_aside(self.folder / name, content)
+        if known is not None and new.keys() & known.keys():
+            self._write_hashes(known | new)
+
+    def _write_hashes(self, hashes: Mapping[str, list[str]]) -> None:
+        write_aside(self.folder / "files.json", pretty(hashes))
+
+    def read(self, name: str) -> bytes:
+        """A file that was written whole. Raises InputError when it is missing or not what was written."""
+        try:
+            content = (self.folder / name).read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.folder / name} cannot be read ({error.strerror}): {_PUT_BACK}") from None
+        hashes = self.hashes
+        if hashes is not None and hashlib.sha256(content).hexdigest() not in hashes.get(name, []):
+            raise InputError(f"{self.folder / name} is not what was written: {_PUT_BACK}")
+        return content
+
+    def check(self, *names: str) -> None:
+        """Raise InputError for each of these files that is not what was written, or was written and is gone."""
+        hashes = self.hashes or {}
+        for name in names:
+            if name in hashes or (self.folder / name).exists():
+                self.read(name)
 
     @property
     def settings_toml(self) -> str:
-        return (self.folder / "settings.toml").read_text(encoding="utf-8")
+        return self.read("settings.toml").decode("utf-8", "replace")
 
     def write_settings(self, settings_toml: str) -> None:
         """Replace settings.toml (a resume may lengthen a run)."""
-        write_aside(self.folder / "settings.toml", settings_toml)
+        self.write({"settings.toml": settings_toml})
 
     @property
     def environment(self) -> Row:
+        """Raises InputError when it is missing, damaged or changed."""
         try:
-            return msgspec.json.decode((self.folder / "environment.json").read_bytes(), type=Row)
-        except (FileNotFoundError, msgspec.DecodeError) as error:
-            raise InputError(f"{self.folder}/environment.json is missing or damaged") from error
+            return msgspec.json.decode(self.read("environment.json"), type=Row)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{self.folder}/environment.json is damaged: {_PUT_BACK}") from error
 
     @property
     def plan(self) -> Row:
-        """What was expected of it at its beginning, {} where nothing was."""
+        """What was expected of it at its beginning, {} where nothing was. Raises InputError when it was changed."""
         try:
+            self.check("plan.json")
             return msgspec.json.decode((self.folder / "plan.json").read_bytes(), type=Row)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return {}
 
     def write_plan(self, plan: Mapping[str, Any]) -> None:
-        write_aside(self.folder / "plan.json", _pretty(plan))
+        self.write({"plan.json": pretty(plan)})
 
     @property
     def reports(self) -> Path:
@@ -128,8 +184,8 @@ class Run:
         """Write reports/<name> aside and rename it: a reader sees the old report or the new one. Returns its path."""
         if name != Path(name).name or name in ("", ".", ".."):
             raise InputError(f'"{name}" is not a plain file name for a report')
-        self.reports.mkdir(exist_ok=True)
-        return write_aside(self.reports / name, content)
+        self.write({f"reports/{name}": content})
+        return self.reports / name
 
     def checkpoint_folder(self, step: int) -> Path:
         """Where the checkpoint after `step` steps belongs, there or not."""
@@ -170,11 +226,11 @@ class Run:
 
     def rows(self) -> list[Row]:
         """Every row of metrics.jsonl that still holds, in order, resume events included."""
-        return [_renamed(row) for row in without_replaced(read_rows(self.folder / "metrics.jsonl"))]
+        return [_renamed(row) for row in without_replaced(read_rows(self.folder / "metrics.jsonl", check_row))]
 
     def samples(self) -> list[Row]:
         """Every sample that still holds, in order."""
-        rows = without_replaced(read_rows(self.folder / "samples.jsonl"))
+        rows = without_replaced(read_rows(self.folder / "samples.jsonl", check_sample))
         return [row for row in rows if row.get("event") != "resume"]
 
     def _append(self, name: str, row: Mapping[str, Any], *, durable: bool) -> None:
@@ -182,9 +238,9 @@ class Run:
         if path not in self._repaired:
             _repair_last_line(path)
             self._repaired.add(path)
-        line = msgspec.json.encode(row, enc_hook=_plain) + b"\n"
+        line = json_bytes(row) + b"\n"
         try:
-            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            file = own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
                 before = os.fstat(file).st_size
                 if os.write(file, line) != len(line):
@@ -237,43 +293,36 @@ def _renamed(row: Row) -> Row:
     return {_OLD_KEYS.get(key, key): value for key, value in row.items()}
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, check: Callable[[Row], None] | None = None) -> list[Row]:
     """Rows of a .jsonl log, [] when it is absent. A torn last line (the writer was killed, or is writing) is left out.
 
-    Raises InputError naming the line when a line before the last is not an object.
+    Raises InputError naming the line when a line before the last is not an object, or `check` says that it is none of
+    ours by a ValidationError.
     """
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     decoder = msgspec.json.Decoder(Row)
     rows = []
     for number, line in enumerate(lines, 1):
+        if not line:
+            continue
         try:
-            if line:
-                rows.append(decoder.decode(line))
+            row = decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             if number < len(lines):
-                raise InputError(f"{path}, line {number}, is damaged; remove this line to read the others") from error
+                raise InputError(_damaged(path, number)) from error
+            continue
+        try:
+            if check is not None:
+                check(row)
+        except msgspec.ValidationError as error:
+            raise InputError(_damaged(path, number)) from error
+        rows.append(row)
     return rows
-
-
-def write_aside(path: Path, content: str | bytes) -> Path:
-    """Write a file so that a crash or a power cut leaves the old content or the new, never a part. Returns `path`.
-
-    Raises WorldError when it cannot be written; nothing is left beside it.
-    """
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        aside.write_bytes(content.encode() if isinstance(content, str) else content)
-        sync(aside)
-        aside.replace(path)
-        sync(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise WorldError(f"cannot write {path}: {error.strerror}") from error
-    return path
 
 
 def default_out(stem: str, parent: Path = Path("runs")) -> Path:
@@ -299,7 +348,7 @@ def default_out(stem: str, parent: Path = Path("runs")) -> Path:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     try:
-        file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        file = own(folder / ".lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise WorldError(f"cannot write in {folder}: {error.strerror}") from error
     try:
@@ -311,19 +360,29 @@ def _locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         os.close(file)
         raise WorldError(f"cannot lock {folder} ({error.strerror}); give --out a folder on another disk") from error
+    is_ours = os.fstat(file).st_size == 0 or os.pread(file, 8, 0) == b"process "  # else a file that others put there
     try:
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        if is_ours:
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
-        os.ftruncate(file, 0)
+        if is_ours:
+            os.ftruncate(file, 0)
     finally:
         os.close(file)  # gives up the lock; the file stays, since removing it would let two processes lock two files
 
 
+def _damaged(path: Path, number: int) -> str:
+    return f"{path}, line {number}, is damaged; remove this line to read the others"
+
+
 def _repair_last_line(path: Path) -> None:
-    """Cut a torn last line off, or end it where only its newline is missing."""
+    """Cut a torn last line off, or end it where only its newline is missing. A second name of the file, in a copy of
+    the folder that was made of links, keeps what it has: this one becomes a file of its own."""
     try:
-        with path.open("r+b") as file:
+        if path.stat().st_nlink > 1:
+            write_aside(path, path.read_bytes())
+        with open(path, "r+b", opener=own) as file:
             content = file.read()
             whole = content.rfind(b"\n") + 1
             if whole == len(content):
@@ -338,18 +397,3 @@ def _repair_last_line(path: Path) -> None:
         return
     except OSError as error:
         raise WorldError(f"cannot repair {path}: {error.strerror}") from error
-
-
-def _plain(value: object) -> object:
-    """Numpy's numbers and paths, as plain values of JSON."""
-    if isinstance(value, Path):
-        return str(value)
-    item = getattr(value, "item", None)
-    if item is None:
-        raise TypeError(f"{type(value).__name__} cannot be written to a log")
-    plain = item()
-    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
-
-
-def _pretty(content: Mapping[str, Any]) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(content, enc_hook=_plain), indent=2) + b"\n"

@@ -15,8 +15,8 @@ from typing import Any
 from hornbook.facts.errors import InputError
 from hornbook.facts.looks import Evaluation
 from hornbook.facts.quantities import BEYOND_COUNTING, format_count
-from hornbook.records.run import write_aside
 from hornbook.report.curves import Rows, evaluations, read_curves, train_losses
+from hornbook.text.disk import write_aside
 
 PAPER, INK, MUTED, GRID = "#ffffff", "#22252a", "#6b7078", "#e3e5e9"
 VALIDATION, TRAINING = "#0072b2", "#d55e00"

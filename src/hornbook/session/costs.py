@@ -188,7 +188,7 @@ def _measured(settings: Settings, vocabulary: int) -> tuple[Pace, Accelerator]:
     """The pace of these settings on this machine, by another process, since this one stays without torch."""
     asked = msgspec.json.encode({"settings": to_toml(settings), "vocabulary": vocabulary})
     done = subprocess.run(
-        [sys.executable, "-m", "hornbook.session.meter"], input=asked, capture_output=True, check=False
+        [sys.executable, "-P", "-m", "hornbook.session.meter"], input=asked, capture_output=True, check=False
     )
     if done.returncode:
         raise WorldError(f"the measurement failed: {done.stderr.decode(errors='replace').strip().splitlines()[-1:]}.")

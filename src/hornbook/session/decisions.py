@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from hornbook.facts.errors import InputError
 from hornbook.facts.looks import Evaluation, turned, went_on
 from hornbook.facts.settings import Settings
 from hornbook.optim import decay_start, multiplier
@@ -30,6 +31,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     step: int
     from_step: int
     decay_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.from_step <= self.step or self.decay_steps < (self.decision == "decay"):
+            raise ValueError("its steps do not fit each other")
 
     @property
     def last(self) -> int:
@@ -51,7 +56,15 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 def decisions_of(rows: Sequence[Mapping[str, Any]]) -> list[Decision]:
     """The decisions that a run's rows record."""
-    return [msgspec.convert(row, Decision) for row in rows if row.get("event") == "decision"]
+    return [decision_of(row) for row in rows if row.get("event") == "decision"]
+
+
+def decision_of(row: Mapping[str, Any]) -> Decision:
+    """A decision as it was recorded. Raises InputError when it is none."""
+    try:
+        return msgspec.convert(row, Decision)
+    except msgspec.ValidationError as error:
+        raise InputError(f"a decision that was recorded is damaged ({error}): give --out a fresh folder.") from None
 
 
 def tokens_read(rows: Sequence[Mapping[str, Any]], step: int) -> int:

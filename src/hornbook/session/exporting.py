@@ -10,13 +10,13 @@ import torch
 
 from hornbook.facts.errors import InputError, WorldError, suggestion
 from hornbook.facts.quantities import counted
-from hornbook.facts.settings import read_table
 from hornbook.model.gguf import Kind, write_gguf
 from hornbook.model.weights import write_huggingface
 from hornbook.records.result import Report
+from hornbook.records.run import EVALUATION
 from hornbook.report.card import model_card
 from hornbook.session.decisions import tokens_read
-from hornbook.session.models import Opened, open_model
+from hornbook.session.models import Opened, open_model, settings_of
 from hornbook.session.texts import stem
 
 DTYPES = {"huggingface": ("float32", "bfloat16", "float16"), "gguf": ("f16", "f32", "q8_0")}  # the default first
@@ -83,7 +83,7 @@ def _facts(opened: Opened) -> dict[str, Any]:
         facts["a document begins with"] = "`<|endoftext|>` (put it before a prompt)"
     if opened.run is not None:
         rows = [row for row in opened.run.rows() if row["event"] == "step" and row["step"] <= (opened.step or 0)]
-        facts["trained on"] = stem(read_table(opened.run.folder / "settings.toml").get("text", {}).get("paths", []))
+        facts["trained on"] = stem(settings_of(opened.run).text.paths)
         facts["training"] = counted(opened.step or 0, "step")
         if rows:
             tokens, spent = tokens_read(opened.run.rows(), opened.step or 0), rows[-1]["tokens"]
@@ -95,8 +95,7 @@ def _numbers(opened: Opened) -> Report | None:
     """The run's own evaluation, where it is of just this checkpoint."""
     if opened.run is None:
         return None
-    path = opened.run.reports / "evaluation.json"
-    if not path.is_file():
+    if not (opened.run.folder / EVALUATION).is_file():
         return None
-    report = Report.from_json(path.read_bytes())
+    report = Report.from_json(opened.run.read(EVALUATION))
     return report if report.model.endswith(f" at step {opened.step}") else None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -33,69 +34,117 @@ from hornbook.session.models import device
 from hornbook.session.signals import Stop
 from hornbook.session.start import Start, counting_models
 from hornbook.session.watch import Watch
+from hornbook.text.files import shown
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.training import checkpoint as checkpoints
 
+T = TypeVar("T")
+
 
 def finish(
-    start: Start, model: Decoder, *, watch: Watch, best: Best, view: View, stop: Stop, meter: Meter, step: int
+    start: Start, model: Decoder, *, watch: Watch, best: Best, view: View, stop: Stop, meter: Meter,
+    last: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Score, plot, write the report, and return the summary. Raises Interrupted when a signal comes meanwhile."""
-    run, prepared, used = start.run, start.prepared, step
+    """Score, plot, write the report, and return the summary. `last`: step, tokens, epoch, seconds and flops at the end
+    of training. After hours of it nothing that is only to be shown may cost the rest: what fails is left out, and said.
+    Raises Interrupted when a signal comes meanwhile."""
+    run, prepared, used, step = start.run, start.prepared, last["step"], last["step"]
+    attempt = partial(_attempt, view)
     if start.settings.checkpoint.best and best.step is not None and best.step != step:
-        model, used = checkpoints.load_model(best.folder(run)).to(device()), best.step
-    known, chosen = run.plan, chosen_on(start.settings, prepared)
-    baselines = known["baselines"] if "baselines" in known else counting_models(prepared, start.shape, chosen)
-    report = _final_report(start, model, view, stop, used, baselines, chosen)
+        chosen_model = attempt("the best weights", lambda: checkpoints.load_model(best.folder(run)).to(device()))
+        model, used = (model, step) if chosen_model is None else (chosen_model, best.step)
+    known, chosen = attempt("the plan", lambda: run.plan) or {}, chosen_on(start.settings, prepared)
+    baselines = attempt("the baselines", lambda: _baselines(start, known, chosen)) or {}
+    report = attempt("the loss", lambda: _final_report(start, model, view, stop, used, baselines, chosen))
     view.end()
-    rows, samples = run.rows(), run.samples()
-    concluded = _conclusions(start, rows, baselines, report, used, apart=chosen is not None)
-    words = [said.sentence for said in concluded]
-    last_step = next(row for row in reversed(rows) if row["event"] == "step")
-    looks = evaluations(rows)
+    rows, samples = attempt("the curves", run.rows) or [], attempt("the samples", run.samples) or []
+    apart = chosen is not None
+    concluded = attempt(
+        "the conclusions", lambda: _conclusions(start, rows, baselines, report, used, apart=apart)
+    ) or []  # fmt: skip
+    words, looks = [said.sentence for said in concluded], evaluations(rows)
     summary: dict[str, Any] = {
-        "run": str(run.folder),
-        "title": run.folder.name,
-        "report": str(run.reports / "report.html"),
+        "run": shown(str(run.folder)),
+        "title": shown(run.folder.name),
+        "report": shown(str(run.reports / "report.html")),
         "step": step,
         "used_step": used,
-        "tokens": last_step["tokens"],
-        "epoch": last_step["epoch"],
+        "tokens": last["tokens"],
+        "epoch": last["epoch"],
         "num_parameters": start.shape.parameters,
         "vocabulary": start.shape.vocabulary,
         "best_step": min(((p.validation_loss, p.step) for p in looks), default=(0.0, None))[1],
         "best_step_between": best_step_between(rows),
-        "train_loss_nats_per_token": _probe_loss(watch, "train", model),
+        "train_loss_nats_per_token": attempt("the training loss", lambda: _probe_loss(watch, "train", model)),
         "probe_validation_loss_nats_per_token": next((p.validation_loss for p in looks if p.step == used), None),
-        "outside_probe": report is not None and chosen is not None,
-        "chosen_on_this_text": bool(start.settings.checkpoint.best) and report is not None and chosen is None,
-        "train_seconds": last_step["seconds"],
-        "tokens_per_second": last_step["tokens"] / last_step["seconds"],
-        "mfu": meter.mfu(last_step["flops"] / last_step["seconds"]),
+        "outside_probe": report is not None and apart,
+        "chosen_on_this_text": bool(start.settings.checkpoint.best) and report is not None and not apart,
+        "train_seconds": last["seconds"],
+        "tokens_per_second": last["tokens"] / last["seconds"],
+        "mfu": meter.mfu(last["flops"] / last["seconds"]),
         "baselines": baselines,
         "words": words,
         "conclusions": [said._asdict() for said in concluded],
         "sample": samples[-1]["prompt"] + samples[-1]["text"] if samples else None,
     }
-    if report is not None:
-        summary |= _final_numbers(report) | prepared.leak
-        run.write_report("evaluation.json", report.to_json())
-    run.reports.mkdir(exist_ok=True)
-    svg = loss_plot(
-        rows, path_png=run.reports / "loss.png", path_svg=run.reports / "loss.svg",
-        tokens_per_epoch=prepared.train.num_tokens, uniform_loss=math.log(start.shape.vocabulary),
-        title=run.folder.name, repeated_share=prepared.checkup.get("repeated_share", 0.0),
-    )  # fmt: skip
-    before, after = _inspections(start, model)
-    whole = last_step["step"] == start.settings.train.steps and not any(row["event"] == "resume" for row in rows)
-    details = {"environment": run.environment, "conventions": report.conventions if report is not None else None}
     summary |= meter.reading()
     summary["wall_seconds"] = 3600 * summary["gpu_hours"]  # one device
     summary["peak_memory_bytes"] = peak_memory_bytes(meter.on)
-    summary["plan_score"] = _plan_score(known, summary, whole)
-    page = run_page(rows, samples, run.settings_toml, summary | details, before, after, svg, words)
-    run.write_report("report.html", page)
+    if report is not None:
+        summary |= _final_numbers(report) | prepared.leak
+    whole = step == start.settings.train.steps and not any(row["event"] == "resume" for row in rows)
+    summary["plan_score"] = attempt("the score of the plan", lambda: _plan_score(known, summary, whole))
+    _write(start, model, view, report, rows, samples, summary)
     return summary
+
+
+def _attempt(view: View, what: str, make: Callable[[], T]) -> T | None:
+    """What `make` gives; None, and a sentence, where it fails."""
+    try:
+        return make()
+    except Exception as error:
+        if isinstance(error, Interrupted | MemoryError):
+            raise
+        view.note(f"{what} could not be shown: {error}")
+        return None
+
+
+def _write(
+    start: Start, model: Decoder, view: View, report: Report | None, rows: list[dict[str, Any]],
+    samples: list[dict[str, Any]], summary: dict[str, Any],
+) -> None:  # fmt: skip
+    """The files of the report."""
+    run, attempt = start.run, partial(_attempt, view)
+    if report is not None:
+        attempt("evaluation.json", lambda: run.write_report("evaluation.json", report.to_json()))
+    svg = attempt("the plot of the loss", lambda: _plot(start, rows, summary["title"])) or ""
+    before, after = attempt("the example", lambda: _inspections(start, model)) or (None, None)
+    details = {
+        "environment": attempt("the environment", lambda: run.environment),
+        "conventions": report.conventions if report is not None else None,
+    }
+    settings, words = attempt("the settings", lambda: run.settings_toml) or "", summary["words"]
+    page = attempt(
+        "the page", lambda: run_page(rows, samples, settings, summary | details, before, after, svg, words)
+    ) or run_page([], [], settings, {"title": summary["title"]}, None, None, "", words)  # without what the logs hold
+    run.write_report("report.html", page)
+
+
+def _baselines(start: Start, known: dict[str, Any], chosen: Sequence[Places] | None) -> dict[str, dict[str, Any]]:
+    if "baselines" not in known:
+        return counting_models(start.prepared, start.shape, chosen)
+    msgspec.convert(known["baselines"], dict[str, dict[str, float | None]])
+    found: dict[str, dict[str, Any]] = known["baselines"]
+    return found
+
+
+def _plot(start: Start, rows: list[dict[str, Any]], title: str) -> str:
+    start.run.reports.mkdir(exist_ok=True)
+    return loss_plot(
+        rows, path_png=start.run.reports / "loss.png", path_svg=start.run.reports / "loss.svg", title=title,
+        tokens_per_epoch=start.prepared.train.num_tokens, uniform_loss=math.log(start.shape.vocabulary),
+        repeated_share=start.prepared.checkup.get("repeated_share", 0.0),
+    )  # fmt: skip
 
 
 def _probe_loss(watch: Watch, side: str, model: Decoder) -> float | None:
@@ -207,11 +256,12 @@ def _final_report(
 def _inspections(start: Start, model: Decoder) -> tuple[list[dict[str, Any]] | None, list[dict[str, Any]] | None]:
     """Each token of the same sentence of the validation text, before training and after."""
     part, tokenizer = start.prepared.validation, start.prepared.tokenizer
-    ids = next((ids for i in range(len(part.names)) if len(ids := part.document_tokens(i)) > 1), None)
+    texts = (excerpt(tokenizer, part.document_tokens(i)) for i in range(len(part.names)))
+    text = next((text for text in texts if len(tokenizer.encode(text)) > 1), None)
     first = start.run.checkpoint_folder(0)
-    if ids is None or not first.is_dir():
+    if text is None or not first.is_dir():
         return None, None
-    text, untrained = excerpt(tokenizer, ids), checkpoints.load_model(first).to(device())
+    untrained = checkpoints.load_model(first).to(device())
     whole = len(tokenizer.encode(text))  # all of it is given, so that nothing is left to be continued
     before, after = (
         inspect_text(each, tokenizer, text, greedy_prompt=whole, device=device()).tokens for each in (untrained, model)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from hornbook.facts.errors import Interrupted, WorldError
+from hornbook.facts.errors import InputError, Interrupted, WorldError
 from hornbook.facts.settings import Settings, from_table, overridden, read_table
 from hornbook.planning.choose import step_tokens
 from hornbook.records.run import Run, checkpoint_step, is_run
@@ -18,12 +18,12 @@ from hornbook.report.curves import evaluations
 from hornbook.report.words import only_memorizing
 from hornbook.session.best import Best, prune
 from hornbook.session.build import Parts, build, enough_steps
-from hornbook.session.decisions import Decision, decays, decide, decisions_of, rate
+from hornbook.session.decisions import Decision, decays, decide, decision_of, decisions_of, rate
 from hornbook.session.finish import finish
 from hornbook.session.live import View
 from hornbook.session.meter import Meter, pace_of, return_freed_memory, this_device
 from hornbook.session.models import device
-from hornbook.session.rails import Rails
+from hornbook.session.rails import Rails, diverged
 from hornbook.session.signals import Stop, stop_on_signals
 from hornbook.session.start import Start, fresh, resumed, usd_per_hour
 from hornbook.session.watch import Watch
@@ -115,6 +115,17 @@ class Job:
             self.saves_at = step
         return step == self.saves_at or step % watch.sample_every == 0 or self.watch.looks.due(step)
 
+    @property
+    def position(self) -> dict[str, Any]:
+        """How far training is."""
+        return {
+            "step": self.step,
+            "tokens": self.tokens,
+            "epoch": self.parts.batches.epoch(self.step),
+            "seconds": self.seconds,
+            "flops": self.tokens * self.start.shape.flops_per_token(),
+        }
+
     def save(self) -> None:
         """Write a checkpoint and drop what is no longer kept."""
         keep = self.settings.checkpoint
@@ -141,13 +152,15 @@ class Job:
     def restore(self, folder: Path) -> None:
         manifest = checkpoints.load_into(folder, model=self.parts.model, optimizers=self.parts.optimizers)
         state, self.step = manifest["state"], manifest["step"]
+        if missing := {"tokens", "seconds", "updates", "since_best", "best_loss", "best_step"} - state.keys():
+            raise InputError(f"{folder} is damaged: its state has no {min(missing)}; go back to an older checkpoint.")
         self.tokens, self.seconds, self.updates = state["tokens"], state["seconds"], state["updates"]
         self.best, self.since_best = Best.of(state), state["since_best"]
         self.run.log({"event": "resume", "step": self.step, "tokens": self.tokens, "cost": self.meter.reading()})
         self.saved = self.step
         self.recorded = decisions_of(self.run.rows())
         if state.get("decision") is not None:
-            self.follow(msgspec.convert(state["decision"], Decision))
+            self.follow(decision_of(state["decision"]))
         self.evaluations = [row for row in self.run.rows() if row["event"] in ("evaluation", "decision")]
         self.evaluated = max((row["step"] for row in self.evaluations if row["event"] == "evaluation"), default=None)
         self.parted = any(row.get("fault") == "memorizing" for row in self.run.rows())
@@ -173,7 +186,8 @@ class Job:
             if self.saved is None or checkpoint_step(folder) > self.saved:
                 checkpoints.discard(folder)
         if self.saved is None and self.run.rows():
-            self.run.log({"event": "resume", "step": 0, "tokens": 0, "cost": self.meter.reading()})
+            # What was seen at step 0 is seen again: that of the earlier process is void as well.
+            self.run.log({"event": "resume", "step": -1, "tokens": 0, "cost": self.meter.reading()})
             self.recorded = decisions_of(self.run.rows())
 
 
@@ -207,7 +221,7 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
         parts.release()
         return_freed_memory()
         summary = finish(
-            start, parts.model, watch=job.watch, best=job.best, view=view, stop=stop, meter=meter, step=job.step
+            start, parts.model, watch=job.watch, best=job.best, view=view, stop=stop, meter=meter, last=job.position
         )  # fmt: skip
         job.run.log(end | {"plan_score": summary["plan_score"], "cost": meter.reading()})
     return summary
@@ -312,10 +326,7 @@ def _record(job: Job, done: Step, seconds: float, guard: Guard) -> None:
     _warn(job, job.rails.step(row) | ({} if sentence is None else {"leap": sentence}))
     _expect(job, seconds)
     if guard.hopeless:
-        raise WorldError(
-            f"training has diverged: no finite gradient in the last updates before step {job.step:,}; the last "
-            f"checkpoint in {job.run.folder} is whole; try a lower --optimizer.learning_rate."
-        )
+        raise WorldError(diverged(job.run.rows(), map(checkpoint_step, job.run.checkpoints()), job.run.folder))
 
 
 def _expect(job: Job, seconds: float) -> None:
@@ -339,14 +350,7 @@ def _evaluate(job: Job, stop: Stop) -> bool:
     numbers = job.watch.evaluate(job.parts.model, job.step, fresh=job.is_fresh, stop=stop)
     if numbers is None:
         return False
-    row: dict[str, Any] = {
-        "event": "evaluation",
-        "step": job.step,
-        "tokens": job.tokens,
-        "epoch": job.parts.batches.epoch(job.step),
-        "seconds": job.seconds,
-        "flops": job.tokens * job.start.shape.flops_per_token(),
-    } | numbers
+    row: dict[str, Any] = {"event": "evaluation"} | job.position | numbers
     loss = numbers.get("probe_validation_loss_nats_per_token")
     job.since_best += loss is not None and job.watch.looks.even(job.step)
     if loss is not None and loss < job.best.loss:
@@ -381,7 +385,13 @@ def _evaluate(job: Job, stop: Stop) -> bool:
 
 def _sample(job: Job, stop: Stop) -> None:
     """Let the model write."""
-    texts = job.watch.samples(job.parts.model, fresh=job.is_fresh, stop=stop)
+    try:
+        texts = job.watch.samples(job.parts.model, fresh=job.is_fresh, stop=stop)
+    except InputError as error:
+        if job.step == 0:
+            raise
+        _warn(job, {"no sample": f"nothing can be sampled: {error}"})  # training diverges
+        return
     if texts is None:
         return
     for prompt, text in texts.items():

@@ -17,7 +17,7 @@ from hornbook.session.models import Opened, open_model
 from hornbook.session.scores import own_text
 from hornbook.session.start import tokenizer_of
 from hornbook.session.texts import prepared_text
-from hornbook.text.canaries import planted_canaries
+from hornbook.text.canaries import CANARIES, planted_canaries
 
 
 def memorize(
@@ -48,7 +48,10 @@ def memorize(
         times = readings(tokens_read(opened.run.rows(), opened.step or 0) / prepared.train.num_tokens, repeated)
     else:
         raise InputError(f"{opened.name} is not a run: give the texts with --train and --heldout.")
-    canaries = planted_canaries(opened.run.folder) if opened.run is not None and train is None else None
+    canaries = None
+    if opened.run is not None and train is None:
+        opened.run.check(CANARIES)
+        canaries = planted_canaries(opened.run.folder)
     found = memorization(
         opened.model, *sides, opened.tokenizer, canaries=canaries, reference=None if beside is None else beside.model,
         readings=times, repeated_share=repeated, seed=seed,

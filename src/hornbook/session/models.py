@@ -9,13 +9,20 @@ from pathlib import Path
 import torch
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.settings import Settings, from_table, read_table
+from hornbook.facts.settings import Settings, from_table, parse_table
 from hornbook.model.decoder import Decoder
 from hornbook.records.listing import check_model
 from hornbook.records.run import Run, checkpoint_step, is_run
 from hornbook.session.decisions import decisions_of
 from hornbook.text.tokenizer import Tokenizer, load_tokenizer
 from hornbook.training import checkpoint as checkpoints
+
+UNCHECKED = "it was made before the hashes of its files were kept, so whether one was changed is not known"
+RESOLVED = (  # settings that every run has
+    "model.context", "optimizer.learning_rate", "optimizer.matrix_learning_rate", "optimizer.weight_decay",
+    "optimizer.beta2", "optimizer.momentum", "schedule.warmup_steps", "train.batch", "train.microbatch", "train.steps",
+    "watch.evaluate_every", "watch.sample_every", "watch.probe_tokens", "checkpoint.every",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,15 @@ class Opened:
 
     @property
     def note(self) -> str | None:
-        """Which weights of a run these are, where they are not its last."""
+        """Which weights of a run these are, where they are not its last; and what of it cannot be checked."""
+        said = []
         if self.from_step is not None:
-            return f"{self.name}: at step {self.step:,} the run went back to the weights of step {self.from_step:,}"
-        if self.step == self.last or self.step is None:
-            return None
-        return f"{self.name}: the weights of step {self.step:,}; its last are those of step {self.last:,}"
+            said.append(f"at step {self.step:,} the run went back to the weights of step {self.from_step:,}")
+        elif self.step is not None and self.step != self.last:
+            said.append(f"the weights of step {self.step:,}; its last are those of step {self.last:,}")
+        if self.run is not None and self.run.hashes is None:
+            said.append(UNCHECKED)
+        return f"{self.name}: {'; '.join(said)}" if said else None
 
 
 def device() -> torch.device:
@@ -61,8 +71,20 @@ def accelerator_facts(on: torch.device) -> dict[str, str | int | None] | None:
 
 
 def settings_of(run: Run) -> Settings:
+    """The settings of a run. Raises InputError when they are not what was written, or some are missing."""
     path = run.folder / "settings.toml"
-    return from_table(read_table(path), source=str(path))
+    settings = from_table(parse_table(run.settings_toml, path), source=str(path))
+    for name in RESOLVED:
+        section, _, key = name.partition(".")
+        if getattr(getattr(settings, section), key) is None:
+            raise InputError(f"{path} is cut off: it has no {name}; put back a copy of it.")
+    return settings
+
+
+def tokenizer_of_run(run: Run) -> Tokenizer:
+    """The tokenizer of a run. Raises InputError when it is not what was written."""
+    run.check("settings.toml", "environment.json", "tokenizer.json", "tokenizer_config.json")
+    return load_tokenizer(run.folder)
 
 
 def open_model(name: str | Path, *, step: int | None = None) -> Opened:
@@ -77,12 +99,12 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
         model = checkpoints.load_model(folder).to(device())
         at, last = checkpoint_step(folder), checkpoint_step(run.checkpoints()[-1])
         back = [each.from_step for each in decisions_of(run.rows()) if each.decision == "decay" and each.step == at]
-        return Opened(str(path), model, load_tokenizer(path), run, at, last, *back[:1])
+        return Opened(str(path), model, tokenizer_of_run(run), run, at, last, *back[:1])
     if (path / "manifest.json").is_file():
         run = Run.open(path.parent.parent)
         model = checkpoints.load_model(path).to(device())
         step = checkpoint_step(path)
-        return Opened(str(path), model, load_tokenizer(run.folder), run, step, step)
+        return Opened(str(path), model, tokenizer_of_run(run), run, step, step)
     if path.suffix == ".gguf":
         from hornbook.model.gguf import load_gguf
         from hornbook.text.gguf import load_gguf_tokenizer
@@ -105,6 +127,12 @@ def _checkpoint_of(run: Run, step: int | None) -> Path:
     if not found:
         raise InputError(f"{run.folder} has no checkpoint yet.")
     if step is None:
+        newest = max((row["step"] for row in run.rows() if row["event"] == "checkpoint"), default=0)
+        if newest > checkpoint_step(found[-1]):
+            raise InputError(
+                f"{run.folder} has lost its newest checkpoint, of step {newest}: put it back, or name an older one, "
+                f"such as --step {checkpoint_step(found[-1])}."
+            )
         best = checkpoints.read_manifest(found[-1])["state"].get("use_step")
         step = checkpoint_step(found[-1]) if best is None else best
     found += run.best_checkpoints()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,19 @@ class Rails:
         found = {name: sentence for name, sentence in faults(course).items() if name not in self.said}
         self.said |= found.keys()
         return found
+
+
+def diverged(rows: Sequence[Mapping[str, Any]], kept: Iterable[int], folder: Path) -> str:
+    """The sentence of a run whose weights are lost; of its checkpoints the steps `kept` are there. Those weights were
+    sound from which an update could be computed."""
+    applied = [row["step"] for row in rows if row["event"] == "step" and row["gradient_norm"] is not None]
+    sound = max(applied, default=0) - 1
+    before = max((step for step in kept if step <= sound), default=None)
+    left = "no checkpoint from before is kept" if before is None else f"the last sound checkpoint is of step {before:,}"
+    return (
+        f"training has diverged: no gradient was finite after step {sound + 1:,}, and {left} in {folder}; try a lower "
+        "--optimizer.learning_rate with a fresh --out."
+    )
 
 
 def bigram_nats(stream: np.ndarray, vocabulary: int) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -40,19 +42,29 @@ from hornbook.planning.expect import small_run_bits
 from hornbook.planning.pace import REPORT_SECONDS, Pace
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
-from hornbook.records.run import LEFTOVERS, Run, default_out, write_aside
+from hornbook.records.run import LEFTOVERS, Run, default_out
 from hornbook.report.prepared import held_out_in_words
 from hornbook.session.chosen import chosen_on
 from hornbook.session.costs import Reading, plan_of, settle, wall_of, watched
 from hornbook.session.decisions import decisions_of
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
-from hornbook.session.models import Opened, accelerator_facts, device, open_model, settings_of
+from hornbook.session.models import UNCHECKED, Opened, accelerator_facts, device, open_model, settings_of
 from hornbook.session.texts import data_of, is_prepared, prepared_before, prepared_text, stem
 from hornbook.text.canaries import CANARIES
+from hornbook.text.disk import write_aside
 from hornbook.training import checkpoint as checkpoints
 
 LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
+
+
+class _Beginning(msgspec.Struct):
+    """What environment.json says that a run that goes on needs to know."""
+
+    request: dict[str, dict[str, Any]]
+    versions: dict[str, str | None]
+    cpu: str | None = None
+    from_: str | None = msgspec.field(default=None, name="from")
 
 
 @dataclass(frozen=True)
@@ -224,20 +236,27 @@ def usd_per_hour(settings: Settings) -> float | None:
 def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: str | None, view: View) -> Start:
     """The newest checkpoint that is whole. Raises InputError when more than a greater length is asked for."""
     settings = settings_of(run)
-    facts = run.environment
-    if from_ is not None and from_ != facts.get("from"):
-        raise InputError(f"{run.folder} began from {facts.get('from') or 'fresh weights'}: leave out --from.")
-    original = from_table(facts["request"], source="the run's request")
+    try:
+        facts = msgspec.convert(run.environment, _Beginning)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{run.folder}/environment.json is damaged ({error}): put back a copy of it.") from None
+    if from_ is not None and not _same_file(from_, facts.from_ or ""):
+        raise InputError(f"{run.folder} began from {facts.from_ or 'fresh weights'}: leave out --from.")
+    original = from_table(facts.request, source="the run's request")
     _refuse_changes(run, settings, original, wanted, request)
+    if wanted.text.paths:
+        original.text.paths = wanted.text.paths  # the same files, as they are called from here
+    if run.hashes is None:
+        view.note(f"  note: {run.folder}: {UNCHECKED}")
     torch.set_num_threads(settings.train.threads or usable_cores())
     now = environment()
-    if facts["versions"]["torch"] != now["versions"]["torch"] or facts["cpu"] != now["cpu"]:
+    if facts.versions.get("torch") != now["versions"]["torch"] or facts.cpu != now["cpu"]:
         view.note("  note: the run began on another machine or version of torch, so it goes on, but not bit for bit")
     original.text.tokenizer = settings.text.tokenizer
     prepared = _prepare(original, view)
     newest = _newest_whole(run, view)
     if newest is None:
-        opened = open_model(facts["from"]) if facts.get("from") else None
+        opened = open_model(facts.from_) if facts.from_ else None
         shape = opened.model.shape if opened is not None else shape_of(settings, prepared.tokenizer.vocabulary)
         initial = opened.model if opened is not None else None
     else:
@@ -249,7 +268,8 @@ def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: st
                 f"the text has changed since {run.folder} began: give --out a fresh folder to train on the new text."
             )
         prepared = before or prepared
-    if newest is None or not (run.folder / "tokenizer.json").is_file():  # the run was killed as it began
+        run.check("tokenizer.json", "tokenizer_config.json", CANARIES)
+    if newest is None:  # the run was killed as it began
         _record_text(prepared, run)
     _lengthen(run, settings, original, wanted, prepared)
     return Start(run, settings, shape, prepared, initial, newest, may_decide=_may_decide(original, settings))
@@ -269,9 +289,10 @@ def _prepare(wanted: Settings, view: View) -> Prepared:
 
 def _record_text(prepared: Prepared, run: Run) -> None:
     """What the run needs of its text to be understood alone: the tokenizer, and which canaries were planted."""
-    prepared.tokenizer.save(run.folder)
+    contents: dict[str, str | bytes] = {**prepared.tokenizer.files()}
     if (prepared.folder / CANARIES).is_file():
-        write_aside(run.folder / CANARIES, (prepared.folder / CANARIES).read_bytes())
+        contents[CANARIES] = (prepared.folder / CANARIES).read_bytes()
+    run.write(contents)
 
 
 def _shown(folder: Path) -> Path:
@@ -285,7 +306,8 @@ def tokenizer_of(opened: Opened) -> str:
     if not (folder / "tokenizer.json").is_file():  # a GGUF file or a hub id
         folder = Path("prepared") / f"tokenizer-{opened.tokenizer.fingerprint[:8]}"
         folder.mkdir(parents=True, exist_ok=True)
-        opened.tokenizer.save(folder)
+        for name, content in opened.tokenizer.files().items():
+            write_aside(folder / name, content)
     return str(folder)
 
 
@@ -305,11 +327,27 @@ def _refuse_changes(
         for key in values:
             asked, has = (getattr(getattr(s, section), key) for s in (wanted, settings))
             before = getattr(getattr(original, section), key)
-            if not (section == "train" and key in LENGTHS) and asked not in (has, before):
+            same = asked in (has, before) or (section == "text" and _same_text(key, asked, has))
+            if not same and not (section == "train" and key in LENGTHS):
                 raise InputError(
                     f"{run.folder} has {section}.{key} = {has!r}, not {asked!r}: a run that goes on keeps its settings "
                     "(only a greater length is allowed); give --out a fresh folder."
                 )
+
+
+def _same_text(key: str, asked: Any, has: Any) -> bool:
+    """Whether two settings of the text name the same files, from here; of files that are not there from here, what is
+    in them will say."""
+    if key == "paths":
+        paired = len(asked) == len(has) and all(map(_same_file, asked, has))
+        return paired or not any(Path(path).exists() for path in has)
+    before, _, name = asked.rpartition(":")
+    return before == has.rpartition(":")[0] and _same_file(name, has.rpartition(":")[2])
+
+
+def _same_file(a: str, b: str) -> bool:
+    """Whether two spellings name one place, or, of a model on a hub, are the same."""
+    return os.path.realpath(a) == os.path.realpath(b)
 
 
 def _lengthen(run: Run, settings: Settings, original: Settings, wanted: Settings, prepared: Prepared) -> None:

@@ -17,7 +17,7 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.quantities import parse_count
 from hornbook.facts.settings import Settings, Text, from_table
 from hornbook.planning.choose import Data, Machine, choose
-from hornbook.records.run import is_run
+from hornbook.records.run import Run, is_run
 from hornbook.text.documents import Document, builtin_documents, documents
 from hornbook.text.split import default_rule, num_characters
 
@@ -47,6 +47,8 @@ def is_prepared(paths: Sequence[str]) -> bool:
 
 def prepared_text(text: Text, *, out: Path | None = None, progress: Progress | None = None) -> Prepared:
     """Open the prepared folder that `text` names, or prepare what it names; unchanged text is not prepared again."""
+    if is_run(Path(text.tokenizer)):
+        Run.open(text.tokenizer).check("tokenizer.json", "tokenizer_config.json")
     if is_prepared(text.paths):
         if out is not None and out.resolve() != Path(text.paths[0]).resolve():
             raise InputError(f"{text.paths[0]} is prepared already: leave out --out, or give the text it came from.")

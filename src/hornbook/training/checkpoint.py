@@ -9,14 +9,16 @@ one. Nothing is ever unpickled.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-import shutil
+import re
 import struct
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -25,12 +27,44 @@ from torch import Tensor
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
+from hornbook.text.disk import no_link, own, remove_own
 from hornbook.text.files import sync
 from hornbook.training.step import Optimizer
 
-MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+MODEL, OPTIMIZER, MANIFEST = "model.safetensors", "optimizer.safetensors", "manifest.json"
+_FILES = re.compile("|".join(map(re.escape, (MODEL, OPTIMIZER, MANIFEST))))
+_LEFTOVER = re.compile(r"\.(trash-)?(step|best)-\d{8,}(\.\d+)?")  # of a process that was killed inside a save
 FORMAT = {"format": "hornbook-checkpoint", "version": 1}
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  # as safetensors calls them
+
+
+class _File(msgspec.Struct):
+    num_bytes: int
+    sha256: str
+
+
+class _State(msgspec.Struct):
+    """What a run keeps beside its weights."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+    updates: int = 0
+    since_best: int = 0
+    best_loss: float | None = None
+    best_step: int | None = None
+    best_updates: int = 0
+    use_step: int | None = None
+    decision: dict[str, Any] | None = None
+    prepared: str = ""
+
+
+class _Manifest(msgspec.Struct):
+    format: str
+    version: int
+    step: int
+    shape: GPTShape
+    files: dict[str, _File]
+    state: _State
 
 
 def name(step: int) -> str:
@@ -53,10 +87,11 @@ def write(
     final: Path, contents: dict[str, dict[str, Tensor]], *, step: int, shape: GPTShape, state: dict[str, Any]
 ) -> Path:
     """Write the files of a checkpoint to the folder `final`, as `save` does, and return it."""
-    folder, aside = final.parent, final.parent / f".{final.name}.{os.getpid()}"
+    folder, aside = no_link(final.parent), final.parent / f".{final.name}.{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*"):  # of a process that was killed inside a save
-        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in folder.iterdir():
+        if _LEFTOVER.fullmatch(leftover.name):
+            remove_own(leftover, _FILES)
     try:
         aside.mkdir()
         with ThreadPoolExecutor() as pool:
@@ -64,15 +99,15 @@ def write(
             files = dict(zip(contents, written, strict=True))
         manifest = FORMAT | {"step": step, "shape": msgspec.to_builtins(shape), "files": files, "state": state}
         manifest |= {"sha256": _hash(msgspec.json.encode(manifest))}  # of all that stands before it
-        (aside / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
-        sync(aside / "manifest.json")
+        (aside / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+        sync(aside / MANIFEST)
         sync(aside)
-        if final.exists():
+        if os.path.lexists(final):
             discard(final)
         aside.rename(final)
         sync(folder)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        remove_own(aside, _FILES)
         raise
     return final
 
@@ -90,7 +125,7 @@ def optimizer_tensors(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """The manifest without its own hash; raises InputError when it is missing, damaged or of a later version."""
     try:
-        manifest = msgspec.json.decode((checkpoint / "manifest.json").read_bytes(), type=dict[str, Any])
+        manifest = msgspec.json.decode((checkpoint / MANIFEST).read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
         raise InputError(f"{checkpoint} is not a checkpoint: it has no manifest.json.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -100,14 +135,27 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
         raise InputError(
             f"{checkpoint} is damaged: manifest.json is not what was written; go back to an older checkpoint."
         )
-    if manifest["format"] != FORMAT["format"] or manifest["version"] > FORMAT["version"]:
+    if manifest.get("format") != FORMAT["format"] or manifest.get("version") != FORMAT["version"]:
         raise InputError(f"{checkpoint} was not written by this version of hornbook: update hornbook to read it.")
+    try:
+        msgspec.convert(manifest, _Manifest)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{checkpoint} is damaged: manifest.json: {error}; go back to an older checkpoint.") from None
     return manifest
 
 
 def shape_of(checkpoint: Path) -> GPTShape:
-    """The shape of the model of a checkpoint."""
-    return msgspec.convert(read_manifest(checkpoint)["shape"], GPTShape)
+    """The shape of the model of a checkpoint, which its weights have: a shape alone may ask for any memory.
+
+    Raises InputError when a file is missing or damaged.
+    """
+    shape = msgspec.convert(read_manifest(checkpoint)["shape"], GPTShape)
+    if not (checkpoint / MODEL).is_file():
+        raise InputError(f"{checkpoint} is damaged: {MODEL} is missing; go back to an older checkpoint.")
+    stored = Stored(checkpoint / MODEL).entries.values()
+    if shape.parameters != sum(math.prod(entry.shape) for entry in stored):
+        raise InputError(f"{checkpoint} is damaged: its weights are not those of the shape in {MANIFEST}.")
+    return shape
 
 
 def load_model(checkpoint: Path) -> Decoder:
@@ -115,9 +163,9 @@ def load_model(checkpoint: Path) -> Decoder:
 
     Raises InputError when a file is missing or not what the manifest says.
     """
-    manifest = read_manifest(checkpoint)
+    tensors = Stored(_whole(checkpoint, MODEL, read_manifest(checkpoint)))
     model = Decoder(shape_of(checkpoint))
-    fill(model, Stored(_whole(checkpoint, MODEL, manifest)))
+    fill(model, tensors)
     return model.eval()
 
 
@@ -180,7 +228,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
 
     with ThreadPoolExecutor(1) as pool:  # hashing takes a third as long as writing, and leaves Python to others
         digest = pool.submit(hashed)
-        with path.open("wb") as file:
+        with open(path, "wb", opener=own) as file:
             num_bytes = sum(file.write(part) for part in chain(head, map(_bytes, tensors.values())))
         sync(path)
         return {"num_bytes": num_bytes, "sha256": digest.result()}
@@ -198,11 +246,10 @@ def verify(checkpoint: Path) -> None:
 
 
 def discard(checkpoint: Path) -> None:
-    """Delete a checkpoint so that, half deleted, it no longer looks like one."""
-    trash = checkpoint.with_name(f".trash-{checkpoint.name}")
-    shutil.rmtree(trash, ignore_errors=True)
+    """Delete a checkpoint so that, half deleted, it no longer looks like one; what others have put into it stays."""
+    trash = checkpoint.with_name(f".trash-{checkpoint.name}.{time.time_ns()}")
     checkpoint.rename(trash)
-    shutil.rmtree(trash)
+    remove_own(trash, _FILES)
 
 
 def _whole(checkpoint: Path, file: str, manifest: dict[str, Any]) -> Path:
@@ -210,32 +257,54 @@ def _whole(checkpoint: Path, file: str, manifest: dict[str, Any]) -> Path:
     try:
         with (checkpoint / file).open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{checkpoint} is damaged: {file} is missing; go back to an older checkpoint.") from None
     if digest != manifest["files"][file]["sha256"]:
         raise InputError(f"{checkpoint} is damaged: {file} is not what was written; go back to an older checkpoint.")
     return checkpoint / file
 
 
+class _Entry(msgspec.Struct):
+    dtype: str
+    shape: list[Annotated[int, msgspec.Meta(ge=0)]]
+    data_offsets: tuple[int, int]
+
+
 class Stored(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, each read when it is asked for: the library holds the file beside them."""
+    """The tensors of a safetensors file, each read when it is asked for: the library holds the file beside them.
+
+    Raises InputError where the header is not that of such a file, or speaks of more than the file has.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            self.entries: dict[str, Any] = msgspec.json.decode(file.read(length))
-        self.entries.pop("__metadata__", None)
-        self.begin = 8 + length
+        self.path, num_bytes = path, path.stat().st_size
+        dtypes = {name: dtype for dtype, name in DTYPES.items()}
+        try:
+            with path.open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                header: dict[str, msgspec.Raw] = msgspec.json.decode(
+                    file.read(min(length, num_bytes)), type=dict[str, msgspec.Raw]
+                )
+            header.pop("__metadata__", None)
+            self.begin = 8 + length
+            self.entries = {key: msgspec.json.decode(raw, type=_Entry) for key, raw in header.items()}
+            for entry in self.entries.values():
+                first, end = entry.data_offsets
+                size = math.prod(entry.shape) * dtypes[entry.dtype].itemsize
+                if not 0 <= first <= end <= num_bytes - self.begin or end - first != size:
+                    raise ValueError("a tensor lies outside the file")
+        except (struct.error, ValueError, KeyError, msgspec.DecodeError) as error:
+            raise InputError(f"{path} is damaged or no safetensors file ({error}).") from None
+        self.dtypes = dtypes
 
     def __getitem__(self, key: str) -> Tensor:
         entry = self.entries[key]
-        first, end = entry["data_offsets"]
+        first, end = entry.data_offsets
         with self.path.open("rb") as file:
             file.seek(self.begin + first)
             content = bytearray(file.read(end - first))
-        dtype = next(dtype for dtype, name in DTYPES.items() if name == entry["dtype"])
-        return torch.frombuffer(content, dtype=dtype).view(entry["shape"]) if content else torch.empty(entry["shape"])
+        dtype = self.dtypes[entry.dtype]
+        return torch.frombuffer(content, dtype=dtype).view(entry.shape) if content else torch.empty(entry.shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
