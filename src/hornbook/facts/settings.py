@@ -6,6 +6,7 @@ Settings: below them, functions take plain arguments.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,9 @@ class Text(msgspec.Struct, forbid_unknown_fields=True):
     """What is read, and how it is cut."""
 
     paths: Annotated[list[str], Meta(description="files, folders or globs; empty: the built-in corpus")] = []
-    field: Annotated[str, Meta(description="field of a .jsonl, .csv or .parquet row that holds the text")] = "text"
+    field: Annotated[
+        str, Meta(description="field that holds the text in rows of .jsonl, .json, .csv, .tsv, .parquet")
+    ] = "text"
     separator: Annotated[
         str | None, Meta(description="a string that separates documents within a file; none: a file is one document")
     ] = None
@@ -223,7 +226,10 @@ def from_table(table: Mapping[str, Any], *, source: str) -> Settings:
             if key not in known:
                 raise InputError(f'{source}: unknown setting "{section}.{key}"{suggestion(key, known)}.')
     try:
-        return msgspec.convert(table, Settings)
+        settings = msgspec.convert(table, Settings)
+        settings.text.paths = [os.path.expanduser(path) for path in settings.text.paths]  # no shell reads a recipe
+        settings.text.tokenizer = os.path.expanduser(settings.text.tokenizer)
+        return settings
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `$.")
         name = place.rstrip("`")
