@@ -18,6 +18,7 @@ import tomli_w
 from msgspec import Meta
 
 from hornbook.facts.errors import InputError, suggestion
+from hornbook.facts.printing import on_one_line
 
 Precision = Literal["float32", "bfloat16"]
 Count = Annotated[int, Meta(ge=1)]
@@ -227,14 +228,21 @@ def from_table(table: Mapping[str, Any], *, source: str) -> Settings:
                 raise InputError(f'{source}: unknown setting "{section}.{key}"{suggestion(key, known)}.')
     try:
         settings = msgspec.convert(table, Settings)
-        settings.text.paths = [os.path.expanduser(path) for path in settings.text.paths]  # no shell reads a recipe
-        settings.text.tokenizer = os.path.expanduser(settings.text.tokenizer)
-        return settings
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `$.")
         name = place.rstrip("`")
         kinds = [field.type for field in fields() if field.name == name]
         raise InputError(f"{source}: {expected(message, *kinds)}{place and f' at {name}'}.") from None
+    text = settings.text
+    for name in (*text.paths, text.tokenizer, text.split):
+        if wrong := re.search("[\0\ud800-\udfff]", name):
+            what = "has a NUL character" if wrong[0] == "\0" else "is not UTF-8"
+            raise InputError(f"{source}: {on_one_line(name)} {what}; rename what it names, or give a pattern for it.")
+    text.paths = [os.path.expanduser(path) for path in text.paths]  # no shell reads a recipe
+    text.tokenizer = os.path.expanduser(text.tokenizer)
+    rule, colon, argument = text.split.partition(":")
+    text.split = f"{rule}{colon}{os.path.expanduser(argument)}"
+    return settings
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -246,14 +254,14 @@ def read_table(path: Path) -> dict[str, Any]:
     if not path.exists():
         path = own.get(str(path), path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         there = sorted(str(file) for folder in (path.parent, Path("recipes")) for file in folder.glob("*.toml"))
         near = suggestion(str(path), there) if path.suffix else suggestion(str(path), own)
         raise InputError(f"there is no recipe at {path}{near}.") from None
     except (IsADirectoryError, UnicodeDecodeError):
         raise InputError(f"{path} is not a recipe: a recipe is a TOML file of settings.") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of a number of 5,000 digits, or nesting without end
         raise InputError(f"{path} is not valid TOML: {error}.") from None
 
 

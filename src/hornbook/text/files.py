@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.printing import on_one_line
 
 COMPRESSED = (".gz", ".zst")
 CHUNK = 1 << 18  # bytes read at once
@@ -60,7 +61,7 @@ def inner_name(name: str) -> str:
 
 def shown(path: str) -> str:
     """Return the path as it can be printed and stored: bytes that are not UTF-8 appear as \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return on_one_line(path)
 
 
 @contextmanager
