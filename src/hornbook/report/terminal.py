@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hornbook.facts.leaks import LEAKED, leak_warning, loss_of
+from hornbook.facts.printing import print
 from hornbook.facts.quantities import (
     counted,
     format_bytes,
@@ -18,6 +20,7 @@ from hornbook.facts.quantities import (
     perplexity_text,
 )
 from hornbook.records.result import Report
+from hornbook.report.console import console
 
 FEW_WORDS = 1e9  # a perplexity per word beyond it is that of a script without spaces, which has hardly any words
 FEW_TOKENS = 100  # so many have to be scored for their loss to be shown apart
@@ -25,7 +28,6 @@ FEW_TOKENS = 100  # so many have to be scored for their loss to be shown apart
 
 def print_table(rows: Sequence[tuple[str, str, str]], title: str) -> None:
     """Name, value and note in three columns."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 3, 0, 0), pad_edge=False)
@@ -34,7 +36,7 @@ def print_table(rows: Sequence[tuple[str, str, str]], title: str) -> None:
     table.add_column(style="dim")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, soft_wrap=True).print(table)
+    console().print(table)
 
 
 def _between(pair: Sequence[float] | None, form: Callable[[float], str] = "{:.3f}".format) -> str:
@@ -95,7 +97,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     if summary.get("sample"):
         print(f"\nIt writes:\n{summary['sample'].strip()}\n")
     print(f"report: {summary['report']}")
-    print(f'try:    hornbook generate {summary["run"]} "..."')
+    print(f'try:    hornbook generate {shlex.quote(summary["run"])} "..."')
 
 
 def score_in_words(scored: Mapping[str, Mapping[str, Any]]) -> str:
