@@ -27,7 +27,8 @@ class Tokenizer:
     kind: "bpe", "characters", "bytes", "gpt2" or "foreign" (written by others); vocabulary: number of ids, special
     ones included; end_of_text: id of <|endoftext|> (foreign: its end-of-sequence token, None without one); beginning:
     id that stands before a document (ours: end_of_text; foreign: its beginning-of-sequence token, None without one);
-    fingerprint: SHA-256 of what decides the ids; content: its tokenizer.json. Immutable: threads may share it, and they
+    adds_beginning: whether it puts that id before a text itself; fingerprint: SHA-256 of what decides the ids;
+    content: its tokenizer.json; config: its tokenizer_config.json. Immutable: threads may share it, and they
     encode side by side.
     """
 
@@ -37,13 +38,14 @@ class Tokenizer:
     ) -> None:  # fmt: skip
         self.kind = kind
         self.content = content
-        self._config = config
+        self.config = config
         self._encode_piece = encode_piece
         self._specials, self._tokens = tokenizer_json.tables(content)
         self.vocabulary = len(self._tokens)
         self.fingerprint = fingerprint or tokenizer_json.fingerprint(content)
-        self.end_of_text = tokenizer_json.special_id(config.get("eos_token"), self._specials)
-        self.beginning = tokenizer_json.special_id(config.get("bos_token"), self._specials)
+        self.end_of_text = tokenizer_json.named_id(config, "eos_token", content)
+        self.beginning = tokenizer_json.named_id(config, "bos_token", content)
+        self.adds_beginning = kind != "foreign" or tokenizer_json.adds_beginning(config, content)
         self._puts_space = False  # whether it puts a space before a text, as Llama 2 does
         if kind == "foreign":
             self._puts_space = self.decode_bytes(encode_piece("x")) == b" x"
@@ -93,7 +95,7 @@ class Tokenizer:
 
     def files(self) -> dict[str, bytes]:
         """What `save` writes, by name."""
-        files = {"tokenizer.json": self.content, "tokenizer_config.json": self._config}
+        files = {"tokenizer.json": self.content, "tokenizer_config.json": self.config}
         return {
             name: (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode() for name, value in files.items()
         }
@@ -230,6 +232,8 @@ def _ours(kind: str, content: dict[str, Any], reference: Any = None, fingerprint
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,
         "eos_token": END_OF_TEXT,
+        "pad_token": END_OF_TEXT,
+        "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
     }
     if kind == "bytes":

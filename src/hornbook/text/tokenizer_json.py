@@ -169,9 +169,18 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return tokenizer_config.json with what special_tokens_map.json adds; {} when there are none."""
-    files = [folder / name for name in ("special_tokens_map.json", "tokenizer_config.json")]
-    return {key: value for file in files if file.is_file() for key, value in _json(file).items()}
+    """Return tokenizer_config.json, as transformers reads it: in folders from before it listed the added tokens,
+    special_tokens_map.json has the last word, and a chat template may stand in a file of its own; {} when there are
+    none of these."""
+    config, special, template = (
+        folder / name for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+    )
+    content = _json(config) if config.is_file() else {}
+    if special.is_file() and "added_tokens_decoder" not in content:
+        content |= _json(special)
+    if template.is_file() and template.stat().st_size <= LARGEST_FILE_BYTES:
+        content["chat_template"] = template.read_text(encoding="utf-8", errors="replace")
+    return content
 
 
 def with_usual_names(config: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
@@ -208,10 +217,36 @@ def library_errors(what: str) -> Iterator[None]:
         raise InputError(f"{what}: {' '.join(str(error).split())[:200]}") from None
 
 
-def special_id(token: Any, specials: dict[int, str]) -> int | None:
-    """Return the id of a special token by its name (a string, or an object with `content`), None when there is none."""
-    name = token.get("content") if isinstance(token, dict) else token
-    return next((number for number, special in specials.items() if special == name), None)
+def named_id(config: dict[str, Any], key: str, content: dict[str, Any]) -> int | None:
+    """Return the id of the token that the config names by `key` (a string, or an object with `content`), None when it
+    names none. It need not be marked as special. Raises InputError for a token that there is not."""
+    named = config.get(key)
+    name = named.get("content") if isinstance(named, dict) else named
+    if name is None:
+        return None
+    vocab = content["model"]["vocab"]
+    number = next((token["id"] for token in content["added_tokens"] if token["content"] == name), None)
+    if number is None and isinstance(vocab, dict) and isinstance(name, str):
+        number = vocab.get(name)
+    elif number is None:  # Unigram: pairs of token and score
+        number = next((i for i, pair in enumerate(vocab) if pair[0] == name), None)
+    if number is None:
+        raise InputError(
+            f"tokenizer_config.json names {json.dumps(name)[:80]} as {key}, which tokenizer.json does not have: "
+            "name one that it has, or null"
+        )
+    return int(number)
+
+
+def adds_beginning(config: dict[str, Any], content: dict[str, Any]) -> bool:
+    """Return whether the tokenizer puts its beginning before a text: as the config says, else its post-processor."""
+    if isinstance(says := config.get("add_bos_token"), bool):
+        return says
+    named = config.get("bos_token")
+    step = content.get("post_processor") or {}
+    firsts = [(each.get("single") or [{}])[0] for each in step.get("processors") or [step]]
+    name = named.get("content") if isinstance(named, dict) else named
+    return name is not None and any((first.get("SpecialToken") or {}).get("id") == name for first in firsts)
 
 
 def tables(content: dict[str, Any]) -> tuple[dict[int, str], list[bytes]]:
