@@ -502,6 +502,36 @@ def check_generation(here: Here) -> dict[str, Any]:
     return {"ok": ids[: len(same)] == same[: len(ids)], "tokens_per_second": rate}
 
 
+def check_save(here: Here) -> dict[str, Any]:
+    """How long training stands still for a checkpoint that is written beside it, the second: the first gets memory."""
+    import torch
+
+    from hornbook.session.saving import Saver
+    from hornbook.training import checkpoint
+
+    parts, settings, shape = made(here, "124M", 5, **{"train.compile": False})
+    list(trained(parts, settings, 2))
+    saver, paused, whole = Saver(1), [], []
+    for step in (1, 2):
+        synchronize(here)
+        begin = time.perf_counter()
+        contents = checkpoint.contents(parts.model, parts.optimizers)
+        final = here.scratch / checkpoint.name(step)
+        saver.write(final, contents, step=step, shape=shape, state={}, then=lambda: None, beside=True)
+        paused.append(time.perf_counter() - begin)
+        wanted = [tensor.detach().to("cpu", copy=True) for tensor in contents[checkpoint.MODEL].values()]
+        list(trained(parts, settings, 2 + step, first=1 + step))
+        saver.settle()
+        whole.append(time.perf_counter() - begin)
+        checkpoint.verify(final)
+        kept = checkpoint.Stored(final / checkpoint.MODEL)
+        same = all(torch.equal(kept[name], tensor) for name, tensor in zip(kept, wanted, strict=True))
+        if not same:
+            return {"ok": False, "error": "the file holds other weights than were to be saved"}
+    gigabytes = sum(t.nbytes for tensors in contents.values() for t in tensors.values()) / 1e9
+    return {"ok": True, "seconds_paused": paused, "seconds_until_on_disk": whole, "gigabytes": gigabytes}
+
+
 def check_faults(here: Here) -> dict[str, Any]:
     """A gradient that is not a number changes no bit; too little memory is one sentence."""
     import torch
@@ -575,6 +605,7 @@ CHECKS: dict[str, tuple[Callable[[Here], dict[str, Any]], int]] = {
     "evaluation": (check_evaluation, 60),
     "generation": (check_generation, 60),
     "memory": (check_memory, 60),
+    "save": (check_save, 60),
     "attention": (attention_kernels, 40),
     "large": (lambda here: {"ok": True, **hornbook_speed(here, "1.3B", 12)}, 120),
     "large nanogpt": (lambda here: {"ok": True, **nanogpt_speed(here, "1.3B", 12)}, 120),

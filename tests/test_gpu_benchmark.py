@@ -21,7 +21,7 @@ def run(tmp_path, *options):
 
 
 def test_the_short_checks(tmp_path):
-    results = run(tmp_path, "--only", "faults", "resume", "evaluation", "generation", "memory")
+    results = run(tmp_path, "--only", "faults", "resume", "evaluation", "generation", "memory", "save")
     assert results["resume"]["steps"] == 24
     assert results["evaluation"]["same_bits"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,12 @@ from hornbook.session.live import View
 from hornbook.session.meter import Meter, pace_of, return_freed_memory, this_device
 from hornbook.session.models import device
 from hornbook.session.rails import Rails, diverged
+from hornbook.session.saving import Saver
 from hornbook.session.signals import Stop, stop_on_signals
 from hornbook.session.start import Start, fresh, resumed, usd_per_hour
 from hornbook.session.watch import Watch
 from hornbook.training import checkpoint as checkpoints
 from hornbook.training.loop import Guard, Step, steps
-
-SAVED_WITHIN_SECONDS = 1800.0  # so much is lost at most when a machine dies
 
 
 def train(
@@ -72,6 +72,7 @@ class Job:
     meter: Meter
     rails: Rails
     watch: Watch
+    saver: Saver
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -81,8 +82,6 @@ class Job:
     decision: Decision | None = None  # that the weights are a function of
     recorded: list[Decision] = field(default_factory=list)  # in the log, perhaps by a process that went further
     saved: int | None = None  # the step of the newest checkpoint, evaluation and sample
-    saved_at: float = field(default_factory=time.monotonic)
-    saves_at: int | None = None  # the step after which a checkpoint is due
     evaluated: int | None = None
     sampled: int | None = None
     evaluations: list[dict[str, Any]] = field(default_factory=list)
@@ -108,12 +107,9 @@ class Job:
 
     def looked_at(self, step: int) -> bool:
         """Whether anything is done with the weights after this step."""
-        watch, keep = self.settings.watch, self.settings.checkpoint
-        assert watch.sample_every is not None
-        assert keep.every is not None
-        if step % keep.every == 0 or time.monotonic() > self.saved_at + SAVED_WITHIN_SECONDS:
-            self.saves_at = step
-        return step == self.saves_at or step % watch.sample_every == 0 or self.watch.looks.due(step)
+        sample_every = self.settings.watch.sample_every
+        assert sample_every is not None
+        return self.saver.due(step) or step % sample_every == 0 or self.watch.looks.due(step)
 
     @property
     def position(self) -> dict[str, Any]:
@@ -126,9 +122,10 @@ class Job:
             "flops": self.tokens * self.start.shape.flops_per_token(),
         }
 
-    def save(self) -> None:
-        """Write a checkpoint and drop what is no longer kept."""
-        keep = self.settings.checkpoint
+    def save(self, *, beside: bool = False) -> None:
+        """Write a checkpoint and drop what is no longer kept; `beside`: while an accelerator trains on."""
+        self.saver.settle()
+        keep, parts, step = self.settings.checkpoint, self.parts, self.step
         state = {
             "tokens": self.tokens,
             "seconds": self.seconds,
@@ -138,16 +135,16 @@ class Job:
             "decision": None if self.decision is None else msgspec.to_builtins(self.decision),
             "prepared": self.start.prepared.key,
         } | self.best.state()
-        if self.saved != self.step:
-            self.best.write(self.run, self.parts, self.step)
-            checkpoints.save(
-                self.run.folder / "checkpoints", step=self.step, model=self.parts.model,
-                optimizers=self.parts.optimizers if self.step else (), state=state,
+        if self.saved != step:
+            self.best.write(self.run, parts, step)
+            self.saver.write(
+                self.run.checkpoint_folder(step), checkpoints.contents(parts.model, parts.optimizers if step else ()),
+                step=step, shape=parts.model.shape, state=state, beside=beside and self.meter.on.type != "cpu",
+                then=partial(self.run.log, {"event": "checkpoint", "step": step, "tokens": self.tokens}),
             )  # fmt: skip
-            self.run.log({"event": "checkpoint", "step": self.step, "tokens": self.tokens})
-            self.saved = self.step
-        self.saved_at = time.monotonic()
-        prune(self.run, keep=keep.keep)
+            self.saved = step
+        if self.saver.writing is None:
+            prune(self.run, keep=keep.keep)
 
     def restore(self, folder: Path) -> None:
         manifest = checkpoints.load_into(folder, model=self.parts.model, optimizers=self.parts.optimizers)
@@ -202,7 +199,8 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
     device_here = this_device(on, precision)
     meter = Meter(started, on, device_here, usd_per_hour(settings), earlier, precision=precision)
     rails = Rails(settings, start.shape, start.prepared, parts.model, given=start.run.environment.get("from"))
-    job = Job(start, parts, view, meter, rails, Watch(start))
+    assert settings.checkpoint.every is not None
+    job = Job(start, parts, view, meter, rails, Watch(start), Saver(settings.checkpoint.every))
     if start.checkpoint is not None:
         job.restore(start.checkpoint)
         view.note(f"going on from step {job.step:,} of {job.last:,}")
@@ -257,9 +255,8 @@ def _look(job: Job, stop: Stop) -> str | None:
     """Evaluate, decide, sample and save what is due at this step and not done yet; why training must end here, if it
     must."""
     settings, step = job.settings, job.step
-    sample_every, every, patience = settings.watch.sample_every, settings.checkpoint.every, settings.train.early_stop
+    sample_every, patience = settings.watch.sample_every, settings.train.early_stop
     assert sample_every is not None
-    assert every is not None
     if job.watch.looks.due(step) and job.evaluated != step:
         if not _evaluate(job, stop):
             return "interrupted"
@@ -273,8 +270,8 @@ def _look(job: Job, stop: Stop) -> str | None:
     ends = step == job.last or enough
     if ends and job.sampled != step:
         _sample(job, stop)
-    if step == job.saves_at or step % every == 0:
-        job.save()
+    if job.saver.due_at == step or step % job.saver.every == 0:
+        job.save(beside=True)
     return "no better validation loss" if enough else None
 
 
