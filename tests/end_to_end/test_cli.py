@@ -114,7 +114,7 @@ def test_what_a_run_leaves(tiny_run):
     names = {path.name for path in tiny_run.run.iterdir()} - {".lock"}
     assert names == {
         "settings.toml", "environment.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "reports", "plan.json",
-        "tokenizer.json", "tokenizer_config.json",
+        "tokenizer.json", "tokenizer_config.json", "files.json",
     }  # fmt: skip
     assert {p.name for p in (tiny_run.run / "reports").iterdir()} >= {"loss.png", "loss.svg", "report.html"}
     assert (tiny_run.run / "checkpoints" / "step-00000000").is_dir()

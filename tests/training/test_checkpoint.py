@@ -1,10 +1,12 @@
 import hashlib
+import json
 import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -242,3 +244,55 @@ def test_a_stored_file_gives_each_tensor_alone(tmp_path: Path) -> None:
         assert stored[name].dtype == tensor.dtype
         assert torch.equal(stored[name], tensor)
     assert stored.get("c") is None
+
+
+def test_only_what_a_killed_save_left_is_cleared_away(tmp_path, make):
+    """Hidden folders of others stay, also behind a link, and so does what others have put into a checkpoint."""
+    model, optimizers = make()
+    real = tmp_path / "real"
+    for name in (".git", ".config", ".step-1", ".step-00000001.x", ".best"):
+        (real / name).mkdir(parents=True)
+        (real / name / "manifest.json").write_text("mine")
+    (real / ".step-00000004.77").mkdir()
+    (real / ".step-00000004.77" / "model.safetensors").write_text("half")
+    (real / ".trash-best-00000003").mkdir()
+    (real / ".trash-best-00000003" / "notes.txt").write_text("mine")
+    (real / ".step-00000005.78").symlink_to(real / ".git")
+    (tmp_path / "link").symlink_to(real)
+    with pytest.raises(InputError, match="link is a link"):
+        write(tmp_path / "link", model, optimizers)
+    first = write(real, model, optimizers)
+    (first / "notes.txt").write_text("mine")
+    (real / "step-00000006").symlink_to(real / ".git")
+    write(real, model, optimizers, step=6)
+    write(real, model, optimizers)  # in the place of the first
+    checkpoints.discard(first)
+    kept = {path.relative_to(real).as_posix().split(".17")[0]: path.read_text() for path in real.rglob("*.json")}
+    assert [content for content in kept.values() if content == "mine"] == ["mine"] * 5
+    assert [path.read_text() for path in real.rglob("notes.txt")] == ["mine", "mine"]
+    assert not (real / ".step-00000004.77").exists()
+    assert not (real / ".step-00000005.78").is_symlink()
+    assert (real / ".git" / "manifest.json").read_text() == "mine"
+    assert not first.exists()
+    checkpoints.verify(real / "step-00000006")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"layers": 10**9}, {"width": 2**40}, {"vocabulary": 2**62}, {"layers": -1}, {"layers": "two"}, {"heads": 0},
+     {"family": "none"}, {"layers": None}, {"hidden": 10**15}, {"head_width": 2**31}],
+)  # fmt: skip
+def test_a_shape_that_the_weights_do_not_have_is_refused_before_memory_is_taken(tmp_path, make, change):
+    """The manifest's own hash is right."""
+    model, optimizers = make()
+    folder = write(tmp_path, model, optimizers)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    del manifest["sha256"]
+    manifest["shape"] |= change
+    manifest["sha256"] = hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()
+    (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for read in (checkpoints.load_model, checkpoints.shape_of):
+        with pytest.raises(InputError, match="damaged"):
+            read(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000

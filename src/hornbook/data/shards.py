@@ -22,9 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from hornbook.data.manifest import check_manifest
 from hornbook.facts.errors import InputError
 from hornbook.facts.leaks import LEAK_NUMBERS, LEAKED
 from hornbook.text.tokenizer import Tokenizer, load_tokenizer
@@ -248,6 +250,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if manifest.get("checksum") != _checksum(manifest):
         raise InputError(f"{path} was changed after it was written (its checksum differs); {_AGAIN}")
+    try:
+        check_manifest(manifest)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path} is damaged ({error}); {_AGAIN}") from None
     return manifest
 
 
@@ -263,7 +269,8 @@ def open_prepared(folder: Path | str, *, verify: bool = True, tokenizer: Tokeniz
     for name, entry in manifest["files"].items():
         _check_file(folder / Path(name).name, entry, verify)
     tokenizer = tokenizer or load_tokenizer(folder)
-    if tokenizer.fingerprint != manifest["tokenizer"]["fingerprint"]:
+    known = manifest["tokenizer"]
+    if (tokenizer.fingerprint, tokenizer.vocabulary) != (known["fingerprint"], known["vocabulary"]):
         raise InputError(f"{folder / 'tokenizer.json'} is another tokenizer than the shards were made with; {_AGAIN}")
     train, validation = (_open_part(folder, part, manifest, tokenizer, verify) for part in PARTS)
     return Prepared(folder, manifest, tokenizer, train, validation)
@@ -324,18 +331,37 @@ def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
 
 
 def _open_part(folder: Path, part: str, manifest: dict[str, Any], tokenizer: Tokenizer, verify: bool) -> Part:
-    shards = [_open_shard(folder / Path(name).name, tokenizer, verify) for name in manifest["parts"][part]["shards"]]
+    counts = manifest["parts"][part]
+    index = [f"{part}.documents.npy", f"{part}.names.json"]
+    if missing := {*counts["shards"], *index} - manifest["files"].keys():
+        raise InputError(f"{folder / MANIFEST} has no checksum of {min(missing)}; {_AGAIN}")
+    shards = [_open_shard(folder / name, tokenizer, verify) for name in counts["shards"]]
     try:
-        documents = np.load(folder / f"{part}.documents.npy", allow_pickle=False)
-        names = json.loads((folder / f"{part}.names.json").read_bytes())
-        if documents.dtype != np.int64 or documents.shape != (len(names), 5):
-            raise ValueError("not the right shape")
-    except (OSError, ValueError, EOFError, TypeError):
+        names = msgspec.convert(json.loads((folder / index[1]).read_bytes()), list[str])
+        documents = _read_documents(folder / index[0], len(names))
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError, RecursionError, msgspec.ValidationError):
         raise InputError(f"{folder / part}.documents.npy or .names.json is damaged; {_AGAIN}") from None
     opened = Part(shards, documents, names, separator=tokenizer.end_of_text is not None)
-    if opened.num_tokens != manifest["parts"][part]["num_tokens"]:
-        raise InputError(f"the shards of {folder / part} do not have as many ids as {MANIFEST} says; {_AGAIN}")
+    sums = documents.sum(axis=0, dtype=np.float64).tolist()[1:]
+    said = [counts[name] for name in ("num_text_tokens", "num_bytes", "num_characters", "num_words")]
+    ends = documents[:, START] + documents[:, NUM_TOKENS]
+    if opened.num_tokens != counts["num_tokens"] or len(names) != counts["num_documents"] or sums != said:
+        raise InputError(f"{folder / part}: its files do not have as many ids or bytes as {MANIFEST} says; {_AGAIN}")
+    begins = np.concatenate([[0], ends])[: len(ends)] + int(opened.separator)
+    if (documents < 0).any() or not np.array_equal(documents[:, START], begins) or ends[-1:].sum() != opened.num_tokens:
+        raise InputError(f"{folder / index[0]} is damaged: its documents are not one after the other; {_AGAIN}")
     return opened
+
+
+def _read_documents(path: Path, num_documents: int) -> NDArray[np.int64]:
+    """The document index; raises ValueError and more when it is not that of so many documents."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+        if (shape, by_column, dtype) != ((num_documents, 5), False, np.dtype("<i8")):
+            raise ValueError("not the right shape")
+        numbers = np.frombuffer(file.read(), np.int64)
+    return numbers.reshape(shape)
 
 
 def _open_shard(path: Path, tokenizer: Tokenizer, verify: bool) -> Ids:

@@ -57,6 +57,10 @@ def finish(
     baselines = attempt("the baselines", lambda: _baselines(start, known, chosen)) or {}
     report = attempt("the loss", lambda: _final_report(start, model, view, stop, used, baselines, chosen))
     view.end()
+    if report is not None:
+        scored = report.to_json()
+        attempt("evaluation.json", lambda: run.write_report("evaluation.json", scored))
+        report = report if math.isfinite(report.loss_nats_per_token) else None  # diverged: there is nothing to conclude
     rows, samples = attempt("the curves", run.rows) or [], attempt("the samples", run.samples) or []
     apart = chosen is not None
     concluded = attempt(
@@ -115,8 +119,6 @@ def _write(
 ) -> None:  # fmt: skip
     """The files of the report."""
     run, attempt = start.run, partial(_attempt, view)
-    if report is not None:
-        attempt("evaluation.json", lambda: run.write_report("evaluation.json", report.to_json()))
     svg = attempt("the plot of the loss", lambda: _plot(start, rows, summary["title"])) or ""
     before, after = attempt("the example", lambda: _inspections(start, model)) or (None, None)
     details = {

@@ -150,7 +150,7 @@ class Job:
         manifest = checkpoints.load_into(folder, model=self.parts.model, optimizers=self.parts.optimizers)
         state, self.step = manifest["state"], manifest["step"]
         if missing := {"tokens", "seconds", "updates", "since_best", "best_loss", "best_step"} - state.keys():
-            raise InputError(f"{folder} is damaged: its state has no {min(missing)}; go back to an older checkpoint.")
+            raise InputError(f"{folder} is damaged: it has no {min(missing)}; go back to an older checkpoint.")
         self.tokens, self.seconds, self.updates = state["tokens"], state["seconds"], state["updates"]
         self.best, self.since_best = Best.of(state), state["since_best"]
         self.run.log({"event": "resume", "step": self.step, "tokens": self.tokens, "cost": self.meter.reading()})
@@ -222,6 +222,8 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
             start, parts.model, watch=job.watch, best=job.best, view=view, stop=stop, meter=meter, last=job.position
         )  # fmt: skip
         job.run.log(end | {"plan_score": summary["plan_score"], "cost": meter.reading()})
+        if "bits_per_byte" not in summary and _is_lost(job):
+            raise WorldError(f"{_diverged(job)} The report up to there is {summary['report']}.")
     return summary
 
 
@@ -323,7 +325,16 @@ def _record(job: Job, done: Step, seconds: float, guard: Guard) -> None:
     _warn(job, job.rails.step(row) | ({} if sentence is None else {"leap": sentence}))
     _expect(job, seconds)
     if guard.hopeless:
-        raise WorldError(diverged(job.run.rows(), map(checkpoint_step, job.run.checkpoints()), job.run.folder))
+        raise WorldError(_diverged(job))
+
+
+def _diverged(job: Job) -> str:
+    return diverged(job.run.rows(), map(checkpoint_step, job.run.checkpoints()), job.run.folder)
+
+
+def _is_lost(job: Job) -> bool:
+    """Whether the last update was skipped: the weights then gave no finite gradient."""
+    return next((row["gradient_norm"] is None for row in reversed(job.run.rows()) if row["event"] == "step"), False)
 
 
 def _expect(job: Job, seconds: float) -> None:
@@ -384,17 +395,16 @@ def _sample(job: Job, stop: Stop) -> None:
     """Let the model write."""
     try:
         texts = job.watch.samples(job.parts.model, fresh=job.is_fresh, stop=stop)
-    except InputError as error:
+    except InputError:
         if job.step == 0:
             raise
-        _warn(job, {"no sample": f"nothing can be sampled: {error}"})  # training diverges
+        _warn(job, job.rails.once("no sample", "nothing can be sampled: the logits are no longer finite numbers."))
+        job.sampled = job.step
         return
     if texts is None:
         return
+    where = {"step": job.step, "tokens": job.tokens, "seed": 0, "temperature": job.settings.watch.temperature}
     for prompt, text in texts.items():
-        job.run.log_sample(
-            {"step": job.step, "tokens": job.tokens, "prompt": prompt, "text": text, "seed": 0,
-             "temperature": job.settings.watch.temperature}
-        )  # fmt: skip
+        job.run.log_sample(where | {"prompt": prompt, "text": text})
         job.view.show_sample(prompt + text)
     job.sampled = job.step

@@ -92,6 +92,12 @@ class Rails:
             self.tokens.append(row["tokens"])
             self.validation.append(loss)
 
+    def once(self, name: str, sentence: str) -> dict[str, str]:
+        """A fault that was noticed elsewhere, unless it was said before."""
+        found = {} if name in self.said else {name: sentence}
+        self.said.add(name)
+        return found
+
     def _new(self, course: Course) -> dict[str, str]:
         found = {name: sentence for name, sentence in faults(course).items() if name not in self.said}
         self.said |= found.keys()
