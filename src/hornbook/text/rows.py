@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.printing import on_one_line
 from hornbook.text.files import (
     LINE_BYTES,
     bytes_of,
@@ -131,7 +132,7 @@ def _value(row: bytes, field: str, where: str) -> Text:
 
 
 def _missing(word: str, field: str, names: Sequence[str]) -> str:
-    has = ", ".join(f'"{name}"' for name in names[:8]) or f"no {word}s"
+    has = ", ".join(f'"{on_one_line(name[:80])}"' for name in names[:8]) or f"no {word}s"
     return f'there is no {word} "{field}", only {has}; name the one with the text by --field'
 
 
@@ -232,9 +233,12 @@ _kept = _Kept()
 
 def _parquet_rows(path: str, field: str) -> Iterator[tuple[int, Text, Callable[[], Text]]]:
     """Raises InputError without pyarrow, for a damaged file, a missing column or one that does not hold strings."""
-    number, groups = 0, _parquet(path, field).metadata
-    for group in range(groups.num_row_groups):
-        for place in range(groups.row_group(group).num_rows):
+    number, found = 0, _parquet(path, field).metadata
+    sizes = [found.row_group(group).num_rows for group in range(found.num_row_groups)]
+    if sum(sizes) != found.num_rows or min(sizes, default=0) < 0:
+        raise InputError(f"{shown(path)} is damaged (its parts do not have the {found.num_rows:,} rows of the whole)")
+    for group, size in enumerate(sizes):
+        for place in range(size):
             number += 1
             read = partial(_parquet_text, path, field, group, place)
             yield number, read(), read
@@ -246,13 +250,8 @@ def _parquet(path: str, field: str) -> Any:
         from pyarrow import parquet
     except ImportError:
         raise InputError(f'{shown(path)} needs pyarrow; run pip install ".[parquet]" in the checkout') from None
-    try:
-        with sentences(path):
-            file = parquet.ParquetFile(path, buffer_size=1 << 20)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(
-            f"{shown(path)} is damaged or no Parquet file ({_first_line(error)}); fetch it again"
-        ) from None
+    with _parquet_sentences(path):
+        file = parquet.ParquetFile(path, buffer_size=1 << 20)
     schema = file.schema_arrow
     if field not in schema.names:
         raise InputError(f"{shown(path)}: {_missing('column', field, schema.names)}")
@@ -274,7 +273,7 @@ def _parquet_text(path: str, field: str, group: int, place: int) -> Text:
     import pyarrow
 
     key = (path, field, group)
-    try:
+    with _parquet_sentences(path):
         if _kept.key != key or place < _kept.first:
             file = _parquet(path, field)
             _kept.batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[field])
@@ -286,13 +285,22 @@ def _parquet_text(path: str, field: str, group: int, place: int) -> Text:
         value = value.value if pyarrow.types.is_dictionary(value.type) else value
         data = value.as_buffer()
         return None if data is None else data.to_pybytes().decode("utf-8", "surrogateescape")
-    except (pyarrow.ArrowException, OSError, StopIteration) as error:
+
+
+@contextmanager
+def _parquet_sentences(path: str) -> Iterator[None]:
+    """Damage in a Parquet file shows as any of pyarrow's errors, or as Python's where a name in it is not UTF-8."""
+    import pyarrow
+
+    try:
+        with sentences(path):
+            yield
+    except InputError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, LookupError, StopIteration) as error:
         _kept.key = None
-        raise InputError(f"{shown(path)} is damaged ({_first_line(error) or 'cut short'}); fetch it again") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0][:120]
+        what = str(error).split("\n", 1)[0][:120] or "cut short"
+        raise InputError(f"{shown(path)} is damaged or no Parquet file ({what}); fetch it again") from None
 
 
 _FORMATS: dict[str, tuple[str, Reader]] = {
