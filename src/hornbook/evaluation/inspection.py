@@ -25,6 +25,7 @@ from hornbook.evaluation.corpus import (
     evaluating,
     head_vocabulary,
     hidden_states,
+    lost_share,
 )
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import head_logits, perplexity
@@ -56,6 +57,7 @@ class Inspection:
     num_bytes: int
     greedy: dict[str, Any] | None = None
     gradients: dict[str, Any] | None = None
+    lost_share: float = 0.0
 
     @property
     def scored(self) -> list[dict[str, Any]]:
@@ -85,7 +87,7 @@ class Inspection:
             "mean_entropy_nats": math.fsum(token["entropy_nats"] for token in self.scored) / len(self.scored),
             "greedy": self.greedy,
             "gradients": self.gradients,
-        }
+        } | ({"lost_share": self.lost_share} if self.lost_share else {})
 
 
 def over_logits(
@@ -138,7 +140,7 @@ def inspect_text(
         first = [{**_name(tokenizer, int(i)), **_UNSCORED} for i in document.tokens[:skipped]]
         greedy = _greedy(model, tokenizer, document, how, greedy_prompt, [*first, *items])
         slopes = gradients(model, document, how, device=device) if with_gradients else None
-    return Inspection([*first, *items], end, document.num_bytes, greedy, slopes)
+    return Inspection([*first, *items], end, document.num_bytes, greedy, slopes, lost_share([document]))
 
 
 def _name(tokenizer: Tokenizer, token: int) -> dict[str, Any]:

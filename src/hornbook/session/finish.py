@@ -78,7 +78,7 @@ def finish(
         "sample": samples[-1]["prompt"] + samples[-1]["text"] if samples else None,
     }
     if report is not None:
-        summary |= _final_numbers(report) | prepared.leak
+        summary |= _final_numbers(report) | prepared.leak | {"lost_share": report.extra.get("lost_share", 0.0)}
         run.write_report("evaluation.json", report.to_json())
     run.reports.mkdir(exist_ok=True)
     svg = loss_plot(

@@ -61,17 +61,17 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
         model = checkpoints.load_model(folder).to(device())
         at, last = checkpoint_step(folder), checkpoint_step(run.checkpoints()[-1])
         back = [each.from_step for each in decisions_of(run.rows()) if each.decision == "decay" and each.step == at]
-        return Opened(str(path), model, load_tokenizer(path), run, at, last, *back[:1])
+        return Opened(str(path), model, load_tokenizer(path).of_our_model(), run, at, last, *back[:1])
     if (path / "manifest.json").is_file():
         run = Run.open(path.parent.parent)
         model = checkpoints.load_model(path).to(device())
         step = checkpoint_step(path)
-        return Opened(str(path), model, load_tokenizer(run.folder), run, step, step)
+        return Opened(str(path), model, load_tokenizer(run.folder).of_our_model(), run, step, step)
     if path.suffix == ".gguf":
         from hornbook.model.gguf import load_gguf
         from hornbook.text.gguf import load_gguf_tokenizer
 
-        return Opened(str(path), load_gguf(path).to(device()), load_gguf_tokenizer(path))
+        return _foreign(str(path), load_gguf(path), load_gguf_tokenizer(path))
     check_model(name)
     from hornbook.model import weights
 
@@ -81,7 +81,15 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
             f"{name} is not a model: give a run, a checkpoint, a Hugging Face folder (config.json and "
             "*.safetensors) or a .gguf file."
         )
-    return Opened(str(name), weights.load_huggingface(folder).to(device()), load_tokenizer(folder))
+    return _foreign(str(name), weights.load_huggingface(folder), load_tokenizer(folder))
+
+
+def _foreign(name: str, model: Decoder, tokenizer: Tokenizer) -> Opened:
+    """A model from another program's file, whose embedding may have more rows than its tokenizer has ids, or fewer."""
+    try:
+        return Opened(name, model.to(device()), tokenizer.for_model(model.shape.vocabulary))
+    except InputError as error:
+        raise InputError(f"{name}: {error}.") from None
 
 
 def _checkpoint_of(run: Run, step: int | None) -> Path:
