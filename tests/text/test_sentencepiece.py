@@ -1,6 +1,8 @@
 """Tokenizers that mark spaces, as Llama 2, Mistral and Gemma do: what they put before a text, and what they lose."""
 
 import json
+import math
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder, initialise
 from hornbook.model.generate import generate
+from hornbook.report.terminal import print_report
 from hornbook.session.models import Opened
 from hornbook.text.documents import PIECE
 from hornbook.text.tokenizer import load_tokenizer
@@ -185,3 +188,55 @@ def test_ids_beyond_the_model_are_refused(english, tmp_path):
     with pytest.raises(InputError, match="belongs to the model"):
         model.tokenizer.for_model(2)
     assert np.array_equal(model.tokenizer.encode("hill"), load_tokenizer(tmp_path).encode("hill"))
+
+
+def test_a_report_says_what_its_tokenizer_loses(english, tmp_path, capsys):
+    """8 of 40 bytes are of characters that the tokenizer does not know."""
+    theirs = sentencepiece("metaspace", english, byte_fallback=False)
+    model = opened(theirs, tmp_path)
+    for name, text in (("lost.txt", "two words " * 2 + "中é" * 1 + "文" + "x" * 12), ("kept.txt", "two words " * 4)):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert len((tmp_path / "lost.txt").read_bytes()) == 40
+    report = hornbook.evaluate(model, str(tmp_path / "lost.txt"))
+    assert report.extra["lost_share"] == 8 / 40
+    print_report(report)
+    shown = capsys.readouterr().out
+    assert "not comparable across tokenizers" in shown
+    assert "the tokenizer loses 20% of the bytes of this text" in shown
+    assert hornbook.inspect(model, (tmp_path / "lost.txt").read_text()).to_dict()["lost_share"] == 0.2
+    assert hornbook.evaluate(model, str(tmp_path / "lost.txt"), like="lm-eval")["lost_share"] == 0.2
+    compared = hornbook.compare(model, model, str(tmp_path / "lost.txt"))
+    assert compared["a"]["lost_share"] == compared["b"]["lost_share"] == 0.2
+    made = hornbook.prepare(
+        str(tmp_path / "lost.txt"), tokenizer=str(tmp_path / "tokenizer.json"), split="none", out=tmp_path / "prepared"
+    )
+    assert made["parts"]["train"]["lost_bytes"] == 8
+    assert any("loses 20%" in note for note in made["report"]["notes"])
+    kept = hornbook.evaluate(model, str(tmp_path / "kept.txt"))
+    assert "lost_share" not in kept.extra
+    print_report(kept)
+    assert " comparable across tokenizers" in (shown := capsys.readouterr().out)
+    assert "not comparable" not in shown
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_like_other_programs_reads_the_text_as_it_stands(bos, english, tmp_path):
+    """A space at the beginning is in the words that lm-eval counts, and in the text that transformers is given."""
+    theirs = sentencepiece("metaspace first", english, bos=bos)
+    model, text = opened(theirs, tmp_path), "  one space too many\n" + " ".join(english[:80].split())
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    ids = theirs.encode(text).ids
+    assert (ids[0] == 1) is bos
+    assert 20 < len(ids) < 64  # all in one window
+
+    def nats(ids):
+        with torch.no_grad():
+            log_p = model.model(torch.tensor([ids[:-1]]))[0].double().log_softmax(-1)
+        return -log_p.gather(-1, torch.tensor(ids[1:])[:, None])[:, 0]
+
+    found = hornbook.evaluate(model, str(tmp_path / "text.txt"), like="lm-eval")
+    assert found["num_tokens"] == len(ids)
+    assert found["num_words"] == len(re.split(r"\s+", text))
+    assert found["bits_per_byte"] == pytest.approx(nats([1, *ids]).sum().item() / math.log(2) / len(text), rel=1e-5)
+    found = hornbook.evaluate(model, str(tmp_path / "text.txt"), like="huggingface")
+    assert found["loss_nats_per_token"] == pytest.approx(nats(ids).mean().item(), rel=1e-5)
