@@ -45,7 +45,10 @@ class Text(msgspec.Struct, forbid_unknown_fields=True):
         "strict"
     )
     tokenizer: Annotated[
-        str, Meta(description="bpe:4096, characters, bytes, gpt2, or a folder with a tokenizer.json; auto by size")
+        str,
+        Meta(
+            description="auto, bpe:4096, characters (of the whole text), bytes, gpt2, or a folder with a tokenizer.json"
+        ),
     ] = "auto"
     split: Annotated[
         str, Meta(description="hash:0.1, tail:0.1, blocks:0.1 or folder:PATH; auto by the number of documents")

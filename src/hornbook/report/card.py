@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hornbook.facts.leaks import leak_warning
+from hornbook.facts.lost import lost_warning
 from hornbook.facts.quantities import counted, perplexity_text
 from hornbook.records.result import Report
 
@@ -54,5 +55,5 @@ def _numbers(report: Report | None) -> list[str]:
     documents = counted(len(report.documents), "document")
     said = f"Scored: {report.num_tokens:,} tokens, {report.num_bytes:,} bytes, {documents}."
     how = "Convention: " + "; ".join(f"{key} {text}" for key, text in report.conventions.items()) + "."
-    said += "" if warning is None else f" Warning: {warning}."
+    said += "".join(f" Warning: {each}." for each in (warning, lost_warning(report.extra)) if each is not None)
     return [*table, "", said, how, *([f"Intervals: {report.interval_method}."] if report.interval_method else [])]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hornbook.facts.lost import lost_warning
 from hornbook.facts.printing import on_one_line, printable
 from hornbook.facts.quantities import perplexity_text, probability_text, signed
 from hornbook.report.console import console
@@ -161,6 +162,8 @@ def _sums(view: Row) -> str:
         f"  {view['bits_per_byte']:.4f} bits per byte; it expected {view['mean_entropy_nats']:.4f} nats per token"
         + (f", {abs(gap):.4f} {'too few' if gap > 0 else 'too many'}" if abs(gap) >= 5e-5 else ""),
     ]
+    if (warning := lost_warning(view)) is not None:
+        lines.append(f"  warning: {warning}")
     if view["greedy"] is not None:
         lines.append(f"  {greedy_in_words(view['greedy'])}")
     if view["gradients"] is not None:

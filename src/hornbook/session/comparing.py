@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.evaluation.comparison import compare as compare_reports
+from hornbook.evaluation.corpus import lost_share
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import read_table
 from hornbook.session.extras import trained_on_share, training_text
@@ -40,6 +41,8 @@ def compare(
     reports = [score_documents(each, *text, progress=progress) for each, text in zip(opened, found, strict=True)]
     result = compare_reports(*reports)
     for side, each, (documents, _) in zip("ab", opened, found, strict=True):
+        if lost := lost_share(documents):
+            result[side]["lost_share"] = lost
         if each.run is None or not each.step:
             continue
         trained_on = training_text(each)

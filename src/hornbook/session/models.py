@@ -84,7 +84,7 @@ def settings_of(run: Run) -> Settings:
 def tokenizer_of_run(run: Run) -> Tokenizer:
     """The tokenizer of a run. Raises InputError when it is not what was written."""
     run.check("settings.toml", "environment.json", "tokenizer.json", "tokenizer_config.json")
-    return load_tokenizer(run.folder)
+    return load_tokenizer(run.folder).of_our_model()
 
 
 def open_model(name: str | Path, *, step: int | None = None) -> Opened:
@@ -109,7 +109,7 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
         from hornbook.model.gguf import load_gguf
         from hornbook.text.gguf import load_gguf_tokenizer
 
-        return Opened(str(path), load_gguf(path).to(device()), load_gguf_tokenizer(path))
+        return _foreign(str(path), load_gguf(path), load_gguf_tokenizer(path))
     check_model(name)
     from hornbook.model import weights
 
@@ -119,7 +119,15 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
             f"{name} is not a model: give a run, a checkpoint, a Hugging Face folder (config.json and "
             "*.safetensors) or a .gguf file."
         )
-    return Opened(str(name), weights.load_huggingface(folder).to(device()), load_tokenizer(folder))
+    return _foreign(str(name), weights.load_huggingface(folder), load_tokenizer(folder))
+
+
+def _foreign(name: str, model: Decoder, tokenizer: Tokenizer) -> Opened:
+    """A model from another program's file, whose embedding may have more rows than its tokenizer has ids, or fewer."""
+    try:
+        return Opened(name, model.to(device()), tokenizer.for_model(model.shape.vocabulary))
+    except InputError as error:
+        raise InputError(f"{name}: {error}.") from None
 
 
 def _checkpoint_of(run: Run, step: int | None) -> Path:

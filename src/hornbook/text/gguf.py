@@ -174,7 +174,9 @@ def _pre_tokenizer(pattern: str) -> dict[str, Any]:
 def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer of a GGUF file. Raises InputError for files without a byte-level BPE of a known split."""
     content, config = tokenizer_json(read_header(Path(path)).metadata, str(path))
-    return tokenizer_of(checked(content, path), config)
+    tokenizer = tokenizer_of(checked(content, path), config)
+    first = tokenizer.beginning
+    return tokenizer if first is None or not config["add_bos_token"] else tokenizer.putting(first)
 
 
 def tokenizer_json(metadata: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:

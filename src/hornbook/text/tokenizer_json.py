@@ -28,6 +28,7 @@ USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
 USUAL_BEGINNINGS = ("<|begin_of_text|>", "<s>", "<bos>")
 
 _ONE_CHARACTER = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False}
+_UNKNOWN = re.compile(r"<.+>|\[.+\]")
 _BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
@@ -273,7 +274,39 @@ def tables(content: dict[str, Any]) -> tuple[dict[int, str], list[bytes]]:
     specials = {token["id"]: token["content"] for token in added if token["special"]}
     for token in added:
         tokens[token["id"]] = b"" if token["special"] else token["content"].encode()
+    unknown = model.get("unk_token")
+    if is_unigram:
+        unknown = next((token for token, number in vocab.items() if number == model.get("unk_id")), None)
+    if isinstance(unknown, str) and unknown in vocab and _UNKNOWN.fullmatch(unknown):  # for text that has no token
+        specials.setdefault(vocab[unknown], unknown)
+        tokens[vocab[unknown]] = b""
     return specials, tokens
+
+
+def further_on(step: Any) -> Any:
+    """Return a normalizer or pre_tokenizer without what it does only to the beginning of a text: put a mark or a space
+    before it, take white space off. A long text is encoded piece by piece, and it begins once.
+
+    >>> further_on({"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": False})
+    {'type': 'Metaspace', 'replacement': '▁', 'prepend_scheme': 'never', 'split': False}
+    """
+    kind = step.get("type") if isinstance(step, dict) else None
+    if kind == "Sequence":
+        name = "normalizers" if "normalizers" in step else "pretokenizers"
+        return step | {name: [kept for part in step.get(name) or [] if (kept := further_on(part)) is not None]}
+    if kind in ("Prepend", "Strip"):
+        return None
+    if kind == "Metaspace":
+        return {key: value for key, value in step.items() if key != "add_prefix_space"} | {"prepend_scheme": "never"}
+    return step | {"add_prefix_space": False} if kind == "ByteLevel" and step.get("add_prefix_space") else step
+
+
+def put_around(reference: Any) -> tuple[list[int], list[int]]:
+    """Return the ids that a tokenizers.Tokenizer puts before and after each text by itself, such as that of <s>."""
+    with library_errors("tokenizer.json cannot be used"):
+        bare, whole = (reference.encode("a", add_special_tokens=added).ids for added in (False, True))
+    start = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+    return whole[:start], whole[start + len(bare) :]
 
 
 def kind(content: dict[str, Any], fingerprint: str) -> str:
