@@ -87,10 +87,11 @@ class Tokenizer:
         """Return an id as a person reads it: its text, or the name of a special token."""
         return self._specials.get(number) or self.token_bytes(number).decode("utf-8", "replace")
 
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json, which transformers' PreTrainedTokenizerFast opens."""
+    def save(self, folder: Path, **changes: Any) -> None:
+        """Write tokenizer.json and tokenizer_config.json, which transformers' PreTrainedTokenizerFast opens; `changes`
+        are to the latter."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, value in (("tokenizer.json", self.content), ("tokenizer_config.json", self.config)):
+        for name, value in (("tokenizer.json", self.content), ("tokenizer_config.json", self.config | changes)):
             text = json.dumps(value, ensure_ascii=False, indent=1)
             (folder / name).write_text(text + "\n", encoding="utf-8", errors="strict", newline="\n")
 
