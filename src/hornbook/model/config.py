@@ -215,8 +215,10 @@ def _rope(c: _Llama, where: str) -> tuple[float, RotaryScaling | None]:
     raise refused(where, "rotary scaling", kind, "default, linear or llama3")
 
 
-def config_of(shape: GPTShape, *, beginning: int | None, end_of_text: int | None, dtype: str) -> dict[str, Any]:
-    """The config.json by which `transformers`, vLLM and llama.cpp open a model of this shape with no code of ours.
+def config_of(
+    shape: GPTShape, *, beginning: int | None, end_of_text: int | list[int] | None, dtype: str
+) -> dict[str, Any]:
+    """The config.json by which `transformers` opens a model of this shape with no code of ours.
 
     Both styles of rotary keys and of the dtype are written, so that versions before and after transformers 5 agree.
     Raises InputError for a shape that `transformers` refuses.
@@ -227,6 +229,11 @@ def config_of(shape: GPTShape, *, beginning: int | None, end_of_text: int | None
         "torch_dtype": dtype, "use_cache": True,
     }  # fmt: skip
     if shape.family == "gpt2":
+        if (shape.heads * shape.head_width, shape.kv_heads) != (shape.width, shape.heads):
+            raise InputError(
+                f"a gpt2 model elsewhere has as many heads for keys as for queries, together as wide as the model: not "
+                f"{shape.heads} of {shape.head_width} and {shape.kv_heads} for keys at a width of {shape.width}."
+            )
         return config | {
             "n_embd": shape.width, "n_layer": shape.layers, "n_head": shape.heads, "n_positions": shape.context,
             "n_inner": shape.hidden, "activation_function": ACTIVATION_NAMES[shape.activation],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -222,12 +223,14 @@ def _rope_scaling(
 
 
 def write_gguf(
-    model: Decoder, path: str | Path, *, tokenizer: Tokenizer | None = None, kind: Kind = "f16", name: str = "hornbook"
-) -> Path:
+    model: Decoder, path: str | Path, *, tokenizer: Tokenizer | None = None, kind: Kind = "f16", name: str = "hornbook",
+    ends: Sequence[int] = (),
+) -> Path:  # fmt: skip
     """Write a GGUF file for llama.cpp and its kin, with the tokenizer in it; whole or not at all.
 
     `f32`, `f16`, or `q8_0`: 8-bit blocks of 32 with a scale each, for matrices whose rows are a multiple of 32 (the
-    others stay f16). Norms, biases and positions are always f32. Raises InputError when the path exists, for what
+    others stay f16). Norms, biases and positions are always f32. `ends`: ids that end a text, besides the tokenizer's
+    own. Raises InputError when the path exists, for what
     llama.cpp does not compute, and for weights too large for f16; WorldError when the disk does not take it.
     """
     gguf = _package()
@@ -237,6 +240,11 @@ def write_gguf(
     if shape.activation != shape.kind.activation:
         raise InputError(
             f"llama.cpp computes {shape.family} models with {shape.kind.activation}, not {shape.activation}."
+        )
+    if shape.family in ("gpt2", "qwen2") and shape.heads * shape.head_width != shape.width:
+        raise InputError(
+            f"llama.cpp opens no {shape.family} model whose heads together ({shape.heads} of {shape.head_width}) are "
+            f"not as wide as the model ({shape.width})."
         )
     if shape.rope_scaling is not None and shape.rope_scaling.kind == "llama3" and shape.family != "llama":
         raise InputError(f"llama.cpp has llama3 rotary scaling for the llama family only, not for {shape.family}.")
@@ -248,7 +256,7 @@ def write_gguf(
             writer.add_name(name)
             writer.add_file_type(_FILE_TYPES[kind])
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-            for key, value in (_metadata(shape) | _tokenizer(tokenizer, shape.vocabulary)).items():
+            for key, value in (_metadata(shape) | _tokenizer(tokenizer, shape.vocabulary, ends)).items():
                 _add(writer, key, value)
             for theirs, (numbers, stored) in _tensors(gguf, model, kind).items():
                 writer.add_tensor(theirs, numbers, raw_dtype=stored)
@@ -263,8 +271,13 @@ def write_gguf(
     return path
 
 
-def _tokenizer(tokenizer: Tokenizer | None, vocabulary: int) -> dict[str, Any]:
-    return {"tokenizer.ggml.model": "none"} if tokenizer is None else tokenizer_metadata(tokenizer, vocabulary)
+def _tokenizer(tokenizer: Tokenizer | None, vocabulary: int, ends: Sequence[int]) -> dict[str, Any]:
+    if tokenizer is None:
+        return {"tokenizer.ggml.model": "none"}
+    others = [number for number in ends if number != tokenizer.end_of_text]
+    more = zip(("eot", "eom"), others, strict=False)  # llama.cpp has room for two, and knows the usual ones by name
+    named = {f"tokenizer.ggml.{name}_token_id": number for name, number in more}
+    return tokenizer_metadata(tokenizer, vocabulary) | named
 
 
 def _metadata(shape: GPTShape) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from hornbook.records.result import Report
 _USE = {
     "huggingface": """\
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, {opener}
 
-model, tokenizer = AutoModelForCausalLM.from_pretrained("{name}"), AutoTokenizer.from_pretrained("{name}")
+model, tokenizer = AutoModelForCausalLM.from_pretrained("{name}"), {opener}.from_pretrained("{name}")
 ```
-""",
+{warning}""",
     "gguf": """\
 ```
 llama-cli --model {name}/{name}.gguf --prompt "..."
@@ -25,12 +25,23 @@ llama-cli --model {name}/{name}.gguf --prompt "..."
 }
 
 
-def model_card(facts: Mapping[str, str], report: Report | None, *, to: str, dtype: str, name: str) -> str:
-    """Markdown with the front matter that model hubs read. `report`: the evaluation of just these weights, if any."""
+_NOT_AUTO = """
+Not `AutoTokenizer`: for this architecture transformers 5 puts another way of splitting text in the place of this
+tokenizer's, gives other ids, and the numbers above do not hold for them.
+"""
+
+
+def model_card(
+    facts: Mapping[str, str], report: Report | None, *, to: str, dtype: str, name: str, opener: str = "AutoTokenizer"
+) -> str:
+    """Markdown with the front matter that model hubs read. `report`: the evaluation of just these weights, if any;
+    `opener`: the class of transformers that opens the tokenizer as it is."""
     lines = ["---", *(["library_name: transformers"] if to == "huggingface" else []), "pipeline_tag: text-generation"]
     lines += ["tags:", "- hornbook", "---", "", f"# {name}", "", "A language model, exported by Hornbook.", ""]
     lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in (*facts.items(), ("stored as", dtype)))]
-    lines += ["", "## Numbers", "", *_numbers(report), "", "## Use", "", _USE[to].format(name=name).rstrip(), ""]
+    lines += ["", "## Numbers", "", *_numbers(report), "", "## Use", ""]
+    warning = _NOT_AUTO if opener != "AutoTokenizer" else ""
+    lines += [_USE[to].format(name=name, opener=opener, warning=warning).rstrip(), ""]
     return "\n".join(lines)
 
 

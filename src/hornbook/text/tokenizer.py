@@ -160,17 +160,19 @@ class Tokenizer:
         data = self.token_bytes(number)
         return self._specials.get(number) or (data.decode("utf-8", "replace") if data else f"[unused {number}]")
 
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json, which transformers' PreTrainedTokenizerFast opens."""
+    def save(self, folder: Path, **changes: Any) -> None:
+        """Write tokenizer.json and tokenizer_config.json, which transformers' PreTrainedTokenizerFast opens; `changes`
+        are to the latter."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in self.files().items():
+        for name, content in self.files(**changes).items():
             (folder / name).write_bytes(content)
 
-    def files(self) -> dict[str, bytes]:
+    def files(self, **changes: Any) -> dict[str, bytes]:
         """What `save` writes, by name."""
-        files = {"tokenizer.json": self.content, "tokenizer_config.json": self.config}
+        files = {"tokenizer.json": self.content, "tokenizer_config.json": self.config | changes}
         return {
-            name: (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode() for name, value in files.items()
+            name: (json.dumps(value, ensure_ascii=False, indent=1) + "
+").encode() for name, value in files.items()
         }
 
 

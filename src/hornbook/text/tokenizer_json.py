@@ -240,14 +240,14 @@ def named_id(config: dict[str, Any], key: str, content: dict[str, Any]) -> int |
 
 
 def adds_beginning(config: dict[str, Any], content: dict[str, Any]) -> bool:
-    """Return whether the tokenizer puts its beginning before a text: as the config says, else its post-processor."""
-    if isinstance(says := config.get("add_bos_token"), bool):
-        return says
+    """Return whether the tokenizer puts its beginning before a text: as its template says, without one the config."""
     named = config.get("bos_token")
-    step = content.get("post_processor") or {}
-    firsts = [(each.get("single") or [{}])[0] for each in step.get("processors") or [step]]
     name = named.get("content") if isinstance(named, dict) else named
-    return name is not None and any((first.get("SpecialToken") or {}).get("id") == name for first in firsts)
+    step = content.get("post_processor") or {}
+    templates = [each["single"] for each in step.get("processors") or [step] if each.get("single")]
+    if templates:
+        return name is not None and any(each[0].get("SpecialToken", {}).get("id") == name for each in templates)
+    return name is not None and config.get("add_bos_token") is True
 
 
 def tables(content: dict[str, Any]) -> tuple[dict[int, str], list[bytes]]:
