@@ -171,8 +171,7 @@ class Tokenizer:
         """What `save` writes, by name."""
         files = {"tokenizer.json": self.content, "tokenizer_config.json": self.config | changes}
         return {
-            name: (json.dumps(value, ensure_ascii=False, indent=1) + "
-").encode() for name, value in files.items()
+            name: (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode() for name, value in files.items()
         }
 
 
