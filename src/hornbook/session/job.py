@@ -308,11 +308,7 @@ def _record(job: Job, done: Step, seconds: float, guard: Guard) -> None:
     rate_now = settings.optimizer.learning_rate or 0.0
     row = {
         "event": "step",
-        "step": job.step,
-        "tokens": job.tokens,
-        "epoch": done.epoch,
-        "seconds": job.seconds,
-        "flops": job.tokens * job.start.shape.flops_per_token(),
+        **job.position,
         "train_loss_nats_per_token": update.loss,
         "learning_rate": rate_now * done.multiplier,
         "gradient_norm": update.gradient_norm,
@@ -364,10 +360,8 @@ def _evaluate(job: Job, stop: Stop) -> bool:
     if loss is not None and loss < job.best.loss:
         job.since_best = 0
         may_go_back = job.start.may_decide and job.decision is None and not decays(job.settings, job.step)
-        job.best.take(
-            job.parts, step=job.step, loss=loss, updates=job.updates,
-            optimizer=may_go_back and job.step > 0,
-        )  # fmt: skip
+        go_back = may_go_back and job.step > 0
+        job.best.take(job.parts, step=job.step, loss=loss, updates=job.updates, optimizer=go_back)
     warnings = job.rails.evaluation(row)
     ahead = job.rails.forecast(job.last * step_tokens(job.settings))
     row["forecast_loss_nats_per_token"] = ahead and ahead.central
@@ -378,13 +372,8 @@ def _evaluate(job: Job, stop: Stop) -> bool:
     _warn(job, warnings)
     job.evaluated = job.step
     job.evaluations.append(row)
-    sentence = (
-        None
-        if job.parted
-        else only_memorizing(
-            job.evaluations, job.start.prepared.train.num_tokens, repeated_share=job.rails.repeated_share
-        )
-    )
+    num_tokens, repeated = job.start.prepared.train.num_tokens, job.rails.repeated_share
+    sentence = None if job.parted else only_memorizing(job.evaluations, num_tokens, repeated_share=repeated)
     if sentence is not None:
         job.parted = True
         _warn(job, {"memorizing": sentence})
