@@ -30,7 +30,7 @@ from hornbook.session.signals import Stop, stop_on_signals
 from hornbook.session.start import Start, fresh, resumed, usd_per_hour
 from hornbook.session.watch import Watch
 from hornbook.training import checkpoint as checkpoints
-from hornbook.training.loop import Guard, Step, steps
+from hornbook.training.loop import Step, steps
 
 
 def train(
@@ -222,14 +222,14 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
             start, parts.model, watch=job.watch, best=job.best, view=view, stop=stop, meter=meter, last=job.position
         )  # fmt: skip
         job.run.log(end | {"plan_score": summary["plan_score"], "cost": meter.reading()})
-        if "bits_per_byte" not in summary and _is_lost(job):
+        if "bits_per_byte" not in summary and job.rails.was_skipped:
             raise WorldError(f"{_diverged(job)} The report up to there is {summary['report']}.")
     return summary
 
 
 def _train(job: Job, stop: Stop) -> str:
     """Train, watching, until the length is reached, nothing improves any more, or a signal comes: says which."""
-    settings, guard = job.settings, Guard()
+    settings = job.settings
     assert settings.train.microbatch is not None
     job.view.begin(first=job.step, total=job.last)
     reason = _look(job, stop)  # at step 0, and at what a signal kept from being looked at
@@ -241,7 +241,7 @@ def _train(job: Job, stop: Stop) -> str:
             clip_norm=settings.optimizer.clip_norm, seed=settings.train.seed,
             document_mask=settings.train.document_mask, autocast=job.parts.autocast, stop=stop, looked_at=job.looked_at,
         ):  # fmt: skip
-            _record(job, done, time.perf_counter() - begin, guard)  # 7. print the losses
+            _record(job, done, time.perf_counter() - begin)  # 7. print the losses
             reason = _look(job, stop)
             if reason is not None or job.decision is not decision:
                 break
@@ -299,7 +299,7 @@ def _decide(job: Job) -> None:
     job.save()
 
 
-def _record(job: Job, done: Step, seconds: float, guard: Guard) -> None:
+def _record(job: Job, done: Step, seconds: float) -> None:
     update, settings = done.update, job.settings
     job.step = done.number
     job.tokens += update.num_tokens
@@ -317,20 +317,14 @@ def _record(job: Job, done: Step, seconds: float, guard: Guard) -> None:
     }
     job.run.log(row)
     job.view.row(row)
-    sentence = guard.watch(update)
-    _warn(job, job.rails.step(row) | ({} if sentence is None else {"leap": sentence}))
+    _warn(job, job.rails.step(row))
     _expect(job, seconds)
-    if guard.hopeless:
+    if job.rails.is_lost:
         raise WorldError(_diverged(job))
 
 
 def _diverged(job: Job) -> str:
     return diverged(job.run.rows(), map(checkpoint_step, job.run.checkpoints()), job.run.folder)
-
-
-def _is_lost(job: Job) -> bool:
-    """Whether the last update was skipped: the weights then gave no finite gradient."""
-    return next((row["gradient_norm"] is None for row in reversed(job.run.rows()) if row["event"] == "step"), False)
 
 
 def _expect(job: Job, seconds: float) -> None:
