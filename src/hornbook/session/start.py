@@ -58,13 +58,21 @@ from hornbook.training import checkpoint as checkpoints
 LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
 
 
-class _Beginning(msgspec.Struct):
+class Beginning(msgspec.Struct):
     """What environment.json says that a run that goes on needs to know."""
 
     request: dict[str, dict[str, Any]]
     versions: dict[str, str | None]
     cpu: str | None = None
     from_: str | None = msgspec.field(default=None, name="from")
+
+
+def beginning(run: Run) -> Beginning:
+    """How a run began. Raises InputError when that is damaged."""
+    try:
+        return msgspec.convert(run.environment, Beginning)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{run.folder}/environment.json is damaged ({error}): put back a copy of it.") from None
 
 
 @dataclass(frozen=True)
@@ -236,10 +244,7 @@ def usd_per_hour(settings: Settings) -> float | None:
 def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: str | None, view: View) -> Start:
     """The newest checkpoint that is whole. Raises InputError when more than a greater length is asked for."""
     settings = settings_of(run)
-    try:
-        facts = msgspec.convert(run.environment, _Beginning)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{run.folder}/environment.json is damaged ({error}): put back a copy of it.") from None
+    facts = beginning(run)
     if from_ is not None and not _same_file(from_, facts.from_ or ""):
         raise InputError(f"{run.folder} began from {facts.from_ or 'fresh weights'}: leave out --from.")
     original = from_table(facts.request, source="the run's request")
