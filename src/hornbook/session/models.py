@@ -65,6 +65,11 @@ def settings_of(run: Run) -> Settings:
     return settings
 
 
+def last_saved(run: Run) -> int:
+    """The step of the newest checkpoint by the log, whether it is still there or not."""
+    return max((row["step"] for row in run.rows() if row["event"] == "checkpoint"), default=0)
+
+
 def tokenizer_of_run(run: Run) -> Tokenizer:
     """The tokenizer of a run. Raises InputError when it is not what was written."""
     run.check("settings.toml", "environment.json", "tokenizer.json", "tokenizer_config.json")
@@ -111,7 +116,7 @@ def _checkpoint_of(run: Run, step: int | None) -> Path:
     if not found:
         raise InputError(f"{run.folder} has no checkpoint yet.")
     if step is None:
-        newest = max((row["step"] for row in run.rows() if row["event"] == "checkpoint"), default=0)
+        newest = last_saved(run)
         if newest > checkpoint_step(found[-1]):
             raise InputError(
                 f"{run.folder} has lost its newest checkpoint, of step {newest}: put it back, or name an older one, "

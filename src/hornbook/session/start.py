@@ -42,17 +42,18 @@ from hornbook.planning.expect import small_run_bits
 from hornbook.planning.pace import REPORT_SECONDS, Pace
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
-from hornbook.records.run import LEFTOVERS, Run, default_out
+from hornbook.records.run import LEFTOVERS, Run, checkpoint_step, default_out
 from hornbook.report.prepared import held_out_in_words
 from hornbook.session.chosen import chosen_on
 from hornbook.session.costs import Reading, plan_of, settle, wall_of, watched
 from hornbook.session.decisions import decisions_of
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
-from hornbook.session.models import UNCHECKED, Opened, device, open_model, settings_of
+from hornbook.session.models import UNCHECKED, Opened, device, last_saved, open_model, settings_of
 from hornbook.session.texts import data_of, is_prepared, prepared_before, prepared_text, stem
 from hornbook.text.canaries import CANARIES
 from hornbook.text.disk import write_aside
+from hornbook.text.files import shown
 from hornbook.training import checkpoint as checkpoints
 
 LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
@@ -96,6 +97,9 @@ def fresh(
     """Prepare the text, choose what is open, find the number of steps, and then write the run folder."""
     if out is not None and out.exists() and (not out.is_dir() or {entry.name for entry in out.iterdir()} - LEFTOVERS):
         raise InputError(f"{out} exists and is not a run: give --out a fresh folder.")
+    for path in (*wanted.text.paths, wanted.text.tokenizer, from_ or ""):
+        if path != shown(path):  # settings.toml names it
+            raise InputError(f"the name {shown(path)} is not UTF-8: rename it, or give the folder that it lies in.")
     given_length(wanted)  # what is wrong is said before the text is read
     usd_per_hour(wanted)
     opened = open_model(from_) if from_ is not None else None
@@ -383,7 +387,10 @@ def _lengthen(run: Run, settings: Settings, original: Settings, wanted: Settings
 
 def _newest_whole(run: Run, view: View) -> Path | None:
     """The newest checkpoint whose files are what was written; a damaged one is named and passed over."""
-    for folder in reversed(run.checkpoints()):
+    found = run.checkpoints()
+    if found and last_saved(run) > checkpoint_step(found[-1]):
+        view.note(f"  {run.folder} has lost its newest checkpoint, of step {last_saved(run):,}")
+    for folder in reversed(found):
         try:
             checkpoints.verify(folder)
         except InputError as error:
