@@ -270,7 +270,7 @@ def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: st
         initial = opened.model if opened is not None else None
     else:
         initial, shape = None, checkpoints.shape_of(newest)
-        key = checkpoints.read_manifest(newest)["state"]["prepared"]
+        key = checkpoints.read_manifest(newest)["state"].get("prepared", "")
         before = None if key == prepared.key else prepared_before(original.text, key)
         if key != prepared.key and before is None:
             raise InputError(
