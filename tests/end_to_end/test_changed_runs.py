@@ -95,6 +95,9 @@ def test_a_run_from_before_the_hashes_opens_with_a_note(run, capsys):
     assert "whether one was changed is not known" in report.extra["weights"]
     assert hornbook.train("text.txt", out="run", **{"train.steps": 25})["step"] == 25
     assert Run.open("run").hashes is None
+    replace(run / "settings.toml", b"batch = 4", b"batch = 5")
+    with pytest.raises(InputError, match=r"train\.batch = 5, not 4"):  # the line states the original
+        hornbook.train("text.txt", out="run", **(SETTINGS | {"train.steps": 30}))
 
 
 @pytest.mark.parametrize("name", RESOLVED)

@@ -24,8 +24,7 @@ from hornbook.report.curves import best_step_between, evaluations
 from hornbook.report.pages import run_page
 from hornbook.report.prepared import held_out_in_words, print_prepared
 from hornbook.session.decisions import decisions_of, tokens_read
-from hornbook.session.models import open_model, settings_of
-from hornbook.session.start import beginning
+from hornbook.session.models import beginning, open_model, settings_of
 from hornbook.text.documents import documents
 from hornbook.training import checkpoint as checkpoints
 

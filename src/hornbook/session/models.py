@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
 
 from hornbook.facts.errors import InputError
@@ -52,6 +54,23 @@ class Opened:
 def device() -> torch.device:
     """The accelerator where there is one (CUDA_VISIBLE_DEVICES is respected), else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Beginning(msgspec.Struct):
+    """What environment.json says that a run that goes on needs to know."""
+
+    request: dict[str, dict[str, Any]]
+    versions: dict[str, str | None]
+    cpu: str | None = None
+    from_: str | None = msgspec.field(default=None, name="from")
+
+
+def beginning(run: Run) -> Beginning:
+    """How a run began. Raises InputError when that is damaged."""
+    try:
+        return msgspec.convert(run.environment, Beginning)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{run.folder}/environment.json is damaged ({error}): put back a copy of it.") from None
 
 
 def settings_of(run: Run) -> Settings:

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 
@@ -49,7 +48,7 @@ from hornbook.session.costs import Reading, plan_of, settle, wall_of, watched
 from hornbook.session.decisions import decisions_of
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
-from hornbook.session.models import UNCHECKED, Opened, device, last_saved, open_model, settings_of
+from hornbook.session.models import UNCHECKED, Opened, beginning, device, last_saved, open_model, settings_of
 from hornbook.session.texts import data_of, is_prepared, prepared_before, prepared_text, stem
 from hornbook.text.canaries import CANARIES
 from hornbook.text.disk import write_aside
@@ -57,23 +56,6 @@ from hornbook.text.files import shown
 from hornbook.training import checkpoint as checkpoints
 
 LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
-
-
-class Beginning(msgspec.Struct):
-    """What environment.json says that a run that goes on needs to know."""
-
-    request: dict[str, dict[str, Any]]
-    versions: dict[str, str | None]
-    cpu: str | None = None
-    from_: str | None = msgspec.field(default=None, name="from")
-
-
-def beginning(run: Run) -> Beginning:
-    """How a run began. Raises InputError when that is damaged."""
-    try:
-        return msgspec.convert(run.environment, Beginning)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{run.folder}/environment.json is damaged ({error}): put back a copy of it.") from None
 
 
 @dataclass(frozen=True)
@@ -336,7 +318,9 @@ def _refuse_changes(
         for key in values:
             asked, has = (getattr(getattr(s, section), key) for s in (wanted, settings))
             before = getattr(getattr(original, section), key)
-            same = asked in (has, before) or (section == "text" and _same_text(key, asked, has))
+            # Where nothing is checked, what the run has may have been changed since it was asked for.
+            as_asked = asked == before and (run.hashes is not None or key in ("tokenizer", "best", "preset", "threads"))
+            same = asked == has or as_asked or (section == "text" and _same_text(key, asked, has))
             if not same and not (section == "train" and key in LENGTHS):
                 raise InputError(
                     f"{run.folder} has {section}.{key} = {has!r}, not {asked!r}: a run that goes on keeps its settings "
