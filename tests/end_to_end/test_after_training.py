@@ -53,6 +53,16 @@ def test_a_folder_whose_name_is_not_utf_8_gets_its_report(here):
     assert train(out=name)["bits_per_byte"] == summary["bits_per_byte"]
 
 
+def test_a_text_whose_own_name_is_not_utf_8_is_refused_and_its_folder_is_read(here, english):
+    (here / "texts").mkdir()
+    name = os.fsdecode(b"texts/caf\xe9.txt")
+    (here / name).write_text(english, encoding="utf-8")
+    with pytest.raises(InputError, match=r"caf\\xe9\.txt is not UTF-8: .* give the folder"):
+        train(name)
+    assert not (here / "run").exists()
+    assert train("texts")["step"] == train("texts")["step"] == 12
+
+
 DAMAGE = {
     "plan of other types": ("plan.json", b'{"plan": 7, "baselines": {"2-gram": {"loss_nats_per_token": "low"}}}'),
     "plan that is a list": ("plan.json", b"[]"),

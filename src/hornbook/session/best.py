@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,10 @@ def prune(run: Run, *, keep: int) -> None:
     """Discard all but the newest `keep` checkpoints, step 0, and the best weights that one of them speaks of."""
     found = run.checkpoints()
     kept = found[-keep:]
-    states = [checkpoints.read_manifest(folder)["state"] for folder in kept]
-    best = {state["best_step"] for state in states}
+    best = set()
+    for folder in kept:
+        with suppress(InputError):  # an older one that was damaged is no reason not to train on
+            best.add(checkpoints.read_manifest(folder)["state"].get("best_step"))
     for folder in [*found[:-keep], *run.best_checkpoints()]:
         if checkpoint_step(folder) not in best | {0}:
             checkpoints.discard(folder)

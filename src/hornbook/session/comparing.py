@@ -41,6 +41,7 @@ def compare(
     reports = [score_documents(each, *text, progress=progress) for each, text in zip(opened, found, strict=True)]
     result = compare_reports(*reports)
     for side, each, (documents, _) in zip("ab", opened, found, strict=True):
+        result[side]["step"] = each.step
         if lost := lost_share(documents):
             result[side]["lost_share"] = lost
         if each.run is None or not each.step:

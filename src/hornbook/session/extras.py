@@ -92,7 +92,7 @@ def ask(
 def training_key(opened: Opened) -> str:
     """The key of the prepared text that the model of a run was trained on."""
     assert opened.run is not None
-    key: str = read_manifest(opened.run.checkpoints()[-1])["state"]["prepared"]
+    key: str = read_manifest(opened.run.checkpoints()[-1])["state"].get("prepared", "")
     return key
 
 

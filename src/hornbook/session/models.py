@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
 
 from hornbook.facts.errors import InputError
@@ -70,6 +72,23 @@ def accelerator_facts(on: torch.device) -> dict[str, str | int | None] | None:
     }
 
 
+class Beginning(msgspec.Struct):
+    """What environment.json says that a run that goes on needs to know."""
+
+    request: dict[str, dict[str, Any]]
+    versions: dict[str, str | None]
+    cpu: str | None = None
+    from_: str | None = msgspec.field(default=None, name="from")
+
+
+def beginning(run: Run) -> Beginning:
+    """How a run began. Raises InputError when that is damaged."""
+    try:
+        return msgspec.convert(run.environment, Beginning)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{run.folder}/environment.json is damaged ({error}): put back a copy of it.") from None
+
+
 def settings_of(run: Run) -> Settings:
     """The settings of a run. Raises InputError when they are not what was written, or some are missing."""
     path = run.folder / "settings.toml"
@@ -79,6 +98,11 @@ def settings_of(run: Run) -> Settings:
         if getattr(getattr(settings, section), key) is None:
             raise InputError(f"{path} is cut off: it has no {name}; put back a copy of it.")
     return settings
+
+
+def last_saved(run: Run) -> int:
+    """The step of the newest checkpoint by the log, whether it is still there or not."""
+    return max((row["step"] for row in run.rows() if row["event"] == "checkpoint"), default=0)
 
 
 def tokenizer_of_run(run: Run) -> Tokenizer:
@@ -135,7 +159,7 @@ def _checkpoint_of(run: Run, step: int | None) -> Path:
     if not found:
         raise InputError(f"{run.folder} has no checkpoint yet.")
     if step is None:
-        newest = max((row["step"] for row in run.rows() if row["event"] == "checkpoint"), default=0)
+        newest = last_saved(run)
         if newest > checkpoint_step(found[-1]):
             raise InputError(
                 f"{run.folder} has lost its newest checkpoint, of step {newest}: put it back, or name an older one, "

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 
@@ -42,29 +41,30 @@ from hornbook.planning.expect import small_run_bits
 from hornbook.planning.pace import REPORT_SECONDS, Pace
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
-from hornbook.records.run import LEFTOVERS, Run, default_out
+from hornbook.records.run import LEFTOVERS, Run, checkpoint_step, default_out
 from hornbook.report.prepared import held_out_in_words
 from hornbook.session.chosen import chosen_on
 from hornbook.session.costs import Reading, plan_of, settle, wall_of, watched
 from hornbook.session.decisions import decisions_of
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
-from hornbook.session.models import UNCHECKED, Opened, accelerator_facts, device, open_model, settings_of
+from hornbook.session.models import (
+    UNCHECKED,
+    Opened,
+    accelerator_facts,
+    beginning,
+    device,
+    last_saved,
+    open_model,
+    settings_of,
+)
 from hornbook.session.texts import data_of, is_prepared, prepared_before, prepared_text, stem
 from hornbook.text.canaries import CANARIES
 from hornbook.text.disk import write_aside
+from hornbook.text.files import shown
 from hornbook.training import checkpoint as checkpoints
 
 LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
-
-
-class _Beginning(msgspec.Struct):
-    """What environment.json says that a run that goes on needs to know."""
-
-    request: dict[str, dict[str, Any]]
-    versions: dict[str, str | None]
-    cpu: str | None = None
-    from_: str | None = msgspec.field(default=None, name="from")
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,9 @@ def fresh(
     """Prepare the text, choose what is open, find the number of steps, and then write the run folder."""
     if out is not None and out.exists() and (not out.is_dir() or {entry.name for entry in out.iterdir()} - LEFTOVERS):
         raise InputError(f"{out} exists and is not a run: give --out a fresh folder.")
+    for path in (*wanted.text.paths, wanted.text.tokenizer, from_ or ""):
+        if path != shown(path):  # settings.toml names it
+            raise InputError(f"the name {shown(path)} is not UTF-8: rename it, or give the folder that it lies in.")
     given_length(wanted)  # what is wrong is said before the text is read
     usd_per_hour(wanted)
     opened = open_model(from_) if from_ is not None else None
@@ -236,10 +239,7 @@ def usd_per_hour(settings: Settings) -> float | None:
 def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: str | None, view: View) -> Start:
     """The newest checkpoint that is whole. Raises InputError when more than a greater length is asked for."""
     settings = settings_of(run)
-    try:
-        facts = msgspec.convert(run.environment, _Beginning)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{run.folder}/environment.json is damaged ({error}): put back a copy of it.") from None
+    facts = beginning(run)
     if from_ is not None and not _same_file(from_, facts.from_ or ""):
         raise InputError(f"{run.folder} began from {facts.from_ or 'fresh weights'}: leave out --from.")
     original = from_table(facts.request, source="the run's request")
@@ -261,7 +261,7 @@ def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: st
         initial = opened.model if opened is not None else None
     else:
         initial, shape = None, checkpoints.shape_of(newest)
-        key = checkpoints.read_manifest(newest)["state"]["prepared"]
+        key = checkpoints.read_manifest(newest)["state"].get("prepared", "")
         before = None if key == prepared.key else prepared_before(original.text, key)
         if key != prepared.key and before is None:
             raise InputError(
@@ -327,7 +327,9 @@ def _refuse_changes(
         for key in values:
             asked, has = (getattr(getattr(s, section), key) for s in (wanted, settings))
             before = getattr(getattr(original, section), key)
-            same = asked in (has, before) or (section == "text" and _same_text(key, asked, has))
+            # Where nothing is checked, what the run has may have been changed since it was asked for.
+            as_asked = asked == before and (run.hashes is not None or key in ("tokenizer", "best", "preset", "threads"))
+            same = asked == has or as_asked or (section == "text" and _same_text(key, asked, has))
             if not same and not (section == "train" and key in LENGTHS):
                 raise InputError(
                     f"{run.folder} has {section}.{key} = {has!r}, not {asked!r}: a run that goes on keeps its settings "
@@ -378,7 +380,10 @@ def _lengthen(run: Run, settings: Settings, original: Settings, wanted: Settings
 
 def _newest_whole(run: Run, view: View) -> Path | None:
     """The newest checkpoint whose files are what was written; a damaged one is named and passed over."""
-    for folder in reversed(run.checkpoints()):
+    found = run.checkpoints()
+    if found and last_saved(run) > checkpoint_step(found[-1]):
+        view.note(f"  {run.folder} has lost its newest checkpoint, of step {last_saved(run):,}")
+    for folder in reversed(found):
         try:
             checkpoints.verify(folder)
         except InputError as error:

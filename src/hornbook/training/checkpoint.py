@@ -236,7 +236,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 def verify(checkpoint: Path) -> None:
     """Raise InputError unless both files are what the manifest says."""
     manifest = read_manifest(checkpoint)
-    for file in manifest["files"]:
+    for file in {MODEL, *manifest["files"]}:
         _whole(checkpoint, file, manifest)
 
 
@@ -254,7 +254,7 @@ def _whole(checkpoint: Path, file: str, manifest: dict[str, Any]) -> Path:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{checkpoint} is damaged: {file} is missing; go back to an older checkpoint.") from None
-    if digest != manifest["files"][file]["sha256"]:
+    if file not in manifest["files"] or digest != manifest["files"][file]["sha256"]:
         raise InputError(f"{checkpoint} is damaged: {file} is not what was written; go back to an older checkpoint.")
     return checkpoint / file
 
