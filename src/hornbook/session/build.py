@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -94,11 +93,8 @@ def seconds_per_step(settings: Settings, parts: Parts) -> float:
         autocast=parts.autocast,
     )  # fmt: skip
     seconds: list[float] = []
-    begin = time.perf_counter()
-    for _ in trial:
-        now = time.perf_counter()
-        seconds.append(now - begin)
-        begin = now
+    for done in trial:
+        seconds.append(done.seconds)
         if enough_steps(seconds):
             break
     return statistics.median(seconds[1:])

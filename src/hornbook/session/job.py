@@ -234,18 +234,17 @@ def _train(job: Job, stop: Stop) -> str:
     job.view.begin(first=job.step, total=job.last)
     reason = _look(job, stop)  # at step 0, and at what a signal kept from being looked at
     while reason is None and job.step < job.last and not stop.is_set():
-        decision, begin = job.decision, time.perf_counter()
+        decision = job.decision
         for done in steps(
             job.parts.model, job.parts.optimizers, job.parts.batches, first=job.step, last=job.last,
             multiplier=rate(settings, decision), microbatch=settings.train.microbatch,
             clip_norm=settings.optimizer.clip_norm, seed=settings.train.seed,
             document_mask=settings.train.document_mask, autocast=job.parts.autocast, stop=stop, looked_at=job.looked_at,
         ):  # fmt: skip
-            _record(job, done, time.perf_counter() - begin)  # 7. print the losses
+            _record(job, done)  # 7. print the losses
             reason = _look(job, stop)
             if reason is not None or job.decision is not decision:
                 break
-            begin = time.perf_counter()
     if reason is not None:
         return reason
     if stop.is_set() and job.step < job.last:
@@ -299,8 +298,8 @@ def _decide(job: Job) -> None:
     job.save()
 
 
-def _record(job: Job, done: Step, seconds: float) -> None:
-    update, settings = done.update, job.settings
+def _record(job: Job, done: Step) -> None:
+    update, seconds, settings = done.update, done.seconds, job.settings
     job.step = done.number
     job.tokens += update.num_tokens
     job.seconds += seconds

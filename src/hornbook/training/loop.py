@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from hornbook.training.step import Autocast, Microbatch, Optimizer, Pending, Upd
 
 @dataclass(frozen=True)
 class Step:
-    """One finished update. `number` counts from 1; `epoch` is how much of the training text has been seen."""
+    """One finished update. `number` counts from 1; `epoch` is how much of the training text has been seen; `seconds`
+    are its share of the time since the update before it was finished, without what the caller did in between."""
 
     number: int
     epoch: float
     multiplier: float
     update: Update
+    seconds: float
 
 
 def steps(
@@ -52,11 +55,12 @@ def steps(
     """
     stop = stop or threading.Event()
     device = next(model.parameters()).device
-    number, under_way = first, deque[tuple[int, Pending]]()
+    number, under_way, begin = first, deque[tuple[int, Pending]](), time.perf_counter()
 
-    def finished() -> Step:
-        number, pending = under_way.popleft()
-        return Step(number, batches.epoch(number), multiplier(number - 1), pending.read())
+    def finished(count: int) -> list[Step]:
+        some = [(number, pending.read()) for number, pending in (under_way.popleft() for _ in range(count))]
+        each = (time.perf_counter() - begin) / count
+        return [Step(n, batches.epoch(n), multiplier(n - 1), update, each) for n, update in some]
 
     while number < last and not stop.is_set():
         epoch = int(batches.epoch(number))  # 1. each epoch
@@ -77,13 +81,19 @@ def steps(
             if pending is not None:
                 number += 1
                 under_way.append((number, pending))
-            waits = looked_at is None or looked_at(number) or pending is None or device.type == "cpu"
-            while len(under_way) > (not waits):
-                yield finished()
+            waits = looked_at is None or looked_at(number) or pending is None or not runs_ahead(device)
+            if count := len(under_way) - (not waits):
+                yield from finished(count)
+                begin = time.perf_counter()
             if pending is None:
                 return
-    while under_way:
-        yield finished()
+    if under_way:
+        yield from finished(len(under_way))
+
+
+def runs_ahead(device: torch.device) -> bool:
+    """Whether work is only handed to the device, which does it later."""
+    return device.type != "cpu"
 
 
 def dropout_seed(seed: int, number: int, index: int) -> int:
