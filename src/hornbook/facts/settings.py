@@ -240,20 +240,14 @@ def read_table(path: Path) -> dict[str, Any]:
     if not path.exists():
         path = own.get(str(path), path)
     try:
-        return parse_table(path.read_text(encoding="utf-8"), path)
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         there = sorted(str(file) for folder in (path.parent, Path("recipes")) for file in folder.glob("*.toml"))
         near = suggestion(str(path), there) if path.suffix else suggestion(str(path), own)
         raise InputError(f"there is no recipe at {path}{near}.") from None
     except (IsADirectoryError, UnicodeDecodeError):
         raise InputError(f"{path} is not a recipe: a recipe is a TOML file of settings.") from None
-
-
-def parse_table(text: str, path: Path) -> dict[str, Any]:
-    """The nested tables of the TOML in `path`. Raises InputError."""
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import msgspec
 import torch
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.settings import Settings, from_table, parse_table
+from hornbook.facts.settings import Settings, from_table
 from hornbook.model.decoder import Decoder
 from hornbook.records.listing import check_model
 from hornbook.records.run import Run, checkpoint_step, is_run
@@ -76,7 +77,10 @@ def beginning(run: Run) -> Beginning:
 def settings_of(run: Run) -> Settings:
     """The settings of a run. Raises InputError when they are not what was written, or some are missing."""
     path = run.folder / "settings.toml"
-    settings = from_table(parse_table(run.settings_toml, path), source=str(path))
+    try:
+        settings = from_table(tomllib.loads(run.settings_toml), source=str(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
     for name in RESOLVED:
         section, _, key = name.partition(".")
         if getattr(getattr(settings, section), key) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -53,6 +54,7 @@ from hornbook.session.texts import data_of, is_prepared, prepared_before, prepar
 from hornbook.text.canaries import CANARIES
 from hornbook.text.disk import write_aside
 from hornbook.text.files import shown
+from hornbook.text.tokenizer import Tokenizer
 from hornbook.training import checkpoint as checkpoints
 
 LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
@@ -79,9 +81,7 @@ def fresh(
     """Prepare the text, choose what is open, find the number of steps, and then write the run folder."""
     if out is not None and out.exists() and (not out.is_dir() or {entry.name for entry in out.iterdir()} - LEFTOVERS):
         raise InputError(f"{out} exists and is not a run: give --out a fresh folder.")
-    for path in (*wanted.text.paths, wanted.text.tokenizer, from_ or ""):
-        if path != shown(path):  # settings.toml names it
-            raise InputError(f"the name {shown(path)} is not UTF-8: rename it, or give the folder that it lies in.")
+    _refuse_names(*wanted.text.paths, wanted.text.tokenizer, from_ or "")
     given_length(wanted)  # what is wrong is said before the text is read
     usd_per_hour(wanted)
     opened = open_model(from_) if from_ is not None else None
@@ -280,10 +280,17 @@ def _prepare(wanted: Settings, view: View) -> Prepared:
 
 def _record_text(prepared: Prepared, run: Run) -> None:
     """What the run needs of its text to be understood alone: the tokenizer, and which canaries were planted."""
-    contents: dict[str, str | bytes] = {**prepared.tokenizer.files()}
+    contents: dict[str, str | bytes] = {**_files_of(prepared.tokenizer)}
     if (prepared.folder / CANARIES).is_file():
         contents[CANARIES] = (prepared.folder / CANARIES).read_bytes()
     run.write(contents)
+
+
+def _files_of(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """What it saves, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(Path(folder))
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 def _shown(folder: Path) -> Path:
@@ -297,9 +304,16 @@ def tokenizer_of(opened: Opened) -> str:
     if not (folder / "tokenizer.json").is_file():  # a GGUF file or a hub id
         folder = Path("prepared") / f"tokenizer-{opened.tokenizer.fingerprint[:8]}"
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in opened.tokenizer.files().items():
+        for name, content in _files_of(opened.tokenizer).items():
             write_aside(folder / name, content)
     return str(folder)
+
+
+def _refuse_names(*paths: str) -> None:
+    """Raise InputError for a name that settings.toml cannot hold."""
+    for path in paths:
+        if path != shown(path):
+            raise InputError(f"the name {shown(path)} is not UTF-8: rename it, or give the folder that it lies in.")
 
 
 def _refuse_other_shape(wanted: Settings, opened: Opened) -> None:

@@ -88,15 +88,9 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, which transformers' PreTrainedTokenizerFast opens."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in self.files().items():
-            (folder / name).write_bytes(content)
-
-    def files(self) -> dict[str, bytes]:
-        """What `save` writes, by name."""
-        files = {"tokenizer.json": self.content, "tokenizer_config.json": self._config}
-        return {
-            name: (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode() for name, value in files.items()
-        }
+        for name, value in (("tokenizer.json", self.content), ("tokenizer_config.json", self._config)):
+            text = json.dumps(value, ensure_ascii=False, indent=1)
+            (folder / name).write_text(text + "\n", encoding="utf-8", errors="strict", newline="\n")
 
 
 # Making one
