@@ -1,88 +1,678 @@
-"""One accelerator: training in bfloat16, compiled, at 124M and 1.3B parameters; tokens a second and MFU.
+"""One accelerator: is training there right, exact and fast? Each check in a process of its own, results as JSON.
 
-    python benchmarks/gpu.py hornbook|transformers 124M|1.3B
+    python benchmarks/gpu.py --out results.json  # all, those that are timed first: about 8 minutes
+    python benchmarks/gpu.py --only head speed   # some
+    python benchmarks/gpu.py --tiny              # everything small, on a CPU
 
-Written for a machine with CUDA and not yet run on one: none was there. MFU is model FLOPs (3 x forward, the full
-square of attention) over the peak given with --peak, in TFLOP/s of dense bfloat16 (989 on an H100 or H200).
+A machine needs torch and numpy and the packages that pyproject.toml names. Where nothing can be downloaded, carry
+those that are missing as wheels for its version of Python, `pip download --no-deps --only-binary=:all:
+--python-version 3.12 -d wheels msgspec tomli-w backports.zstd` for a machine with torch's usual companions, then
+`pip install --no-index --no-deps --target SITE wheels/*` and `PYTHONPATH=SITE:src`. The peers of `speed` run where
+they are: transformers where it is installed, nanoGPT where --nanogpt names its model.py.
+MFU is model FLOPs by the shape's own count (PaLM's formula, the full square of attention) over the dense peak.
 """
 
+from __future__ import annotations
+
 import argparse
+import contextlib
+import dataclasses
+import importlib.util
 import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
-import torch
+HERE = Path(__file__).parent
+WORDS = ("the", "of", "and", "to", "a", "in", "that", "he", "was", "it", "his", "her", "with", "as", "had", "not", "at")
 
-SIZES = {"124M": (12, 768, 12, 1024, 32), "1.3B": (24, 2048, 16, 2048, 4)}  # layers, width, heads, context, batch
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    layers: int
+    width: int
+    heads: int
+    context: int
+    vocabulary: int
+    batch: int
+
+
+SIZES = {
+    "124M": Size(12, 768, 12, 1024, 50_257, 32),
+    "1.3B": Size(24, 2048, 16, 2048, 50_257, 16),
+    "tiny": Size(2, 64, 2, 64, 257, 4),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Here:
+    """What the checks of this process share."""
+
+    tiny: bool
+    nanogpt: str | None
+    scratch: Path
+
+    @property
+    def device(self) -> Any:
+        import torch
+
+        return torch.device("cpu" if self.tiny else "cuda")
+
+    def size(self, name: str) -> Size:
+        return SIZES["tiny" if self.tiny else name]
+
+    def steps(self, number: int) -> int:
+        return min(number, 4) if self.tiny else number
+
+
+# ---- What is trained
+
+
+def random_text(size: Size, steps: int, seed: int = 0) -> Any:
+    """Random ids, so that nothing is learned and no kernel sees zeros."""
+    import numpy as np
+
+    from hornbook.data.shards import Part
+
+    length = size.batch * size.context * steps + 1
+    ids = np.random.default_rng(seed).integers(0, size.vocabulary, length).astype(np.uint32)
+    return Part([ids], np.array([[0, length, length, length, 1]]), ["random"], separator=False)
+
+
+def made(here: Here, name: str, steps: int, **changes: Any) -> tuple[Any, Any, Any]:
+    """Parts, settings and shape of a run, everything that is not given chosen as `hornbook train` chooses it."""
+    from hornbook.facts.settings import from_table, overridden
+    from hornbook.planning.choose import Data, Machine, choose
+    from hornbook.session.build import build
+    from hornbook.session.meter import this_device
+
+    size = here.size(name)
+    text = random_text(size, steps)
+    wanted = {
+        "model.family": "gpt2", "model.layers": size.layers, "model.width": size.width, "model.heads": size.heads,
+        "model.context": size.context, "train.batch": size.batch, "train.steps": steps, "train.compile": True,
+        "train.precision": "bfloat16", "train.threads": 1 if here.tiny else os.cpu_count(),
+    } | changes  # fmt: skip
+    machine = Machine.of(this_device(here.device))
+    data = Data(text.num_tokens, text.num_tokens, size.vocabulary)
+    choice = choose(from_table(overridden({}, wanted), source="gpu.py"), data, machine)
+    return build(choice.settings, choice.shape, text, here.device), choice.settings, choice.shape
+
+
+def trained(parts: Any, settings: Any, steps: int, *, first: int = 0, multiplier: float = 1.0) -> Iterator[Any]:
+    from hornbook.training.loop import steps as updates
+
+    return updates(
+        parts.model, parts.optimizers, parts.batches, first=first, last=steps, multiplier=lambda step: multiplier,
+        microbatch=settings.train.microbatch, clip_norm=1.0, seed=0, autocast=parts.autocast,
+        looked_at=lambda step: False,
+    )  # fmt: skip
+
+
+def synchronize(here: Here) -> None:
+    import torch
+
+    if not here.tiny:
+        torch.cuda.synchronize()
+
+
+def paced(here: Here, step: Callable[[], object], *, warm: int, times: int) -> float:
+    """Seconds of each of `times` calls after `warm` of them."""
+    for _ in range(warm):
+        step()
+    synchronize(here)
+    begin = time.perf_counter()
+    for _ in range(times):
+        step()
+    synchronize(here)
+    return (time.perf_counter() - begin) / times
+
+
+def memory_now() -> float:
+    import torch
+
+    return torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+
+
+# ---- The checks
+
+
+def hornbook_speed(here: Here, name: str, times: int, **changes: Any) -> dict[str, Any]:
+    """Updates as the loop of `hornbook train` makes them, batches from its loader."""
+    from hornbook.planning.memory import memory
+
+    size = here.size(name)
+    warm = here.steps(8)
+    times = here.steps(times)
+    begin = time.perf_counter()
+    parts, settings, shape = made(here, name, warm + times + 1, **changes)
+    updates = trained(parts, settings, warm + times + 1)
+    next(updates)
+    first = time.perf_counter() - begin
+    seconds = paced(here, lambda: next(updates), warm=warm - 1, times=times)
+    train = settings.train
+    planned = memory(
+        shape, train.microbatch, optimizer=settings.optimizer.name, half=train.precision == "bfloat16",
+        on_cpu=here.tiny, checkpointing=train.recompute, accumulating=train.microbatch < train.batch,
+    )  # fmt: skip
+    return speed(here, name, seconds) | {
+        "mfu": size.batch * size.context / seconds * shape.flops_per_token() / peak(here),
+        "seconds_to_the_first_update": first, "microbatch": settings.train.microbatch,
+        "optimizer": settings.optimizer.name, "planned_gigabytes": planned.total / 1e9,
+        "planned": {key: round(value / 1e9, 3) for key, value in vars_of(planned).items()},
+    }  # fmt: skip
+
+
+def vars_of(struct: Any) -> dict[str, Any]:
+    import msgspec
+
+    return msgspec.structs.asdict(struct)
+
+
+def speed(here: Here, name: str, seconds: float) -> dict[str, Any]:
+    size = here.size(name)
+    flops = 6 * (12 * size.layers * size.width**2 + size.vocabulary * size.width) + (
+        12 * size.layers * size.width * size.context
+    )
+    rate = size.batch * size.context / seconds
+    return {
+        "milliseconds": 1e3 * seconds, "tokens_per_second": rate, "mfu": rate * flops / peak(here),
+        "peak_gigabytes": memory_now(),
+    }  # fmt: skip
+
+
+def peak(here: Here) -> float:
+    from hornbook.session.meter import this_device
+
+    return this_device(here.device).training_flops()[1]
+
+
+def transformers_speed(here: Here, name: str, times: int) -> dict[str, Any]:
+    """transformers' GPT-2 in the leanest loop: compiled as a whole, SDPA, fused AdamW, clipped, nothing read back."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    size = here.size(name)
+    config = GPT2Config(
+        n_layer=size.layers, n_embd=size.width, n_head=size.heads, n_positions=size.context, vocab_size=size.vocabulary,
+        resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
+    )  # fmt: skip
+    return peer(here, name, times, GPT2LMHeadModel(config), lambda model, x: model(x, use_cache=False).logits)
+
+
+def nanogpt_speed(here: Here, name: str, times: int) -> dict[str, Any]:
+    """nanoGPT's model as its train.py runs it: a vocabulary padded to 50,304, compiled, fused AdamW, clipped."""
+    assert here.nanogpt is not None
+    spec = importlib.util.spec_from_file_location("nanogpt", here.nanogpt)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["nanogpt"] = module
+    spec.loader.exec_module(module)
+    size = here.size(name)
+    config = module.GPTConfig(
+        block_size=size.context, vocab_size=-(-size.vocabulary // 64) * 64, n_layer=size.layers, n_head=size.heads,
+        n_embd=size.width, dropout=0.0, bias=False,
+    )  # fmt: skip
+    return peer(here, name, times, module.GPT(config), None)
+
+
+def peer(here: Here, name: str, times: int, model: Any, logits: Any) -> dict[str, Any]:
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # as nanoGPT sets them
+    size, device = here.size(name), here.device
+    model = model.to(device)
+    compiled = torch.compile(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)
+    generator = torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        tokens = torch.randint(size.vocabulary, (size.batch, size.context + 1), generator=generator)
+        if not here.tiny:
+            tokens = tokens.pin_memory().to(device, non_blocking=True)
+        inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+        with torch.autocast(device.type, torch.bfloat16):
+            if logits is None:
+                _, loss = compiled(inputs, targets)
+            else:
+                loss = torch.nn.functional.cross_entropy(
+                    logits(compiled, inputs).flatten(0, 1).float(), targets.flatten()
+                )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    begin = time.perf_counter()
+    step()
+    synchronize(here)
+    first = time.perf_counter() - begin
+    seconds = paced(here, step, warm=here.steps(8), times=here.steps(times))
+    return speed(here, name, seconds) | {"seconds_to_the_first_update": first}
+
+
+def check_waits(here: Here) -> dict[str, Any]:
+    """No step waits for the device, and the device never waits for a step."""
+    import torch
+
+    number = here.steps(20)
+    parts, settings, _ = made(here, "124M", number + 1)
+    updates = trained(parts, settings, number)
+    if here.tiny:
+        return {"ok": len(list(updates)) == number}
+    for _ in range(5):
+        next(updates)
+    torch.cuda.synchronize()
+    from torch.profiler import ProfilerActivity, profile
+
+    waits = []
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        begin = time.perf_counter()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(6):
+                next(updates)
+        except RuntimeError as error:
+            waits.append(str(error)[:300])
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.synchronize()
+        wall = time.perf_counter() - begin
+    kernels = sorted(
+        ((e.key, e.self_device_time_total / 1e3, e.count) for e in seen.key_averages()), key=lambda e: -e[1]
+    )
+    busy = sum(each[1] for each in kernels) / 1e3
+    return {
+        "ok": not waits, "waits": waits, "idle_share": 1 - busy / wall,
+        "milliseconds_by_kernel": [[key[:90], round(ms / 7, 3), count] for key, ms, count in kernels[:24]],
+    }  # fmt: skip
+
+
+def check_head(here: Here) -> dict[str, Any]:
+    """The head and its loss alone, against float64."""
+    import torch
+
+    from hornbook.facts.shape import GPTShape
+    from hornbook.likelihood import token_nats
+    from hornbook.model import compiled
+    from hornbook.model.decoder import Decoder, initialise
+
+    size, device = here.size("124M"), here.device
+    tokens = size.batch * size.context
+    shape = GPTShape(
+        family="gpt2", layers=1, width=size.width, heads=size.heads, context=size.context, vocabulary=size.vocabulary
+    )
+    model = initialise(Decoder(shape), 0).to(device)
+    compiled.compile_training(model)
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(tokens, size.width, generator=generator).to(device).requires_grad_()
+    targets = torch.randint(size.vocabulary, (tokens,), generator=generator).to(device)
+    weight = model.head.projection.weight
+
+    def step() -> Any:
+        hidden.grad = weight.grad = None
+        with torch.autocast(device.type, torch.bfloat16):
+            nats = compiled.sum_nats(model, hidden, targets)
+        nats.backward()
+        return nats
+
+    nats = float(step())
+    before = memory_now()
+    seconds = paced(here, step, warm=3, times=here.steps(20))
+    x_grad, weight_grad = hidden.grad.double(), weight.grad.double()
+    some = slice(0, min(tokens, 4096))
+    with torch.no_grad():  # the float64 oracle, in pieces, of the same bfloat16 inputs
+        table = weight.bfloat16().double()
+        exact, exact_weight, errors = 0.0, torch.zeros_like(table), []
+        for start in range(0, tokens, 2048):
+            x = model.head.norm(hidden[start : start + 2048]).bfloat16().double()
+            logits = x @ table.t()
+            exact += float(token_nats(logits, targets[start : start + 2048]).sum())
+            p = logits.softmax(-1)
+            p[torch.arange(len(p)), targets[start : start + 2048]] -= 1
+            exact_weight += p.t() @ x
+            errors.append(start)
+    relative = float((weight_grad - exact_weight).norm() / exact_weight.norm())
+    return {
+        "ok": abs(nats / exact - 1) < 1e-5 and relative < 1e-2, "milliseconds": 1e3 * seconds,
+        "relative_error_of_nats": nats / exact - 1, "relative_error_of_weight_gradient": relative,
+        "finite": bool(x_grad[some].isfinite().all()), "peak_gigabytes": before,
+    }  # fmt: skip
+
+
+def check_compiled(here: Here) -> dict[str, Any]:
+    """Twenty losses with compiled code and without, at a rate that lets no difference grow; two graphs, no break."""
+    from torch._dynamo.utils import counters
+
+    number = here.steps(20)
+    seen = {}
+    for compile in (True, False):
+        parts, settings, _ = made(here, "124M", number + 1, **{"train.compile": compile})
+        seen[compile] = [done.update.loss for done in trained(parts, settings, number, multiplier=0.02)]
+        del parts
+    furthest = max(abs(a - b) for a, b in zip(seen[True], seen[False], strict=True))
+    graphs, breaks = counters["stats"]["unique_graphs"], dict(counters["graph_break"])
+    ends = {"first_loss": seen[True][0], "last_loss": seen[True][-1]}
+    return {"ok": furthest < 2e-3 and not breaks, "furthest": furthest, "graphs": graphs, "breaks": breaks} | ends
+
+
+def check_deterministic(here: Here) -> dict[str, Any]:
+    """The same losses twice, with `train.deterministic` and without, and what it costs."""
+    number, result = here.steps(16), {}
+    for wanted in (False, True):
+        runs, seconds = [], 0.0
+        for _ in range(2):
+            parts, settings, _ = made(here, "124M", number + 1, **{"train.deterministic": wanted})
+            updates = trained(parts, settings, number)
+            seen = [next(updates).update.loss for _ in range(number // 2)]
+            synchronize(here)
+            begin = time.perf_counter()
+            seen += [done.update.loss for done in updates]
+            seconds = (time.perf_counter() - begin) / (number - number // 2)
+            total = sum(float(p.double().abs().sum()) for p in parts.model.parameters())
+            runs.append([*seen, total])
+            del parts
+        result |= {f"equal_{wanted}": runs[0] == runs[1], f"milliseconds_{wanted}": 1e3 * seconds}
+    return result | {"ok": result["equal_True"]}
+
+
+def some_text(folder: Path, megabytes: float) -> Path:
+    """Words by chance, a document a line: enough to train on, nothing to carry."""
+    import numpy as np
+
+    chosen = np.random.default_rng(0)
+    lines = []
+    while sum(map(len, lines)) < megabytes * 1e6:
+        lines.append(" ".join(chosen.choice(list(WORDS), 400).tolist()) + "\n")
+    path = folder / "text.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def run_options(here: Here, out: Path, steps: int) -> list[str]:
+    size = here.size("124M")
+    context = min(size.context, 256)
+    return [
+        sys.executable, "-m", "hornbook", "train", str(some_text(here.scratch, 0.05 if here.tiny else 4)), "--out",
+        str(out),
+        "--tokenizer", "bytes", "--model.family", "gpt2", "--model.layers", str(size.layers), "--model.width",
+        str(size.width), "--model.heads", str(size.heads), "--model.context", str(context), "--train.batch", "16",
+        "--steps", str(steps), "--json",
+    ]  # fmt: skip
+
+
+def check_train(here: Here) -> dict[str, Any]:
+    """`hornbook train` of 124M-like blocks to its report."""
+    begin = time.perf_counter()
+    done = subprocess.run(run_options(here, here.scratch / "run", 40), capture_output=True, text=True)
+    seconds = time.perf_counter() - begin
+    if done.returncode:
+        return {"ok": False, "error": done.stderr[-1500:]}
+    summary = json.loads(done.stdout)
+    names = ("step", "validation_loss_nats_per_token", "tokens_per_second", "mfu", "peak_memory_bytes", "wall_seconds")
+    environment = json.loads((here.scratch / "run" / "environment.json").read_text())
+    return {
+        "ok": (here.scratch / "run" / "reports").is_dir(), "seconds": seconds, "said": done.stderr[-1500:],
+        "accelerator": environment.get("accelerator"), **{name: summary.get(name) for name in names},
+    }  # fmt: skip
+
+
+def check_resume(here: Here) -> dict[str, Any]:
+    """A run that is killed and goes on in a new process has the losses of one that was not."""
+    seen = {}
+    for name in ("whole", "killed"):
+        out = here.scratch / name
+        options = [*run_options(here, out, 24), "--train.deterministic", "true", "--checkpoint.every", "8"]
+        if name == "killed":
+            child = subprocess.Popen(options, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            while child.poll() is None and last_step(out) < 12:
+                time.sleep(0.05)
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+        done = subprocess.run(options, capture_output=True, text=True)
+        if done.returncode:
+            return {"ok": False, "error": done.stderr[-1500:]}
+        from hornbook.records.run import Run
+
+        seen[name] = [row["train_loss_nats_per_token"] for row in Run.open(out).rows() if row["event"] == "step"]
+    return {"ok": seen["whole"] == seen["killed"], "steps": len(seen["whole"]), "last": seen["whole"][-1]}
+
+
+def last_step(run: Path) -> int:
+    with contextlib.suppress(OSError):
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        return max((json.loads(line).get("step", 0) for line in lines if line.endswith("}")), default=0)
+    return 0
+
+
+def check_evaluation(here: Here) -> dict[str, Any]:
+    """Nats of a text: the same bits for any grouping, the CPU's to 1e-5."""
+    import numpy as np
+    import torch
+
+    from hornbook.evaluation.corpus import Conventions, EncodedDocument, token_nats
+
+    size = here.size("124M")
+    parts, _, _ = made(here, "124M", 2, **{"train.compile": False})
+    ids = np.random.default_rng(3).integers(0, size.vocabulary, (6, 3 * size.context)).astype(np.int32)
+    documents = [
+        EncodedDocument(str(i), row, 1, 1, 1, "", np.ones(size.vocabulary, np.int32)) for i, row in enumerate(ids)
+    ]
+    how = Conventions(size.context, size.context // 2, 0)
+
+    def scored(model: Any, batch: int, some: list[Any], device: Any) -> Any:
+        return np.concatenate(list(token_nats(model, some, how, batch_size=batch, device=device)))
+
+    one, many = (scored(parts.model, batch, documents, here.device) for batch in (1, 64))
+    begin = time.perf_counter()
+    for _ in range(here.steps(4)):
+        scored(parts.model, 64, documents, here.device)
+    rate = here.steps(4) * 2 * ids.size / (time.perf_counter() - begin)
+    there = scored(parts.model.to("cpu"), 64, documents[:1], torch.device("cpu"))
+    furthest = float(np.abs(there - many[: len(there)]).max())
+    return {
+        "ok": bool((one == many).all()) and furthest < 1e-3, "same_bits": bool((one == many).all()),
+        "furthest_from_the_cpu": furthest, "tokens_computed_per_second": rate,
+    }  # fmt: skip
+
+
+def check_generation(here: Here) -> dict[str, Any]:
+    """Greedy text: the CPU's ids, and how fast."""
+    from hornbook.model.generate import generate
+
+    parts, _, _ = made(here, "124M", 2, **{"train.compile": False})
+    number = 16 if here.tiny else 200
+
+    def written(times: int) -> list[int]:
+        return list(generate(parts.model, [1, 2, 3], max_tokens=times, temperature=0.0))
+
+    ids = written(number)
+    begin = time.perf_counter()
+    written(number)
+    rate = number / (time.perf_counter() - begin)
+    parts.model.to("cpu")
+    same = written(32)
+    return {"ok": ids[: len(same)] == same[: len(ids)], "tokens_per_second": rate}
+
+
+def check_save(here: Here) -> dict[str, Any]:
+    """How long training stands still for a checkpoint that is written beside it, the second: the first gets memory."""
+    import torch
+
+    from hornbook.session.saving import Saver
+    from hornbook.training import checkpoint
+
+    parts, settings, shape = made(here, "124M", 5, **{"train.compile": False})
+    list(trained(parts, settings, 2))
+    saver, paused, whole = Saver(1), [], []
+    for step in (1, 2):
+        synchronize(here)
+        begin = time.perf_counter()
+        contents = checkpoint.contents(parts.model, parts.optimizers)
+        final = here.scratch / checkpoint.name(step)
+        saver.write(final, contents, step=step, shape=shape, state={}, then=lambda: None, beside=True)
+        paused.append(time.perf_counter() - begin)
+        wanted = [tensor.detach().to("cpu", copy=True) for tensor in contents[checkpoint.MODEL].values()]
+        list(trained(parts, settings, 2 + step, first=1 + step))
+        saver.settle()
+        whole.append(time.perf_counter() - begin)
+        checkpoint.verify(final)
+        kept = checkpoint.Stored(final / checkpoint.MODEL)
+        same = all(torch.equal(kept[name], tensor) for name, tensor in zip(kept, wanted, strict=True))
+        if not same:
+            return {"ok": False, "error": "the file holds other weights than were to be saved"}
+    gigabytes = sum(t.nbytes for tensors in contents.values() for t in tensors.values()) / 1e9
+    return {"ok": True, "seconds_paused": paused, "seconds_until_on_disk": whole, "gigabytes": gigabytes}
+
+
+def check_faults(here: Here) -> dict[str, Any]:
+    """A gradient that is not a number changes no bit; too little memory is one sentence."""
+    import torch
+
+    parts, settings, _ = made(here, "124M", 4, **{"train.compile": False})
+    list(trained(parts, settings, 2))
+
+    def state() -> list[Any]:
+        tensors = [*parts.model.parameters(), *(t for o in parts.optimizers for t in o.state().values())]
+        return [tensor.detach().clone() for tensor in tensors]
+
+    before = state()
+    spoil = parts.model.blocks[0].mlp.down.weight.register_hook(lambda gradient: gradient * float("nan"))
+    bad = next(iter(trained(parts, settings, 3, first=2)))
+    same = all(torch.equal(a, b) for a, b in zip(before, state(), strict=True))
+    spoil.remove()
+    good = next(iter(trained(parts, settings, 4, first=3)))
+    return {
+        "ok": same and bad.update.gradient_norm is None and good.update.gradient_norm is not None,
+        "same_bits": same, "updates": parts.optimizers[-1].updates,
+    }  # fmt: skip
+
+
+def check_memory(here: Here) -> dict[str, Any]:
+    """`hornbook train` on a device with too little memory: one sentence, exit code 1."""
+    if here.tiny:
+        return {"ok": True, "skipped": "a CPU has no limit to set"}
+    limit = "import torch; torch.cuda.set_per_process_memory_fraction(0.03)\n"
+    options = [*run_options(here, here.scratch / "small", 10)[3:], "--train.microbatch", "16", "--train.batch", "64"]
+    program = (
+        f"{limit}import sys\nfrom hornbook.cli import main\nsys.argv = ['hornbook', *{options!r}]\nsys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1:] or [""]
+    return {"ok": done.returncode == 1 and "Traceback" not in done.stderr, "code": done.returncode, "said": last[0]}
+
+
+def attention_kernels(here: Here) -> dict[str, Any]:
+    """Forward and backward of attention by each backend, at the shape of 124M."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    size, device = here.size("124M"), here.device
+    shape = (size.batch, size.heads, size.context, size.width // size.heads)
+    q, k, v = (torch.randn(shape, device=device, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    result: dict[str, Any] = {"ok": True}
+    for backend in ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION"):
+
+        def step(backend: str = backend) -> None:
+            with sdpa_kernel(getattr(SDPBackend, backend)):
+                torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).sum().backward()
+
+        try:
+            result[backend] = 1e3 * paced(here, step, warm=3, times=here.steps(20))
+        except RuntimeError as error:
+            result[backend] = str(error)[:200]
+    return result
+
+
+CHECKS: dict[str, tuple[Callable[[Here], dict[str, Any]], int]] = {
+    "speed": (lambda here: {"ok": True, **hornbook_speed(here, "124M", 40)}, 100),
+    "nanogpt": (lambda here: {"ok": True, **nanogpt_speed(here, "124M", 40)}, 100),
+    "transformers": (lambda here: {"ok": True, **transformers_speed(here, "124M", 40)}, 100),
+    "waits": (check_waits, 60),
+    "head": (check_head, 60),
+    "train": (check_train, 120),
+    "faults": (check_faults, 40),
+    "compiled": (check_compiled, 60),
+    "deterministic": (check_deterministic, 100),
+    "resume": (check_resume, 150),
+    "evaluation": (check_evaluation, 60),
+    "generation": (check_generation, 60),
+    "memory": (check_memory, 60),
+    "save": (check_save, 60),
+    "attention": (attention_kernels, 40),
+    "large": (lambda here: {"ok": True, **hornbook_speed(here, "1.3B", 12)}, 120),
+    "large nanogpt": (lambda here: {"ok": True, **nanogpt_speed(here, "1.3B", 12)}, 120),
+    "muon": (lambda here: {"ok": True, **hornbook_speed(
+        here, "124M", 40, **{"model.family": "qwen3", "optimizer.name": "muon"})}, 100),
+}  # fmt: skip
+UNTIMED = ("train", "faults", "compiled", "resume", "memory")  # several at once
+
+
+def machine() -> dict[str, Any]:
+    import torch
+
+    from hornbook.records.environment import environment
+    from hornbook.session.models import accelerator_facts, device
+
+    facts = environment()
+    return {"torch": torch.__version__, "commit": facts["git_commit"], "accelerator": accelerator_facts(device())}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("side", choices=["hornbook", "transformers"])
-    parser.add_argument("size", choices=SIZES)
-    parser.add_argument("--peak", type=float, default=989.0)
-    parser.add_argument("--steps", type=int, default=50)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS), metavar="NAME")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--nanogpt", help="nanoGPT's model.py, to be its peer")
+    parser.add_argument("--out", type=Path, help="a JSON file for all results")
+    parser.add_argument("--child", choices=[*CHECKS, "machine"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if not torch.cuda.is_available():
-        parser.exit(2, "this benchmark needs an accelerator.\n")
-    layers, width, heads, context, batch = SIZES[arguments.size]
-    tokens = torch.randint(50257, (batch, context + 1), device="cuda")
-    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-    autocast = torch.autocast("cuda", torch.bfloat16)
-    if arguments.side == "hornbook":
-        from hornbook.facts.shape import GPTShape
-        from hornbook.model.decoder import Decoder, initialise
-        from hornbook.optim import AdamW, groups
-        from hornbook.training.step import train_step
+    if arguments.child == "machine":
+        print(json.dumps(machine()))
+        return
+    if arguments.child:
+        with tempfile.TemporaryDirectory() as scratch:
+            here = Here(arguments.tiny, arguments.nanogpt, Path(scratch))
+            print(json.dumps(CHECKS[arguments.child][0](here)))
+        return
+    results: dict[str, Any] = {}
+    names = [n for n in arguments.only if "nanogpt" not in n or arguments.nanogpt]
+    if "transformers" in names and importlib.util.find_spec("transformers") is None:
+        names.remove("transformers")
 
-        shape = GPTShape(family="gpt2", layers=layers, width=width, heads=heads, context=context, vocabulary=50257)
-        model = initialise(Decoder(shape), 0).cuda()
-        for block in model.blocks:
-            block.compile()
-        optimizers = [
-            AdamW(some, learning_rate=1e-4, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1)
-            for some in groups(model)
-        ]
+    def run(name: str) -> None:
+        begin = time.perf_counter()
+        results[name] = outcome(name, arguments.tiny, arguments.nanogpt)
+        print(name, round(time.perf_counter() - begin, 1), "s", json.dumps(results[name]), flush=True)
+        if arguments.out is not None:
+            arguments.out.write_text(json.dumps(results, indent=1))
 
-        def step() -> None:
-            train_step(model, optimizers, [(inputs, targets, None)], multiplier=1.0, clip_norm=1.0, autocast=autocast)
-    else:
-        from transformers import GPT2Config, GPT2LMHeadModel
+    for name in ["machine", *(name for name in names if name not in UNTIMED)]:
+        run(name)
+    with ThreadPoolExecutor(1 if arguments.tiny else 3) as pool:
+        list(pool.map(run, [name for name in names if name in UNTIMED]))
+    sys.exit(0 if all(result.get("ok", True) for result in results.values()) else 1)
 
-        config = GPT2Config(
-            n_layer=layers, n_embd=width, n_head=heads, n_positions=context, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
-        )
-        theirs = GPT2LMHeadModel(config).cuda()
-        compiled = torch.compile(theirs)
-        optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)
 
-        def step() -> None:
-            optimizer.zero_grad(set_to_none=True)
-            with autocast:
-                logits = compiled(inputs, use_cache=False).logits
-                loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
-            optimizer.step()
-
-    for _ in range(10):
-        step()
-    torch.cuda.synchronize()
-    begin = time.perf_counter()
-    for _ in range(arguments.steps):
-        step()
-    torch.cuda.synchronize()
-    each = (time.perf_counter() - begin) / arguments.steps
-    flops = 6 * (layers * 12 * width**2 + 50257 * width) + 12 * layers * width * context
-    rate = batch * context / each
-    print(
-        json.dumps(
-            {
-                "tokens_per_second": rate,
-                "mfu": rate * flops / (arguments.peak * 1e12),
-                "peak_gigabytes": torch.cuda.max_memory_allocated() / 1e9,
-            }
-        )
-    )
+def outcome(name: str, tiny: bool, nanogpt: str | None) -> dict[str, Any]:
+    """What a check says, in a process of its own."""
+    command = [sys.executable, __file__, "--child", name]
+    command += ["--tiny"] * tiny + (["--nanogpt", nanogpt] if nanogpt else [])
+    limit = 60 if name == "machine" else CHECKS[name][1]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired as late:
+        return {"ok": False, "error": f"not done in {limit} s", "said": str(late.stderr or "")[-1500:]}
+    if done.returncode:
+        return {"ok": False, "error": done.stderr[-2500:]}
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
 
 
 if __name__ == "__main__":

@@ -101,11 +101,11 @@ def hornbook(which: str, folder: Path) -> Any:
     ]
 
     def step(inputs: Any, targets: Any) -> Any:
-        update = train_step(
+        pending = train_step(
             model, optimizers, [(inputs, targets, None)], multiplier=1.0, clip_norm=CLIP, autocast=autocast(which)
         )
-        assert update is not None
-        return update.loss
+        assert pending is not None
+        return pending.read().loss
 
     return step, model.shape.flops_per_token()
 

@@ -56,23 +56,28 @@ class AdamW:
         self.epsilon, self.weight_decay = epsilon, weight_decay
         self.first = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self.second = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        self.updates = 0
+        self.count = torch.zeros((), device=next(iter(parameters.values())).device)  # of updates
 
     @torch.no_grad()
-    def step(self, multiplier: float) -> None:
-        """One update at `multiplier` times the peak learning rate. Parameters without a gradient stay."""
-        self.updates += 1
+    def step(self, multiplier: float, skip: Tensor | None = None) -> None:
+        """One update at `multiplier` times the peak learning rate. Parameters without a gradient stay; all stay where
+        `skip`, () bool on their device, is true."""
+        self.count += 1 if skip is None else ~skip
         gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
         if not gradients:
             return
         names = list(gradients)
-        parameters = [self.parameters[name] for name in names]
-        counts = [torch.tensor(float(self.updates), device=p.device) for p in parameters]
         torch._fused_adamw_(
-            parameters, list(gradients.values()), [self.first[n] for n in names], [self.second[n] for n in names],
-            [], counts, lr=self.learning_rate * multiplier, beta1=self.beta1, beta2=self.beta2,
-            weight_decay=self.weight_decay, eps=self.epsilon, amsgrad=False, maximize=False,
+            [self.parameters[n] for n in names], list(gradients.values()), [self.first[n] for n in names],
+            [self.second[n] for n in names], [], [self.count] * len(names), lr=self.learning_rate * multiplier,
+            beta1=self.beta1, beta2=self.beta2, weight_decay=self.weight_decay, eps=self.epsilon, amsgrad=False,
+            maximize=False, found_inf=None if skip is None else skip.float(),
         )  # fmt: skip
+
+    @property
+    def updates(self) -> int:
+        """How many updates were applied."""
+        return int(self.count)
 
     def state(self) -> dict[str, Tensor]:
         """Tensors by name, to be saved; `load` takes them back."""
@@ -84,7 +89,7 @@ class AdamW:
         for name in self.parameters:
             self.first[name].copy_(state[f"{name}.first_moment"])
             self.second[name].copy_(state[f"{name}.second_moment"])
-        self.updates = updates
+        self.count.fill_(updates)
 
 
 def orthogonalise(matrices_GRC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -129,17 +134,22 @@ class Muon:
         self.momenta = {shape: torch.zeros(len(stack), *shape, device=device) for shape, stack in self.stacks.items()}
 
     @torch.no_grad()
-    def step(self, multiplier: float) -> None:
-        """One update at `multiplier` times the peak learning rate."""
+    def step(self, multiplier: float, skip: Tensor | None = None) -> None:
+        """One update at `multiplier` times the peak learning rate; none where `skip`, () bool, is true."""
         rate = self.learning_rate * multiplier
         for shape, stack in self.stacks.items():
             parameters = list(stack.values())
             gradients = torch.stack([p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters])
+            if skip is not None:  # towards where the momentum is: it stays
+                gradients = torch.where(skip, self.momenta[shape], gradients)
             momentum = self.momenta[shape].lerp_(gradients, 1 - self.momentum)
             ahead = torch.lerp(gradients, momentum, self.momentum)  # Nesterov
             update = orthogonalise(ahead, self.dtype).float()
+            decay = 1 - rate * self.weight_decay
+            if skip is not None:
+                update = update.masked_fill_(skip, 0.0)
             if self.weight_decay:
-                torch._foreach_mul_(parameters, 1 - rate * self.weight_decay)
+                torch._foreach_mul_(parameters, decay if skip is None else (~skip * (decay - 1) + 1))
             # A tall matrix gets a larger step, so that its outputs move as much as a square one's (Jordan et al.).
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
             torch._foreach_add_(parameters, list(update.unbind(0)), alpha=-rate * scale)

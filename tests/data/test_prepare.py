@@ -157,6 +157,17 @@ def test_a_foreign_tokenizer_that_puts_a_space_before_a_document_and_has_no_end_
     assert opened.train.document_ids(starts[1:] - 1, 1)[:, 0].tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("rule", ["tail:0.1", "blocks:0.1", "hash:0.5"])
+def test_characters_are_those_of_the_whole_text_whatever_the_split(rule, tmp_path):
+    """One stands at the very end, one in the middle, each once: the ids are the same for every split."""
+    body = "plain words and so on. " * 400
+    texts = [one_document(f"d{i}", body + extra + body + last) for i, (extra, last) in enumerate(("éz", "xß", "qq"))]
+    made = prepare(texts, tokenizer="characters", split=rule, out=tmp_path / "out")
+    known = sorted(set(body) | set("ézxßq"))
+    assert made.tokenizer.decode(range(made.tokenizer.vocabulary - 1)) == "".join(known)
+    assert any("characters from the whole text" in note for note in made.manifest["report"]["notes"])
+
+
 def test_an_unchanged_text_is_reused_without_writing(texts, tmp_path):
     out = tmp_path / "out"
     first = prepared(texts, out)

@@ -155,7 +155,7 @@ def test_a_task_made_of_the_text_itself(command_line, tiny_run):
     assert "16 to 32" in shown
     assert "loss by tokens of context, where at least 100 were scored" in shown
     assert "bits per character" in shown
-    (command_line.folder / "short.txt").write_text(text.read_text(encoding="utf-8")[:3000], encoding="utf-8")
+    (command_line.folder / "short.txt").write_text(text.read_text(encoding="utf-8")[:1500], encoding="utf-8")
     refused = command_line("evaluate", tiny_run.run, "short.txt", "--tasks", "continuation")
     assert refused.code == 2
     assert "questions need" in refused.stderr

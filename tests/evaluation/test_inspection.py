@@ -145,3 +145,24 @@ def test_weights_are_counted_once():
 def test_nothing_to_score_is_said():
     with pytest.raises(InputError, match="no token"):
         inspect_text(decoder(), raw_bytes(), "")
+
+
+@pytest.mark.parametrize("text", ["你好，世界", "สวัสดี a", "é👩‍👩‍👧x", "a\u2028b"])
+def test_parts_of_characters_are_bytes_and_whole_ones_characters(text):
+    """By bytes every token is a part: all but the last of a character are shown as bytes, the last as the character."""
+    tokenizer = raw_bytes()
+    model = initialise(
+        Decoder(GPTShape(family="qwen3", layers=1, width=16, heads=2, context=32, vocabulary=257)), 0
+    )  # fmt: skip
+    seen = inspect_text(model, tokenizer, text, top_k=300)
+    expected = []
+    for character in text:
+        *parts, _ = character.encode()
+        expected += [*(f"<0x{part:02X}>" for part in parts), character]
+    assert [token["text"] for token in seen.tokens] == expected
+    assert all("\ufffd" not in token["text"] for token in seen.tokens)
+    alternatives = {each["id"]: each["text"] for each in seen.tokens[-1]["alternatives"]}
+    last = text[-1].encode()
+    other = last[:-1] + bytes([last[-1] ^ 1])
+    assert alternatives[other[-1]] == other.decode()  # what the character would have been
+    assert alternatives[0xFF] == "<0xFF>"

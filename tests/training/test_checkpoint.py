@@ -19,7 +19,8 @@ FILES = ("model.safetensors", "optimizer.safetensors", "manifest.json")
 
 
 def write(folder, model, optimizers, step=5, **state):
-    return checkpoints.save(folder, step=step, model=model, optimizers=optimizers, state={"updates": 3, **state})
+    contents, state = checkpoints.contents(model, optimizers), {"updates": 3, **state}
+    return checkpoints.write(folder / checkpoints.name(step), contents, step=step, shape=model.shape, state=state)
 
 
 def train_a_little(model, optimizers):
@@ -115,7 +116,12 @@ folder = Path(sys.argv[1])
 model = initialise(Decoder(GPTShape(family="gpt2", layers=1, width=16, heads=2, context=8, vocabulary=50)), 0)
 rates = {"learning_rate": 0.1, "beta1": 0.9, "beta2": 0.9, "epsilon": 1e-8, "weight_decay": 0.0}
 optimizers = [AdamW(dict(model.named_parameters()), **rates)]
-checkpoint.save(folder, step=1, model=model, optimizers=optimizers, state={})
+
+def save(step):
+    contents = checkpoint.contents(model, optimizers)
+    checkpoint.write(folder / checkpoint.name(step), contents, step=step, shape=model.shape, state={})
+
+save(1)
 for k in range(6):
     if os.fork() == 0:
         flushes, real = iter(range(100)), os.fsync
@@ -124,7 +130,7 @@ for k in range(6):
                 os.kill(os.getpid(), signal.SIGKILL)
             real(descriptor)
         os.fsync = fsync
-        checkpoint.save(folder, step=2 + k, model=model, optimizers=optimizers, state={})
+        save(2 + k)
         os._exit(0)
     _, status = os.wait()
     names = sorted(p.parent.name for p in folder.glob("step-*/manifest.json"))
@@ -132,7 +138,7 @@ for k in range(6):
         checkpoint.verify(folder / name)
     hidden = len(list(folder.glob(".*")))
     print(k, os.waitstatus_to_exitcode(status), names[0] == "step-00000001", len(names), hidden)
-checkpoint.save(folder, step=9, model=model, optimizers=optimizers, state={})
+save(9)
 print(sorted(p.name for p in folder.iterdir()))
 """
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hornbook.data.loader import Batches
-from hornbook.training.checkpoint import load_into, save
+from hornbook.training import checkpoint
 from hornbook.training.loop import dropout_seed, microbatches, steps
 
 HOW = {"multiplier": lambda step: 1.0, "clip_norm": 1.0, "seed": 4}
@@ -44,13 +44,14 @@ def test_going_on_from_any_step_gives_the_same_bits(tmp_path, make, bits, batche
     saved = {}
     for step in steps(model, optimizers, batches, first=0, last=last, microbatch=microbatch, **HOW):
         if step.number in (1, last - 5):
-            saved[step.number] = save(
-                tmp_path, step=step.number, model=model, optimizers=optimizers, state={"updates": step.number}
-            )
+            saved[step.number] = checkpoint.write(
+                tmp_path / checkpoint.name(step.number), checkpoint.contents(model, optimizers), step=step.number,
+                shape=model.shape, state={"updates": step.number},
+            )  # fmt: skip
     wanted = bits(model, optimizers)
     for number, folder in saved.items():
         other, others = make(seed=9, dropout=0.2)
-        load_into(folder, model=other, optimizers=others)
+        checkpoint.load_into(folder, model=other, optimizers=others)
         torch.manual_seed(123)  # whatever else drew meanwhile
         for _ in steps(other, others, batches, first=number, last=last, microbatch=microbatch, **HOW):
             torch.rand(7)

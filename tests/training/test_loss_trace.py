@@ -33,7 +33,7 @@ def our_trace(model: Decoder) -> list[float]:
     optimizers = [AdamW(matrices, **moments, weight_decay=DECAY), AdamW(others, **moments, weight_decay=0.0)]
     losses = []
     for inputs, targets in batches():
-        update = train_step(model, optimizers, [(inputs, targets, None)], multiplier=1.0, clip_norm=CLIP)
+        update = train_step(model, optimizers, [(inputs, targets, None)], multiplier=1.0, clip_norm=CLIP).read()
         assert update is not None
         losses.append(update.loss)
     return losses

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hornbook.cli.options import add_settings, add_texts, given_settings, look_first, print_json, value
+from hornbook.cli.options import add_settings, add_texts, given_settings, look_first, value
+from hornbook.facts.printing import print, print_json
 
 
 def describe_plan(parser: argparse.ArgumentParser) -> None:

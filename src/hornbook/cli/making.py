@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from itertools import chain
 
-from hornbook.cli.options import add_settings, add_texts, given_settings, look_first, print_json, text_settings, value
+from hornbook.cli.options import add_settings, add_texts, given_settings, look_first, text_settings, value
+from hornbook.facts.printing import print, print_json, whole_line_ends
 
 STARTED = time.monotonic()
 
@@ -98,18 +100,14 @@ def generate_command(arguments: argparse.Namespace) -> None:
         top_k=arguments.top_k, top_p=arguments.top_p, min_p=arguments.min_p, seed=arguments.seed, stop=arguments.stop,
         int8=arguments.int8,
     )  # fmt: skip
-    text = next(pieces, "")  # what is wrong is said before anything is written
-    if not arguments.json:
-        print(arguments.prompt + text, end="", flush=True)
-    for piece in pieces:
-        if not arguments.json:
-            print(piece, end="", flush=True)
-        text += piece
     if arguments.json:
-        found = {"prompt": arguments.prompt, "text": text, "seed": arguments.seed, "model": opened.name}
+        found = {"prompt": arguments.prompt, "text": "".join(pieces), "seed": arguments.seed, "model": opened.name}
         print_json(found | {"step": opened.step})
-    else:
-        print()
+        return
+    first = next(pieces, "")  # what is wrong is said before anything is written
+    for piece in whole_line_ends(chain([arguments.prompt + first], pieces)):
+        print(piece, end="", flush=True)
+    print()
 
 
 def describe_runs(parser: argparse.ArgumentParser) -> None:

@@ -94,9 +94,3 @@ def look_first(*models: str, texts: Sequence[str] = (), settings: dict[str, Any]
         check_model(model)
     if texts and not is_prepared(texts):
         named_documents(texts, settings or {})
-
-
-def print_json(result: Any) -> None:
-    import msgspec
-
-    print(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())

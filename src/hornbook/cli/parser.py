@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -12,6 +13,7 @@ from typing import NoReturn
 from hornbook import __version__
 from hornbook.cli import asking, making, scoring
 from hornbook.facts.errors import InputError, Interrupted, WorldError, suggestion
+from hornbook.facts.printing import on_one_line, print, replace_what_the_terminal_lacks
 from hornbook.facts.threads import let_waiting_threads_sleep
 
 MEANT = {"--accelerator": "--on", "--device": "--on", "--devices": "--on", "--gpu": "--on", "--hardware": "--on"}
@@ -29,11 +31,15 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 1 for a failure of the world, 130 and 143."""
     argv = [_normal(word) for word in (sys.argv[1:] if argv is None else argv)]
+    replace_what_the_terminal_lacks()
     let_waiting_threads_sleep()
     gc.set_threshold(700, 10, 1000)  # whole passes find nothing in hundreds of imported modules, a tenth of their time
     try:
         commands = {name: command for name, (_, command) in COMMANDS.items()}
         parser = build_parser()
+        for word in argv:
+            if re.search("[\ud800-\udfff]", word):  # Python's way to hold such bytes
+                raise InputError(f"the argument {word} is not UTF-8: rename what it names, or give a pattern for it.")
         if not argv:
             parser.print_help()
             return 0
@@ -81,7 +87,7 @@ def _print_completion(parser: argparse.ArgumentParser, shell: str) -> None:
 
 
 def _say(sentence: object, code: int) -> int:
-    print(f"hornbook: {sentence}", file=sys.stderr)
+    print(f"hornbook: {on_one_line(sentence)}", file=sys.stderr)
     return code
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from hornbook.cli.options import add_settings, add_texts, is_reading, look_first, print_json, text_settings, value
+from hornbook.cli.options import add_settings, add_texts, is_reading, look_first, text_settings, value
+from hornbook.facts.printing import print, print_json
 
 MODEL = "a run, a checkpoint, a Hugging Face folder or a .gguf file"
 
@@ -39,7 +40,7 @@ def evaluate_command(arguments: argparse.Namespace) -> None:
             **text_settings(arguments),
         )  # fmt: skip
     if arguments.json:
-        print_json(report) if isinstance(report, dict) else print(report.to_json(), end="")
+        print_json(report if isinstance(report, dict) else report.to_dict())
     else:
         from hornbook.report.terminal import print_answers, print_report
 

@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from hornbook.data import shards
+from hornbook.data.encode import encoded
 from hornbook.data.folder import aside, check_out, commit, disk
 from hornbook.data.shards import PARTS, Prepared, ShardWriter, open_prepared
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import usable_cores
+from hornbook.facts.lost import lost_warning
 from hornbook.facts.quantities import counted
 from hornbook.text.canaries import CANARIES, make_canaries, plant
 from hornbook.text.checkup import Checkup, check_up
@@ -37,10 +37,7 @@ from hornbook.text.split import Segment, default_rule, digest_of, gap_characters
 from hornbook.text.split import split as split_documents
 from hornbook.text.tokenizer import Tokenizer, is_path, load_tokenizer, make_tokenizer
 
-_Piece = tuple[int, bool, str]  # number of its segment, whether it is the segment's first, text
 Progress = Callable[[int, int], None]  # (bytes encoded, bytes to encode)
-
-_TASK_CHARACTERS = 2**18  # what a thread encodes at once: long enough to hide the hand-over, short enough for memory
 
 
 @dataclass(frozen=True)
@@ -53,16 +50,6 @@ class _Side:
 
     def pieces(self) -> Iterator[str]:
         return map(itemgetter(1), segment_pieces(self.segments))
-
-
-class _Encoded(NamedTuple):
-    segment: int  # its number
-    ids: NDArray[np.int32]
-    num_bytes: int
-    num_characters: int
-    num_words: int
-    begins_in_word: bool
-    ends_in_word: bool
 
 
 def prepare(
@@ -105,14 +92,14 @@ def prepare(
                     if canaries:
                         planted = make_canaries(sides[0].pieces())
                         sides[0] = _read_side(plant(sides[0].segments, planted))
-                    made = given or make_tokenizer(tokenizer, sides[0].pieces, sides[0].num_bytes)
+                    made = given or make_tokenizer(tokenizer, sides[0].pieces, sides[0].num_bytes, documents)
                     made.save(folder)
                     if canaries:
                         (folder / CANARIES).write_bytes(shards.json_bytes(msgspec.to_builtins(planted)))
                     parts = _write_parts(folder, sides, made, shard_bytes, threads or usable_cores(), progress)
-                    report = _report(
-                        documents, sides, parts, checked or checkup(), left_out, time.perf_counter() - begin
-                    )
+                    found = checked or checkup()
+                    wall_seconds = time.perf_counter() - begin
+                    report = _report(documents, sides, parts, made, found, left_out, wall_seconds)
                 manifest = {
                     "format": shards.FORMAT, "version": shards.VERSION, "key": key, "source": list(source),
                     "source_documents": len(documents), "split": rule,
@@ -198,47 +185,6 @@ def _unchanged(out: Path, key: str) -> Prepared | None:
     return None
 
 
-def _encode(tokenizer: Tokenizer, pieces: Sequence[_Piece]) -> list[_Encoded]:
-    return [
-        _Encoded(
-            segment,
-            # A tokenizer may treat the first piece of a document differently: behind "" none is the first.
-            list(tokenizer.encode_document([text] if is_first else ["", text]))[-1],
-            len(text.encode()),
-            len(text),
-            len(text.split()),
-            not text[:1].isspace(),
-            text != "" and not text[-1].isspace(),
-        )
-        for segment, is_first, text in pieces
-    ]
-
-
-def _tasks(pieces: Iterator[tuple[int, str]]) -> Iterator[list[_Piece]]:
-    task: list[_Piece] = []
-    last, size = -1, 0
-    for segment, text in pieces:
-        task.append((segment, segment != last, text))
-        last, size = segment, size + len(text) + 1
-        if size >= _TASK_CHARACTERS:
-            yield task
-            task, size = [], 0
-    if task:
-        yield task
-
-
-def _encoded(side: _Side, tokenizer: Tokenizer, threads: int) -> Iterator[_Encoded]:
-    """All pieces in order, encoded by threads (the encoders work without the interpreter's lock)."""
-    waiting: deque[Future[list[_Encoded]]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="encode") as pool:
-        for task in _tasks(_unchanged_pieces(side)):
-            waiting.append(pool.submit(_encode, tokenizer, task))
-            if len(waiting) > 2 * threads:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-
-
 def _write_parts(
     folder: Path, sides: Sequence[_Side], tokenizer: Tokenizer, shard_bytes: int, threads: int,
     progress: Progress | None,
@@ -263,8 +209,8 @@ def _write_part(
     """Write shards, index and names of one part; what the manifest says of it."""
     documents = np.zeros((len(side.segments), 5), np.int64)
     separator = np.array([] if tokenizer.end_of_text is None else [tokenizer.end_of_text], np.int32)
-    opened, in_word, done_bytes = -1, False, 0
-    for piece in _encoded(side, tokenizer, threads):
+    opened, in_word, done_bytes, lost_bytes = -1, False, 0, 0
+    for piece in encoded(_unchanged_pieces(side), tokenizer, threads):
         if piece.segment != opened:
             writer.write(separator)
             opened, in_word = piece.segment, False
@@ -275,8 +221,9 @@ def _write_part(
         documents[opened, 1:] += (len(piece.ids), piece.num_bytes, piece.num_characters, num_words)
         in_word = piece.ends_in_word
         done_bytes += piece.num_bytes
+        lost_bytes += piece.lost_bytes
         report(done_bytes)
-    return writer.finish(documents, [segment.name for segment in side.segments])
+    return writer.finish(documents, [segment.name for segment in side.segments]) | {"lost_bytes": lost_bytes}
 
 
 def _identity(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -285,8 +232,8 @@ def _identity(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _report(
-    documents: Sequence[Document], sides: Sequence[_Side], parts: dict[str, Any], checkup: Checkup, left_out: int,
-    wall_seconds: float,
+    documents: Sequence[Document], sides: Sequence[_Side], parts: dict[str, Any], tokenizer: Tokenizer,
+    checkup: Checkup, left_out: int, wall_seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
     """What a person wants to know of the text: what was not read as it stands, size, duplicates, leaks, and speed."""
     notes, replaced = [*getattr(documents, "notes", ())], sum(document.replaced() for document in documents)
@@ -296,6 +243,10 @@ def _report(
             f"{'was' if replaced == 1 else 'were'} replaced"
         )
     num_bytes = sum(side.num_bytes for side in sides)
+    lost = lost_warning({"lost_share": sum(entry["lost_bytes"] for entry in parts.values()) / num_bytes})
+    notes += [lost] if lost is not None else []
+    if tokenizer.kind == "characters":
+        notes.append("the tokenizer takes its characters from the whole text, the validation side included")
     return {
         "bytes_per_token": {
             part: entry["num_bytes"] / entry["num_text_tokens"] if entry["num_text_tokens"] else None

@@ -42,7 +42,8 @@ T = TypeVar("T")
 class EncodedDocument:
     """A document ready to be scored. The counts and the hash cover exactly the text that will be scored.
 
-    `tokens` (n,) are all ids without `<|endoftext|>`; `byte_lengths` (vocabulary,) has the bytes each id spells.
+    `tokens` (n,) are all ids without `<|endoftext|>`; `byte_lengths` (vocabulary,) has the bytes each id spells;
+    `lost_bytes` are those of the text that the tokens do not give back.
     """
 
     name: str
@@ -52,6 +53,7 @@ class EncodedDocument:
     num_words: int
     sha256: str
     byte_lengths: np.ndarray
+    lost_bytes: int = 0
 
 
 def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
@@ -71,13 +73,13 @@ def encode_documents(texts: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> 
 
 
 def _encode(name: str, text: str, tokenizer: Tokenizer, lengths: np.ndarray) -> EncodedDocument:
-    tokens = np.concatenate([np.empty(0, np.int32), *tokenizer.encode_document([text])])
-    scored = text.encode()
+    tokens, scored = tokenizer.encode(text), text.encode()
+    lost = tokenizer.lost_bytes(text, tokens)
     if beginning_of(tokenizer) is None:
         scored = scored[int(lengths[tokens[:1]].sum()) :]
         text = scored.decode(errors="replace")
     digest = hashlib.sha256(scored).hexdigest()
-    return EncodedDocument(name, tokens, len(scored), len(text), len(text.split()), digest, lengths)
+    return EncodedDocument(name, tokens, len(scored), len(text), len(text.split()), digest, lengths, lost)
 
 
 def part_documents(part: Part, tokenizer: Tokenizer) -> list[EncodedDocument]:
@@ -86,12 +88,19 @@ def part_documents(part: Part, tokenizer: Tokenizer) -> list[EncodedDocument]:
     documents = []
     for i in range(len(part.names)):
         tokens, row = part.document_tokens(i), part.documents[i]
-        digest = hashlib.sha256(tokenizer.decode_bytes(tokens)).hexdigest()
+        data = tokenizer.decode_bytes(tokens)
+        digest = hashlib.sha256(data).hexdigest()
         num_bytes, num_characters, num_words = (int(n) for n in row[NUM_TOKENS + 1 :])
+        lost = max(0, num_bytes - len(data)) if tokenizer.kind == "foreign" else 0  # at least
         documents.append(
-            EncodedDocument(part.names[i], tokens, num_bytes, num_characters, num_words, digest, lengths)
+            EncodedDocument(part.names[i], tokens, num_bytes, num_characters, num_words, digest, lengths, lost)
         )  # fmt: skip
     return documents
+
+
+def lost_share(documents: Sequence[EncodedDocument]) -> float:
+    """Of the bytes of the documents, those that their tokens do not give back."""
+    return sum(document.lost_bytes for document in documents) / max(1, sum(d.num_bytes for d in documents))
 
 
 class Conventions(NamedTuple):
@@ -366,6 +375,8 @@ def evaluate(
         extra["parts"] = parts.sums.tolist()
     if sources := by_source(rows):
         extra["by_source"] = sources
+    if lost := lost_share(documents):
+        extra["lost_share"] = lost
     return Report(
         model=model_name,
         text=text_name,

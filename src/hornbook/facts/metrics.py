@@ -93,6 +93,8 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
      "The same share for held-out text: what two texts of the kind have in common by nature."),
     ("trained_on_share", "", None,
      "Share of the scored text's bytes that stand in the model's training text in spans of about 48 or more."),
+    ("lost_share", "", "lower",
+     "Share of the scored text's bytes that its tokens do not give back: unknown, replaced or collapsed characters."),
     ("leaked_share", "", "lower",
      "Share of the validation text's words in sequences of 8 or more that the training text has, in passages of 24."),
     ("leaked_share_with_changes", "", "lower",

@@ -6,6 +6,7 @@ Settings: below them, functions take plain arguments.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ import tomli_w
 from msgspec import Meta
 
 from hornbook.facts.errors import InputError, suggestion
+from hornbook.facts.printing import on_one_line
 
 Precision = Literal["float32", "bfloat16"]
 Count = Annotated[int, Meta(ge=1)]
@@ -33,7 +35,9 @@ class Text(msgspec.Struct, forbid_unknown_fields=True):
     """What is read, and how it is cut."""
 
     paths: Annotated[list[str], Meta(description="files, folders or globs; empty: the built-in corpus")] = []
-    field: Annotated[str, Meta(description="field of a .jsonl, .csv or .parquet row that holds the text")] = "text"
+    field: Annotated[
+        str, Meta(description="field that holds the text in rows of .jsonl, .json, .csv, .tsv, .parquet")
+    ] = "text"
     separator: Annotated[
         str | None, Meta(description="a string that separates documents within a file; none: a file is one document")
     ] = None
@@ -41,7 +45,10 @@ class Text(msgspec.Struct, forbid_unknown_fields=True):
         "strict"
     )
     tokenizer: Annotated[
-        str, Meta(description="bpe:4096, characters, bytes, gpt2, or a folder with a tokenizer.json; auto by size")
+        str,
+        Meta(
+            description="auto, bpe:4096, characters (of the whole text), bytes, gpt2, or a folder with a tokenizer.json"
+        ),
     ] = "auto"
     split: Annotated[
         str, Meta(description="hash:0.1, tail:0.1, blocks:0.1 or folder:PATH; auto by the number of documents")
@@ -114,6 +121,9 @@ class Train(msgspec.Struct, forbid_unknown_fields=True):
         Meta(description="of the forward pass; weights stay float32; bfloat16 where the machine has units for it"),
     ] = None
     compile: Annotated[bool | None, Meta(description="torch.compile each block")] = None
+    deterministic: Annotated[
+        bool, Meta(description="the same bits every time on an accelerator too, where attention is slower for it")
+    ] = False
     shift_windows: Annotated[
         bool, Meta(description="each epoch cuts the text at other places; false: at the same, as the book does")
     ] = True
@@ -223,12 +233,22 @@ def from_table(table: Mapping[str, Any], *, source: str) -> Settings:
             if key not in known:
                 raise InputError(f'{source}: unknown setting "{section}.{key}"{suggestion(key, known)}.')
     try:
-        return msgspec.convert(table, Settings)
+        settings = msgspec.convert(table, Settings)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `$.")
         name = place.rstrip("`")
         kinds = [field.type for field in fields() if field.name == name]
         raise InputError(f"{source}: {expected(message, *kinds)}{place and f' at {name}'}.") from None
+    text = settings.text
+    for name in (*text.paths, text.tokenizer, text.split):
+        if wrong := re.search("[\0\ud800-\udfff]", name):
+            what = "has a NUL character" if wrong[0] == "\0" else "is not UTF-8"
+            raise InputError(f"{source}: {on_one_line(name)} {what}; rename what it names, or give a pattern for it.")
+    text.paths = [os.path.expanduser(path) for path in text.paths]  # no shell reads a recipe
+    text.tokenizer = os.path.expanduser(text.tokenizer)
+    rule, colon, argument = text.split.partition(":")
+    text.split = f"{rule}{colon}{os.path.expanduser(argument)}"
+    return settings
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -240,14 +260,20 @@ def read_table(path: Path) -> dict[str, Any]:
     if not path.exists():
         path = own.get(str(path), path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_table(path.read_text(encoding="utf-8-sig"), path)
     except FileNotFoundError:
         there = sorted(str(file) for folder in (path.parent, Path("recipes")) for file in folder.glob("*.toml"))
         near = suggestion(str(path), there) if path.suffix else suggestion(str(path), own)
         raise InputError(f"there is no recipe at {path}{near}.") from None
     except (IsADirectoryError, UnicodeDecodeError):
         raise InputError(f"{path} is not a recipe: a recipe is a TOML file of settings.") from None
-    except tomllib.TOMLDecodeError as error:
+
+
+def parse_table(text: str, path: Path) -> dict[str, Any]:
+    """The nested tables of the TOML in `path`. Raises InputError."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also of a number of 5,000 digits, or nesting without end
         raise InputError(f"{path} is not valid TOML: {error}.") from None
 
 

@@ -1,7 +1,7 @@
 """config.json of a Hugging Face model folder <-> GPTShape. Read as data: no code that a folder names is ever run.
 
 Defaults are those of `transformers` for a key that is absent. What would change the logits and is not in the decoder
-is refused, never ignored.
+is refused, never ignored: each key is read here, listed in `keys.py`, or refused by name.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from typing import Annotated, Any
 import msgspec
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.keys import CONFIG_ONLY, CONFIG_WITHOUT_EFFECT, check_keys, refused
 from hornbook.facts.shape import Activation, GPTShape, RotaryScaling
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e30)]  # 0 is the family's own value in a GPTShape
+Finite = Annotated[float, msgspec.Meta(ge=0, le=1e30)]
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
 }  # fmt: skip
@@ -22,6 +25,13 @@ FAMILY_OF = {"gpt2": "gpt2", "llama": "llama", "mistral": "llama", "qwen2": "qwe
 CLASS_OF = {
     "gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
 }  # fmt: skip
+
+# GPT-2's names of what the other families call otherwise; transformers takes either.
+GPT2_NAMES = {
+    "n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
+    "n_positions": "max_position_embeddings",
+}  # fmt: skip
+_FIRST_NAMES = {other: name for name, other in GPT2_NAMES.items()}
 
 
 class _Any(msgspec.Struct):
@@ -38,10 +48,7 @@ class _GPT2(msgspec.Struct):
     vocab_size: Count
     n_inner: Count | None = None
     activation_function: str = "gelu_new"
-    layer_norm_epsilon: float = 1e-5
-    scale_attn_weights: bool = True
-    scale_attn_by_inverse_layer_idx: bool = False
-    add_cross_attention: bool = False
+    layer_norm_epsilon: Positive = 1e-5
     tie_word_embeddings: bool = True
 
 
@@ -52,19 +59,18 @@ class _Llama(msgspec.Struct):
     num_attention_heads: Count
     max_position_embeddings: Count
     vocab_size: Count
-    num_key_value_heads: Count | None = None
-    head_dim: Count | None = None
+    num_key_value_heads: Count | msgspec.UnsetType | None = msgspec.UNSET  # null: as many as heads, in every family
+    head_dim: Count | msgspec.UnsetType | None = msgspec.UNSET
     hidden_act: str = "silu"
-    rms_norm_eps: float = 1e-6
-    rope_theta: float | None = None
+    rms_norm_eps: Positive = 1e-6
+    rope_theta: Positive | None = None
     rope_scaling: dict[str, Any] | None = None
     rope_parameters: dict[str, Any] | None = None
     partial_rotary_factor: float = 1.0
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
-    # Absent from a Mistral's config it would be 4096; the other families have it only where it is switched on.
-    sliding_window: Count | None = 4096
+    sliding_window: Count | msgspec.UnsetType | None = msgspec.UNSET
     use_sliding_window: bool = False
     max_window_layers: int = 28
     layer_types: list[str] | None = None
@@ -73,11 +79,11 @@ class _Llama(msgspec.Struct):
 class _Rope(msgspec.Struct):
     rope_type: str = ""
     type: str = ""  # the older name of rope_type
-    rope_theta: float | None = None
+    rope_theta: Positive | None = None
     partial_rotary_factor: float = 1.0
-    factor: float = 0.0
-    low_freq_factor: float = 0.0
-    high_freq_factor: float = 0.0
+    factor: Finite = 0.0
+    low_freq_factor: Finite = 0.0
+    high_freq_factor: Finite = 0.0
     original_max_position_embeddings: int = 0
 
 
@@ -87,7 +93,8 @@ def shape_of(config: bytes, where: str) -> GPTShape:
     Raises InputError for anything but JSON, other architectures, and settings that the decoder does not have.
     """
     try:
-        general = msgspec.json.decode(config, type=_Any)
+        found = msgspec.json.decode(config, type=dict[str, Any])
+        general = msgspec.convert(found, type=_Any)
         family = FAMILY_OF.get(general.model_type)
         if family is None:
             raise InputError(
@@ -106,27 +113,30 @@ def shape_of(config: bytes, where: str) -> GPTShape:
                 "or a GGUF file."
             )
         if family == "gpt2":
-            return _gpt2_shape(msgspec.json.decode(config, type=_GPT2), where)
-        return _llama_shape(msgspec.json.decode(config, type=_Llama), family, general.model_type, where)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            found = _by_first_name(found, where)
+            check_keys(found, _GPT2.__struct_fields__, CONFIG_WITHOUT_EFFECT, CONFIG_ONLY, where)
+            return _gpt2_shape(msgspec.convert(found, type=_GPT2), where)
+        check_keys(found, _Llama.__struct_fields__, CONFIG_WITHOUT_EFFECT, CONFIG_ONLY, where)
+        return _llama_shape(msgspec.convert(found, type=_Llama), family, general.model_type, where)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{where} is not a model's configuration: {error}.") from None
 
 
-def _refuse(where: str, key: str, value: object, allowed: str) -> InputError:
-    return InputError(f"{where} has {key} = {value}, which Hornbook's decoder does not have: only {allowed} is read.")
+def _by_first_name(found: dict[str, Any], where: str) -> dict[str, Any]:
+    """A GPT-2's keys by the first of their two names, both of which are read. Raises InputError where they differ."""
+    for name, other in GPT2_NAMES.items():
+        if other in found and found.get(name, found[other]) != found[other]:
+            raise InputError(f"{where} has {name} = {found[name]} and {other} = {found[other]}, which are one number.")
+    return {_FIRST_NAMES.get(key, key): value for key, value in found.items()}
 
 
 def _activation(name: str, where: str) -> Activation:
     if name not in ACTIVATIONS:
-        raise _refuse(where, "the activation", f'"{name}"', " or ".join(ACTIVATIONS))
+        raise refused(where, "the activation", name, " or ".join(ACTIVATIONS))
     return ACTIVATIONS[name]
 
 
 def _gpt2_shape(c: _GPT2, where: str) -> GPTShape:
-    required = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
-    for key, value in required.items():
-        if getattr(c, key) is not value:
-            raise _refuse(where, key, str(not value).lower(), str(value).lower())
     return GPTShape(
         family="gpt2", layers=c.n_layer, width=c.n_embd, heads=c.n_head, context=c.n_positions,
         vocabulary=c.vocab_size, hidden=c.n_inner or 4 * c.n_embd, tied=c.tie_word_embeddings,
@@ -138,14 +148,20 @@ def _llama_shape(c: _Llama, family: str, model_type: str, where: str) -> GPTShap
     # Qwen2 has biases on query, key and value whatever this key says; the others have none in the decoder.
     for key in ("mlp_bias",) if family == "qwen2" else ("mlp_bias", "attention_bias"):
         if getattr(c, key):
-            raise _refuse(where, key, "true", "false")
+            raise refused(where, key, True, "false")
     _refuse_windows(c, model_type, where)
     base, scaling = _rope(c, where)
-    default_kv_heads = {"mistral": 8, "qwen2": 32, "qwen3": 32}.get(model_type, c.num_attention_heads)
+    kv_heads, head_width = c.num_key_value_heads, c.head_dim
+    if kv_heads is msgspec.UNSET:
+        kv_heads = {"mistral": 8, "qwen2": 32, "qwen3": 32}.get(model_type)
+    if head_width is msgspec.UNSET:
+        head_width = 128 if family == "qwen3" else None
+    elif head_width is None and family == "qwen3":
+        raise refused(where, "head_dim", None, "a number")
     return GPTShape(
         family=family, layers=c.num_hidden_layers, width=c.hidden_size, heads=c.num_attention_heads,
-        kv_heads=c.num_key_value_heads or default_kv_heads, hidden=c.intermediate_size,
-        head_width=c.head_dim or (128 if family == "qwen3" else 0), context=c.max_position_embeddings,
+        kv_heads=kv_heads or c.num_attention_heads, hidden=c.intermediate_size,
+        head_width=head_width or 0, context=c.max_position_embeddings,
         vocabulary=c.vocab_size, tied=c.tie_word_embeddings, rope_base=base, rope_scaling=scaling,
         norm_epsilon=c.rms_norm_eps, activation=_activation(c.hidden_act, where),
     )  # fmt: skip
@@ -153,16 +169,25 @@ def _llama_shape(c: _Llama, family: str, model_type: str, where: str) -> GPTShap
 
 def _refuse_windows(c: _Llama, model_type: str, where: str) -> None:
     """Raise InputError where some layer would attend to fewer tokens than the context holds."""
-    if model_type == "llama" or c.sliding_window is None or c.sliding_window >= c.max_position_embeddings:
+    # Absent it is 4096, which the Qwen families have only where it is switched on, and Llama never.
+    window = 4096 if c.sliding_window is msgspec.UNSET and model_type != "llama" else c.sliding_window
+    kinds = c.layer_types or []
+    if odd := sorted(set(kinds) - {"full_attention", "sliding_attention"}):
+        raise refused(where, "layer_types", odd[0], "full_attention")
+    if kinds and len(kinds) != c.num_hidden_layers:
+        raise InputError(f"{where} has {c.num_hidden_layers} layers and {len(kinds)} layer_types.")
+    if not window or window >= c.max_position_embeddings:
         return
-    if c.layer_types is not None:
-        slides = any("sliding" in layer for layer in c.layer_types)
+    if model_type in ("mistral", "llama"):  # Mistral slides in every layer, whatever layer_types says
+        slides = True
+    elif c.layer_types is not None:
+        slides = "sliding_attention" in kinds
     else:
-        slides = model_type == "mistral" or (c.use_sliding_window and c.max_window_layers < c.num_hidden_layers)
+        slides = c.use_sliding_window and c.max_window_layers < c.num_hidden_layers
     if slides:
         raise InputError(
-            f"{where} has layers that see only the last {c.sliding_window} tokens (sliding_window), which Hornbook's "
-            f"decoder does not have: in a copy, set max_position_embeddings to {c.sliding_window}, within which the "
+            f"{where} has layers that see only the last {window} tokens (sliding_window), which Hornbook's "
+            f"decoder does not have: in a copy, set max_position_embeddings to {window}, within which the "
             "model is the same."
         )
 
@@ -170,13 +195,14 @@ def _refuse_windows(c: _Llama, model_type: str, where: str) -> None:
 def _rope(c: _Llama, where: str) -> tuple[float, RotaryScaling | None]:
     """(base, scaling) from `rope_parameters` of transformers 5 or from `rope_theta` and `rope_scaling` of before."""
     given = c.rope_scaling or c.rope_parameters or {}
+    if any(isinstance(value, dict) for value in given.values()):
+        raise refused(where, "rope_parameters", "a table for each kind of layer", "one for all layers")
+    check_keys(given, _Rope.__struct_fields__, (), {}, f"{where}, in its rotary parameters,")
     rope = msgspec.convert(given, type=_Rope)
     kind = rope.rope_type or rope.type or "default"
     base = rope.rope_theta or c.rope_theta or 10_000.0
-    if any(isinstance(value, dict) for value in given.values()):
-        raise _refuse(where, "rope_parameters", "a table for each kind of layer", "one for all layers")
     if c.partial_rotary_factor != 1 or rope.partial_rotary_factor != 1:
-        raise _refuse(where, "partial_rotary_factor", min(c.partial_rotary_factor, rope.partial_rotary_factor), "1")
+        raise refused(where, "partial_rotary_factor", min(c.partial_rotary_factor, rope.partial_rotary_factor), "1")
     if kind == "default":
         return base, None
     if kind == "linear" and rope.factor > 0:
@@ -186,11 +212,13 @@ def _rope(c: _Llama, where: str) -> tuple[float, RotaryScaling | None]:
         return base, RotaryScaling("llama3", rope.factor, low, high, original)
     if kind in ("linear", "llama3"):
         raise InputError(f'{where} has rotary scaling "{kind}" with missing or impossible numbers: {given}.')
-    raise _refuse(where, "rotary scaling", f'"{kind}"', "default, linear or llama3")
+    raise refused(where, "rotary scaling", kind, "default, linear or llama3")
 
 
-def config_of(shape: GPTShape, *, beginning: int | None, end_of_text: int | None, dtype: str) -> dict[str, Any]:
-    """The config.json by which `transformers`, vLLM and llama.cpp open a model of this shape with no code of ours.
+def config_of(
+    shape: GPTShape, *, beginning: int | None, end_of_text: int | list[int] | None, dtype: str
+) -> dict[str, Any]:
+    """The config.json by which `transformers` opens a model of this shape with no code of ours.
 
     Both styles of rotary keys and of the dtype are written, so that versions before and after transformers 5 agree.
     Raises InputError for a shape that `transformers` refuses.
@@ -201,6 +229,11 @@ def config_of(shape: GPTShape, *, beginning: int | None, end_of_text: int | None
         "torch_dtype": dtype, "use_cache": True,
     }  # fmt: skip
     if shape.family == "gpt2":
+        if (shape.heads * shape.head_width, shape.kv_heads) != (shape.width, shape.heads):
+            raise InputError(
+                f"a gpt2 model elsewhere has as many heads for keys as for queries, together as wide as the model: not "
+                f"{shape.heads} of {shape.head_width} and {shape.kv_heads} for keys at a width of {shape.width}."
+            )
         return config | {
             "n_embd": shape.width, "n_layer": shape.layers, "n_head": shape.heads, "n_positions": shape.context,
             "n_inner": shape.hidden, "activation_function": ACTIVATION_NAMES[shape.activation],

@@ -7,6 +7,8 @@ W width of a head, V vocabulary. Weights are plain: `model.parameters()`, `block
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +85,7 @@ def rotary_frequencies(width: int, base: float, scaling: RotaryScaling | None) -
 
 def rotary_table(positions_T: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin of each position and pair, both (T, W): computed when needed, never stored with the weights."""
-    angles = positions_T.float()[:, None] * frequencies.to(positions_T.device)
+    angles = positions_T.float()[:, None] * frequencies
     return torch.cat([angles.cos()] * 2, -1), torch.cat([-angles.sin(), angles.sin()], -1)
 
 
@@ -91,6 +93,12 @@ def rotate(x_BHTW: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     cos_TW, sin_TW = rotary
     low, high = x_BHTW.chunk(2, -1)
     return torch.addcmul(x_BHTW * cos_TW, torch.cat([high, low], -1), sin_TW)
+
+
+class KeysAndValues(Protocol):
+    """Where attention leaves the keys and values of new tokens, and finds all so far."""
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Cache:
@@ -139,8 +147,9 @@ class Attention(nn.Module):
         self.key_norm = RMSNorm(shape.head_width, shape.norm_epsilon) if kind.qk_norm else nn.Identity()
 
     def forward(
-        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: Cache | None, layer: int
-    ) -> Tensor:
+        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: KeysAndValues | None,
+        layer: int,
+    ) -> Tensor:  # fmt: skip
         q, k, v = self.project(x_BTD, rotary)
         if cache is not None:
             k, v = cache.append(layer, k, v)
@@ -206,6 +215,9 @@ class MLP(nn.Module):
         return out
 
 
+Compute = Callable[[Tensor, tuple[Tensor, Tensor] | None, Tensor | None], Tensor]
+
+
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)): pre-norm, as GPT-2 and all after it."""
 
@@ -216,10 +228,20 @@ class Block(nn.Module):
         self.mlp_norm = make_norm(shape, shape.width)
         self.mlp = MLP(shape)
         self.dropout = dropout
+        self.compiled: Compute | None = None  # `compute`, compiled for the one shape of training
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: Cache | None, layer: int
-    ) -> Tensor:
+        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: KeysAndValues | None,
+        layer: int,
+    ) -> Tensor:  # fmt: skip
+        if self.compiled is not None and cache is None and torch.is_grad_enabled():
+            return self.compiled(x, rotary, mask)
+        return self.compute(x, rotary, mask, cache, layer)
+
+    def compute(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None,
+        cache: KeysAndValues | None = None, layer: int = 0,
+    ) -> Tensor:  # fmt: skip
         x = x + self._drop(self.attention(autocast(self.attention_norm(x)), rotary, mask, cache, layer))
         return x + self._drop(self.mlp(autocast(self.mlp_norm(x))))
 
@@ -256,6 +278,8 @@ class Decoder(nn.Module):
         if shape.tied:
             self.head.projection.weight = self.embedding.weight
         self.dropout = dropout
+        self.differentiate: Callable[[Tensor, Tensor, int], Tensor] | None = None  # compiled, of `model.compiled`
+        self.frequencies: Tensor | None = None  # of the rotary table, once they are on the model's device
         self.recompute = False  # in training, keep only each block's input and compute the rest again when needed
 
     def hidden(self, tokens_BT: Tensor, *, documents_BT: Tensor | None = None, cache: Cache | None = None) -> Tensor:
@@ -268,6 +292,10 @@ class Decoder(nn.Module):
         T = tokens_BT.shape[1]
         self.check_length(start + T)
         x, rotary = self.embed(tokens_BT, torch.arange(start, start + T, device=tokens_BT.device))
+        if (
+            x.device.type != "cpu"
+        ):  # what flows between the blocks is read and written far more often than computed with
+            x = autocast(x)
         mask = attention_mask(T, start, documents_BT, tokens_BT.device)
         for layer, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
@@ -292,8 +320,10 @@ class Decoder(nn.Module):
         x: Tensor = self.embedding(tokens_BT)
         if self.positions is None:
             shape = self.shape
-            frequencies = rotary_frequencies(shape.head_width, shape.rope_base, shape.rope_scaling)
-            cos, sin = rotary_table(positions_T, frequencies)
+            if self.frequencies is None or self.frequencies.device != x.device:
+                frequencies = rotary_frequencies(shape.head_width, shape.rope_base, shape.rope_scaling)
+                self.frequencies = frequencies.to(x.device)
+            cos, sin = rotary_table(positions_T, self.frequencies)
             return x, (cos.to(x.dtype), sin.to(x.dtype))
         x = x + self.positions(positions_T)
         return (F.dropout(x, self.dropout, self.training) if self.dropout else x), None

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hornbook.facts.errors import InputError
 from hornbook.model.decoder import Cache, Decoder
+from hornbook.model.graphed import FEWEST_TOKENS, GraphedDecoder
 from hornbook.model.native import NativeDecoder, native_decoder, quantise
 
 
@@ -168,6 +169,9 @@ def _continue(
         if cached
         else None
     )
+    graphed = None
+    if cache is not None and weight.device.type == "cuda" and max_tokens >= FEWEST_TOKENS:
+        graphed = GraphedDecoder(model, cache)
     for _ in range(max_tokens):
         if read_BT.shape[1] > context:
             read_BT = read_BT[:, -max(1, context // 2) :]
@@ -176,6 +180,8 @@ def _continue(
         new_BT = read_BT if cache is None else read_BT[:, cache.length :]
         if kernel is not None and cache is not None and new_BT.shape[1] == 1:
             logits_BV = kernel(int(new_BT), cache)
+        elif graphed is not None and new_BT.shape[1] == 1:
+            logits_BV = graphed(new_BT)
         else:
             logits_BV = _last_logits(model, new_BT.to(weight.device), cache)
         next_B = draw(logits_BV, sampling, generators)
@@ -183,7 +189,7 @@ def _continue(
         yield next_B.tolist()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _last_logits(model: Decoder, tokens_BT: Tensor, cache: Cache | None) -> Tensor:
     """Logits (B, V) after the last token, without dropout whatever mode the model is in."""
     drops = model.training and model.dropout > 0  # walking through the modules costs as much as a small layer

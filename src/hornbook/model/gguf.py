@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hornbook.facts.errors import InputError, WorldError
+from hornbook.facts.keys import GGUF_ONLY, GGUF_WITHOUT_EFFECT, check_keys, refused, shown
 from hornbook.facts.shape import FAMILIES, GPTShape, RotaryScaling
 from hornbook.model.decoder import Decoder, rotary_frequencies
 from hornbook.model.weights import Naming, assemble, gather, scatter
@@ -37,6 +39,14 @@ _PARTS = {
     "mlp_norm": "ffn_norm", "mlp.gate": "ffn_gate", "mlp.up": "ffn_up", "mlp.down": "ffn_down",
 }  # fmt: skip
 _FUSED = {"attention.query": "attn_qkv", "attention.key": "attn_qkv", "attention.value": "attn_qkv"}
+# What `_shape` and `_rope_scaling` read, without the architecture's name.
+_USED = {
+    "general.architecture", "general.alignment", "vocab_size", "context_length", "embedding_length", "block_count",
+    "feed_forward_length", "attention.head_count", "attention.head_count_kv", "attention.key_length",
+    "attention.value_length", "attention.sliding_window", "attention.layer_norm_epsilon",
+    "attention.layer_norm_rms_epsilon", "rope.dimension_count", "rope.freq_base", "rope.scaling.type",
+    "rope.scaling.factor", "rope.scale_linear",
+}  # fmt: skip
 _EMBEDDING, _HEAD, _ROPE_FACTORS = "token_embd.weight", "output.weight", "rope_freqs.weight"
 
 
@@ -150,28 +160,32 @@ def _shape(header: GGUFHeader, *, tied: bool, rope_divisors: Tensor | None) -> G
             f'{where} holds the architecture "{family}", which Hornbook does not have: it reads {", ".join(FAMILIES)}.'
         )
 
+    own = {key.removeprefix(f"{family}."): value for key, value in metadata.items()}
+    if own.get("attention.sliding_window") == 0:  # none
+        del own["attention.sliding_window"]
+    check_keys(own, _USED, GGUF_WITHOUT_EFFECT, GGUF_ONLY, str(where))
+
     def number(key: str, default: float | None = None, kind: type[int] | type[float] = int) -> Any:
-        value = metadata.get(f"{family}.{key}", default)
-        if isinstance(value, bool) or not isinstance(value, (kind, int)) or not value >= 0:
+        value = own.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (kind, int)) or not 0 < value < 2**31:
             raise InputError(f"{where} says nothing usable about {family}.{key}: {str(value)[:80]}.")
         return value
 
     width, heads = number("embedding_length"), number("attention.head_count")
-    head_width = number("attention.key_length", width // heads if heads else 0)
+    head_width = number("attention.key_length", max(1, width // heads))
     context = number("context_length")
     for key, value, allowed in (
-        ("expert_count", number("expert_count", 0), 0),
         ("attention.value_length", number("attention.value_length", head_width), head_width),
         ("rope.dimension_count", number("rope.dimension_count", head_width), head_width),
-        ("attention.sliding_window", min(number("attention.sliding_window", 0) or context, context), context),
+        ("attention.sliding_window", min(number("attention.sliding_window", context), context), context),
     ):
         if value != allowed:
-            raise InputError(
-                f"{where} has {family}.{key} = {value}, which Hornbook's decoder does not have: read is {allowed}."
-            )
+            raise refused(str(where), f"{family}.{key}", value, str(allowed))
     embedding = header.tensors.get(_EMBEDDING)
     if embedding is None:
         raise InputError(f"{where} has no {_EMBEDDING}: it is not a whole model.")
+    if (vocabulary := number("vocab_size", embedding.size[0])) != embedding.size[0]:
+        raise InputError(f"{where} has {family}.vocab_size = {vocabulary}, but {embedding.size[0]} rows of embedding.")
     epsilon = "attention.layer_norm_epsilon" if family == "gpt2" else "attention.layer_norm_rms_epsilon"
     base = float(number("rope.freq_base", 10_000.0, float))
     return GPTShape(
@@ -188,10 +202,15 @@ def _rope_scaling(
 ) -> RotaryScaling | None:
     """Linear scaling from the metadata; Llama 3's from the tensor of divisors, which is what GGUF keeps of it."""
     metadata = header.metadata
-    kind = metadata.get(f"{family}.rope.scaling.type", "none")
+    kind = metadata.get(f"{family}.rope.scaling.type", "linear")  # as llama.cpp takes it where it is not said
     factor = metadata.get(f"{family}.rope.scaling.factor", metadata.get(f"{family}.rope.scale_linear", 1.0))
-    if kind not in ("none", "linear") or not isinstance(factor, (int, float)) or factor <= 0:
-        raise InputError(f'{header.path} has rotary scaling "{kind}" by {factor}: only linear and llama3 are read.')
+    factor = 1.0 if kind == "none" else factor
+    if kind not in ("none", "linear") or not isinstance(factor, (int, float)) or not 0 < factor < 1e30:
+        raise InputError(
+            f"{header.path} has rotary scaling {shown(kind)} by {factor}: only linear and llama3 are read."
+        )
+    if divisors is not None and factor != 1:
+        raise InputError(f"{header.path} scales its rotary frequencies twice, by {factor} and by {_ROPE_FACTORS}.")
     if divisors is None:
         return RotaryScaling("linear", float(factor)) if factor != 1 else None
     plain = rotary_frequencies(head_width, base, None)
@@ -204,12 +223,14 @@ def _rope_scaling(
 
 
 def write_gguf(
-    model: Decoder, path: str | Path, *, tokenizer: Tokenizer | None = None, kind: Kind = "f16", name: str = "hornbook"
-) -> Path:
+    model: Decoder, path: str | Path, *, tokenizer: Tokenizer | None = None, kind: Kind = "f16", name: str = "hornbook",
+    ends: Sequence[int] = (),
+) -> Path:  # fmt: skip
     """Write a GGUF file for llama.cpp and its kin, with the tokenizer in it; whole or not at all.
 
     `f32`, `f16`, or `q8_0`: 8-bit blocks of 32 with a scale each, for matrices whose rows are a multiple of 32 (the
-    others stay f16). Norms, biases and positions are always f32. Raises InputError when the path exists, for what
+    others stay f16). Norms, biases and positions are always f32. `ends`: ids that end a text, besides the tokenizer's
+    own. Raises InputError when the path exists, for what
     llama.cpp does not compute, and for weights too large for f16; WorldError when the disk does not take it.
     """
     gguf = _package()
@@ -219,6 +240,11 @@ def write_gguf(
     if shape.activation != shape.kind.activation:
         raise InputError(
             f"llama.cpp computes {shape.family} models with {shape.kind.activation}, not {shape.activation}."
+        )
+    if shape.family in ("gpt2", "qwen2") and shape.heads * shape.head_width != shape.width:
+        raise InputError(
+            f"llama.cpp opens no {shape.family} model whose heads together ({shape.heads} of {shape.head_width}) are "
+            f"not as wide as the model ({shape.width})."
         )
     if shape.rope_scaling is not None and shape.rope_scaling.kind == "llama3" and shape.family != "llama":
         raise InputError(f"llama.cpp has llama3 rotary scaling for the llama family only, not for {shape.family}.")
@@ -230,7 +256,7 @@ def write_gguf(
             writer.add_name(name)
             writer.add_file_type(_FILE_TYPES[kind])
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-            for key, value in (_metadata(shape) | _tokenizer(tokenizer, shape.vocabulary)).items():
+            for key, value in (_metadata(shape) | _tokenizer(tokenizer, shape.vocabulary, ends)).items():
                 _add(writer, key, value)
             for theirs, (numbers, stored) in _tensors(gguf, model, kind).items():
                 writer.add_tensor(theirs, numbers, raw_dtype=stored)
@@ -245,8 +271,13 @@ def write_gguf(
     return path
 
 
-def _tokenizer(tokenizer: Tokenizer | None, vocabulary: int) -> dict[str, Any]:
-    return {"tokenizer.ggml.model": "none"} if tokenizer is None else tokenizer_metadata(tokenizer, vocabulary)
+def _tokenizer(tokenizer: Tokenizer | None, vocabulary: int, ends: Sequence[int]) -> dict[str, Any]:
+    if tokenizer is None:
+        return {"tokenizer.ggml.model": "none"}
+    others = [number for number in ends if number != tokenizer.end_of_text]
+    more = zip(("eot", "eom"), others, strict=False)  # llama.cpp has room for two, and knows the usual ones by name
+    named = {f"tokenizer.ggml.{name}_token_id": number for name, number in more}
+    return tokenizer_metadata(tokenizer, vocabulary) | named
 
 
 def _metadata(shape: GPTShape) -> dict[str, Any]:

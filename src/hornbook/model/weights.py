@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
@@ -306,13 +306,44 @@ def _open(folder: Path, prefix: str) -> dict[str, _Stored]:
     return tensors
 
 
+def read_generation(folder: Path) -> dict[str, Any]:
+    """How a folder asks for text to be written, its ends among it: generation_config.json, else what config.json has.
+
+    Raises InputError for a file that is not a JSON object.
+    """
+    names = ("generation_config.json", "config.json")
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None:
+        return {}
+    try:
+        content = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not a JSON object: {error}.") from None
+    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {key: value for key, value in content.items() if path.name != "config.json" or key in ids}
+
+
+def _tokenizer_changes(tokenizer: Tokenizer, context: int) -> dict[str, Any]:
+    """What an export's tokenizer_config.json says besides: the class that takes tokenizer.json as it is, and what
+    programs need to make batches for a decoder."""
+    config = tokenizer.config
+    longest = config.get("model_max_length")
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": min(longest, context) if isinstance(longest, int | float) and longest > 0 else context,
+        "pad_token": config.get("pad_token") or config.get("eos_token"),
+    }
+
+
 def write_huggingface(
     model: Decoder, folder: str | Path, *, tokenizer: Tokenizer | None = None, card: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype = torch.float32, generation: Mapping[str, Any] | None = None,
 ) -> Path:  # fmt: skip
-    """Write a folder that `transformers`, vLLM and llama.cpp's converter open with no code of ours.
+    """Write a folder that `transformers` opens with no code of ours.
 
-    config.json, generation_config.json, model.safetensors in `dtype`, the tokenizer's files, and `card` as README.md.
+    config.json, generation_config.json (`generation`: what the model came with), model.safetensors in `dtype`, the
+    tokenizer's files, and `card` as README.md.
     Written aside and renamed, so that the folder is whole or not there. Raises InputError when the folder exists and
     is not empty, WorldError when the disk does not take it.
     """
@@ -324,8 +355,9 @@ def write_huggingface(
         raise InputError(f"{folder} exists already: give another folder, or remove it first.")
     beginning, end_of_text = (tokenizer.beginning, tokenizer.end_of_text) if tokenizer is not None else (None, None)
     name = str(dtype).removeprefix("torch.")
-    config = config_of(model.shape, beginning=beginning, end_of_text=end_of_text, dtype=name)
-    generation = {"bos_token_id": beginning, "eos_token_id": end_of_text, "pad_token_id": end_of_text}
+    ids = {"bos_token_id": beginning, "eos_token_id": end_of_text, "pad_token_id": end_of_text}
+    generation = ids | dict(generation or {})
+    config = config_of(model.shape, beginning=beginning, end_of_text=generation["eos_token_id"], dtype=name)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
@@ -338,7 +370,7 @@ def write_huggingface(
             if card is not None:
                 (aside / "README.md").write_text(card, encoding="utf-8")
             if tokenizer is not None:
-                tokenizer.save(aside)
+                tokenizer.save(aside, **_tokenizer_changes(tokenizer, model.shape.context))
             for path in aside.iterdir():
                 sync(path)
             aside.replace(folder)

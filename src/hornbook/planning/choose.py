@@ -19,6 +19,7 @@ from hornbook.facts.quantities import counted, parse_duration
 from hornbook.facts.settings import LENGTHS, Settings
 from hornbook.facts.shape import FAMILIES, GPTShape, preset
 from hornbook.planning.looks import watching
+from hornbook.planning.memory import Memory, largest_microbatch, memory
 from hornbook.planning.pace import REACHED
 
 # (width, layers): the ladder from which an automatic size is taken. Heads are 32 wide up to 128, then 64.
@@ -28,6 +29,7 @@ LADDER = (
 )  # fmt: skip
 DEFAULT_SECONDS = 180.0  # on a CPU, start to end
 TOKENS_PER_PARAMETER = 1.0  # of those that multiply: what a run of minutes should at least see
+ROOM = 0.9  # of an accelerator's memory: the rest is for what is looked at in between
 SHAPE = ("family", "layers", "width", "heads", "kv_heads", "hidden", "context", "tied", "rope_base")
 EPOCHS = 6.0  # of a text that is small beside the model, where no length is given
 MAX_EPOCHS = 4.0  # beyond, repeated tokens are worth much less than new ones (Muennighoff et al. 2023)
@@ -40,13 +42,16 @@ class Machine:
     accelerator: bool
     flops_per_second: float
     bfloat16: bool = False  # a CPU that is fast in it
+    memory_bytes: int | None = None  # of an accelerator, where it is known
 
     @classmethod
     def of(cls, device: Accelerator, count: int = 1) -> Machine:
         """What training reaches on devices by their peak."""
         peak = device.training_flops()
         assert peak is not None  # every device that can be named has one
-        return cls(peak[0] != "float32", REACHED * count * peak[1], device.name == HERE and has_bfloat16_units())
+        is_accelerator = peak[0] != "float32"
+        memory = device.memory_bytes if is_accelerator else None
+        return cls(is_accelerator, REACHED * count * peak[1], device.name == HERE and has_bfloat16_units(), memory)
 
 
 @dataclass(frozen=True)
@@ -248,16 +253,37 @@ def _fill_batch(settings: Settings, shape: GPTShape, data: Data, machine: Machin
         tokens = 16 * shape.width if not machine.accelerator else max(32_768, 64 * shape.width)
         tokens = min(tokens, max(shape.context, data.num_tokens // 8))
         train.batch = max(1, round(tokens / shape.context))
+        if machine.accelerator and train.batch > 8:
+            train.batch -= train.batch % 8  # it may have to be cut into equal microbatches
         reasons.append(f"batch: {counted(train.batch, 'sequence')} of {shape.context} tokens (--train.batch)")
-    if train.microbatch is None:
-        # Small enough that a signal is answered within seconds and activations stay small.
-        flops = 1e14 if machine.accelerator else 3e11
-        most = max(1, int(flops / (shape.flops_per_token() * shape.context)))
-        train.microbatch = min(train.batch, most)
     if train.precision is None:
         train.precision = "bfloat16" if machine.accelerator or machine.bfloat16 else "float32"
     if train.compile is None:
         train.compile = machine.accelerator
+    if train.microbatch is None:
+        train.microbatch = _microbatch(settings, shape, machine)
+
+
+def _microbatch(settings: Settings, shape: GPTShape, machine: Machine) -> int:
+    """Small enough that a signal is answered within seconds; on an accelerator what fits its memory and divides the
+    batch, so that all microbatches have one shape."""
+    train = settings.train
+    assert train.batch is not None
+    batch, flops = train.batch, 1e15 if machine.accelerator else 6e11
+    most = min(batch, max(1, int(flops / (shape.flops_per_token() * shape.context))))
+    if machine.memory_bytes is not None:
+
+        def needs(windows: int) -> Memory:
+            return memory(
+                shape, windows, optimizer=settings.optimizer.name or "adamw", half=train.precision == "bfloat16",
+                checkpointing=train.recompute, accumulating=windows < batch, on_cpu=False,
+            )  # fmt: skip
+
+        most = min(most, max(1, largest_microbatch(int(ROOM * machine.memory_bytes), needs)))
+    if not machine.accelerator:
+        return most
+    fits = max(windows for windows in range(1, most + 1) if batch % windows == 0)
+    return fits if 4 * fits >= most else most  # of an awkward batch the last microbatch is shorter
 
 
 def _fill_optimizer(settings: Settings, shape: GPTShape, machine: Machine, reasons: list[str]) -> None:

@@ -13,6 +13,7 @@ from hornbook.facts.hardware import cpu_workers, usable_cores
 from hornbook.facts.shape import GPTShape
 
 LOGITS_BYTES = 64 * 2**20  # as likelihood.LOGITS_BYTES, which needs torch: a test holds the two together
+WIDE_LOGITS_BYTES = 2**30  # likewise model.compiled.LOGITS_BYTES, on an accelerator; their gradient takes their place
 LOGITS_COPIES = 2  # logits and their log-softmax, whose place their gradient takes
 CPU_PROCESS_BYTES = 245 * 2**20  # Python with torch imported and the buffers of its kernels; measured, Linux, CPU build
 RECOMPUTING_BYTES = 110 * 2**20  # modules that torch.utils.checkpoint imports when it is first called
@@ -56,26 +57,28 @@ class Memory(msgspec.Struct, frozen=True):
         return self.weights + self.optimizer + self.best + max(moving, self.counting) + self.process + self.margin
 
 
-def saved_bytes(shape: GPTShape, *, half: bool = False, fused_norms: bool = False, products: bool = False) -> int:
+def saved_bytes(shape: GPTShape, *, half: bool = False, on_cpu: bool = True, products: bool = False) -> int:
     """Bytes that one layer keeps per token for its backward pass, without checkpointing and dropout.
 
     With width D, queries Q = heads x head width, keys K = kv heads x head width, hidden H:
-    each norm keeps its input and output (2 D; RMS norm without a fused kernel also the normalised input, 3 D);
+    each norm keeps its input and output (2 D; RMS norm on a CPU also the normalised input, 3 D);
     QK-norm keeps the same of queries and keys; attention its queries, keys, values, output and one number per head;
     a gated MLP its gate before and after the activation, the other branch and their product (4 H), else 2 H.
-    All in 4 bytes; with `half` (autocast) the output of a norm, attention and MLP are in 2, and where attention is
-    computed in `products` it keeps a probability per head and token of the context.
+    All in 4 bytes; with `half` (autocast) the output of a norm, attention and MLP are in 2, on an accelerator also what
+    flows between the blocks (GPT-2's of 124M and 1.3B parameters held 33 and 32 D bytes a layer on an H100, where this
+    says 32); where attention is computed in `products` it keeps a probability per head and token of the context.
 
     >>> saved_bytes(GPTShape(family="gpt2", layers=1, width=8, heads=2, context=4, vocabulary=16)) // 4
     130
     """
     kind, D = shape.kind, shape.width
     Q, K = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-    inputs = 1 if kind.norm == "layer" or fused_norms else 2
+    inputs = 1 if kind.norm == "layer" or not on_cpu else 2
     normed = inputs * (2 * D + (Q + K) * kind.qk_norm)
     statistics = shape.heads * (shape.context if products else 1)
     rest = 2 * D + 2 * Q + 2 * K + shape.hidden * (4 if kind.gated_mlp else 2) + statistics
-    return 4 * normed + (2 if half else 4) * rest
+    each = 2 if half else 4
+    return (4 if on_cpu else each) * normed + each * rest
 
 
 def counting_bytes(train_tokens: int, vocabulary: int) -> int:
@@ -123,7 +126,7 @@ def memory(
     gathered = 2 * (blocks // shape.layers) * 4 if shards > 1 else 0
     moments = 2 * parameters - blocks if optimizer == "muon" else 2 * parameters
     products = half and on_cpu and shape.context <= 8 * shape.head_width and shape.kv_heads == shape.heads
-    layer = saved_bytes(shape, half=half, fused_norms=not on_cpu, products=products)
+    layer = saved_bytes(shape, half=half, on_cpu=on_cpu, products=products)
     each = 2 if half else 4
     # Beside what is kept: the gradients that flow through one layer at a time, the widest of them in its MLP.
     flowing = (3 if shape.kind.gated_mlp else 2) * shape.hidden * each + 2 * shape.width * 4
@@ -131,8 +134,11 @@ def memory(
     activations = tokens * (kept + flowing)
     # A chunk of logits on each worker, and the gradient of the table, which is summed over chunks.
     table = shape.vocabulary * shape.width * workers
-    chunk = min(tokens * shape.vocabulary * 4, LOGITS_BYTES * workers)
-    logits = round(chunk * (LOGITS_COPIES + half)) + table * (8 if half else 4)
+    if on_cpu:
+        chunk = min(tokens * shape.vocabulary * 4, LOGITS_BYTES * workers)
+        logits = round(chunk * (LOGITS_COPIES + half)) + table * (8 if half else 4)
+    else:
+        logits = min(tokens * shape.vocabulary * each, WIDE_LOGITS_BYTES) + table * (4 + each)
     copies = (blocks // (shape.layers if checkpointing else 1)) * 2 * workers if half else 0  # of weights
     parts_of = Memory(
         weights=(parameters * 4 + (0 if on_cpu else parameters * 2 * half)) // shards + gathered,

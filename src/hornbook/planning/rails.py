@@ -6,6 +6,7 @@ Everything is read from what a run records. Each rule waits until it can be sure
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -22,6 +23,8 @@ PATIENCE = 200  # steps before a standstill means anything
 STANDSTILL = 0.015  # share of the unigram level by which a quarter of a run improves at least
 ALL_BYTES = 300  # ids: so many spell single bytes or characters, and have no longer tokens
 FEW_BYTES = 1.5  # a token: the tokenizer hardly knows the text
+LOST = 10  # updates in a row without a finite gradient: the weights are lost
+RECENT = 50  # losses that the next is held against
 HIGH = 2.5  # times the rule: high enough to need a warm-up
 
 
@@ -216,10 +219,9 @@ def _early_rise(c: Course) -> str | None:
 
 def _diverged(c: Course) -> str | None:
     losses = np.asarray(c.train_losses, dtype=np.float64)
+    losses = losses[np.isfinite(losses)]  # the others were skipped, and said
     if len(losses) < 40:
         return None
-    if not np.isfinite(losses[-10:]).any():
-        return "the loss is no longer a number: lower the learning rate, or start again from the last checkpoint."
     smooth = [float(np.nanmedian(part)) for part in np.array_split(losses, len(losses) // 10)]
     best = min(smooth)
     if min(smooth[-2:]) < best + 1.0:
@@ -246,3 +248,29 @@ RULES = {
     "unlike validation text": _tokenizer, "only token frequencies": _only_frequencies,
     "learning rate": _rate, "no warm-up": _warmup, "diverges": _diverged, "frozen layer": _frozen,
 }  # fmt: skip
+
+
+def leap(train_losses: Sequence[float]) -> str | None:
+    """The last loss, where it is more than 20 median absolute deviations, and 1 nat, above the median of those before.
+
+    >>> leap([3.0, 3.1] * 20 + [5.0])
+    'the loss leapt from about 3.05 to 5.00'
+    >>> leap([3.0, 3.1] * 20 + [3.2])
+    """
+    *before, loss = [x for x in train_losses[-2 * RECENT :] if math.isfinite(x)][-RECENT - 1 :] or [math.nan]
+    if len(before) < 20 or not math.isfinite(train_losses[-1]):
+        return None
+    middle = statistics.median(before)
+    deviation = statistics.median(abs(value - middle) for value in before)
+    if loss > middle + max(1.0, 20 * deviation):
+        return f"the loss leapt from about {middle:.2f} to {loss:.2f}"
+    return None
+
+
+def skipped(gradient_norms: Sequence[float]) -> int:
+    """How many of the last updates had no finite gradient and were skipped, in a row.
+
+    >>> skipped([1.0, math.nan, 2.0, math.nan, math.nan])
+    2
+    """
+    return next((n for n, norm in enumerate(reversed(gradient_norms)) if math.isfinite(norm)), len(gradient_norms))

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hornbook.facts.leaks import leak_warning
+from hornbook.facts.lost import lost_warning
 from hornbook.facts.quantities import counted, perplexity_text
 from hornbook.records.result import Report
 
 _USE = {
     "huggingface": """\
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, {opener}
 
-model, tokenizer = AutoModelForCausalLM.from_pretrained("{name}"), AutoTokenizer.from_pretrained("{name}")
+model, tokenizer = AutoModelForCausalLM.from_pretrained("{name}"), {opener}.from_pretrained("{name}")
 ```
-""",
+{warning}""",
     "gguf": """\
 ```
 llama-cli --model {name}/{name}.gguf --prompt "..."
@@ -24,12 +25,23 @@ llama-cli --model {name}/{name}.gguf --prompt "..."
 }
 
 
-def model_card(facts: Mapping[str, str], report: Report | None, *, to: str, dtype: str, name: str) -> str:
-    """Markdown with the front matter that model hubs read. `report`: the evaluation of just these weights, if any."""
+_NOT_AUTO = """
+Not `AutoTokenizer`: for this architecture transformers 5 puts another way of splitting text in the place of this
+tokenizer's, gives other ids, and the numbers above do not hold for them.
+"""
+
+
+def model_card(
+    facts: Mapping[str, str], report: Report | None, *, to: str, dtype: str, name: str, opener: str = "AutoTokenizer"
+) -> str:
+    """Markdown with the front matter that model hubs read. `report`: the evaluation of just these weights, if any;
+    `opener`: the class of transformers that opens the tokenizer as it is."""
     lines = ["---", *(["library_name: transformers"] if to == "huggingface" else []), "pipeline_tag: text-generation"]
     lines += ["tags:", "- hornbook", "---", "", f"# {name}", "", "A language model, exported by Hornbook.", ""]
     lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in (*facts.items(), ("stored as", dtype)))]
-    lines += ["", "## Numbers", "", *_numbers(report), "", "## Use", "", _USE[to].format(name=name).rstrip(), ""]
+    lines += ["", "## Numbers", "", *_numbers(report), "", "## Use", ""]
+    warning = _NOT_AUTO if opener != "AutoTokenizer" else ""
+    lines += [_USE[to].format(name=name, opener=opener, warning=warning).rstrip(), ""]
     return "\n".join(lines)
 
 
@@ -54,5 +66,5 @@ def _numbers(report: Report | None) -> list[str]:
     documents = counted(len(report.documents), "document")
     said = f"Scored: {report.num_tokens:,} tokens, {report.num_bytes:,} bytes, {documents}."
     how = "Convention: " + "; ".join(f"{key} {text}" for key, text in report.conventions.items()) + "."
-    said += "" if warning is None else f" Warning: {warning}."
+    said += "".join(f" Warning: {each}." for each in (warning, lost_warning(report.extra)) if each is not None)
     return [*table, "", said, how, *([f"Intervals: {report.interval_method}."] if report.interval_method else [])]

@@ -7,7 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hornbook.facts.lost import lost_warning
+from hornbook.facts.printing import on_one_line, printable
 from hornbook.facts.quantities import perplexity_text, probability_text, signed
+from hornbook.report.console import console
 from hornbook.report.heatmap import difference_in_words, greedy_in_words, scale_of, view_names, visible
 from hornbook.report.weights import COLUMNS, weight_rows, weights_in_words
 
@@ -18,41 +21,40 @@ ROWS = 100  # tokens in a table; of a longer text, the most surprising ones
 
 def print_look(views: Sequence[Row]) -> None:
     """Print one view, or two side by side. Colour only where the terminal has it; bars say the same without."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
+    screen = console()
     scale = math.log(scale_of(views))
     for view, name in zip(views, view_names(views), strict=True):
-        console.print(Text(name, style="bold"))
+        screen.print(Text(printable(name), style="bold"))
         if "weights" in view:
-            console.print(weights_in_words(view), markup=False)
-            console.print(_weights(view, wide=console.width >= 130))
+            screen.print(weights_in_words(view))
+            screen.print(_weights(view, wide=screen.width >= 130))
             continue
-        if console.color_system is not None and not console.no_color:
-            console.print(_heat_line(view["tokens"], scale))
-        console.print()
+        if screen.color_system is not None and not screen.no_color:
+            screen.print(_heat_line(view["tokens"], scale))
+        screen.print()
     if "weights" in views[0]:
         return
     tokens = [view["tokens"] for view in views]
     alike = len({tuple(token["id"] for token in each) for each in tokens}) == 1
     if max(map(len, tokens)) > ROWS:
-        console.print(f"the {ROWS} most surprising tokens of {max(map(len, tokens)):,}:")
+        screen.print(f"the {ROWS} most surprising tokens of {max(map(len, tokens)):,}:")
     if len(views) == 2 and alike:
-        console.print(_two(tokens[0], tokens[1], scale))
-        console.print()
+        screen.print(_two(tokens[0], tokens[1], scale))
+        screen.print()
     for view in views:
         if len(views) == 1 or not alike:
-            console.print(_six(view["tokens"], scale, wide=console.width >= 110))
-            console.print()
-        console.print(_sums(view), markup=False)
+            screen.print(_six(view["tokens"], scale, wide=screen.width >= 110))
+            screen.print()
+        screen.print(_sums(view))
     if len(views) == 2:
-        console.print(difference_in_words(views), markup=False)
+        screen.print(difference_in_words(views))
 
 
 def _visible(text: object) -> str:
     """White space and control characters as signs, so that nothing moves the cursor."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "�", visible(text).replace("\n", "↵"))
+    return re.sub(r"[\u202a-\u202e\u2066-\u2069]", "�", on_one_line(visible(text).replace("\n", "↵")))
 
 
 def _heat_line(tokens: Sequence[Row], scale: float) -> Any:
@@ -160,6 +162,8 @@ def _sums(view: Row) -> str:
         f"  {view['bits_per_byte']:.4f} bits per byte; it expected {view['mean_entropy_nats']:.4f} nats per token"
         + (f", {abs(gap):.4f} {'too few' if gap > 0 else 'too many'}" if abs(gap) >= 5e-5 else ""),
     ]
+    if (warning := lost_warning(view)) is not None:
+        lines.append(f"  warning: {warning}")
     if view["greedy"] is not None:
         lines.append(f"  {greedy_in_words(view['greedy'])}")
     if view["gradients"] is not None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hornbook.facts.lost import lost_warning
 from hornbook.facts.metrics import metric
 from hornbook.facts.quantities import counted, hesitation, perplexity_text, probability_text, signed
 from hornbook.report.html import escape, page
@@ -173,7 +174,9 @@ def _figures(view: Row) -> str:
          f"How surprised it expected to be (its entropy): {verdict} on this text."),
         ("Perplexity", perplexity_text(view["loss_nats_per_token"]), "tokens",
          "It hesitates as if between so many." if worse is None else f"{worse.capitalize()}."),
-        ("Bits per byte", f"{view['bits_per_byte']:.3f}", "", "Comparable between models with different tokenizers."),
+        ("Bits per byte", f"{view['bits_per_byte']:.3f}", "",
+         "Comparable between models with different tokenizers." if (lost := lost_warning(view)) is None
+         else f"Not comparable: {lost}."),
     )  # fmt: skip
     return '<dl class="figures">\n' + "".join(
         f'<div><dt>{name}</dt><dd class="number">{number} <span class="unit">{unit}</span></dd>'

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import importlib.resources
-import re
 from collections.abc import Sequence
 from string import Template
+
+from hornbook.facts.printing import printable
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -42,6 +43,4 @@ def escape(text: object) -> str:
     >>> escape('</pre><b title="x">' + chr(0))
     '&lt;/pre&gt;&lt;b title=&quot;x&quot;&gt;␀'
     """
-    sound = str(text).encode("utf-8", "replace").decode("utf-8")  # lone surrogates
-    visible = re.sub(r"[\x00-\x08\x0b-\x1f]", lambda match: chr(0x2400 + ord(match[0])), sound.replace("\r\n", "\n"))
-    return html.escape(visible)
+    return html.escape(printable(text))

@@ -9,6 +9,7 @@ from typing import Any
 
 from hornbook.facts.leaks import leak_warning, loss_of
 from hornbook.facts.looks import Evaluation
+from hornbook.facts.lost import lost_warning
 from hornbook.facts.quantities import counted, format_bytes, format_count, format_duration, hesitation, perplexity_text
 from hornbook.report.curves import Rows, evaluations
 from hornbook.report.heatmap import six_steps
@@ -97,7 +98,8 @@ def _headline(summary: Row) -> str:
         meaning = f"With the model the text could be stored in {bits / 8:.0%} of its size. "
         if bits > 8:
             meaning = "The text as it stands is smaller than stored with the model. "
-        meaning += "Only this number compares models with different tokenizers."
+        if lost_warning(summary) is None:
+            meaning += "Only this number compares models with different tokenizers."
         entries.append(_figure("Bits per byte", f"{bits:.3f}", "", _interval(summary, "bits_per_byte", ".3f"), meaning))
     if (seconds := summary.get("wall_seconds")) is not None:
         entries.append(_figure("Time", format_duration(seconds), "", "", _cost(summary)))
@@ -105,7 +107,7 @@ def _headline(summary: Row) -> str:
         return ""
     method = summary.get("interval_method")
     note = f'<p class="note">Intervals: {escape(method)}.</p>' if method else ""
-    if (warning := leak_warning(summary)) is not None:
+    for warning in filter(None, (lost_warning(summary), leak_warning(summary))):
         note = f'<p class="note">Warning: {escape(warning)}.</p>\n{note}'
     return f'<dl class="figures">\n{"".join(entries)}</dl>\n{note}'
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.looks import Evaluation
+from hornbook.facts.printing import on_one_line
 from hornbook.facts.quantities import BEYOND_COUNTING, format_count
 from hornbook.report.curves import Rows, evaluations, read_curves, train_losses
 from hornbook.text.disk import write_aside
@@ -90,12 +92,15 @@ def loss_plot(
             name, place = "uniform guessing", (end / 2, uniform_loss)
             axes.annotate(name, place, (0, 3), textcoords="offset points", ha="center", color=MUTED)
         if title:
-            figure.text(0.085, 0.955, title, fontsize=12.5, fontweight="semibold", va="center", gid="title")
+            heading = figure.text(0.085, 0.955, on_one_line(title), fontsize=12.5, fontweight="semibold", va="center")
+            heading.set(gid="title", parse_math=False)
         png, svg = io.BytesIO(), io.StringIO()
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # a sign that no font here has is a box
+            if path_png is not None:
+                figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         if path_png is not None:
-            figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
             write_aside(path_png, png.getvalue())
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         if path_svg is not None:
             write_aside(path_svg, svg.getvalue())
     return svg.getvalue()

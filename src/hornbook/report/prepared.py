@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hornbook.facts.printing import print
 from hornbook.facts.quantities import counted
 from hornbook.report.terminal import print_table
 

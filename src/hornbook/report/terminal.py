@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hornbook.facts.leaks import LEAKED, leak_warning, loss_of
+from hornbook.facts.lost import lost_warning
+from hornbook.facts.printing import print
 from hornbook.facts.quantities import (
     counted,
     format_bytes,
@@ -18,6 +21,7 @@ from hornbook.facts.quantities import (
     perplexity_text,
 )
 from hornbook.records.result import Report
+from hornbook.report.console import console
 
 FEW_WORDS = 1e9  # a perplexity per word beyond it is that of a script without spaces, which has hardly any words
 FEW_TOKENS = 100  # so many have to be scored for their loss to be shown apart
@@ -25,7 +29,6 @@ FEW_TOKENS = 100  # so many have to be scored for their loss to be shown apart
 
 def print_table(rows: Sequence[tuple[str, str, str]], title: str) -> None:
     """Name, value and note in three columns."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 3, 0, 0), pad_edge=False)
@@ -34,7 +37,7 @@ def print_table(rows: Sequence[tuple[str, str, str]], title: str) -> None:
     table.add_column(style="dim")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, soft_wrap=True).print(table)
+    console().print(table)
 
 
 def _between(pair: Sequence[float] | None, form: Callable[[float], str] = "{:.3f}".format) -> str:
@@ -45,13 +48,14 @@ def _between(pair: Sequence[float] | None, form: Callable[[float], str] = "{:.3f
 
 def _surprise_rows(numbers: Mapping[str, Any], loss: str = "loss_nats_per_token") -> list[tuple[str, str, str]]:
     meaning = hesitation(numbers[loss], numbers.get("vocabulary")) or "tokens it hesitates between"
+    across = "comparable across tokenizers" if lost_warning(numbers) is None else "not comparable across tokenizers"
     rows = [
         ("loss", f"{numbers[loss]:.4f}",
          f"nats per token  {_between(numbers.get(f'{loss}_interval_95'), '{:.4f}'.format)}"),
         ("perplexity", perplexity_text(numbers[loss]),
          f"{meaning}  {_between(numbers.get('perplexity_interval_95'), format_number)}"),
         ("bits per byte", f"{numbers['bits_per_byte']:.4f}",
-         f"comparable across tokenizers  {_between(numbers.get('bits_per_byte_interval_95'), '{:.4f}'.format)}"),
+         f"{across}  {_between(numbers.get('bits_per_byte_interval_95'), '{:.4f}'.format)}"),
     ]  # fmt: skip
     return [(name, value, note.rstrip()) for name, value, note in rows]
 
@@ -82,7 +86,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     scored = summary.get("validation_loss_nats_per_token") is not None
     part = "the part outside the probe" if summary.get("outside_probe") else "all"
     print_table(rows, f"{summary['title']}: on {part} {loss_of(summary)}" if scored else summary["title"])
-    if (warning := leak_warning(summary)) is not None:
+    for warning in filter(None, (leak_warning(summary), lost_warning(summary))):
         print(f"warning: {warning}")
     if summary.get("interval_method"):
         print(f"intervals: {summary['interval_method']}")
@@ -95,7 +99,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     if summary.get("sample"):
         print(f"\nIt writes:\n{summary['sample'].strip()}\n")
     print(f"report: {summary['report']}")
-    print(f'try:    hornbook generate {summary["run"]} "..."')
+    print(f'try:    hornbook generate {shlex.quote(summary["run"])} "..."')
 
 
 def score_in_words(scored: Mapping[str, Mapping[str, Any]]) -> str:
@@ -184,8 +188,9 @@ def print_conventions(conventions: Mapping[str, str]) -> None:
 
 
 def _print_trained_on(result: Mapping[str, Any], model: str) -> None:
-    """A word where the text is, or may be, what the model was trained on, or where a validation text leaked."""
-    if (warning := leak_warning(result)) is not None:
+    """A word where the text is, or may be, what the model was trained on, where a validation text leaked, and where the
+    tokenizer loses some of it."""
+    for warning in filter(None, (leak_warning(result), lost_warning(result))):
         print(f"warning: {model}: {warning}")
     share = result.get("trained_on_share", 0.0)
     if share is None:
@@ -229,6 +234,8 @@ def print_answers(result: Mapping[str, Any]) -> None:
             if isinstance(value, float)
         ]
         print_table(rows, f"{task}: {counted(numbers['num_questions'], 'question')}")
+        for each in numbers["refused"]:
+            print(f"warning: question {each['question']:,} is left out: {each['reason']}")
     if result.get("tasks"):
         print("Each interval is for its own number: of twenty, about one does not hold.")
     if "calibration" in result:

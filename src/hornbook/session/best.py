@@ -29,9 +29,7 @@ class Best:
     def take(self, parts: Parts, *, step: int, loss: float, updates: int, optimizer: bool) -> None:
         """Copy the weights of this step."""
         self.loss, self.step, self.updates = loss, step, updates
-        now = {checkpoints.MODEL: checkpoints.weights(parts.model)}
-        if optimizer:
-            now[checkpoints.OPTIMIZER] = checkpoints.optimizer_tensors(parts.optimizers)
+        now = checkpoints.contents(parts.model, parts.optimizers if optimizer else ())
         if self.copies.keys() == now.keys():
             for file, tensors in now.items():
                 for name, tensor in tensors.items():

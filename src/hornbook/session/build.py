@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from hornbook.data.loader import Batches
 from hornbook.data.shards import Part
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
+from hornbook.model.compiled import compile_training
 from hornbook.model.decoder import Decoder, initialise
 from hornbook.optim import AdamW, Muon, groups
 from hornbook.training.loop import steps
@@ -39,14 +41,23 @@ def build(settings: Settings, shape: GPTShape, text: Part, device: torch.device)
     """Fresh parts for resolved settings, to be trained on `text`."""
     train = settings.train
     assert train.batch is not None
+    be_deterministic(train.deterministic)
     model = initialise(Decoder(shape, dropout=settings.model.dropout), train.seed).to(device)
     model.recompute = train.recompute
     if train.compile:
-        for block in model.blocks:
-            block.compile()
+        compile_training(model)
     batches = Batches(text, context=shape.context, batch=train.batch, seed=train.seed, shift=train.shift_windows)
     autocast = partial(torch.autocast, device.type, torch.bfloat16) if train.precision == "bfloat16" else None
     return Parts(model, make_optimizers(settings, model), batches, autocast)
+
+
+def be_deterministic(wanted: bool) -> None:
+    """Whether kernels that add in any order are ruled out: on an accelerator the backward pass of attention is one."""
+    if not wanted:
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is computed
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
 
 
 def make_optimizers(settings: Settings, model: Decoder) -> list[Optimizer]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.evaluation.comparison import compare as compare_reports
+from hornbook.evaluation.corpus import lost_share
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import read_table
 from hornbook.session.extras import trained_on_share, training_text
@@ -40,6 +41,9 @@ def compare(
     reports = [score_documents(each, *text, progress=progress) for each, text in zip(opened, found, strict=True)]
     result = compare_reports(*reports)
     for side, each, (documents, _) in zip("ab", opened, found, strict=True):
+        result[side]["step"] = each.step
+        if lost := lost_share(documents):
+            result[side]["lost_share"] = lost
         if each.run is None or not each.step:
             continue
         trained_on = training_text(each)
@@ -48,8 +52,6 @@ def compare(
         elif trained_on is not None:
             best = bool(settings_of(each.run).checkpoint.best)
             result[side] |= trained_on.leak | {"chosen_on_this_text": best}
-    for side, each in zip("ab", opened, strict=True):
-        result[side]["step"] = each.step
     return {"text": found[0][1], **result, "differing_settings": differing_settings(*opened)}
 
 

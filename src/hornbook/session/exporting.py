@@ -11,13 +11,15 @@ import torch
 from hornbook.facts.errors import InputError, WorldError, suggestion
 from hornbook.facts.quantities import counted
 from hornbook.model.gguf import Kind, write_gguf
-from hornbook.model.weights import write_huggingface
+from hornbook.model.weights import find_huggingface, read_generation, write_huggingface
 from hornbook.records.result import Report
 from hornbook.records.run import EVALUATION
 from hornbook.report.card import model_card
 from hornbook.session.decisions import tokens_read
 from hornbook.session.models import Opened, open_model, settings_of
 from hornbook.session.texts import stem
+from hornbook.text.bytelevel import split_pattern
+from hornbook.text.gguf import read_header
 
 DTYPES = {"huggingface": ("float32", "bfloat16", "float16"), "gguf": ("f16", "f32", "q8_0")}  # the default first
 
@@ -27,8 +29,8 @@ def export(
 ) -> dict[str, Any]:
     """Write `model` into the fresh folder `out` and return what was written, as `hornbook export --json` prints it.
 
-    `to`: "huggingface" (for transformers, vLLM and llama.cpp's converter) or "gguf" (for llama.cpp). The folder is
-    whole or not there. Raises InputError when it exists or the format cannot hold the model.
+    `to`: "huggingface" (for transformers) or "gguf" (for llama.cpp). The folder is whole or not there.
+    Raises InputError when it exists or the format cannot hold the model.
     """
     if to not in DTYPES:
         raise InputError(f'--to is "{to}"{suggestion(to, DTYPES)}, but must be {" or ".join(DTYPES)}.')
@@ -39,12 +41,17 @@ def export(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already: give another folder, or remove it first.")
     opened = open_model(model, step=step) if isinstance(model, str) else model
-    card = model_card(_facts(opened), _numbers(opened), to=to, dtype=dtype, name=out.name)
+    opener = "AutoTokenizer" if _auto_opens_it(opened) else "PreTrainedTokenizerFast"
+    card = model_card(_facts(opened), _numbers(opened), to=to, dtype=dtype, name=out.name, opener=opener)
+    generation = _generation(opened)
     if to == "huggingface":
         kind: torch.dtype = getattr(torch, dtype)
-        write_huggingface(opened.model, out, tokenizer=opened.tokenizer, card=card, dtype=kind)
+        write_huggingface(opened.model, out, tokenizer=opened.tokenizer, card=card, dtype=kind, generation=generation)
     else:
-        _write_gguf_folder(opened, out, cast(Kind, dtype), card)
+        ends = generation.get("eos_token_id")
+        named = ends if isinstance(ends, list) else [ends]
+        numbers = [each for each in named if isinstance(each, int) and 0 <= each < opened.model.shape.vocabulary]
+        _write_gguf_folder(opened, out, cast(Kind, dtype), card, numbers)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     return {
         "model": opened.name,
@@ -57,12 +64,36 @@ def export(
     }
 
 
-def _write_gguf_folder(opened: Opened, out: Path, kind: Kind, card: str) -> None:
+def _auto_opens_it(opened: Opened) -> bool:
+    """Whether transformers' AutoTokenizer takes an export's tokenizer.json as it is.
+
+    For qwen2 models transformers 5 makes the tokenizer of Qwen2 out of the tokens and merges, whatever the file and its
+    `tokenizer_class` say about splitting and normalizing.
+    """
+    content = opened.tokenizer.content
+    is_qwen2s = split_pattern(content.get("pre_tokenizer")) == "qwen2" and content.get("normalizer") == {"type": "NFC"}
+    return opened.model.shape.family != "qwen2" or is_qwen2s
+
+
+def _generation(opened: Opened) -> dict[str, Any]:
+    """How the model came with text to be written, its list of ends among it; {} for our own."""
+    if opened.run is not None:
+        return {}
+    if not opened.name.endswith(".gguf"):
+        return read_generation(find_huggingface(opened.name))
+    metadata = read_header(Path(opened.name)).metadata
+    named = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    ends = list(dict.fromkeys(number for number in named if number is not None))
+    return {"eos_token_id": ends} if len(ends) > 1 else {}
+
+
+def _write_gguf_folder(opened: Opened, out: Path, kind: Kind, card: str, ends: list[int]) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
             aside = Path(scratch) / "model"
-            write_gguf(opened.model, aside / f"{out.name}.gguf", tokenizer=opened.tokenizer, kind=kind, name=out.name)
+            path = aside / f"{out.name}.gguf"
+            write_gguf(opened.model, path, tokenizer=opened.tokenizer, kind=kind, name=out.name, ends=ends)
             (aside / "README.md").write_text(card, encoding="utf-8")
             aside.replace(out)
     except OSError as error:

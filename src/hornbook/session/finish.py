@@ -95,7 +95,7 @@ def finish(
     summary["wall_seconds"] = 3600 * summary["gpu_hours"]  # one device
     summary["peak_memory_bytes"] = peak_memory_bytes(meter.on)
     if report is not None:
-        summary |= _final_numbers(report) | prepared.leak
+        summary |= _final_numbers(report) | prepared.leak | {"lost_share": report.extra.get("lost_share", 0.0)}
     whole = step == start.settings.train.steps and not any(row["event"] == "resume" for row in rows)
     summary["plan_score"] = attempt("the score of the plan", lambda: _plan_score(known, summary, whole))
     _write(start, model, view, report, rows, samples, summary)

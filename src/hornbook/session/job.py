@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from hornbook.session.live import View
 from hornbook.session.meter import Meter, pace_of, return_freed_memory, this_device
 from hornbook.session.models import device
 from hornbook.session.rails import Rails, diverged
+from hornbook.session.saving import Saver
 from hornbook.session.signals import Stop, stop_on_signals
 from hornbook.session.start import Start, fresh, resumed, usd_per_hour
 from hornbook.session.watch import Watch
 from hornbook.training import checkpoint as checkpoints
-from hornbook.training.loop import Guard, Step, steps
+from hornbook.training.loop import Step, steps
 
 
 def train(
@@ -70,6 +72,7 @@ class Job:
     meter: Meter
     rails: Rails
     watch: Watch
+    saver: Saver
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -102,6 +105,12 @@ class Job:
         """The number of the last update."""
         return self.watch.looks.steps
 
+    def looked_at(self, step: int) -> bool:
+        """Whether anything is done with the weights after this step."""
+        sample_every = self.settings.watch.sample_every
+        assert sample_every is not None
+        return self.saver.due(step) or step % sample_every == 0 or self.watch.looks.due(step)
+
     @property
     def position(self) -> dict[str, Any]:
         """How far training is."""
@@ -113,9 +122,10 @@ class Job:
             "flops": self.tokens * self.start.shape.flops_per_token(),
         }
 
-    def save(self) -> None:
-        """Write a checkpoint and drop what is no longer kept."""
-        keep = self.settings.checkpoint
+    def save(self, *, beside: bool = False) -> None:
+        """Write a checkpoint and drop what is no longer kept; `beside`: while an accelerator trains on."""
+        self.saver.settle()
+        keep, parts, step = self.settings.checkpoint, self.parts, self.step
         state = {
             "tokens": self.tokens,
             "seconds": self.seconds,
@@ -125,15 +135,16 @@ class Job:
             "decision": None if self.decision is None else msgspec.to_builtins(self.decision),
             "prepared": self.start.prepared.key,
         } | self.best.state()
-        if self.saved != self.step:
-            self.best.write(self.run, self.parts, self.step)
-            checkpoints.save(
-                self.run.folder / "checkpoints", step=self.step, model=self.parts.model,
-                optimizers=self.parts.optimizers if self.step else (), state=state,
+        if self.saved != step:
+            self.best.write(self.run, parts, step)
+            self.saver.write(
+                self.run.checkpoint_folder(step), checkpoints.contents(parts.model, parts.optimizers if step else ()),
+                step=step, shape=parts.model.shape, state=state, beside=beside and self.meter.on.type != "cpu",
+                then=partial(self.run.log, {"event": "checkpoint", "step": step, "tokens": self.tokens}),
             )  # fmt: skip
-            self.run.log({"event": "checkpoint", "step": self.step, "tokens": self.tokens})
-            self.saved = self.step
-        prune(self.run, keep=keep.keep)
+            self.saved = step
+        if self.saver.writing is None:
+            prune(self.run, keep=keep.keep)
 
     def restore(self, folder: Path) -> None:
         manifest = checkpoints.load_into(folder, model=self.parts.model, optimizers=self.parts.optimizers)
@@ -188,7 +199,8 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
     device_here = this_device(on, precision)
     meter = Meter(started, on, device_here, usd_per_hour(settings), earlier, precision=precision)
     rails = Rails(settings, start.shape, start.prepared, parts.model, given=start.run.environment.get("from"))
-    job = Job(start, parts, view, meter, rails, Watch(start))
+    assert settings.checkpoint.every is not None
+    job = Job(start, parts, view, meter, rails, Watch(start), Saver(settings.checkpoint.every))
     if start.checkpoint is not None:
         job.restore(start.checkpoint)
         view.note(f"going on from step {job.step:,} of {job.last:,}")
@@ -210,14 +222,14 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
             start, parts.model, watch=job.watch, best=job.best, view=view, stop=stop, meter=meter, last=job.position
         )  # fmt: skip
         job.run.log(end | {"plan_score": summary["plan_score"], "cost": meter.reading()})
-        if "bits_per_byte" not in summary and _is_lost(job):
+        if "bits_per_byte" not in summary and job.rails.was_skipped:
             raise WorldError(f"{_diverged(job)} The report up to there is {summary['report']}.")
     return summary
 
 
 def _train(job: Job, stop: Stop) -> str:
     """Train, watching, until the length is reached, nothing improves any more, or a signal comes: says which."""
-    settings, guard = job.settings, Guard()
+    settings = job.settings
     assert settings.train.microbatch is not None
     job.view.begin(first=job.step, total=job.last)
     reason = _look(job, stop)  # at step 0, and at what a signal kept from being looked at
@@ -227,9 +239,9 @@ def _train(job: Job, stop: Stop) -> str:
             job.parts.model, job.parts.optimizers, job.parts.batches, first=job.step, last=job.last,
             multiplier=rate(settings, decision), microbatch=settings.train.microbatch,
             clip_norm=settings.optimizer.clip_norm, seed=settings.train.seed,
-            document_mask=settings.train.document_mask, autocast=job.parts.autocast, stop=stop,
+            document_mask=settings.train.document_mask, autocast=job.parts.autocast, stop=stop, looked_at=job.looked_at,
         ):  # fmt: skip
-            _record(job, done, time.perf_counter() - begin, guard)  # 7. print the losses
+            _record(job, done, time.perf_counter() - begin)  # 7. print the losses
             reason = _look(job, stop)
             if reason is not None or job.decision is not decision:
                 break
@@ -245,9 +257,8 @@ def _look(job: Job, stop: Stop) -> str | None:
     """Evaluate, decide, sample and save what is due at this step and not done yet; why training must end here, if it
     must."""
     settings, step = job.settings, job.step
-    sample_every, every, patience = settings.watch.sample_every, settings.checkpoint.every, settings.train.early_stop
+    sample_every, patience = settings.watch.sample_every, settings.train.early_stop
     assert sample_every is not None
-    assert every is not None
     if job.watch.looks.due(step) and job.evaluated != step:
         if not _evaluate(job, stop):
             return "interrupted"
@@ -261,8 +272,8 @@ def _look(job: Job, stop: Stop) -> str | None:
     ends = step == job.last or enough
     if ends and job.sampled != step:
         _sample(job, stop)
-    if step % every == 0:
-        job.save()
+    if job.saver.due_at == step or step % job.saver.every == 0:
+        job.save(beside=True)
     return "no better validation loss" if enough else None
 
 
@@ -288,7 +299,7 @@ def _decide(job: Job) -> None:
     job.save()
 
 
-def _record(job: Job, done: Step, seconds: float, guard: Guard) -> None:
+def _record(job: Job, done: Step, seconds: float) -> None:
     update, settings = done.update, job.settings
     job.step = done.number
     job.tokens += update.num_tokens
@@ -297,11 +308,7 @@ def _record(job: Job, done: Step, seconds: float, guard: Guard) -> None:
     rate_now = settings.optimizer.learning_rate or 0.0
     row = {
         "event": "step",
-        "step": job.step,
-        "tokens": job.tokens,
-        "epoch": done.epoch,
-        "seconds": job.seconds,
-        "flops": job.tokens * job.start.shape.flops_per_token(),
+        **job.position,
         "train_loss_nats_per_token": update.loss,
         "learning_rate": rate_now * done.multiplier,
         "gradient_norm": update.gradient_norm,
@@ -310,20 +317,14 @@ def _record(job: Job, done: Step, seconds: float, guard: Guard) -> None:
     }
     job.run.log(row)
     job.view.row(row)
-    sentence = guard.watch(update)
-    _warn(job, job.rails.step(row) | ({} if sentence is None else {"leap": sentence}))
+    _warn(job, job.rails.step(row))
     _expect(job, seconds)
-    if guard.hopeless:
+    if job.rails.is_lost:
         raise WorldError(_diverged(job))
 
 
 def _diverged(job: Job) -> str:
     return diverged(job.run.rows(), map(checkpoint_step, job.run.checkpoints()), job.run.folder)
-
-
-def _is_lost(job: Job) -> bool:
-    """Whether the last update was skipped: the weights then gave no finite gradient."""
-    return next((row["gradient_norm"] is None for row in reversed(job.run.rows()) if row["event"] == "step"), False)
 
 
 def _expect(job: Job, seconds: float) -> None:
@@ -353,10 +354,8 @@ def _evaluate(job: Job, stop: Stop) -> bool:
     if loss is not None and loss < job.best.loss:
         job.since_best = 0
         may_go_back = job.start.may_decide and job.decision is None and not decays(job.settings, job.step)
-        job.best.take(
-            job.parts, step=job.step, loss=loss, updates=job.updates,
-            optimizer=may_go_back and job.step > 0,
-        )  # fmt: skip
+        go_back = may_go_back and job.step > 0
+        job.best.take(job.parts, step=job.step, loss=loss, updates=job.updates, optimizer=go_back)
     warnings = job.rails.evaluation(row)
     ahead = job.rails.forecast(job.last * step_tokens(job.settings))
     row["forecast_loss_nats_per_token"] = ahead and ahead.central
@@ -367,13 +366,8 @@ def _evaluate(job: Job, stop: Stop) -> bool:
     _warn(job, warnings)
     job.evaluated = job.step
     job.evaluations.append(row)
-    sentence = (
-        None
-        if job.parted
-        else only_memorizing(
-            job.evaluations, job.start.prepared.train.num_tokens, repeated_share=job.rails.repeated_share
-        )
-    )
+    num_tokens, repeated = job.start.prepared.train.num_tokens, job.rails.repeated_share
+    sentence = None if job.parted else only_memorizing(job.evaluations, num_tokens, repeated_share=repeated)
     if sentence is not None:
         job.parted = True
         _warn(job, {"memorizing": sentence})

@@ -9,7 +9,9 @@ from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
 
+from hornbook.facts.printing import printable
 from hornbook.facts.quantities import format_count, format_duration, format_usd, perplexity_text
+from hornbook.report.console import console
 
 PLAIN_SECONDS = 15.0  # between two lines when nothing else is said
 SEEN = (
@@ -22,9 +24,7 @@ class View:
     """Shows rows of the run as they are recorded. Knows the records, nothing of how they came about."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        from rich.console import Console
-
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = console(stderr=True, quiet=quiet)
         self.live: Any = None
         self.total, self.latest, self.sample = 0, {}, ""  # type: int, dict[str, Any], str
         self.first, self.last_line = 0, 0.0
@@ -33,7 +33,7 @@ class View:
 
     def note(self, sentence: str) -> None:
         """One line that stays."""
-        self.console.print(sentence, markup=False)
+        self.console.print(sentence)
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Callable[[int, int], None]]:
@@ -148,16 +148,20 @@ class View:
         head.add_column(ratio=1)
         head.add_column(no_wrap=True)
         bar = ProgressBar(total=max(1, self.total), completed=step)
-        head.add_row(f"step [b]{step:,}[/b] of {self.total:,}", bar, self._eta())
+        head.add_row(Text.assemble("step ", (f"{step:,}", "bold"), f" of {self.total:,}"), bar, self._eta())
         table = Table.grid(padding=(0, 3))
-        for _ in range(4):
-            table.add_column(no_wrap=True)
+        for style in ("dim", "", "dim", ""):
+            table.add_column(no_wrap=True, style=style)
         cells = list(_cells(now))
         for i in range(0, len(cells), 2):
             table.add_row(*(cell for pair in cells[i : i + 2] for cell in pair))
         parts: list[Any] = [head, Text(), table]
         if self.sample:
-            parts += [Text(), Text("the model writes:", style="dim"), Text(self.sample.strip()[:600], style="italic")]
+            parts += [
+                Text(),
+                Text("the model writes:", style="dim"),
+                Text(printable(self.sample.strip()[:600]), style="italic"),
+            ]
         return Panel(Group(*parts), title="hornbook", title_align="left", border_style="dim")
 
 
@@ -167,26 +171,26 @@ def _cells(now: dict[str, Any]) -> list[tuple[str, str]]:
 
     def add(label: str, key: str, form: str = "{:.3f}") -> None:
         if now.get(key) is not None:
-            cells.append((f"[dim]{label}[/dim]", form.format(now[key])))
+            cells.append((label, form.format(now[key])))
 
     add("batch loss", "train_loss_nats_per_token")
     add("train loss", "probe_train_loss_nats_per_token")
     add("validation loss", "probe_validation_loss_nats_per_token")
     if (loss := now.get("probe_validation_loss_nats_per_token")) is not None:
-        cells.append(("[dim]validation perplexity[/dim]", perplexity_text(loss)))
+        cells.append(("validation perplexity", perplexity_text(loss)))
     add("validation bits per byte", "probe_validation_bits_per_byte")
     add("gap, bits per byte", "probe_generalization_gap_bits_per_byte", "{:+.3f}")
     add("copied from the text", "copied_share", "{:.0%}")
     if "tokens" in now:
-        cells.append(("[dim]tokens seen[/dim]", format_count(now["tokens"])))
+        cells.append(("tokens seen", format_count(now["tokens"])))
     add("epochs", "epoch", "{:.2f}")
     add("learning rate", "learning_rate", "{:.2e}")
     add("gradient norm", "gradient_norm")
     if "tokens_per_second" in now:
-        cells.append(("[dim]tokens/s[/dim]", format_count(now["tokens_per_second"])))
+        cells.append(("tokens/s", format_count(now["tokens_per_second"])))
     add("MFU (PaLM)", "mfu", "{:.1%}")
     add("forecast of the end", "forecast_loss_nats_per_token")
     for label, key in (("hours", "gpu_hours"), ("energy, kWh", "energy_kwh"), ("price, USD", "price_usd")):
         if key in now.get("cost", {}):
-            cells.append((f"[dim]{label}[/dim]", f"{now['cost'][key]:.3g}"))
+            cells.append((label, f"{now['cost'][key]:.3g}"))
     return cells

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import msgspec
 import torch
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.settings import Settings, from_table
+from hornbook.facts.settings import Settings, from_table, parse_table
 from hornbook.model.decoder import Decoder
 from hornbook.records.listing import check_model
 from hornbook.records.run import Run, checkpoint_step, is_run
@@ -57,6 +57,21 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def accelerator_facts(on: torch.device) -> dict[str, str | int | None] | None:
+    """What a run's bits and speed depend on beside the processor: the card, its driver, CUDA, cuDNN. None on a CPU."""
+    if on.type != "cuda":
+        return None
+    driver = Path("/proc/driver/nvidia/version")
+    found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", driver.read_text()) if driver.is_file() else None
+    return {
+        "name": torch.cuda.get_device_name(on),
+        "memory_bytes": torch.cuda.get_device_properties(on).total_memory,
+        "driver": found[0] if found else None,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+    }
+
+
 class Beginning(msgspec.Struct):
     """What environment.json says that a run that goes on needs to know."""
 
@@ -77,10 +92,7 @@ def beginning(run: Run) -> Beginning:
 def settings_of(run: Run) -> Settings:
     """The settings of a run. Raises InputError when they are not what was written, or some are missing."""
     path = run.folder / "settings.toml"
-    try:
-        settings = from_table(tomllib.loads(run.settings_toml), source=str(path))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: {error}.") from None
+    settings = from_table(parse_table(run.settings_toml, path), source=str(path))
     for name in RESOLVED:
         section, _, key = name.partition(".")
         if getattr(getattr(settings, section), key) is None:
@@ -96,7 +108,7 @@ def last_saved(run: Run) -> int:
 def tokenizer_of_run(run: Run) -> Tokenizer:
     """The tokenizer of a run. Raises InputError when it is not what was written."""
     run.check("settings.toml", "environment.json", "tokenizer.json", "tokenizer_config.json")
-    return load_tokenizer(run.folder)
+    return load_tokenizer(run.folder).of_our_model()
 
 
 def open_model(name: str | Path, *, step: int | None = None) -> Opened:
@@ -121,7 +133,7 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
         from hornbook.model.gguf import load_gguf
         from hornbook.text.gguf import load_gguf_tokenizer
 
-        return Opened(str(path), load_gguf(path).to(device()), load_gguf_tokenizer(path))
+        return _foreign(str(path), load_gguf(path), load_gguf_tokenizer(path))
     check_model(name)
     from hornbook.model import weights
 
@@ -131,7 +143,15 @@ def open_model(name: str | Path, *, step: int | None = None) -> Opened:
             f"{name} is not a model: give a run, a checkpoint, a Hugging Face folder (config.json and "
             "*.safetensors) or a .gguf file."
         )
-    return Opened(str(name), weights.load_huggingface(folder).to(device()), load_tokenizer(folder))
+    return _foreign(str(name), weights.load_huggingface(folder), load_tokenizer(folder))
+
+
+def _foreign(name: str, model: Decoder, tokenizer: Tokenizer) -> Opened:
+    """A model from another program's file, whose embedding may have more rows than its tokenizer has ids, or fewer."""
+    try:
+        return Opened(name, model.to(device()), tokenizer.for_model(model.shape.vocabulary))
+    except InputError as error:
+        raise InputError(f"{name}: {error}.") from None
 
 
 def _checkpoint_of(run: Run, step: int | None) -> Path:

@@ -19,11 +19,12 @@ from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.planning.budget import Range
 from hornbook.planning.forecast import forecast
-from hornbook.planning.rails import Course, faults, unigram_nats
+from hornbook.planning.rails import LOST, Course, faults, leap, skipped, unigram_nats
 from hornbook.records.run import is_run
 from hornbook.session.costs import learning_rates
 
 PAIRS_TOKENS = 2**16  # of the training text, enough to tell whether a token says anything of the next
+SKIPPED = "the gradient was not finite: the update was skipped and the weights stayed as they were"
 SETTLED = 20  # steps before a weight that has not moved is a sign
 
 
@@ -63,8 +64,22 @@ class Rails:
         self.since = 0
 
     def step(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """Faults of one update, by name. One that was skipped, and a loss that leapt, are said every time."""
         self._step(row)
-        return self._new(self.course) if row["step"] == 1 else {}
+        found = self._new(self.course) if row["step"] == 1 else {}
+        if skipped(self.norms):
+            return found | {"skipped": SKIPPED}
+        return found if (sentence := leap(self.losses)) is None else found | {"leap": sentence}
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the weights give no finite gradient any more."""
+        return skipped(self.norms) >= LOST
+
+    @property
+    def was_skipped(self) -> bool:
+        """Whether the last update was."""
+        return skipped(self.norms) > 0
 
     def evaluation(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Faults, by name, that nobody has heard of yet."""

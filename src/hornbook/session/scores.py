@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from hornbook.data.shards import Prepared
-from hornbook.evaluation.corpus import EncodedDocument, conventions, encode_documents, part_documents
+from hornbook.evaluation.corpus import EncodedDocument, conventions, encode_documents, lost_share, part_documents
 from hornbook.evaluation.corpus import evaluate as score
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table
@@ -50,8 +50,9 @@ def evaluate(
     opened = open_model(model, step=step) if isinstance(model, str) else model
     needed = bool(texts) or not tasks or CONTINUATION in tasks
     documents, name = documents_for(opened, texts, text_settings) if needed else ([], "")
+    plain = _plain_texts(opened, documents, texts, text_settings) if like or CONTINUATION in tasks else []
     weights = {"step": opened.step, "weights": opened.note}
-    extra: dict[str, Any] = {"tasks": ask(opened, tasks, task_limit, documents, progress)} if tasks else {}
+    extra: dict[str, Any] = {"tasks": ask(opened, tasks, task_limit, plain, progress)} if tasks else {}
     if tasks and not texts:
         return {"model": opened.name} | weights | extra
     trained_on = training_text(opened) if opened.run is not None else None
@@ -60,9 +61,9 @@ def evaluate(
     elif trained_on is not None and opened.step:
         extra |= trained_on.leak
     if like is not None:
-        decoded = [opened.tokenizer.decode(document.tokens) for document in documents]
-        numbers = like_another(opened, like, decoded, window=window, stride=stride)
-        return {"model": opened.name, "text": name} | weights | numbers | extra
+        numbers = like_another(opened, like, plain, window=window, stride=stride)
+        lost = lost_share(documents)
+        return {"model": opened.name, "text": name} | weights | numbers | extra | ({"lost_share": lost} if lost else {})
     how = conventions(opened.model, opened.tokenizer, window=window, stride=stride, per_document=per_document)
     # A run's own validation text without what chose its weights, as in its summary.
     chosen = None
@@ -113,6 +114,15 @@ def documents_for(
             f"{prepared.folder} was prepared with another tokenizer than {opened.name} has: name the text itself."
         )
     return part_documents(prepared.validation, prepared.tokenizer), name
+
+
+def _plain_texts(
+    opened: Opened, documents: Sequence[EncodedDocument], texts: tuple[str, ...], text_settings: dict[str, Any]
+) -> list[str]:
+    """The documents as they were written; those of a prepared text as their tokens spell them."""
+    if texts and not is_prepared(texts):
+        return [document.text() for document in named_documents(texts, text_settings)]
+    return [opened.tokenizer.decode(document.tokens) for document in documents]
 
 
 def own_text(opened: Opened) -> Prepared:

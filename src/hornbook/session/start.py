@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,12 +48,20 @@ from hornbook.session.costs import Reading, plan_of, settle, wall_of, watched
 from hornbook.session.decisions import decisions_of
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
-from hornbook.session.models import UNCHECKED, Opened, beginning, device, last_saved, open_model, settings_of
+from hornbook.session.models import (
+    UNCHECKED,
+    Opened,
+    accelerator_facts,
+    beginning,
+    device,
+    last_saved,
+    open_model,
+    settings_of,
+)
 from hornbook.session.texts import data_of, is_prepared, prepared_before, prepared_text, stem
 from hornbook.text.canaries import CANARIES
 from hornbook.text.disk import write_aside
 from hornbook.text.files import shown
-from hornbook.text.tokenizer import Tokenizer
 from hornbook.training import checkpoint as checkpoints
 
 LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
@@ -120,7 +127,7 @@ def fresh(
         view.note(f"  {ahead}")
     for sentence in prepared.checkup.get("sentences", []):
         view.note(f"  {sentence}")
-    facts = environment(threads=torch.get_num_threads(), device=on.type)
+    facts = environment(threads=torch.get_num_threads(), device=on.type) | {"accelerator": accelerator_facts(on)}
     run = Run.create(
         out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
         facts | {"request": dict(request), "from": from_},
@@ -280,17 +287,10 @@ def _prepare(wanted: Settings, view: View) -> Prepared:
 
 def _record_text(prepared: Prepared, run: Run) -> None:
     """What the run needs of its text to be understood alone: the tokenizer, and which canaries were planted."""
-    contents: dict[str, str | bytes] = {**_files_of(prepared.tokenizer)}
+    contents: dict[str, str | bytes] = {**prepared.tokenizer.files()}
     if (prepared.folder / CANARIES).is_file():
         contents[CANARIES] = (prepared.folder / CANARIES).read_bytes()
     run.write(contents)
-
-
-def _files_of(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """What it saves, by name."""
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save(Path(folder))
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 def _shown(folder: Path) -> Path:
@@ -304,7 +304,7 @@ def tokenizer_of(opened: Opened) -> str:
     if not (folder / "tokenizer.json").is_file():  # a GGUF file or a hub id
         folder = Path("prepared") / f"tokenizer-{opened.tokenizer.fingerprint[:8]}"
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in _files_of(opened.tokenizer).items():
+        for name, content in opened.tokenizer.files().items():
             write_aside(folder / name, content)
     return str(folder)
 

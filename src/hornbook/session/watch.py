@@ -117,5 +117,5 @@ class Watch:
                 written.append(token)
                 if stop.is_set():
                     return None
-            texts[prompt] = tokenizer.decode(written)
+            texts[prompt] = tokenizer.decode(written, inside=bool(prompt))
         return texts

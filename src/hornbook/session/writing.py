@@ -28,14 +28,17 @@ def generate(
         opened.model, ids[-opened.model.shape.context :], max_tokens=max_tokens, temperature=temperature, top_k=top_k,
         top_p=top_p, min_p=min_p, seed=seed, stop_ids=() if end is None else (end,), native=True, int8=int8,
     )  # fmt: skip
-    yield from until(_decoded(opened.tokenizer, tokens), [word for word in stop if word])
+    yield from until(_decoded(opened.tokenizer, tokens, inside=bool(prompt)), [word for word in stop if word])
 
 
-def _decoded(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
-    """The text of each token; bytes of a character that is not complete yet wait for the next one."""
+def _decoded(tokenizer: Tokenizer, tokens: Iterable[int], *, inside: bool) -> Iterator[str]:
+    """The text of each token; bytes of a character that is not complete yet wait for the next one. `inside`: after a
+    prompt, where the space that a tokenizer has before a first word is one."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in tokens:
-        yield decoder.decode(tokenizer.decode_bytes([token]))
+        data = tokenizer.token_bytes(token)
+        yield decoder.decode(data if inside else tokenizer.spelled_at_start(data))
+        inside = inside or bool(data)
     yield decoder.decode(b"", final=True)
 
 

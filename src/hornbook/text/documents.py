@@ -7,35 +7,27 @@ start of a UTF-8 file is left out and noted. Whatever is wrong with an input is 
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-import msgspec
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.quantities import counted
 from hornbook.text.files import (
-    LINE_BYTES,
     BlankError,
     count_undecodable,
     decoded,
-    find_files,
     inner_name,
-    line_at,
     sentences,
     separated_parts,
     shown,
     text_start,
-    unique_names,
 )
+from hornbook.text.paths import find_files, unique_names
+from hornbook.text.rows import Reader, row_format, well_formed
 
-BATCH_ROWS = 64  # of a Parquet file, read at once
 PIECE = 1 << 16  # characters; the longest piece, and where a run without whitespace is cut
 
 # \s of the split patterns (Unicode White_Space); Python's \s and str.isspace() also take U+001C to U+001F.
@@ -125,10 +117,11 @@ def documents(
 ) -> Documents:
     """Return the documents of files, folders and patterns, in the order given and sorted within a folder or pattern.
 
-    .txt, .md and any other file that is named are text; .jsonl, .csv and .parquet have a document in each row's
-    `field`; each (but .parquet) also as .gz or .zst. In a folder only these endings but .csv count. `separator` (for
-    example "<|endoftext|>") splits text files into documents. `errors` is "strict" or "replace" (each undecodable
-    sequence becomes U+FFFD). Rows are checked here, the rest of a text file when it is read.
+    .txt, .md and any other file that is named are text; .jsonl, .ndjson, .json, .csv, .tsv and .parquet have a
+    document in each row's `field`; each (but .parquet) also as .gz or .zst. In a folder .txt, .md, .jsonl, .ndjson and
+    .parquet count. `separator` (for example "<|endoftext|>") splits text files into documents. `errors` is "strict" or
+    "replace" (each undecodable sequence becomes U+FFFD). Rows are checked here, the rest of a text file when it is
+    read. Rows without text (empty, blank, null) are left out and counted in `notes`.
 
     Raises InputError, with a sentence, for every input that cannot be read as text.
     """
@@ -160,14 +153,36 @@ def _file(
     inner = inner_name(path).lower()
     if inner.endswith(".parquet") and inner != path.lower():
         raise InputError(f"{shown(path)} is a compressed Parquet file; decompress it, Parquet compresses by itself")
-    rows = next((reading for ending, reading in _ROWS.items() if inner.endswith(ending)), None)
+    rows = row_format(inner)
     if rows is None:
         return _text_file(path, name, separator=separator, errors=errors, notes=notes)
     if separator is not None:
         raise InputError(
             f"{shown(path)} has a document in each row, so a separator does not apply; leave the separator out"
         )
-    return _row_file(path, name, rows, field=field, notes=notes)
+    return _row_file(path, name, *rows, field=field, errors=errors, notes=notes)
+
+
+def _row_file(
+    path: str, name: str, row_word: str, rows: Reader, *, field: str, errors: str, notes: list[str]
+) -> Iterable[Document]:
+    found = num_blank = 0
+    for number, raw, read in rows(path, field):
+        text, num_replaced = well_formed(raw or "", errors, path, f"{row_word} {number}")
+        if text.strip():
+            found += 1
+            pieces = partial(_row_pieces, read, errors, path, f"{row_word} {number}")
+            yield Document(f"{name}:{number}", pieces, path, partial(int, num_replaced))
+        else:
+            num_blank += 1
+    if not found:
+        raise BlankError(f'{shown(path)} has no row with text in its field "{field}"')
+    if num_blank:
+        notes.append(f"left out in {name}: {counted(num_blank, 'row')} without text")
+
+
+def _row_pieces(read: Callable[[], str | None], errors: str, path: str, where: str) -> Iterator[str]:
+    return safe_pieces([well_formed(read() or "", errors, path, where)[0]])
 
 
 def _text_file(path: str, name: str, *, separator: str | None, errors: str, notes: list[str]) -> Iterable[Document]:
@@ -207,187 +222,3 @@ def builtin_documents() -> list[Document]:
     with sentences(folder), open(os.path.join(folder, "metadata.csv"), encoding="utf-8", newline="") as table:
         names = [row["fileid"] for row in sorted(csv.DictReader(table), key=lambda row: (row["date"], row["fileid"]))]
     return [_text_document(name, os.path.join(folder, "speeches", f"{name}.txt")) for name in names]
-
-
-# Rows: of JSON lines, CSV and Parquet. Every row is checked when the file is first seen.
-
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_string = msgspec.json.Decoder(str)
-
-
-_Row = tuple[int, str, Callable[[], str]]  # its number from 1, its text, and how to read that again
-
-
-def _row_file(
-    path: str, name: str, rows: Callable[[str, str], Iterator[_Row]], *, field: str, notes: list[str]
-) -> Iterable[Document]:
-    found = num_blank = 0
-    for number, text, read in rows(path, field):
-        if text.strip():
-            found += 1
-            yield Document(f"{name}:{number}", partial(_row_pieces, read), path)
-        else:
-            num_blank += 1
-    if not found:
-        raise BlankError(f'{shown(path)} has no row with text in its field "{field}"')
-    if num_blank:
-        notes.append(f"left out in {name}: {counted(num_blank, 'row')} without text")
-
-
-def _row_pieces(read: Callable[[], str]) -> Iterator[str]:
-    return safe_pieces([read()])
-
-
-def _jsonl_rows(path: str, field: str) -> Iterator[_Row]:
-    """Raises InputError with the line number for a row that is no JSON object or whose `field` is no string."""
-    offset = number = 0
-    while line := line_at(path, offset):
-        number += 1
-        if not line.isspace():
-            read = partial(_jsonl_text, path, field, number, offset)
-            yield number, _jsonl_value(path, field, number, line), read
-        offset += len(line)
-
-
-def _jsonl_text(path: str, field: str, number: int, offset: int) -> str:
-    return _jsonl_value(path, field, number, line_at(path, offset))
-
-
-def _jsonl_value(path: str, field: str, number: int, line: bytes) -> str:
-    where = f"{shown(path)}, line {number}"
-    try:
-        row = _fields.decode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-        if field in row:
-            return _string.decode(row[field])
-    except msgspec.ValidationError:
-        if not line.lstrip(b"\xef\xbb\xbf \t").startswith(b"{"):
-            raise InputError(f'{where}: a row must be a JSON object such as {{"{field}": "..."}}') from None
-        kind = type(json.loads(bytes(row[field]))).__name__
-        raise InputError(f'{where}: the field "{field}" must be a string and is of type {kind}') from None
-    except RecursionError:
-        raise InputError(f"{where}: the JSON is nested too deeply; keep only the text field") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{where}: the row is not UTF-8; convert the file to UTF-8") from None
-    except msgspec.DecodeError as error:
-        if re.search(rb"\\u[dD][89a-fA-F]", line):
-            raise InputError(
-                f"{where}: half of a surrogate pair (\\ud800 to \\udfff) is no character; repair the row"
-            ) from None
-        raise InputError(f"{where}: this is not valid JSON ({error}); one JSON object a line is expected") from None
-    has = ", ".join(f'"{name}"' for name in list(row)[:8]) or "no fields"
-    raise InputError(f'{where}: there is no field "{field}", the row has {has}; name the one with the text by --field')
-
-
-def _csv_rows(path: str, field: str) -> Iterator[_Row]:
-    """Raises InputError for a file without the column, or a row without it."""
-    header = line_at(path, 0).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
-    delimiter, offsets = max(",;\t", key=header.count), [0]
-    rows = _csv_from(path, delimiter, offsets)
-    names = [name.removeprefix("\ufeff") for name in next(rows, [])]
-    if not names:
-        raise BlankError(f"{shown(path)} is empty; give a file with text")
-    if field not in names:
-        has = ", ".join(f'"{name}"' for name in names[:8])
-        raise InputError(f'{shown(path)} has no column "{field}", only {has}; name the one with the text by --field')
-    column, begin = names.index(field), offsets[-1]
-    for number, row in enumerate(rows, 1):
-        read = partial(_csv_text, path, delimiter, begin, column)
-        begin = offsets[-1]
-        yield number, row[column] if column < len(row) else "", read
-
-
-def _csv_from(path: str, delimiter: str, offsets: list[int]) -> Iterator[list[str]]:
-    """Rows from the last of `offsets` on, which becomes where the next row begins: no line is read ahead."""
-
-    def lines() -> Iterator[str]:
-        while line := line_at(path, offsets[-1]):
-            offsets[-1] += len(line)
-            yield line.decode()
-
-    csv.field_size_limit(LINE_BYTES)
-    try:
-        yield from csv.reader(lines(), delimiter=delimiter)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{shown(path)} is no CSV file in UTF-8 near byte {offsets[-1]} ({error}); repair it"
-        ) from None
-
-
-def _csv_text(path: str, delimiter: str, offset: int, column: int) -> str:
-    return next(_csv_from(path, delimiter, [offset]))[column]
-
-
-class _Kept(threading.local):
-    """Where this thread is in a column of a row group: the batch read last, its first row, and what follows."""
-
-    key: tuple[str, str, int] | None = None
-    batches: Iterator[Any]
-    batch: Any
-    first: int
-
-
-_kept = _Kept()
-
-
-def _parquet_rows(path: str, field: str) -> Iterator[_Row]:
-    """Raises InputError without pyarrow, for a damaged file, a missing column or one that does not hold strings."""
-    number, groups = 0, _parquet(path, field).metadata
-    for group in range(groups.num_row_groups):
-        for place in range(groups.row_group(group).num_rows):
-            number += 1
-            read = partial(_parquet_text, path, field, number, group, place)
-            yield number, read(), read
-
-
-def _parquet(path: str, field: str) -> Any:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise InputError(f'{shown(path)} needs pyarrow; run pip install ".[parquet]" in the checkout') from None
-    try:
-        with sentences(path):
-            file = parquet.ParquetFile(path, buffer_size=1 << 20)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowException, OSError) as error:
-        raise InputError(
-            f"{shown(path)} is damaged or no Parquet file ({_first_line(error)}); fetch it again"
-        ) from None
-    schema = file.schema_arrow
-    if field not in schema.names:
-        has = ", ".join(f'"{name}"' for name in schema.names[:8])
-        raise InputError(f'{shown(path)} has no column "{field}", only {has}; name the one with the text by --field')
-    kind = schema.field(field).type
-    plain = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-    if not (pyarrow.types.is_string(plain) or pyarrow.types.is_large_string(plain)):
-        raise InputError(
-            f'{shown(path)}: the column "{field}" must hold strings and holds {kind}; name another by --field'
-        )
-    return file
-
-
-def _parquet_text(path: str, field: str, number: int, group: int, place: int) -> str:
-    """One row's text; as a row group may be large, batches of it are read, onward from the one read last."""
-    import pyarrow
-
-    key = (path, field, group)
-    try:
-        if _kept.key != key or place < _kept.first:
-            file = _parquet(path, field)
-            _kept.batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[field])
-            _kept.batch, _kept.first, _kept.key = (), 0, key
-        while place >= _kept.first + len(_kept.batch):
-            _kept.first += len(_kept.batch)
-            _kept.batch = next(_kept.batches).column(0)
-        return _kept.batch[place - _kept.first].as_py() or ""
-    except UnicodeDecodeError:
-        raise InputError(f"{shown(path)}, row {number}: the text is not UTF-8; write the file anew") from None
-    except (pyarrow.ArrowException, OSError, StopIteration) as error:
-        _kept.key = None
-        raise InputError(f"{shown(path)} is damaged ({_first_line(error) or 'cut short'}); fetch it again") from None
-
-
-_ROWS = {".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0][:120]

@@ -1,4 +1,4 @@
-"""Which files a person means, and what they hold, compressed or not; every failure of a file is one sentence.
+"""What files hold, compressed or not; every failure of a file is one sentence.
 
 Documents are re-readable and there may be millions of them in one file, so each thread keeps the file it read last
 open and moves in it; a file that was replaced since is opened anew. Reading backward in a compressed file is slow.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import errno
-import glob
 import gzip
 import os
 import shlex
@@ -16,20 +15,29 @@ import stat
 import sys
 import threading
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.quantities import counted
+from hornbook.facts.printing import on_one_line
 
-ENDINGS = (".txt", ".md", ".jsonl", ".parquet")
 COMPRESSED = (".gz", ".zst")
 CHUNK = 1 << 18  # bytes read at once
 LINE_BYTES = 1 << 28  # one row of a .jsonl file has to fit into memory
+LINE_PART = 1 << 14  # bytes of a line read at once, so that one that ends early costs no more
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}  # fmt: skip
+# Which bytes of each four are zero in English that is not in UTF-8 and has no byte order mark.
+ZEROS: dict[tuple[bool, ...], str] = {
+    (False, True, False, True): "UTF-16LE", (True, False, True, False): "UTF-16BE",
+    (False, True, True, True): "UTF-32LE", (True, True, True, False): "UTF-32BE",
+}  # fmt: skip
 BINARY = {  # how files begin that are given as text by mistake
     b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"GIF8": "a GIF picture", b"%PDF-": "a PDF file",
     b"PK\x03\x04": "a ZIP archive or an office document", b"\x1f\x8b": "a gzip file, whose name has to end in .gz",
@@ -43,95 +51,9 @@ class BlankError(ValueError):
     """A file without text: an error when it was named, left out and noted when a folder has it among others."""
 
 
-# Which files
-
-
-def find_files(paths: Sequence[str], notes: list[str]) -> Iterator[tuple[str, str, bool]]:
-    """Yield (path, name relative to what was given, whether the file itself was named)."""
-    for given in paths:
-        given = os.fspath(given)
-        if os.path.lexists(given):
-            check_kind(given)
-            if os.path.isdir(given):
-                yield from _walk(given, notes)
-            else:
-                yield given, os.path.basename(given), True
-        elif glob.has_magic(given):
-            yield from _matches(given, notes)
-        else:
-            with sentences(given):
-                os.stat(given)
-
-
-def _matches(pattern: str, notes: list[str]) -> Iterator[tuple[str, str, bool]]:
-    base = pattern
-    while glob.has_magic(base):
-        base = os.path.dirname(base)
-    matches = sorted(glob.glob(pattern, recursive=True))
-    if not matches:
-        raise InputError(f"no file matches {shown(pattern)}; quote the pattern and check the folder it begins with")
-    folders = [match for match in matches if os.path.isdir(match)]
-    if len(folders) == len(matches):
-        raise InputError(f"{shown(pattern)} matches only folders; write '**/*.txt' for the files in them")
-    for match in matches:
-        if match not in folders:
-            check_kind(match)
-            yield match, os.path.relpath(match, base or "."), False
-
-
-def _walk(folder: str, notes: list[str]) -> Iterator[tuple[str, str, bool]]:
-    others: Counter[str] = Counter()
-    num_links = num_found = 0
-
-    def fail(error: OSError) -> None:
-        with sentences(error.filename):
-            raise error
-
-    for place, folders, names in os.walk(folder, onerror=fail):
-        num_links += sum(os.path.islink(os.path.join(place, name)) for name in folders)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = os.path.join(place, name)
-            if name.startswith("."):
-                continue
-            ending = os.path.splitext(inner_name(name))[1].lower()
-            if ending not in ENDINGS:
-                others[ending or "no ending"] += 1
-                continue
-            check_kind(path)
-            num_found += 1
-            yield path, os.path.relpath(path, folder), False
-    known = ", ".join(ENDINGS)
-    seen = ", ".join(f"{ending} ({count})" for ending, count in others.most_common(5))
-    if not num_found:
-        has = f"only {seen}" if others else "no files"
-        ending = next((ending for ending, _ in others.most_common() if ending.startswith(".")), ".py")
-        pattern = shown(os.path.join(folder, "**", f"*{ending}"))
-        raise InputError(f"the folder {shown(folder)} has {has}; give other files by a pattern such as '{pattern}'")
-    if others:
-        notes.append(f"left out in {shown(folder)}: {seen}; known endings are {known}, others are read when named")
-    if num_links:
-        notes.append(f"left out in {shown(folder)}: {counted(num_links, 'link')} to folders, not followed")
-
-
 def inner_name(name: str) -> str:
     """Return the file name without .gz or .zst."""
     return os.path.splitext(name)[0] if name.lower().endswith(COMPRESSED) else name
-
-
-def unique_names(found: Iterable[tuple[str, str, bool]], notes: list[str]) -> list[tuple[str, str, bool]]:
-    """Drop a file that was given twice; where two files have one name, use their paths as given."""
-    kept: dict[str, tuple[str, str, bool]] = {}
-    num_twice = 0
-    for path, name, was_named in found:
-        real = os.path.realpath(path)
-        num_twice += real in kept
-        kept.setdefault(real, (path, name, was_named))
-    if num_twice:
-        notes.append(f"{counted(num_twice, 'file')} given more than once, read once")
-    times = Counter(name for _, name, _ in kept.values())
-    named = [(path, name if times[name] == 1 else os.path.normpath(path), was) for path, name, was in kept.values()]
-    return [(path, shown(name).replace(os.sep, "/"), was) for path, name, was in named]
 
 
 # Failures as sentences
@@ -139,7 +61,7 @@ def unique_names(found: Iterable[tuple[str, str, bool]], notes: list[str]) -> li
 
 def shown(path: str) -> str:
     """Return the path as it can be printed and stored: bytes that are not UTF-8 appear as \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return on_one_line(path)
 
 
 @contextmanager
@@ -193,7 +115,7 @@ def sync(path: Path) -> None:
 class _Open:
     """A file that this thread has open, closed with the thread."""
 
-    def __init__(self, key: tuple[str, int, int, int], stream: IO[bytes]) -> None:
+    def __init__(self, key: tuple[str, int, int, int], stream: BufferedReader) -> None:
         self.key, self.stream = key, stream
 
     def __del__(self) -> None:
@@ -219,20 +141,42 @@ def _read_at(path: str, offset: int, size: int) -> bytes:
 
 
 def line_at(path: str, offset: int) -> bytes:
-    """Return the line of the (decompressed) content that starts at `offset`, its line feed included; b"" at the end.
+    """Return the line of the (decompressed) content that starts at `offset`, its end included (LF, CR LF, or CR alone,
+    as old Macs wrote it); b"" at the end of the file.
 
     Raises InputError for a missing, unreadable or damaged file, and for a line of more than 256 MiB.
     """
+    parts, size = list[bytes](), 0
     with _decompression(path):
         stream = _stream(path)
         stream.seek(offset)
-        line = stream.readline(LINE_BYTES + 1)
-    if len(line) > LINE_BYTES:
-        raise InputError(f"{shown(path)} has a row of more than 256 MiB at byte {offset}; split it into several rows")
-    return line
+        while part := stream.readline(LINE_PART):
+            end = part.find(b"\r") + 1
+            if end == len(part):
+                part += stream.readline(1) if stream.peek(1)[:1] == b"\n" else b""
+            elif end:
+                part = part[: end + (part[end:] == b"\n")]
+            parts.append(part)
+            size += len(part)
+            if size > LINE_BYTES:
+                raise InputError(
+                    f"{shown(path)} has a row of more than 256 MiB at byte {offset}; split it into several rows"
+                )
+            if end or part.endswith(b"\n"):
+                break
+    return b"".join(parts)
 
 
-def _stream(path: str) -> IO[bytes]:
+def bytes_of(path: str, offset: int, size: int = LINE_BYTES) -> bytes:
+    """Return `size` bytes of the (decompressed) content. Raises InputError as `line_at`; without `size`, for a rest of
+    more than 256 MiB."""
+    content = _read_at(path, offset, size + (size == LINE_BYTES))
+    if len(content) > LINE_BYTES:
+        raise InputError(f"{shown(path)} has more than 256 MiB; write it as .jsonl, with one object on each line")
+    return content
+
+
+def _stream(path: str) -> BufferedReader:
     """Return this thread's open stream of the file, opened anew when it is another or a changed one."""
     state = os.stat(path)
     key = (path, state.st_ino, state.st_mtime_ns, state.st_size)
@@ -242,11 +186,11 @@ def _stream(path: str) -> IO[bytes]:
     return _kept.file.stream
 
 
-def _open(path: str) -> IO[bytes]:
+def _open(path: str) -> BufferedReader:
     if path.lower().endswith(".gz"):
-        return cast("IO[bytes]", gzip.open(path, "rb"))
+        return cast("BufferedReader", gzip.open(path, "rb"))
     if path.lower().endswith(".zst"):
-        return cast("IO[bytes]", _zstd().open(path, "rb"))
+        return cast("BufferedReader", _zstd().open(path, "rb"))
     return open(path, "rb")
 
 
@@ -276,15 +220,24 @@ def _chunks(path: str, start: int, stop: int) -> Iterator[bytes]:
 
 def text_start(path: str) -> int:
     """Return where the text starts (after a byte order mark); refuse what is empty, blank or known to be no text."""
-    first = _read_at(path, 0, CHUNK)
-    if not first:
-        raise BlankError(f"{shown(path)} is empty; give a file with text")
-    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError(f"{shown(path)} is UTF-16; {_converted(path, 'UTF-16')}")
-    start = len(codecs.BOM_UTF8) if first.startswith(codecs.BOM_UTF8) else 0
+    start = check_encoding(path)
     if not any(chunk.decode("utf-8", "replace").strip() for chunk in _chunks(path, start, -1)):
         raise BlankError(f"{shown(path)} has only whitespace; give a file with text")
     return start
+
+
+def check_encoding(path: str) -> int:
+    """Return the length of a UTF-8 byte order mark; refuse an empty file, and UTF-16 and UTF-32 by their names."""
+    first = _read_at(path, 0, CHUNK)
+    if not first:
+        raise BlankError(f"{shown(path)} is empty; give a file with text")
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if first.startswith(mark)), None)
+    if encoding is None and len(first) > 3:
+        head = first[: min(64, len(first) // 4 * 4)]
+        encoding = ZEROS.get(tuple(not any(head[i::4]) for i in range(4)))
+    if encoding is not None:
+        raise InputError(f"{shown(path)} is {encoding}; {_converted(path, encoding)}")
+    return len(codecs.BOM_UTF8) if first.startswith(codecs.BOM_UTF8) else 0
 
 
 def separated_parts(path: str, start: int, separator: bytes) -> list[tuple[int, int]]:
@@ -329,13 +282,16 @@ def decoded(path: str, start: int, stop: int, errors: str) -> Iterator[str]:
         yield decoder.decode(b"", True)
     except UnicodeDecodeError as error:
         where = f"is not UTF-8 at byte {position - pending + error.start} ({error.reason})"
-        remedy = "convert it, or read it with --errors replace"
         cut = error.reason == "unexpected end of data"
-        if not cut and error.object.decode("utf-8", "ignore").isascii():  # no character of UTF-8: another encoding
-            remedy = (
-                f"if it is Western European, {_converted(path, 'WINDOWS-1252')} (--errors replace loses its accents)"
-            )
-        raise _no_text(path, where, remedy) from None
+        others = "é" if cut else error.object.decode("utf-8", "ignore")
+        raise _no_text(path, where, encoding_remedy(path, others)) from None
+
+
+def encoding_remedy(path: str, others: str) -> str:
+    """What to do about bytes that are not UTF-8 in a file whose `others` are."""
+    if others.isascii():  # no character of UTF-8: another encoding
+        return f"if it is Western European, {_converted(path, 'WINDOWS-1252')} (--errors replace loses its accents)"
+    return "convert it, or read it with --errors replace"
 
 
 def _converted(path: str, encoding: str) -> str:

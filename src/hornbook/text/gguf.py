@@ -21,13 +21,16 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from hornbook.facts.errors import InputError
-from hornbook.text.bytelevel import PATTERNS, split_pattern
+from hornbook.facts.keys import TOKENIZER_ONLY, TOKENIZER_WITHOUT_EFFECT, check_keys
+from hornbook.text.bytelevel import BYTE_CHARACTERS, PATTERNS, split_pattern
 from hornbook.text.tokenizer import Tokenizer, tokenizer_of
-from hornbook.text.tokenizer_json import added_token, bpe_model, checked, content_of
+from hornbook.text.tokenizer_json import added_token, bpe_model, byte_level, checked, content_of
 
 MAGIC = b"GGUF"
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+LARGEST_LIST = 1 << 22  # values in a list: Python takes tens of bytes for each. The longest are merges, 4 a token
+MOST_ENTRIES = 1 << 16  # keys of metadata, and tensors
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,13 @@ class _Cursor:
         if kind != _ARRAY:
             raise ValueError(f"a value of the unknown kind {kind}")
         kind, count = self.number("I"), self.number("Q")
+        if count > LARGEST_LIST:
+            raise ValueError(f"a list of {count} values, and no model needs more than {LARGEST_LIST}")
         if kind in _SCALARS:
             dtype = np.dtype("<" + _SCALARS[kind]) if kind != 7 else np.dtype("?")
-            return np.frombuffer(self.take(count * dtype.itemsize), dtype).tolist()
+            return np.frombuffer(self.take(count * dtype.itemsize), dtype)
         if kind != _STRING:
             raise ValueError(f"a list of the unknown kind {kind}")
-        if count > len(self.data):  # a string takes 8 bytes at least
-            raise _Cut
         return [self.string() for _ in range(count)]
 
 
@@ -117,19 +120,23 @@ def _header(path: Path, cursor: _Cursor) -> GGUFHeader:
     if version not in (2, 3):
         raise InputError(f"{path} is GGUF of version {version}; read are the little-endian versions 2 and 3.")
     num_tensors, num_keys = cursor.number("Q"), cursor.number("Q")
+    if max(num_tensors, num_keys) > MOST_ENTRIES:
+        raise ValueError(f"{num_tensors} tensors and {num_keys} keys, and no model needs more than {MOST_ENTRIES}")
     metadata: dict[str, Any] = {}
     for _ in range(num_keys):
         key = cursor.string()
+        if key in metadata:
+            raise ValueError(f"the key {key!r} stands there twice")
         metadata[key] = cursor.value(cursor.number("I"))
     found: dict[str, tuple[tuple[int, ...], int, int]] = {}
     for _ in range(num_tensors):
         name, dimensions = cursor.string(), cursor.number("I")
         if dimensions > 4 or name in found:
-            raise ValueError(f"the tensor {name} has {dimensions} dimensions or stands there twice")
+            raise ValueError(f"the tensor {name!r} has {dimensions} dimensions or stands there twice")
         size = tuple(cursor.number("Q") for _ in range(dimensions))
         found[name] = (size[::-1], cursor.number("I"), cursor.number("Q"))
     alignment = metadata.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment < 1:
+    if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20:
         raise ValueError(f"an alignment of {alignment}")
     start = -(-cursor.offset // alignment) * alignment
     tensors = {name: GGUFTensor(size, kind, start + offset) for name, (size, kind, offset) in found.items()}
@@ -141,6 +148,15 @@ def _header(path: Path, cursor: _Cursor) -> GGUFHeader:
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's kinds of token
 # The split patterns that are known here (bytelevel.PATTERNS) by llama.cpp's names (llama-vocab.cpp).
 NAMES = {"gpt2": "gpt-2", "digits": "smollm", "llama3": "llama-bpe", "qwen2": "qwen2", "o200k": "gpt-4o"}
+# llama.cpp opens no BPE without merges. This one never applies: no UTF-8 has two bytes 0xFF.
+_NO_MERGES = [f"{BYTE_CHARACTERS[255]} {BYTE_CHARACTERS[255]}"]
+_USED = {
+    f"tokenizer.{key}"
+    for key in (
+        "ggml.model", "ggml.pre", "ggml.tokens", "ggml.token_type", "ggml.merges", "ggml.bos_token_id",
+        "ggml.eos_token_id", "ggml.add_bos_token", "chat_template",
+    )
+}  # fmt: skip
 _READ = {theirs: ours for ours, theirs in NAMES.items()} | {"llama3": "llama3", "llama-v3": "llama3"}
 
 
@@ -158,7 +174,9 @@ def _pre_tokenizer(pattern: str) -> dict[str, Any]:
 def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer of a GGUF file. Raises InputError for files without a byte-level BPE of a known split."""
     content, config = tokenizer_json(read_header(Path(path)).metadata, str(path))
-    return tokenizer_of(checked(content, path), config)
+    tokenizer = tokenizer_of(checked(content, path), config)
+    first = tokenizer.beginning
+    return tokenizer if first is None or not config["add_bos_token"] else tokenizer.putting(first)
 
 
 def tokenizer_json(metadata: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -169,6 +187,8 @@ def tokenizer_json(metadata: Mapping[str, Any], where: str) -> tuple[dict[str, A
             f"{where} has a tokenizer of the kind {json.dumps(kind)}, and only byte-level BPE is read from GGUF: "
             "use the model's Hugging Face folder, which has a tokenizer.json."
         )
+    own = {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
+    check_keys(own, _USED, TOKENIZER_WITHOUT_EFFECT, TOKENIZER_ONLY, where)
     named = metadata.get("tokenizer.ggml.pre", "gpt-2" if metadata.get("general.architecture") == "gpt2" else None)
     pattern = _READ.get(str(named))
     if pattern is None:
@@ -176,7 +196,8 @@ def tokenizer_json(metadata: Mapping[str, Any], where: str) -> tuple[dict[str, A
     tokens, merges = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.merges") or []
     if not _texts(tokens) or not _texts(merges) or any(merge.count(" ") != 1 for merge in merges):
         raise InputError(f"{where} has a damaged tokenizer: its tokens or merges are missing.")
-    types = metadata.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
+    types = metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
+    types = types.tolist() if isinstance(types, np.ndarray) else types
     if not isinstance(types, list) or len(types) != len(tokens) or len(set(tokens)) < len(tokens):
         raise InputError(f"{where} has a damaged tokenizer: its tokens and their kinds do not match.")
     # Unused tokens at the end are rows of the embedding beyond the tokenizer.
@@ -188,14 +209,20 @@ def tokenizer_json(metadata: Mapping[str, Any], where: str) -> tuple[dict[str, A
         if kind in (CONTROL, USER_DEFINED)
     ]
     vocab = {token: number for number, token in enumerate(tokens)}
+    merges = [] if merges == _NO_MERGES else merges
     model = bpe_model(vocab, [merge.split(" ") for merge in merges], ignore_merges=pattern == "llama3")
     normalizer = {"type": "NFC"} if pattern == "qwen2" else None
-    tokenizer = content_of(model, _pre_tokenizer(pattern), _pre_tokenizer("gpt2"), added, normalizer)
+    # Without merges nothing is joined, however the text is split: as the tokenizer of bytes says it.
+    split = _pre_tokenizer(pattern) if merges else byte_level({}, [], use_regex=False)["pre_tokenizer"]
+    tokenizer = content_of(model, split, _pre_tokenizer("gpt2"), added, normalizer)
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    for name in ("bos", "eos"):
+    for name in ("bos", "eos"):  # one that is not named here has no usual name either
         number = metadata.get(f"tokenizer.ggml.{name}_token_id")
-        if isinstance(number, int) and 0 <= number < len(tokens):
-            config[f"{name}_token"] = tokens[number]
+        if number is not None and not (isinstance(number, int) and 0 <= number < len(tokens)):
+            raise InputError(f"{where} names {str(number)[:80]} as its {name} token, but has {len(tokens)} tokens.")
+        config[f"{name}_token"] = None if number is None else tokens[number]
+    if isinstance(template := metadata.get("tokenizer.chat_template"), str):
+        config["chat_template"] = template
     config["add_bos_token"] = bool(metadata.get("tokenizer.ggml.add_bos_token", pattern == "llama3"))
     return tokenizer, config
 
@@ -231,11 +258,13 @@ def tokenizer_metadata(tokenizer: Tokenizer, vocabulary: int) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": NAMES[pattern or "gpt2"], "tokenizer.ggml.tokens": texts,
         "tokenizer.ggml.token_type": types,
-        "tokenizer.ggml.merges": [merge if isinstance(merge, str) else " ".join(merge) for merge in merges],
-        "tokenizer.ggml.add_bos_token": tokenizer.kind != "foreign",
+        "tokenizer.ggml.merges": [m if isinstance(m, str) else " ".join(m) for m in merges] or _NO_MERGES,
+        "tokenizer.ggml.add_bos_token": tokenizer.adds_beginning,
     }  # fmt: skip
     end = tokenizer.end_of_text
     for name, number in (("bos", tokenizer.beginning), ("eos", end), ("padding", end)):
         if number is not None:
             metadata[f"tokenizer.ggml.{name}_token_id"] = number
+    if isinstance(template := tokenizer.config.get("chat_template"), str):
+        metadata["tokenizer.chat_template"] = template
     return metadata

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,11 @@ import numpy.typing as npt
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.text import tokenizer_json
 from hornbook.text.bytelevel import BYTE_CHARACTERS, Ids, fast_encoder, train_merges, utf8
-from hornbook.text.documents import safe_pieces
+from hornbook.text.documents import Document, safe_pieces
 from hornbook.text.tokenizer_json import END_OF_TEXT, LARGEST_VOCABULARY, library_errors
 
 KINDS = ("auto", "bpe", "characters", "bytes", "gpt2")
+TRAINED_HERE = "trained_by_hornbook"  # in tokenizer_config.json: documents began with <|endoftext|>
 SMALLEST_BPE = 258  # 256 bytes, <|endoftext|> and one merge
 
 
@@ -27,23 +31,29 @@ class Tokenizer:
     kind: "bpe", "characters", "bytes", "gpt2" or "foreign" (written by others); vocabulary: number of ids, special
     ones included; end_of_text: id of <|endoftext|> (foreign: its end-of-sequence token, None without one); beginning:
     id that stands before a document (ours: end_of_text; foreign: its beginning-of-sequence token, None without one);
-    fingerprint: SHA-256 of what decides the ids; content: its tokenizer.json. Immutable: threads may share it, and they
+    adds_beginning: whether an export of it does; around: the ids that it puts before and after a text when other
+    programs call it; is_ours: whether its model was trained here; fingerprint: SHA-256 of what decides the ids;
+    content: its tokenizer.json; config: its tokenizer_config.json. Immutable: threads may share it, and they
     encode side by side.
     """
 
     def __init__(
         self, kind: str, content: dict[str, Any], config: dict[str, Any], encode_piece: Callable[[str], Ids],
-        fingerprint: str | None = None,
+        fingerprint: str | None = None, *, encode_inside: Callable[[str], Ids] | None = None,
+        around: tuple[list[int], list[int]] = ([], []),
     ) -> None:  # fmt: skip
         self.kind = kind
         self.content = content
-        self._config = config
+        self.config = config
+        self.around = around
         self._encode_piece = encode_piece
+        self._encode_inside = encode_inside or encode_piece  # what does not begin the text
         self._specials, self._tokens = tokenizer_json.tables(content)
         self.vocabulary = len(self._tokens)
         self.fingerprint = fingerprint or tokenizer_json.fingerprint(content)
-        self.end_of_text = tokenizer_json.special_id(config.get("eos_token"), self._specials)
-        self.beginning = tokenizer_json.special_id(config.get("bos_token"), self._specials)
+        self.end_of_text = tokenizer_json.named_id(config, "eos_token", content)
+        self.beginning = tokenizer_json.named_id(config, "bos_token", content)
+        self.adds_beginning = kind != "foreign" or tokenizer_json.adds_beginning(config, content)
         self._puts_space = False  # whether it puts a space before a text, as Llama 2 does
         if kind == "foreign":
             self._puts_space = self.decode_bytes(encode_piece("x")) == b" x"
@@ -56,24 +66,88 @@ class Tokenizer:
         parts = list(self.encode_document(safe_pieces([text])))
         return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.int32), *parts])
 
+    @property
+    def is_ours(self) -> bool:
+        return self.kind in ("bpe", "characters", "bytes") or bool(self.config.get(TRAINED_HERE))
+
+    def of_our_model(self) -> Tokenizer:
+        """Return it as the tokenizer of a model that was trained here."""
+        return self._with(config=self.config | {TRAINED_HERE: True})
+
+    def putting(self, number: int) -> Tokenizer:
+        """Return it as one that puts this id before a text by itself."""
+        return self._with(around=([number], self.around[1]))
+
+    def for_model(self, vocabulary: int) -> Tokenizer:
+        """Return it for a model of `vocabulary` ids: those beyond its own stand for no text (embeddings are padded to
+        round numbers), and a text whose ids the model does not have is refused."""
+        if vocabulary >= self.vocabulary:
+            unused = [b""] * (vocabulary - self.vocabulary)
+            return self._with(_tokens=[*self._tokens, *unused], vocabulary=vocabulary) if unused else self
+
+        def within(encode: Callable[[str], Ids]) -> Callable[[str], Ids]:
+            def checked(text: str) -> Ids:
+                ids = encode(text)
+                self.check_ids(ids, vocabulary)
+                return ids
+
+            return checked
+
+        for number in (self.beginning, self.end_of_text):
+            if number is not None:
+                self.check_ids(np.array([number]), vocabulary)
+        return self._with(
+            _encode_piece=within(self._encode_piece), _encode_inside=within(self._encode_inside)
+        )  # fmt: skip
+
+    def check_ids(self, ids: npt.NDArray[Any], vocabulary: int) -> None:
+        """Raise InputError for an id that a model of `vocabulary` ids does not have."""
+        if len(ids) and (largest := int(ids.max())) >= vocabulary:
+            raise InputError(
+                f'the tokenizer gives "{self.token_text(largest)}" the id {largest}, but the model has only the ids 0 '
+                f"to {vocabulary - 1}: use the tokenizer that belongs to the model, or a text without it"
+            )
+
+    def _with(self, **changed: Any) -> Tokenizer:
+        made = copy.copy(self)
+        vars(made).update(changed)
+        return made
+
     def encode_document(self, pieces: Iterable[str]) -> Iterator[Ids]:
         """Yield the ids of each piece of a document, int32 (n,); concatenated they are the document's encoding."""
         for i, piece in enumerate(pieces):
-            # A tokenizer that puts a space before a text must not put one before each piece.
-            is_inside = i > 0 and self._puts_space and piece.startswith(" ")
-            yield self._encode_piece(piece[1:] if is_inside else piece)
+            yield self._encode_inside(piece) if i else self._encode_piece(piece)
 
-    def decode(self, ids: npt.ArrayLike) -> str:
-        """Return the text of ids; bytes that are not UTF-8 become U+FFFD, special ids are left out."""
-        return self.decode_bytes(ids).decode("utf-8", "replace")
+    def lost_bytes(self, text: str, ids: npt.ArrayLike) -> int:
+        """Return how many bytes (UTF-8) of `text` its `ids` do not give back: those of characters that are unknown to
+        the tokenizer or that it replaces or collapses. 0 for our own kinds."""
+        if self.kind != "foreign":
+            return 0
+        data = self._spelled(ids)
+        data = data if text.startswith(" ") else self.spelled_at_start(data)
+        if data == text.encode():
+            return 0
+        lost = Counter(text) - Counter(data.decode("utf-8", "replace"))
+        return sum(count * len(character.encode()) for character, count in lost.items())
+
+    def decode(self, ids: npt.ArrayLike, *, inside: bool = False) -> str:
+        """Return the text of ids; bytes that are not UTF-8 become U+FFFD, special ids are left out. `inside`: they go
+        on with a text, so that a space before their first word is one."""
+        return (self._spelled(ids) if inside else self.decode_bytes(ids)).decode("utf-8", "replace")
 
     def decode_bytes(self, ids: npt.ArrayLike) -> bytes:
         """Return the exact bytes of ids: decode_bytes(encode(text)) == text.encode(). Special ids give none.
 
         (A foreign tokenizer that normalises text gives the normalised text.) Raises InputError for an unknown id.
         """
-        data = b"".join([self.token_bytes(number) for number in np.asarray(ids, dtype=np.int64).tolist()])
+        return self.spelled_at_start(self._spelled(ids))
+
+    def spelled_at_start(self, data: bytes) -> bytes:
+        """Return the bytes that tokens spell at the beginning of a text: without the space that it puts there."""
         return data[1:] if self._puts_space and data.startswith(b" ") else data
+
+    def _spelled(self, ids: npt.ArrayLike) -> bytes:
+        return b"".join([self.token_bytes(number) for number in np.asarray(ids, dtype=np.int64).tolist()])
 
     def token_bytes(self, number: int) -> bytes:
         """Return the bytes of text that an id stands for, b"" for a special id. Raises InputError for an unknown id."""
@@ -83,14 +157,22 @@ class Tokenizer:
 
     def token_text(self, number: int) -> str:
         """Return an id as a person reads it: its text, or the name of a special token."""
-        return self._specials.get(number) or self.token_bytes(number).decode("utf-8", "replace")
+        data = self.token_bytes(number)
+        return self._specials.get(number) or (data.decode("utf-8", "replace") if data else f"[unused {number}]")
 
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json, which transformers' PreTrainedTokenizerFast opens."""
+    def save(self, folder: Path, **changes: Any) -> None:
+        """Write tokenizer.json and tokenizer_config.json, which transformers' PreTrainedTokenizerFast opens; `changes`
+        are to the latter."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, value in (("tokenizer.json", self.content), ("tokenizer_config.json", self._config)):
-            text = json.dumps(value, ensure_ascii=False, indent=1)
-            (folder / name).write_text(text + "\n", encoding="utf-8", errors="strict", newline="\n")
+        for name, content in self.files(**changes).items():
+            (folder / name).write_bytes(content)
+
+    def files(self, **changes: Any) -> dict[str, bytes]:
+        """What `save` writes, by name."""
+        files = {"tokenizer.json": self.content, "tokenizer_config.json": self.config | changes}
+        return {
+            name: (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode() for name, value in files.items()
+        }
 
 
 # Making one
@@ -111,10 +193,13 @@ def default_vocabulary(num_bytes: int) -> int:
     return min(32_768, math.ceil((SMALLEST_BPE + 0.6 * math.sqrt(num_bytes)) / 64) * 64)
 
 
-def make_tokenizer(spec: str, pieces: Callable[[], Iterator[str]], num_bytes: int) -> Tokenizer:
+def make_tokenizer(
+    spec: str, pieces: Callable[[], Iterator[str]], num_bytes: int, documents: Iterable[Document] = ()
+) -> Tokenizer:
     """Return the tokenizer that `spec` names: auto, bpe, bpe:N, characters, bytes, gpt2, or a folder or file to load.
 
-    pieces: reads the training text anew; num_bytes: its length, for the default vocabulary of `auto` and `bpe`.
+    pieces: reads the training text anew; num_bytes: its length, for the default vocabulary of `auto` and `bpe`;
+    documents: the whole text, from which `characters` are taken, lest the split decide whether all are known.
     Raises InputError for another spec and as the functions below do.
     """
     kind, colon, size = spec.partition(":")
@@ -125,11 +210,11 @@ def make_tokenizer(spec: str, pieces: Callable[[], Iterator[str]], num_bytes: in
             raise InputError(f'the tokenizer "{spec}" needs a number of ids, as in bpe:4096')
         return train_bpe(pieces(), int(size))
     if spec == "characters":
-        return characters(pieces())
+        return characters(chain(pieces(), (piece for document in documents for piece in document.pieces())))
     if spec == "bytes":
         return raw_bytes()
     if spec == "gpt2":
-        return gpt2()
+        return gpt2().of_our_model()
     if not Path(spec).exists():
         near = suggestion(kind, KINDS)
         raise InputError(
@@ -212,11 +297,18 @@ def tokenizer_of(content: dict[str, Any], config: dict[str, Any]) -> Tokenizer:
     fingerprint = tokenizer_json.fingerprint(content)
     kind = tokenizer_json.kind(content, fingerprint)
     # The library refuses what is damaged; GPT-2's is known to the last merge.
-    reference = None if kind == "gpt2" else tokenizer_json.reference(content)
+    plain = (content.get("post_processor") or {}).get("type") in (None, "ByteLevel")
+    reference = None if kind == "gpt2" and plain else tokenizer_json.reference(content)
+    around = ([], []) if plain else tokenizer_json.put_around(reference)
     if kind != "foreign":
-        return _ours(kind, content, reference, fingerprint)
-    config = tokenizer_json.with_usual_names(config, content)
-    return Tokenizer(kind, content, config, _exact_encoder(content, reference), fingerprint)
+        tokenizer = _ours(kind, content, None if kind == "gpt2" else reference, fingerprint)._with(around=around)
+        return tokenizer.of_our_model() if config.get(TRAINED_HERE) else tokenizer
+    config, encode = tokenizer_json.with_usual_names(config, content), _exact_encoder(content, reference)
+    inside = content | {
+        name: tokenizer_json.further_on(content.get(name)) for name in ("normalizer", "pre_tokenizer")
+    }  # fmt: skip
+    inner = encode if inside == content else _exact_encoder(inside, tokenizer_json.reference(inside))
+    return Tokenizer(kind, content, config, encode, fingerprint, encode_inside=inner, around=around)
 
 
 def _ours(kind: str, content: dict[str, Any], reference: Any = None, fingerprint: str | None = None) -> Tokenizer:
@@ -224,6 +316,8 @@ def _ours(kind: str, content: dict[str, Any], reference: Any = None, fingerprint
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,
         "eos_token": END_OF_TEXT,
+        "pad_token": END_OF_TEXT,
+        "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
     }
     if kind == "bytes":

@@ -28,6 +28,7 @@ USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
 USUAL_BEGINNINGS = ("<|begin_of_text|>", "<s>", "<bos>")
 
 _ONE_CHARACTER = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False}
+_UNKNOWN = re.compile(r"<.+>|\[.+\]")
 _BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
@@ -169,9 +170,18 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return tokenizer_config.json with what special_tokens_map.json adds; {} when there are none."""
-    files = [folder / name for name in ("special_tokens_map.json", "tokenizer_config.json")]
-    return {key: value for file in files if file.is_file() for key, value in _json(file).items()}
+    """Return tokenizer_config.json, as transformers reads it: in folders from before it listed the added tokens,
+    special_tokens_map.json has the last word, and a chat template may stand in a file of its own; {} when there are
+    none of these."""
+    config, special, template = (
+        folder / name for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+    )
+    content = _json(config) if config.is_file() else {}
+    if special.is_file() and "added_tokens_decoder" not in content:
+        content |= _json(special)
+    if template.is_file() and template.stat().st_size <= LARGEST_FILE_BYTES:
+        content["chat_template"] = template.read_text(encoding="utf-8", errors="replace")
+    return content
 
 
 def with_usual_names(config: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
@@ -208,10 +218,36 @@ def library_errors(what: str) -> Iterator[None]:
         raise InputError(f"{what}: {' '.join(str(error).split())[:200]}") from None
 
 
-def special_id(token: Any, specials: dict[int, str]) -> int | None:
-    """Return the id of a special token by its name (a string, or an object with `content`), None when there is none."""
-    name = token.get("content") if isinstance(token, dict) else token
-    return next((number for number, special in specials.items() if special == name), None)
+def named_id(config: dict[str, Any], key: str, content: dict[str, Any]) -> int | None:
+    """Return the id of the token that the config names by `key` (a string, or an object with `content`), None when it
+    names none. It need not be marked as special. Raises InputError for a token that there is not."""
+    named = config.get(key)
+    name = named.get("content") if isinstance(named, dict) else named
+    if name is None:
+        return None
+    vocab = content["model"]["vocab"]
+    number = next((token["id"] for token in content["added_tokens"] if token["content"] == name), None)
+    if number is None and isinstance(vocab, dict) and isinstance(name, str):
+        number = vocab.get(name)
+    elif number is None:  # Unigram: pairs of token and score
+        number = next((i for i, pair in enumerate(vocab) if pair[0] == name), None)
+    if number is None:
+        raise InputError(
+            f"tokenizer_config.json names {json.dumps(name)[:80]} as {key}, which tokenizer.json does not have: "
+            "name one that it has, or null"
+        )
+    return int(number)
+
+
+def adds_beginning(config: dict[str, Any], content: dict[str, Any]) -> bool:
+    """Return whether the tokenizer puts its beginning before a text: as its template says, without one the config."""
+    named = config.get("bos_token")
+    name = named.get("content") if isinstance(named, dict) else named
+    step = content.get("post_processor") or {}
+    templates = [each["single"] for each in step.get("processors") or [step] if each.get("single")]
+    if templates:
+        return name is not None and any(each[0].get("SpecialToken", {}).get("id") == name for each in templates)
+    return name is not None and config.get("add_bos_token") is True
 
 
 def tables(content: dict[str, Any]) -> tuple[dict[int, str], list[bytes]]:
@@ -238,7 +274,39 @@ def tables(content: dict[str, Any]) -> tuple[dict[int, str], list[bytes]]:
     specials = {token["id"]: token["content"] for token in added if token["special"]}
     for token in added:
         tokens[token["id"]] = b"" if token["special"] else token["content"].encode()
+    unknown = model.get("unk_token")
+    if is_unigram:
+        unknown = next((token for token, number in vocab.items() if number == model.get("unk_id")), None)
+    if isinstance(unknown, str) and unknown in vocab and _UNKNOWN.fullmatch(unknown):  # for text that has no token
+        specials.setdefault(vocab[unknown], unknown)
+        tokens[vocab[unknown]] = b""
     return specials, tokens
+
+
+def further_on(step: Any) -> Any:
+    """Return a normalizer or pre_tokenizer without what it does only to the beginning of a text: put a mark or a space
+    before it, take white space off. A long text is encoded piece by piece, and it begins once.
+
+    >>> further_on({"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": False})
+    {'type': 'Metaspace', 'replacement': '▁', 'prepend_scheme': 'never', 'split': False}
+    """
+    kind = step.get("type") if isinstance(step, dict) else None
+    if kind == "Sequence":
+        name = "normalizers" if "normalizers" in step else "pretokenizers"
+        return step | {name: [kept for part in step.get(name) or [] if (kept := further_on(part)) is not None]}
+    if kind in ("Prepend", "Strip"):
+        return None
+    if kind == "Metaspace":
+        return {key: value for key, value in step.items() if key != "add_prefix_space"} | {"prepend_scheme": "never"}
+    return step | {"add_prefix_space": False} if kind == "ByteLevel" and step.get("add_prefix_space") else step
+
+
+def put_around(reference: Any) -> tuple[list[int], list[int]]:
+    """Return the ids that a tokenizers.Tokenizer puts before and after each text by itself, such as that of <s>."""
+    with library_errors("tokenizer.json cannot be used"):
+        bare, whole = (reference.encode("a", add_special_tokens=added).ids for added in (False, True))
+    start = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+    return whole[:start], whole[start + len(bare) :]
 
 
 def kind(content: dict[str, Any], fingerprint: str) -> str:

@@ -71,22 +71,21 @@ def name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def save(folder: Path, *, step: int, model: Decoder, optimizers: Sequence[Optimizer], state: dict[str, Any]) -> Path:
-    """Write a checkpoint below `folder` and return it. `state` is whatever JSON the caller needs to go on.
-
-    Without optimizers only the weights: that is all there is at step 0. Raises OSError when the disk is full; then
-    nothing new is left behind and older checkpoints stay whole.
-    """
-    contents = {MODEL: weights(model)}
+def contents(model: Decoder, optimizers: Sequence[Optimizer]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a checkpoint by file. Without optimizers only the weights: that is all there is at step 0."""
+    files = {MODEL: weights(model)}
     if optimizers:
-        contents[OPTIMIZER] = optimizer_tensors(optimizers)
-    return write(folder / name(step), contents, step=step, shape=model.shape, state=state)
+        files[OPTIMIZER] = {k: v for optimizer in optimizers for k, v in optimizer.state().items()}
+    return files
 
 
 def write(
     final: Path, contents: dict[str, dict[str, Tensor]], *, step: int, shape: GPTShape, state: dict[str, Any]
 ) -> Path:
-    """Write the files of a checkpoint to the folder `final`, as `save` does, and return it."""
+    """Write `contents` to the folder `final` as a checkpoint and return it. `state` is the JSON that going on needs.
+
+    Raises OSError when the disk is full; then nothing new is left behind and older checkpoints stay whole.
+    """
     folder, aside = no_link(final.parent), final.parent / f".{final.name}.{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.iterdir():
@@ -116,10 +115,6 @@ def weights(model: Decoder) -> dict[str, Tensor]:
     """The model's tensors by name, a tied head left out."""
     tied = {"head.projection.weight"} if model.shape.tied else set()
     return {k: v for k, v in model.state_dict().items() if k not in tied}
-
-
-def optimizer_tensors(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
-    return {k: v for optimizer in optimizers for k, v in optimizer.state().items()}
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:

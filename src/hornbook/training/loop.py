@@ -1,11 +1,7 @@
-"""Steps 1 and 2 of the eight: each epoch, each batch. A generator, so that its caller decides what happens between.
-
-`Guard` says when it goes wrong: gradients that are not finite, and losses that leap.
-"""
+"""Steps 1 and 2 of the eight: each epoch, each batch. A generator, so that its caller decides what happens between."""
 
 from __future__ import annotations
 
-import statistics
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +13,7 @@ import torch
 
 from hornbook.data.loader import Batches
 from hornbook.model.decoder import Decoder
-from hornbook.training.step import Autocast, Microbatch, Optimizer, Update, train_step
-
-PATIENCE = 10  # updates in a row without a finite gradient
+from hornbook.training.step import Autocast, Microbatch, Optimizer, Pending, Update, train_step
 
 
 @dataclass(frozen=True)
@@ -46,19 +40,29 @@ def steps(
     document_mask: bool = False,
     autocast: Autocast | None = None,
     stop: threading.Event | None = None,
+    looked_at: Callable[[int], bool] | None = None,
 ) -> Iterator[Step]:
     """Train from update `first` (0 for a fresh model) to `last`; yield each. Ends early when `stop` is set.
 
     The batch of an update is a function of its number and of the data's seed, dropout of (seed, update, microbatch):
     nothing that happens between two steps, and no earlier step, changes what the next one sees.
+
+    An accelerator is at an update while the next is handed to it, so that it never waits: an update is yielded after
+    the next has begun, except those whose number is `looked_at`, by default all: then the weights are those after it.
     """
     stop = stop or threading.Event()
     device = next(model.parameters()).device
-    number = first
+    number, under_way = first, deque[tuple[int, Pending]]()
+
+    def finished() -> Step:
+        number, pending = under_way.popleft()
+        return Step(number, batches.epoch(number), multiplier(number - 1), pending.read())
+
     while number < last and not stop.is_set():
         epoch = int(batches.epoch(number))  # 1. each epoch
         while number < last and int(batches.epoch(number)) == epoch:  # 2. each batch
             micro = list(microbatches(batches, number, microbatch, device, document_mask))
+            num_tokens = int((batches.spans(number)[1]).sum())
 
             def ready(index: int, number: int = number) -> bool:
                 if model.dropout:
@@ -66,14 +70,20 @@ def steps(
                 return not stop.is_set()
 
             model.train()
-            update = train_step(
+            pending = train_step(
                 model, optimizers, micro, multiplier=multiplier(number), clip_norm=clip_norm, autocast=autocast,
-                before_microbatch=ready,
+                before_microbatch=ready, num_tokens=num_tokens,
             )  # fmt: skip
-            if update is None:
+            if pending is not None:
+                number += 1
+                under_way.append((number, pending))
+            waits = looked_at is None or looked_at(number) or pending is None or device.type == "cpu"
+            while len(under_way) > (not waits):
+                yield finished()
+            if pending is None:
                 return
-            number += 1
-            yield Step(number, batches.epoch(number), multiplier(number - 1), update)
+    while under_way:
+        yield finished()
 
 
 def dropout_seed(seed: int, number: int, index: int) -> int:
@@ -88,39 +98,9 @@ def microbatches(
     arrays: list[np.ndarray[Any, Any]] = [*batches.batch(number)]
     if document_mask:
         arrays.append(batches.documents(number))
-    tensors = [torch.from_numpy(array).to(device, non_blocking=True) for array in arrays]
+    tensors = [torch.from_numpy(array) for array in arrays]
+    if device.type != "cpu":  # from pinned memory, or the copy would wait for all that the device has to do
+        tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
     for start in range(0, len(tensors[0]), size):
         inputs, targets, *documents = (tensor[start : start + size] for tensor in tensors)
         yield inputs, targets, documents[0] if documents else None
-
-
-class Guard:
-    """Watches updates. One that was not applied is named; PATIENCE in a row mean that the weights are lost."""
-
-    def __init__(self) -> None:
-        self.bad_in_a_row = 0
-        self.recent: deque[float] = deque(maxlen=50)
-
-    def watch(self, update: Update) -> str | None:
-        """A sentence when something is out of order, else None."""
-        if update.gradient_norm is None:
-            self.bad_in_a_row += 1
-            return "the gradient was not finite: the update was skipped and the weights stayed as they were"
-        self.bad_in_a_row = 0
-        leap = self._leap(update.loss)
-        self.recent.append(update.loss)
-        return leap
-
-    @property
-    def hopeless(self) -> bool:
-        return self.bad_in_a_row >= PATIENCE
-
-    def _leap(self, loss: float) -> str | None:
-        """A loss more than 20 median absolute deviations, and 1 nat, above the median of the last 50."""
-        if len(self.recent) < 20:
-            return None
-        middle = statistics.median(self.recent)
-        deviation = statistics.median(abs(x - middle) for x in self.recent)
-        if loss > middle + max(1.0, 20 * deviation):
-            return f"the loss leapt from about {middle:.2f} to {loss:.2f}"
-        return None

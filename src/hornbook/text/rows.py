@@ -1,0 +1,310 @@
+"""Files of rows that hold a text each: JSON lines, JSON, CSV and TSV, Parquet. Every row is checked when first seen.
+
+A reader yields (the row's number from 1, its text or None, how to read that again). What is no character (bytes that
+are not UTF-8, half of a surrogate pair) stands in that text as surrogates, and `well_formed` refuses or replaces it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from hornbook.facts.errors import InputError
+from hornbook.facts.printing import on_one_line
+from hornbook.text.files import (
+    LINE_BYTES,
+    bytes_of,
+    check_encoding,
+    encoding_remedy,
+    line_at,
+    sentences,
+    shown,
+)
+
+Text = str | None
+Reader = Callable[[str, str], Iterator[tuple[int, Text, Callable[[], Text]]]]
+BATCH_ROWS = 64  # of a Parquet file, read at once
+BOM = b"\xef\xbb\xbf"
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_elements = msgspec.json.Decoder(list[msgspec.Raw])
+_text: msgspec.json.Decoder[Text] = msgspec.json.Decoder(Text)
+
+
+def row_format(name: str) -> tuple[str, Reader] | None:
+    """The word for a row and the reader of a file by its name in lower case; None for a text."""
+    return next((found for ending, found in _FORMATS.items() if name.endswith(ending)), None)
+
+
+def well_formed(text: str, errors: str, path: str, where: str) -> tuple[str, int]:
+    """Return the text and how many of its bytes were replaced. Raises InputError where `errors` is "strict"."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        if errors == "strict":
+            remedy = encoding_remedy(path, re.sub("[\ud800-\udfff]", "", text))
+            what = "the text is not UTF-8, or has half of a surrogate pair (\\ud800 to \\udfff)"
+            raise InputError(f"{shown(path)}, {where}: {what}; {remedy}") from None
+        halves = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\udced\udca0\udc80", text)  # its three bytes in UTF-8
+        data = halves.encode("utf-8", "surrogateescape")
+        return data.decode("utf-8", "replace"), len(data) - len(data.decode("utf-8", "ignore").encode())
+    return text, 0
+
+
+# JSON
+
+
+def _jsonl_rows(path: str, field: str) -> Iterator[tuple[int, Text, Callable[[], Text]]]:
+    """Raises InputError with the line number for a row that is no JSON object or whose `field` is no string."""
+    check_encoding(path)
+    offset = number = 0
+    while line := line_at(path, offset):
+        number += 1
+        if line.removeprefix(BOM).strip():
+            where = f"{shown(path)}, line {number}"
+            yield number, _value(line, field, where), partial(_jsonl_text, path, field, where, offset)
+        offset += len(line)
+
+
+def _jsonl_text(path: str, field: str, where: str, offset: int) -> Text:
+    return _value(line_at(path, offset), field, where)
+
+
+def _json_rows(path: str, field: str) -> Iterator[tuple[int, Text, Callable[[], Text]]]:
+    """An array of objects, one object, or JSON lines under that name (C4's files are)."""
+    begin = offset = check_encoding(path)
+    while (line := line_at(path, offset)).isspace():
+        offset += len(line)
+    if line.lstrip().startswith(b"{") and line.rstrip().endswith(b"}"):
+        yield from _jsonl_rows(path, field)
+        return
+    content = bytes_of(path, begin)
+    try:
+        rows = _elements.decode(content) if content.lstrip().startswith(b"[") else [content]
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InputError(
+            f"{shown(path)} is no valid JSON ({error}); give an array of objects, or one object on each line"
+        ) from None
+    offset = 0
+    for number, row in enumerate(map(bytes, rows), 1):
+        offset = content.index(row, offset)
+        where = f"{shown(path)}, row {number}"
+        yield number, _value(row, field, where), partial(_json_text, path, field, where, begin + offset, len(row))
+        offset += len(row)
+
+
+def _json_text(path: str, field: str, where: str, offset: int, size: int) -> Text:
+    return _value(bytes_of(path, offset, size), field, where)
+
+
+def _value(row: bytes, field: str, where: str) -> Text:
+    """The text of a row. What the fast decoder does not take, Python's decides: it knows NaN and says what is wrong."""
+    row = row.removeprefix(BOM)
+    try:
+        return _text.decode(_fields.decode(row)[field])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
+        pass
+    try:  # numbers as float: of an int, Python reads only so many digits
+        found = json.loads(row.decode("utf-8", "surrogateescape"), parse_int=float)
+    except RecursionError:
+        raise InputError(f"{where}: the JSON is nested too deeply; keep only the text field") from None
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{where}: this is not valid JSON ({error.msg}, character {error.pos + 1}); one object a line is expected"
+        ) from None
+    if not isinstance(found, dict):
+        raise InputError(f'{where}: a row must be a JSON object such as {{"{field}": "..."}}')
+    if field not in found:
+        raise InputError(f"{where}: {_missing('field', field, list(found))}")
+    value = found[field]
+    if value is None or isinstance(value, str):
+        return value
+    kind = {dict: "an object", list: "an array", bool: "a boolean"}.get(type(value), "a number")
+    raise InputError(f'{where}: the field "{field}" must be a string and is {kind}; name another by --field')
+
+
+def _missing(word: str, field: str, names: Sequence[str]) -> str:
+    has = ", ".join(f'"{on_one_line(name[:80])}"' for name in names[:8]) or f"no {word}s"
+    return f'there is no {word} "{field}", only {has}; name the one with the text by --field'
+
+
+# CSV
+
+
+def _csv_rows(path: str, field: str, delimiters: str = ",;\t|") -> Iterator[tuple[int, Text, Callable[[], Text]]]:
+    """Raises InputError for a file without the column, quotes that do not fit, and rows of more fields than columns."""
+    check_encoding(path)
+    names, delimiter, offsets = _header(path, field, delimiters)
+    column, begin = names.index(field), offsets[-1]
+    rows = _csv_from(path, delimiter, offsets)
+    number = 0
+    while True:
+        number += 1
+        with _csv_sentences(path, f"row {number}"):
+            row = next(rows, None)
+        if row is None:
+            return
+        if any(row[len(names) :]):
+            sign = "a tab" if delimiter == "\t" else delimiter
+            raise InputError(
+                f"{shown(path)}, row {number}, has {len(row)} fields and the header {len(names)}; a text with {sign} "
+                "in it has to stand in double quotes"
+            )
+        if row:
+            read = partial(_csv_text, path, delimiter, begin, column, number)
+            yield number, row[column] if column < len(row) else None, read
+        begin = offsets[-1]
+
+
+def _header(path: str, field: str, delimiters: str) -> tuple[list[str], str, list[int]]:
+    """The columns, the delimiter that gives them (that with the column asked for, then that with most), and where the
+    rows begin."""
+    found: list[tuple[int, int, int, list[str], str, list[int]]] = []
+    for delimiter in delimiters:
+        offsets = [0]
+        try:
+            names = next(_csv_from(path, delimiter, offsets), [])
+        except csv.Error:  # a quote ends before another delimiter
+            continue
+        found.append((names.count(field), len(names), -len(found), names, delimiter, offsets))
+    with _csv_sentences(path, "the header"):
+        if not found:
+            next(_csv_from(path, delimiters[0], [0]))
+    count, _, _, names, delimiter, offsets = max(found)
+    if count == 0:
+        raise InputError(f"{shown(path)}: {_missing('column', field, names)}")
+    if count > 1:
+        raise InputError(f'{shown(path)} has {count} columns named "{field}"; give each its own name')
+    return names, delimiter, offsets
+
+
+def _csv_from(path: str, delimiter: str, offsets: list[int]) -> Iterator[list[str]]:
+    """Rows from the last of `offsets` on, which becomes where the next row begins: no line is read ahead."""
+
+    def lines() -> Iterator[str]:
+        while line := line_at(path, offsets[-1]):
+            start = 3 if offsets[-1] == 0 and line.startswith(BOM) else 0
+            offsets[-1] += len(line)
+            yield line[start:].decode("utf-8", "surrogateescape")
+
+    csv.field_size_limit(LINE_BYTES)
+    return csv.reader(lines(), delimiter=delimiter, strict=True)
+
+
+def _csv_text(path: str, delimiter: str, offset: int, column: int, number: int) -> Text:
+    with _csv_sentences(path, f"row {number}"):
+        return dict(enumerate(next(_csv_from(path, delimiter, [offset]), []))).get(column)
+
+
+@contextmanager
+def _csv_sentences(path: str, where: str) -> Iterator[None]:
+    try:
+        yield
+    except csv.Error as error:
+        is_open = str(error) == "unexpected end of data"
+        what = "has a quote that is never closed" if is_open else f"is not valid CSV ({error})"
+        raise InputError(
+            f"{shown(path)}: {where} {what}; a text with quotes has to stand in double quotes, and its own be doubled"
+        ) from None
+
+
+# Parquet
+
+
+class _Kept(threading.local):
+    """Where this thread is in a column of a row group: the batch read last, its first row, and what follows."""
+
+    key: tuple[str, str, int] | None = None
+    batches: Iterator[Any]
+    batch: Any
+    first: int
+
+
+_kept = _Kept()
+
+
+def _parquet_rows(path: str, field: str) -> Iterator[tuple[int, Text, Callable[[], Text]]]:
+    """Raises InputError without pyarrow, for a damaged file, a missing column or one that does not hold strings."""
+    number, found = 0, _parquet(path, field).metadata
+    sizes = [found.row_group(group).num_rows for group in range(found.num_row_groups)]
+    if sum(sizes) != found.num_rows or min(sizes, default=0) < 0:
+        raise InputError(f"{shown(path)} is damaged (its parts do not have the {found.num_rows:,} rows of the whole)")
+    for group, size in enumerate(sizes):
+        for place in range(size):
+            number += 1
+            read = partial(_parquet_text, path, field, group, place)
+            yield number, read(), read
+
+
+def _parquet(path: str, field: str) -> Any:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise InputError(f'{shown(path)} needs pyarrow; run pip install ".[parquet]" in the checkout') from None
+    with _parquet_sentences(path):
+        file = parquet.ParquetFile(path, buffer_size=1 << 20)
+    schema = file.schema_arrow
+    if field not in schema.names:
+        raise InputError(f"{shown(path)}: {_missing('column', field, schema.names)}")
+    if schema.names.count(field) > 1:
+        raise InputError(
+            f'{shown(path)} has {schema.names.count(field)} columns named "{field}"; name each differently'
+        )
+    kind, is_a = schema.field(field).type, pyarrow.types
+    plain = kind.value_type if is_a.is_dictionary(kind) else kind
+    if not (is_a.is_string(plain) or is_a.is_large_string(plain) or is_a.is_string_view(plain)):
+        raise InputError(
+            f'{shown(path)}: the column "{field}" must hold strings and holds {kind}; name another by --field'
+        )
+    return file
+
+
+def _parquet_text(path: str, field: str, group: int, place: int) -> Text:
+    """One row's text; as a row group may be large, batches of it are read, onward from the one read last."""
+    import pyarrow
+
+    key = (path, field, group)
+    with _parquet_sentences(path):
+        if _kept.key != key or place < _kept.first:
+            file = _parquet(path, field)
+            _kept.batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[field])
+            _kept.batch, _kept.first, _kept.key = (), 0, key
+        while place >= _kept.first + len(_kept.batch):
+            _kept.first += len(_kept.batch)
+            _kept.batch = next(_kept.batches).column(field)
+        value = _kept.batch[place - _kept.first]
+        value = value.value if pyarrow.types.is_dictionary(value.type) else value
+        data = value.as_buffer()
+        return None if data is None else data.to_pybytes().decode("utf-8", "surrogateescape")
+
+
+@contextmanager
+def _parquet_sentences(path: str) -> Iterator[None]:
+    """Damage in a Parquet file shows as any of pyarrow's errors, or as Python's where a name in it is not UTF-8."""
+    import pyarrow
+
+    try:
+        with sentences(path):
+            yield
+    except InputError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, LookupError, StopIteration) as error:
+        _kept.key = None
+        what = str(error).split("\n", 1)[0][:120] or "cut short"
+        raise InputError(f"{shown(path)} is damaged or no Parquet file ({what}); fetch it again") from None
+
+
+_FORMATS: dict[str, tuple[str, Reader]] = {
+    ".jsonl": ("line", _jsonl_rows), ".ndjson": ("line", _jsonl_rows), ".json": ("row", _json_rows),
+    ".csv": ("row", _csv_rows), ".tsv": ("row", partial(_csv_rows, delimiters="\t")),
+    ".parquet": ("row", _parquet_rows),
+}  # fmt: skip
