@@ -57,7 +57,7 @@ def test_a_text_whose_own_name_is_not_utf_8_is_refused_and_its_folder_is_read(he
     (here / "texts").mkdir()
     name = os.fsdecode(b"texts/caf\xe9.txt")
     (here / name).write_text(english, encoding="utf-8")
-    with pytest.raises(InputError, match=r"caf\\xe9\.txt is not UTF-8: .* give the folder"):
+    with pytest.raises(InputError, match=r"caf\\xe9\.txt is not UTF-8"):
         train(name)
     assert not (here / "run").exists()
     assert train("texts")["step"] == train("texts")["step"] == 12

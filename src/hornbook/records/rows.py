@@ -83,6 +83,21 @@ _KINDS: dict[str, type[msgspec.Struct]] = {
 }  # fmt: skip
 
 
+# What rows of an evaluation called the probe's numbers before they said so.
+_OLD_KEYS = {
+    "validation_loss_nats_per_token": "probe_validation_loss_nats_per_token",
+    "validation_bits_per_byte": "probe_validation_bits_per_byte",
+    "generalization_gap_bits_per_byte": "probe_generalization_gap_bits_per_byte",
+}
+
+
+def renamed(row: Row) -> Row:
+    """A row of an evaluation by the names of today."""
+    if row.get("event") != "evaluation":
+        return row
+    return {_OLD_KEYS.get(key, key): value for key, value in row.items()}
+
+
 def check_row(row: Row) -> None:
     """Raise msgspec.ValidationError unless a row of metrics.jsonl has what its event needs; others are let through."""
     event = row["event"] if isinstance(row.get("event"), str) else None

@@ -26,7 +26,7 @@ from typing import Any, Self
 import msgspec
 
 from hornbook.facts.errors import InputError, WorldError
-from hornbook.records.rows import Row, check_row, check_sample, json_bytes, pretty
+from hornbook.records.rows import Row, check_row, check_sample, json_bytes, pretty, renamed
 from hornbook.text.disk import encoded, no_link, own, write_aside
 
 # What a creation that was killed half-way can leave behind: such a folder may be created again.
@@ -35,12 +35,6 @@ LEFTOVERS = {".lock", "environment.json", ".environment.json.part", ".settings.t
 EVALUATION = "reports/evaluation.json"
 _PUT_BACK = "put back a copy of it, or give another run (without files.json nothing is checked)."
 _CHECKPOINT_NAME = re.compile(r"(?:step|best)-(\d{8,})")
-# What rows of an evaluation called the probe's numbers before they said so.
-_OLD_KEYS = {
-    "validation_loss_nats_per_token": "probe_validation_loss_nats_per_token",
-    "validation_bits_per_byte": "probe_validation_bits_per_byte",
-    "generalization_gap_bits_per_byte": "probe_generalization_gap_bits_per_byte",
-}
 
 
 class Run:
@@ -121,8 +115,8 @@ class Run:
         if known is not None:
             self._write_hashes(known | {name: [*each, *known.get(name, [])[:1]] for name, each in new.items()})
         for name, content in whole.items():
-            if "/" in name:
-                no_link((self.folder / name).parent).mkdir(exist_ok=True)
+            if name == EVALUATION:
+                no_link(self.reports).mkdir(exist_ok=True)
             write_aside(self.folder / name, content)
         if known is not None and new.keys() & known.keys():
             self._write_hashes(known | new)
@@ -184,8 +178,12 @@ class Run:
         """Write reports/<name> aside and rename it: a reader sees the old report or the new one. Returns its path."""
         if name != Path(name).name or name in ("", ".", ".."):
             raise InputError(f'"{name}" is not a plain file name for a report')
-        self.write({f"reports/{name}": content})
-        return self.reports / name
+        path = self.reports / name
+        if path == self.folder / EVALUATION:
+            self.write({EVALUATION: content})
+            return path
+        no_link(self.reports).mkdir(exist_ok=True)  # nobody here reads it, and a training may be writing files.json
+        return write_aside(path, content)
 
     def checkpoint_folder(self, step: int) -> Path:
         """Where the checkpoint after `step` steps belongs, there or not."""
@@ -226,7 +224,7 @@ class Run:
 
     def rows(self) -> list[Row]:
         """Every row of metrics.jsonl that still holds, in order, resume events included."""
-        return [_renamed(row) for row in without_replaced(read_rows(self.folder / "metrics.jsonl", check_row))]
+        return [renamed(row) for row in without_replaced(read_rows(self.folder / "metrics.jsonl", check_row))]
 
     def samples(self) -> list[Row]:
         """Every sample that still holds, in order."""
@@ -284,13 +282,6 @@ def without_replaced(rows: list[Row]) -> list[Row]:
             kept = [old for old in kept if old.get("step", 0) <= row["step"] or old.get("event") == "decision"]
         kept.append(row)
     return kept
-
-
-def _renamed(row: Row) -> Row:
-    """A row of an evaluation by the names of today."""
-    if row.get("event") != "evaluation":
-        return row
-    return {_OLD_KEYS.get(key, key): value for key, value in row.items()}
 
 
 def read_rows(path: Path, check: Callable[[Row], None] | None = None) -> list[Row]:

@@ -61,7 +61,6 @@ from hornbook.session.models import (
 from hornbook.session.texts import data_of, is_prepared, prepared_before, prepared_text, stem
 from hornbook.text.canaries import CANARIES
 from hornbook.text.disk import write_aside
-from hornbook.text.files import shown
 from hornbook.training import checkpoint as checkpoints
 
 LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
@@ -88,9 +87,6 @@ def fresh(
     """Prepare the text, choose what is open, find the number of steps, and then write the run folder."""
     if out is not None and out.exists() and (not out.is_dir() or {entry.name for entry in out.iterdir()} - LEFTOVERS):
         raise InputError(f"{out} exists and is not a run: give --out a fresh folder.")
-    for path in (*wanted.text.paths, wanted.text.tokenizer, from_ or ""):
-        if path != shown(path):  # settings.toml names it
-            raise InputError(f"the name {shown(path)} is not UTF-8: rename it, or give the folder that it lies in.")
     given_length(wanted)  # what is wrong is said before the text is read
     usd_per_hour(wanted)
     opened = open_model(from_) if from_ is not None else None
