@@ -110,7 +110,7 @@ def test_a_prompt_that_begins_with_a_dash(here, tiny_run):
     ):
         code, stdout, stderr = here("generate", *words)
         assert (code, stdout[:7]) == (0, "--hello"), stderr
-    assert here("inspect", run, "--", "--json")[1].startswith("run")
+    assert here("inspect", run, "--", "--json")[1].startswith(f"{run} at step 24\n")
     code, _, stderr = here("generate", run, "--hello")
     assert (code, "a text that begins with - comes last, after --;" in stderr) == (2, True)
     code, _, stderr = here("generate", run, "x", "--stop", "--x")
@@ -129,3 +129,21 @@ def test_an_argument_that_is_empty(here, words, named):
     code, stdout, stderr = here(*words)
     assert (code, stdout) == (2, "")
     assert stderr.startswith(f"hornbook: {named} is empty: ")
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_stream_that_is_closed(here, tiny_run, monkeypatch, closed):
+    """As `>&-` leaves it."""
+    monkeypatch.setattr(sys, closed, None)
+    assert main(["evaluate", str(tiny_run.run)]) == 0
+    assert main(["evaluate", "absent"]) == 2
+
+
+@pytest.mark.parametrize("name", ["x.xyz", "x", "absent/x.png"])
+def test_a_plot_that_cannot_be_written(here, tmp_path, name):
+    """Nothing is printed then, and nothing is left."""
+    words = ("plan", "--parameters", "7B", "--tokens", "2T", "--on", "8xA100", "--plot", name)
+    code, stdout, stderr = here(*words)
+    assert (code, stdout, stderr.count("\n")) == (1 if "absent" in name else 2, "", 1)
+    assert name in stderr
+    assert list(tmp_path.iterdir()) == []

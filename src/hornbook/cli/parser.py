@@ -13,7 +13,7 @@ from typing import NoReturn
 from hornbook import __version__
 from hornbook.cli import asking, making, scoring
 from hornbook.facts.errors import InputError, Interrupted, WorldError, suggestion
-from hornbook.facts.printing import on_one_line, print, replace_what_the_terminal_lacks
+from hornbook.facts.printing import on_one_line, print, ready_streams
 from hornbook.facts.threads import let_waiting_threads_sleep
 
 MEANT = {"--accelerator": "--on", "--device": "--on", "--devices": "--on", "--gpu": "--on", "--hardware": "--on"}
@@ -35,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 1 for a failure of the world, 130 and 143."""
     argv = [_normal(word) for word in (sys.argv[1:] if argv is None else argv)]
-    replace_what_the_terminal_lacks()
+    ready_streams()
     let_waiting_threads_sleep()
     gc.set_threshold(700, 10, 1000)  # whole passes find nothing in hundreds of imported modules, a tenth of their time
     try:
