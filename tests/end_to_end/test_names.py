@@ -135,7 +135,7 @@ def test_an_argument_that_is_empty(here, words, named):
 def test_a_stream_that_is_closed(here, tiny_run, monkeypatch, closed):
     """As `>&-` leaves it."""
     monkeypatch.setattr(sys, closed, None)
-    assert main(["evaluate", str(tiny_run.run)]) == 0
+    assert main(["inspect", str(tiny_run.run), "x"]) == 0
     assert main(["evaluate", "absent"]) == 2
 
 

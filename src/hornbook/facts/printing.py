@@ -77,7 +77,7 @@ def _encodable(value: Any) -> Any:
 
 
 def ready_streams() -> None:
-    """stdout and stderr for any text: a character that their encoding lacks becomes \\uXXXX; closed ones swallow all."""
+    """Make stdout and stderr take any text: what their encoding lacks becomes \\uXXXX; a closed one swallows all."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
