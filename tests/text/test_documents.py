@@ -424,6 +424,16 @@ def test_a_row_with_an_enormous_number_is_read(tmp_path):
     assert texts([tmp_path]) == {"t.jsonl:1": "x"}
 
 
+@pytest.mark.parametrize("window", [10, 27, 28, 31])
+def test_zstd_with_any_window(tmp_path, window):
+    """As `zstd --long=31` writes; two frames, with something to skip between them."""
+    how = {zstd.CompressionParameter.window_log: window, zstd.CompressionParameter.enable_long_distance_matching: 1}
+    writer = zstd.ZstdCompressor(options=how)
+    frame = writer.compress(b"some words ") + writer.flush()
+    (tmp_path / "t.txt.zst").write_bytes(frame + b"\x50\x2a\x4d\x18\x04\0\0\0skip" + frame)
+    assert texts([tmp_path]) == {"t.txt.zst": "some words some words "}
+
+
 @pytest.mark.parametrize("ending", [".txt.gz", ".jsonl.gz", ".txt.zst", ".jsonl.zst"])
 def test_compressed_files_that_are_cut_or_damaged(tmp_path, ending):
     row = "".join(f'{{"text": "{i} {random.Random(i).random()}"}}\n' for i in range(2000)).encode()
