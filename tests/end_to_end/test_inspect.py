@@ -25,6 +25,9 @@ def test_the_sum_is_the_loss_that_evaluate_prints(command_line, tiny_run):
     assert math.fsum(token["nats"] for token in seen["tokens"]) == scored["nats"]
     assert bytes(token["id"] for token in seen["tokens"]) == TEXT.encode()
     assert command_line("inspect", tiny_run.run, "--file", "text.txt", "--json").json == seen
+    (command_line.folder / "text.csv").write_bytes(b"id,body\n1,caf\xe9\n")
+    of_a_row = ("--file", "text.csv", "--field", "body", "--errors", "replace", "--json")
+    assert [t["text"] for t in command_line("inspect", tiny_run.run, *of_a_row).json["tokens"][:3]] == ["c", "a", "f"]
 
 
 def test_each_token_shows_the_six_steps_and_what_else_was_likely(opened):

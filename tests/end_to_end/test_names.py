@@ -98,3 +98,52 @@ def test_names_that_are_not_utf8(here, tmp_path, monkeypatch, english):
     ):  # fmt: skip
         code, _, stderr = here(*command)
         assert code == 0, stderr
+
+
+def test_a_prompt_that_begins_with_a_dash(here, tiny_run):
+    run, few = str(tiny_run.run), ("--max-tokens", "2")
+    for words in (
+        (run, *few, "--", "--hello"),
+        (run, "--", "--hello"),
+        (*few, "--", run, "--hello"),
+        (run, "--hello x"),
+    ):
+        code, stdout, stderr = here("generate", *words)
+        assert (code, stdout[:7]) == (0, "--hello"), stderr
+    assert here("inspect", run, "--", "--json")[1].startswith(f"{run} at step 24\n")
+    code, _, stderr = here("generate", run, "--hello")
+    assert (code, "a text that begins with - comes last, after --;" in stderr) == (2, True)
+    code, _, stderr = here("generate", run, "x", "--stop", "--x")
+    assert (code, "--option=VALUE" in stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("generate", "", "x"), "model"), (("train", "x.txt", ""), "texts"), (("train", "--out="), "out"),
+        (("runs", ""), "folder"), (("compare", "a", ""), "b"), (("train", "--text.field", ""), "text.field"),
+    ],
+)  # fmt: skip
+def test_an_argument_that_is_empty(here, words, named):
+    """As an unset variable of a shell leaves it."""
+    code, stdout, stderr = here(*words)
+    assert (code, stdout) == (2, "")
+    assert stderr.startswith(f"hornbook: {named} is empty: ")
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_stream_that_is_closed(here, tiny_run, monkeypatch, closed):
+    """As `>&-` leaves it."""
+    monkeypatch.setattr(sys, closed, None)
+    assert main(["inspect", str(tiny_run.run), "x"]) == 0
+    assert main(["evaluate", "absent"]) == 2
+
+
+@pytest.mark.parametrize("name", ["x.xyz", "x", "absent/x.png"])
+def test_a_plot_that_cannot_be_written(here, tmp_path, name):
+    """Nothing is printed then, and nothing is left."""
+    words = ("plan", "--parameters", "7B", "--tokens", "2T", "--on", "8xA100", "--plot", name)
+    code, stdout, stderr = here(*words)
+    assert (code, stdout, stderr.count("\n")) == (1 if "absent" in name else 2, "", 1)
+    assert name in stderr
+    assert list(tmp_path.iterdir()) == []

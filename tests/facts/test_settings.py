@@ -1,4 +1,5 @@
 import math
+import os
 from pathlib import Path
 
 import msgspec
@@ -162,6 +163,13 @@ def test_what_looks_like_a_recipe_and_is_none(tmp_path, content):
     (tmp_path / "r.toml").write_bytes(content)
     with pytest.raises(InputError, match=r"r\.toml is not"):
         read_table(tmp_path / "r.toml")
+
+
+def test_a_recipe_that_might_never_end(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero"), tmp_path):
+        with pytest.raises(InputError, match="is not a recipe"):
+            read_table(path)
 
 
 def test_a_recipe_with_a_byte_order_mark(tmp_path):

@@ -385,7 +385,7 @@ def test_tsv_is_read_as_rows(tmp_path):
         (b"id,text\n1,\xc3\xa9 caf\xe9\n", ["row 1", "not UTF-8", "--errors replace"]),
         (b"", ["is empty"]),
         (b"text\n", ["no row with text"]),
-        (b"\n\n", ['no column "text", only no columns']),
+        (b"\n\n", ['no column "text", nor any other']),
     ],
 )
 def test_csv_that_would_be_read_wrongly_is_refused(tmp_path, content, words):
@@ -422,6 +422,16 @@ def test_half_of_a_surrogate_pair_is_replaced_like_its_bytes(tmp_path):
 def test_a_row_with_an_enormous_number_is_read(tmp_path):
     (tmp_path / "t.jsonl").write_text('{"n": ' + "9" * 1_000_000 + ', "text": "x"}')
     assert texts([tmp_path]) == {"t.jsonl:1": "x"}
+
+
+@pytest.mark.parametrize("window", [10, 27, 28, 31])
+def test_zstd_with_any_window(tmp_path, window):
+    """As `zstd --long=31` writes; two frames, with something to skip between them."""
+    how = {zstd.CompressionParameter.window_log: window, zstd.CompressionParameter.enable_long_distance_matching: 1}
+    writer = zstd.ZstdCompressor(options=how)
+    frame = writer.compress(b"some words ") + writer.flush()
+    (tmp_path / "t.txt.zst").write_bytes(frame + b"\x50\x2a\x4d\x18\x04\0\0\0skip" + frame)
+    assert texts([tmp_path]) == {"t.txt.zst": "some words some words "}
 
 
 @pytest.mark.parametrize("ending", [".txt.gz", ".jsonl.gz", ".txt.zst", ".jsonl.zst"])
@@ -471,6 +481,25 @@ def test_the_pattern_for_a_folder_of_other_endings(tmp_path):
     (tmp_path / "code.rs").write_text("text")
     assert f"such as '{tmp_path}/**/*.rs'" in refused([f"{tmp_path}/"])
     assert len(documents([f"{tmp_path}/**/*.rs"])) == 1
+
+
+def test_patterns_through_folders_that_lead_in_a_circle(tmp_path, monkeypatch):
+    """Two such links have 2^40 paths before the system refuses more."""
+    for name in ("l/a.txt", "l/s/b.txt", "l/s/t/c.txt", "l/.h/d.txt", "l/s/.e.txt", "m/f.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    for name in ("x", "y", "s/z"):
+        (tmp_path / "l" / name).symlink_to(tmp_path / "l")
+    monkeypatch.chdir(tmp_path)
+    everything = ["a.txt", "s/b.txt", "s/t/c.txt"]
+    for pattern, names in (
+        ("l/**/*.txt", everything), ("l/**", everything), ("l/**/**/*.txt", everything),
+        (f"{tmp_path}/l/**", everything),
+        ("**/*.txt", [*(f"l/{name}" for name in everything), "m/f.txt"]), ("l/**/t/*", ["s/t/c.txt"]),
+        ("?/**/f.txt", ["m/f.txt"]), ("l/**.txt", ["a.txt"]), ("[l]/s/**/c.txt", ["l/s/t/c.txt"]),
+    ):  # fmt: skip
+        assert [document.name for document in documents([pattern])] == names, pattern
+    assert any("3 links to folders" in note for note in documents(["l/**"]).notes)
 
 
 def test_a_folder_with_only_other_endings_or_links_to_itself(tmp_path):

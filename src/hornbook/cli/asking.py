@@ -37,14 +37,14 @@ def plan_command(arguments: argparse.Namespace) -> None:
         price=arguments.price, peak=arguments.peak, context=arguments.context, hours=arguments.hours,
         measure=arguments.measure, **given_settings(arguments),
     )  # fmt: skip
-    if arguments.json:
-        print_json(made)
-    else:
-        print("\n".join(render(made)))
     if arguments.plot is not None:
         from hornbook.report.plots import cost_plot
 
         cost_plot([msgspec.to_builtins(point) for point in made.frontier], arguments.plot)
+    if arguments.json:
+        print_json(made)
+    else:
+        print("\n".join(render(made)))
 
 
 def describe_memorize(parser: argparse.ArgumentParser) -> None:

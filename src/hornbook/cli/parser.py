@@ -13,10 +13,12 @@ from typing import NoReturn
 from hornbook import __version__
 from hornbook.cli import asking, making, scoring
 from hornbook.facts.errors import InputError, Interrupted, WorldError, suggestion
-from hornbook.facts.printing import on_one_line, print, replace_what_the_terminal_lacks
+from hornbook.facts.printing import on_one_line, print, ready_streams
 from hornbook.facts.threads import let_waiting_threads_sleep
 
 MEANT = {"--accelerator": "--on", "--device": "--on", "--devices": "--on", "--gpu": "--on", "--hardware": "--on"}
+
+MAY_BE_EMPTY = ("prompt", "text", "stop", "text.separator", "watch.prompts")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,13 +27,15 @@ class _Parser(argparse.ArgumentParser):
     commands: dict[str, _Parser]  # of the whole command line, by name
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("expected one argument"):
+            message += " (of a value that begins with -, write it as --option=VALUE)"
         raise InputError(f"{message[0].lower()}{message[1:]}; see {self.prog} --help.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 1 for a failure of the world, 130 and 143."""
     argv = [_normal(word) for word in (sys.argv[1:] if argv is None else argv)]
-    replace_what_the_terminal_lacks()
+    ready_streams()
     let_waiting_threads_sleep()
     gc.set_threshold(700, 10, 1000)  # whole passes find nothing in hundreds of imported modules, a tenth of their time
     try:
@@ -98,14 +102,15 @@ def _normal(word: str) -> str:
 
 
 def _parse(parser: _Parser, argv: list[str]) -> argparse.Namespace:
+    if "--" in argv:  # what follows is no option: argparse would know that only in some places
+        end = argv.index("--")
+        argv = argv[:end] + [f"\0{word}" for word in argv[end + 1 :]]
     arguments, unknown = parser.parse_known_args(argv)
     command = parser.commands.get(arguments.command, parser)
     for word in unknown:
         if word.startswith("-"):
-            option = word.partition("=")[0]
-            known = [name for action in command._actions for name in action.option_strings]
-            meant = f' (did you mean "{MEANT[option]}"?)' if MEANT.get(option) in known else suggestion(option, known)
-            raise InputError(f'there is no option "{option}"{meant}; see {command.prog} --help.')
+            raise InputError(f"{_no_option(word.partition('=')[0], command)}; see {command.prog} --help.")
+    _unmark(arguments, unknown)
     for action in command._positionals._group_actions:
         if unknown and action.nargs == "?" and getattr(arguments, action.dest) == action.default:
             setattr(arguments, action.dest, unknown.pop(0))  # one text after options
@@ -115,7 +120,29 @@ def _parse(parser: _Parser, argv: list[str]) -> argparse.Namespace:
         arguments.texts += unknown  # texts after options
     if arguments.command is None and arguments.print_completion is None:
         raise InputError("name a command; see hornbook --help.")
+    for name, given in vars(arguments).items():
+        if name not in MAY_BE_EMPTY and (given == "" or (isinstance(given, list) and "" in given)):
+            raise InputError(
+                f"{name.strip('_')} is empty: give it a value, or leave it out; see {command.prog} --help."
+            )
     return arguments
+
+
+def _unmark(arguments: argparse.Namespace, unknown: list[str]) -> None:
+    """Take the marks off the words that stood after --."""
+    for name, given in vars(arguments).items():
+        if isinstance(given, str):
+            setattr(arguments, name, given.removeprefix("\0"))
+        elif isinstance(given, list) and all(isinstance(word, str) for word in given):
+            setattr(arguments, name, [word.removeprefix("\0") for word in given])
+    unknown[:] = [word.removeprefix("\0") for word in unknown]
+
+
+def _no_option(option: str, command: _Parser) -> str:
+    known = [name for action in command._actions for name in action.option_strings]
+    meant = f' (did you mean "{MEANT[option]}"?)' if MEANT.get(option) in known else suggestion(option, known)
+    takes_text = any(action.dest in MAY_BE_EMPTY for action in command._positionals._group_actions)
+    return f'there is no option "{option}"{meant}{"; a text that begins with - comes last, after --" * takes_text}'
 
 
 def build_parser() -> _Parser:

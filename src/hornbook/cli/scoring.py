@@ -58,6 +58,7 @@ def describe_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=value(int), default=5, metavar="N", help="alternatives to list (default: 5)")
     parser.add_argument("--prompt-tokens", type=value(int), metavar="N", help="given for the greedy continuation")
     parser.add_argument("--html", metavar="FILE", help="write a heat map as one HTML file")
+    add_settings(parser, is_reading)
 
 
 def inspect_command(arguments: argparse.Namespace) -> None:
@@ -65,13 +66,13 @@ def inspect_command(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from hornbook.facts.errors import InputError
-    from hornbook.text.documents import documents
+    from hornbook.session.texts import named_documents
 
     text = arguments.text
     if arguments.file is not None:
         if text is not None:
             raise InputError("give the text itself or --file, not both.")
-        found = documents([arguments.file])
+        found = named_documents([arguments.file], text_settings(arguments))
         if len(found) > 1:
             raise InputError(f"{arguments.file} has {len(found):,} documents: give a file with one.")
         text = found[0].text()

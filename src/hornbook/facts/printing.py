@@ -7,6 +7,7 @@ that prints imports `print` from here, and consoles come from `report/console.py
 from __future__ import annotations
 
 import builtins
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
@@ -75,9 +76,11 @@ def _encodable(value: Any) -> Any:
     return [_encodable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def replace_what_the_terminal_lacks() -> None:
-    """Whatever the encoding of stdout and stderr is, a character that it lacks is written as \\uXXXX."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure: Any = getattr(stream, "reconfigure", None)
+def ready_streams() -> None:
+    """Make stdout and stderr take any text: what their encoding lacks becomes \\uXXXX; a closed one swallows all."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        reconfigure: Any = getattr(getattr(sys, name), "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")

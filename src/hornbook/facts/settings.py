@@ -260,6 +260,8 @@ def read_table(path: Path) -> dict[str, Any]:
     if not path.exists():
         path = own.get(str(path), path)
     try:
+        if path.exists() and not path.is_file():  # a device may have no end, a FIFO no writer
+            raise IsADirectoryError
         return parse_table(path.read_text(encoding="utf-8-sig"), path)
     except FileNotFoundError:
         there = sorted(str(file) for folder in (path.parent, Path("recipes")) for file in folder.glob("*.toml"))
@@ -273,8 +275,12 @@ def parse_table(text: str, path: Path) -> dict[str, Any]:
     """The nested tables of the TOML in `path`. Raises InputError."""
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also of a number of 5,000 digits, or nesting without end
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from None
+    except (ValueError, RecursionError):
+        raise InputError(
+            f"{path} is not a recipe: a number in it has too many digits, or too much is nested."
+        ) from None
 
 
 def overridden(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,9 +107,13 @@ def loss_plot(
 
 
 def cost_plot(points: Sequence[Mapping[str, Any]], path: Path | str) -> None:
-    """Draw the best loss against its price, or against FLOPs where none is set. Raises InputError without points."""
+    """Draw the best loss against its price, or against FLOPs where none is set. Raises InputError without points or for
+    another ending than .png and .svg, WorldError where the file cannot be written."""
     if not points:
         raise InputError("there is nothing to plot: no published law speaks about runs as small as this.")
+    ending = Path(path).suffix.lower()
+    if ending not in (".png", ".svg"):
+        raise InputError(f"cannot draw {path}: give a name that ends in .png or .svg.")
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -128,7 +132,9 @@ def cost_plot(points: Sequence[Mapping[str, Any]], path: Path | str) -> None:
             said = f"{format_count(point['parameters'])}, {format_count(point['tokens'])} tokens"
             axes.annotate(said, (cost, loss), xytext=(6, 6), textcoords="offset points", fontsize=9)
         axes.margins(x=0.15, y=0.15)
-        figure.savefig(path, dpi=150)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=ending[1:], dpi=150)
+    write_aside(Path(path), picture.getvalue())
 
 
 def smooth(values: Sequence[float], reach: int) -> list[float]:

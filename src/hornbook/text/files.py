@@ -190,7 +190,8 @@ def _open(path: str) -> BufferedReader:
     if path.lower().endswith(".gz"):
         return cast("BufferedReader", gzip.open(path, "rb"))
     if path.lower().endswith(".zst"):
-        return cast("BufferedReader", _zstd().open(path, "rb"))
+        long = {_zstd().DecompressionParameter.window_log_max: 31}  # zstd --long=31, as Reddit's dumps are
+        return cast("BufferedReader", _zstd().open(path, "rb", options=long))
     return open(path, "rb")
 
 

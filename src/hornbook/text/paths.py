@@ -35,7 +35,8 @@ def _matches(pattern: str, notes: list[str]) -> Iterator[tuple[str, str, bool]]:
     base = pattern
     while glob.has_magic(base):
         base = os.path.dirname(base)
-    matches = sorted(glob.glob(pattern, recursive=True))
+    links: set[str] = set()
+    matches = sorted(set(_glob(pattern, links)))
     if not matches:
         raise InputError(f"no file matches {shown(pattern)}; quote the pattern and check the folder it begins with")
     broken = sum(map(_is_broken, matches))
@@ -48,6 +49,21 @@ def _matches(pattern: str, notes: list[str]) -> Iterator[tuple[str, str, bool]]:
             yield match, os.path.relpath(match, base or "."), False
     if broken:
         notes.append(f"left out of {shown(pattern)}: {counted(broken, 'broken link')}")
+    if links:
+        notes.append(f"left out of {shown(pattern)}: {counted(len(links), 'link')} to folders, not followed")
+
+
+def _glob(pattern: str, links: set[str]) -> Iterator[str]:
+    """What `pattern` matches; ** goes through no link to a folder, as these may lead in a circle."""
+    head, stars, tail = (pattern + "/*" if pattern.endswith("**") else pattern).partition("**/")
+    if not stars or head[-1:] not in ("", "/"):
+        yield from glob.iglob(pattern)
+        return
+    for root in glob.iglob(head or "./"):
+        for place, folders, _ in os.walk(root):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            links.update(path for name in folders if os.path.islink(path := os.path.join(place, name)))
+            yield from _glob(os.path.join(glob.escape(place), tail), links)
 
 
 def _is_broken(path: str) -> bool:

@@ -132,7 +132,9 @@ def _value(row: bytes, field: str, where: str) -> Text:
 
 
 def _missing(word: str, field: str, names: Sequence[str]) -> str:
-    has = ", ".join(f'"{on_one_line(name[:80])}"' for name in names[:8]) or f"no {word}s"
+    if not names:
+        return f'there is no {word} "{field}", nor any other'
+    has = ", ".join(f'"{on_one_line(name[:80])}"' for name in names[:8])
     return f'there is no {word} "{field}", only {has}; name the one with the text by --field'
 
 
