@@ -520,8 +520,8 @@ def raw_bytes_content() -> str:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "not valid JSON"),
-        ("[" * 100_000, "not valid JSON"),
+        ("", "not a JSON object"),
+        ("[" * 100_000, "not a JSON object"),
         ("[1]", "not a JSON object"),
         ("{}", "model of type None"),
         ('{"model": {"type": "WordPiece", "vocab": {}}}', "WordPiece"),
@@ -534,9 +534,9 @@ def raw_bytes_content() -> str:
             '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "pre_tokenizer": {"type": "X"}}',
             "cannot be used",
         ),
-        ('{"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}', "cannot be used"),
-        ('{"model": {"type": "BPE", "vocab": {}, "merges": []}}', "ids must be"),
-        ('{"model": {"type": "BPE", "vocab": {"a": 99999999}, "merges": []}}', "ids must be"),
+        ('{"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}', "must have ids"),
+        ('{"model": {"type": "BPE", "vocab": {}, "merges": []}}', "must have ids"),
+        ('{"model": {"type": "BPE", "vocab": {"a": 99999999}, "merges": []}}', "must have ids"),
     ],
 )
 def test_damaged_files_are_refused_with_a_sentence(tmp_path, content, words):
