@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.keys import shown
 from hornbook.text.bytelevel import BYTE_CHARACTERS, merged_tokens, split_pattern, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
@@ -142,7 +143,9 @@ def checked(content: dict[str, Any], file: Path | str) -> dict[str, Any]:
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") not in ("BPE", "Unigram", "WordLevel"):
         kind = model.get("type") if isinstance(model, dict) else None
-        raise InputError(f"{file} has a model of type {kind}; GPT-style models have BPE, Unigram or WordLevel")
+        raise InputError(
+            f"{file} has a model of type {json.dumps(kind)[:80]}; GPT-style models have BPE, Unigram or WordLevel"
+        )
     model.setdefault("type", "BPE")
     content["added_tokens"] = content.get("added_tokens") or []
     try:
@@ -186,7 +189,7 @@ def _check_steps(parts: list[Any], file: Path | str) -> None:
         if isinstance(regex, str) and (len(regex) > LARGEST_PATTERN or _BACK_REFERENCE.search(regex)):
             raise InputError(
                 f"{file} has a pattern that refers back to itself or is longer than {LARGEST_PATTERN} characters: "
-                f"{json.dumps(regex)[:80]}; it is not used, because it may take for ever"
+                f"{shown(regex)}; it is not used, because it may take for ever"
             )
         growth *= max(1, *(len(str(step.get(key) or "")) for key in ("content", "prepend")))
         growth *= max(1, _longest_of_charsmap(charsmap, file)) if isinstance(charsmap, str) else 1
@@ -263,7 +266,8 @@ def library_errors(what: str) -> Iterator[None]:
     except BaseException as error:
         if type(error) is not Exception and type(error).__name__ != "PanicException":
             raise
-        raise InputError(f"{what}: {' '.join(str(error).split())[:200]}") from None
+        said = "".join(character if character.isprintable() else " " for character in str(error))
+        raise InputError(f"{what}: {' '.join(said.split())[:200]}") from None
 
 
 def named_id(config: dict[str, Any], key: str, content: dict[str, Any]) -> int | None:
@@ -271,7 +275,7 @@ def named_id(config: dict[str, Any], key: str, content: dict[str, Any]) -> int |
     names none. It need not be marked as special. Raises InputError for a token that there is not."""
     named = config.get(key)
     name = named.get("content") if isinstance(named, dict) else named
-    if name is None:
+    if named is None:
         return None
     vocab = content["model"]["vocab"]
     number = next((token["id"] for token in content["added_tokens"] if token["content"] == name), None)
@@ -281,7 +285,7 @@ def named_id(config: dict[str, Any], key: str, content: dict[str, Any]) -> int |
         number = next((i for i, pair in enumerate(vocab) if pair[0] == name), None)
     if number is None:
         raise InputError(
-            f"tokenizer_config.json names {json.dumps(name)[:80]} as {key}, which tokenizer.json does not have: "
+            f"tokenizer_config.json names {shown(named)} as {key}, which tokenizer.json does not have: "
             "name one that it has, or null"
         )
     return int(number)
