@@ -186,3 +186,17 @@ def test_what_other_programs_cannot_hold_is_not_exported(tmp_path):
     with pytest.raises(InputError, match="as many heads for keys as for queries"):
         write_huggingface(initialise(Decoder(few), 0), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_gives_no_numbers_is_not_evaluated(tmp_path):
+    """Finite weights so large that their products are not."""
+    from safetensors.torch import load_file, save_file
+
+    from hornbook.facts.errors import InputError
+
+    folder, _ = their_folder(tmp_path / "in")
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    save_file(weights | {"lm_head.weight": torch.full_like(weights["lm_head.weight"], 1e38)}, file, {"format": "pt"})
+    with pytest.raises(InputError, match=r"no numbers .NaN or infinite.; its weights are damaged"):
+        hornbook.open_model(folder)

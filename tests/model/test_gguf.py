@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -210,7 +212,7 @@ def test_each_format_is_dequantized(tmp_path, whole, name):
         ({"split.count": 3}, {}, "split.count = 3"),
         ({"llama.attention.sliding_windows": 8}, {}, "did you mean"),
         ({"llama.block_count": None}, {}, "nothing usable about llama.block_count"),
-        ({"llama.block_count": "two"}, {}, "nothing usable about llama.block_count: two"),
+        ({"llama.block_count": "two"}, {}, "nothing usable about llama.block_count: .two."),
         ({"llama.block_count": 10**9}, {}, "lacks many"),
         ({"llama.block_count": 1}, {}, "9 tensors that its architecture does not"),
         ({"llama.embedding_length": 128}, {}, "has the size"),
@@ -302,6 +304,28 @@ def test_a_damaged_header_gives_a_sentence_and_never_hangs(headed, data):
             read(folder / "damaged.gguf")
         except InputError as error:
             assert "\n" not in str(error)  # noqa: PT017 (either outcome is right)
+
+
+@pytest.mark.parametrize("kind", [4, 8])  # numbers and strings
+def test_a_list_longer_than_any_model_needs_is_refused_before_it_is_read(tmp_path, kind):
+    """100 MB of empty strings or numbers would be gigabytes of Python's objects."""
+    count = (1 << 22) + 1
+    key = b"general.tags"
+    data = struct.pack("<4sIQQQ", b"GGUF", 3, 0, 1, len(key)) + key + struct.pack("<IIQ", 9, kind, count)
+    with (tmp_path / "m.gguf").open("wb") as file:
+        file.write(data)
+        file.truncate(len(data) + 8 * count)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=f"a list of {count} values"):
+        read_header(tmp_path / "m.gguf")
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+def test_a_configuration_far_larger_than_the_file_builds_nothing(tmp_path, whole):
+    rewritten(whole, tmp_path / "m.gguf", {"llama.feed_forward_length": 2**31 - 1})
+    with pytest.raises(InputError, match=r"holds .* numbers, but its configuration describes a model of"):
+        read_gguf(tmp_path / "m.gguf")
 
 
 def test_a_missing_package_is_a_sentence(monkeypatch, whole):

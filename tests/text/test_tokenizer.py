@@ -517,13 +517,66 @@ def raw_bytes_content() -> str:
 # Refusals
 
 
+def _changed(changes):
+    """A tokenizer.json by others with one part replaced."""
+    content = json.loads(json.dumps(train_bpe(["Call me Ishmael. aaaa"] * 9, 262).content))
+    content["added_tokens"].append(content["added_tokens"][0] | {"id": 262, "content": "<x>"})
+    return json.dumps(content | changes)
+
+
+def _replace(pattern, content="z"):
+    return {"normalizer": {"type": "Replace", "pattern": pattern, "content": content}}
+
+
+def _id(number):
+    content = json.loads(_changed({}))
+    content["model"]["vocab"]["qq"] = number
+    return {"model": content["model"]}
+
+
+def _nested(depth):
+    steps = {"type": "Sequence", "normalizers": []}
+    for _ in range(depth):
+        steps = {"type": "Sequence", "normalizers": [steps]}
+    return {"normalizer": steps}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (_replace({"Regex": "(a|aa)+$"}), "cannot be used"),
+        (_replace({"Regex": ""}), "cannot be used"),
+        (_replace({"String": ""}), "cannot be used"),
+        (_replace({"Regex": r"(a+)\1+b"}), "refers back to itself"),
+        (_replace({"Regex": r"(?<n>a\g<n>*b|)"}), "refers back to itself"),
+        (_replace({"Regex": "(?:(?:a{1000}){1000}){1000000}"}), "cannot be used"),
+        (_replace({"Regex": "a" * 10_001}), "longer than 10000"),
+        ({"normalizer": {"type": "Sequence", "normalizers": [_replace({"String": "a"}, "a" * 1000)["normalizer"]] * 4}},
+         "1000000000000 times as long"),
+        ({"normalizer": {"type": "Prepend", "prepend": "a" * 2000}}, "2000 times as long"),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////w=="}}, "cut off"),
+        (_nested(40), "more than 32 steps"),
+        (_id(2**63 - 1), "must have ids"),
+        (_id(2**31), "must have ids"),
+        ({"added_tokens": [{"id": 2**31, "content": "<x>", "special": True}]}, "must have ids"),
+        ({"added_tokens": [{"id": 262, "content": "\ud800", "special": True}]}, "not a JSON object"),
+    ],
+)  # fmt: skip
+def test_what_would_panic_abort_or_take_for_ever_is_refused(tmp_path, changes, words):
+    """The library aborts the process when memory runs out, and a pattern cannot be stopped."""
+    (tmp_path / "tokenizer.json").write_text(_changed(changes))
+    with pytest.raises(InputError, match=words) as caught:
+        load_tokenizer(tmp_path).encode("aaaa" * 500 + "!")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "not valid JSON"),
-        ("[" * 100_000, "not valid JSON"),
+        ("", "not a JSON object"),
+        ("[" * 100_000, "not a JSON object"),
         ("[1]", "not a JSON object"),
-        ("{}", "model of type None"),
+        ("{}", "model of type null"),
         ('{"model": {"type": "WordPiece", "vocab": {}}}', "WordPiece"),
         ('{"model": {"type": "BPE", "vocab": {"a": "0"}, "merges": []}}', "is damaged"),
         ('{"model": {"type": "BPE", "vocab": {"a": 0}}}', "is damaged"),
@@ -534,9 +587,9 @@ def raw_bytes_content() -> str:
             '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "pre_tokenizer": {"type": "X"}}',
             "cannot be used",
         ),
-        ('{"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}', "cannot be used"),
-        ('{"model": {"type": "BPE", "vocab": {}, "merges": []}}', "ids must be"),
-        ('{"model": {"type": "BPE", "vocab": {"a": 99999999}, "merges": []}}', "ids must be"),
+        ('{"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}', "must have ids"),
+        ('{"model": {"type": "BPE", "vocab": {}, "merges": []}}', "must have ids"),
+        ('{"model": {"type": "BPE", "vocab": {"a": 99999999}, "merges": []}}', "must have ids"),
     ],
 )
 def test_damaged_files_are_refused_with_a_sentence(tmp_path, content, words):

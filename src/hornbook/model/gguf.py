@@ -157,7 +157,8 @@ def _shape(header: GGUFHeader, *, tied: bool, rope_divisors: Tensor | None) -> G
     family = metadata.get("general.architecture")
     if family not in FAMILIES:
         raise InputError(
-            f'{where} holds the architecture "{family}", which Hornbook does not have: it reads {", ".join(FAMILIES)}.'
+            f"{where} holds the architecture {shown(family)}, which Hornbook does not have: it reads "
+            f"{', '.join(FAMILIES)}."
         )
 
     own = {key.removeprefix(f"{family}."): value for key, value in metadata.items()}
@@ -168,7 +169,7 @@ def _shape(header: GGUFHeader, *, tied: bool, rope_divisors: Tensor | None) -> G
     def number(key: str, default: float | None = None, kind: type[int] | type[float] = int) -> Any:
         value = own.get(key, default)
         if isinstance(value, bool) or not isinstance(value, (kind, int)) or not 0 < value < 2**31:
-            raise InputError(f"{where} says nothing usable about {family}.{key}: {str(value)[:80]}.")
+            raise InputError(f"{where} says nothing usable about {family}.{key}: {shown(value)}.")
         return value
 
     width, heads = number("embedding_length"), number("attention.head_count")

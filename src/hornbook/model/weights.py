@@ -7,6 +7,7 @@ against the shape before a tensor is read.
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -110,7 +111,12 @@ def gather(
     Everything is checked before the first is read. Raises InputError for missing, superfluous and misshapen tensors,
     and for weights that are NaN or infinite.
     """
-    # Each layer has several tensors: a config that claims more layers than there are tensors builds no model.
+    # A config that claims a far larger model than there are numbers, or more layers than tensors, builds no model.
+    numbers = sum(math.prod(size) for size in stored.values())
+    if shape.layers <= len(stored) and shape.parameters > 64 * numbers:
+        raise InputError(
+            f"{where} holds {numbers:,} numbers, but its configuration describes a model of {shape.parameters:,}."
+        )
     groups = naming.groups(shape) if shape.layers <= len(stored) else {naming.theirs("embedding.weight"): {}}
     missing = sorted(groups.keys() - stored.keys())
     if missing or shape.layers > len(stored):

@@ -114,8 +114,20 @@ def tokenizer_of_run(run: Run) -> Tokenizer:
 def open_model(name: str | Path, *, step: int | None = None) -> Opened:
     """Open whatever MODEL names. Of a run, the checkpoint of `step`, or the chosen one (best or newest).
 
-    Raises InputError when it is not there, is damaged or is of a kind that cannot be read.
+    Raises InputError when it is not there, is damaged, is of a kind that cannot be read, or gives no numbers.
     """
+    opened = _open(name, step)
+    with torch.no_grad():
+        tokens = torch.arange(min(8, opened.model.shape.vocabulary, opened.model.shape.context))
+        logits = opened.model(tokens[None].to(next(opened.model.parameters()).device))
+        weights = (parameter.aminmax() for parameter in opened.model.parameters())
+        if not (logits.isfinite().all() and all(low.isfinite() and high.isfinite() for low, high in weights)):
+            remedy = "its training had diverged: give an earlier --step" if opened.run else "its weights are damaged"
+            raise InputError(f"{name} gives probabilities that are no numbers (NaN or infinite); {remedy}.")
+    return opened
+
+
+def _open(name: str | Path, step: int | None) -> Opened:
     path = Path(name)
     if is_run(path):
         run = Run.open(path)

@@ -24,7 +24,7 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.keys import TOKENIZER_ONLY, TOKENIZER_WITHOUT_EFFECT, check_keys
 from hornbook.text.bytelevel import BYTE_CHARACTERS, PATTERNS, split_pattern
 from hornbook.text.tokenizer import Tokenizer, tokenizer_of
-from hornbook.text.tokenizer_json import added_token, bpe_model, byte_level, checked, content_of
+from hornbook.text.tokenizer_json import END_OF_TEXT, added_token, bpe_model, byte_level, checked, content_of
 
 MAGIC = b"GGUF"
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -209,6 +209,8 @@ def tokenizer_json(metadata: Mapping[str, Any], where: str) -> tuple[dict[str, A
         if kind in (CONTROL, USER_DEFINED)
     ]
     vocab = {token: number for number, token in enumerate(tokens)}
+    if [(token["id"], token["content"]) for token in added] == [(len(tokens) - 1, END_OF_TEXT)]:
+        del vocab[END_OF_TEXT]  # as in a tokenizer.json of ours, so that it is known as one
     merges = [] if merges == _NO_MERGES else merges
     model = bpe_model(vocab, [merge.split(" ") for merge in merges], ignore_merges=pattern == "llama3")
     normalizer = {"type": "NFC"} if pattern == "qwen2" else None

@@ -366,16 +366,17 @@ def _exact_encoder(content: dict[str, Any], reference: Any) -> Callable[[str], I
 
     For GPT-2's content, of which that is known, `reference` is None.
     """
-    fast = fast_encoder(content, reference)
+    with library_errors("tokenizer.json cannot be used"):
+        fast = fast_encoder(content, reference)
     added = [token["content"] for token in content["added_tokens"] if not token["special"]]
     if fast is not None and not added:
         reference = None  # 15 MB for 50,000 ids
 
     def encode(text: str) -> Ids:
         utf8(text)  # refuses half of a surrogate pair
-        if fast is not None and not any(token in text for token in added):
-            return fast(text)
         with library_errors("the tokenizer cannot encode this text"):
+            if fast is not None and not any(token in text for token in added):
+                return fast(text)
             return np.array(reference.encode(text, add_special_tokens=False).ids, dtype=np.int32)
 
     return encode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -13,11 +14,15 @@ from typing import Any
 import msgspec
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.keys import shown
 from hornbook.text.bytelevel import BYTE_CHARACTERS, merged_tokens, split_pattern, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
-LARGEST_FILE_BYTES = 1 << 27  # the largest vocabularies in use take a quarter of it
-LARGEST_VOCABULARY = 1 << 22  # ids; a file that asks for more is damaged or hostile
+LARGEST_FILE_BYTES = 1 << 26  # the largest vocabularies in use take half of it
+LARGEST_VOCABULARY = 1 << 19  # ids, twice the largest in use; a file that asks for more is damaged or hostile
+LARGEST_PATTERN = 10_000  # characters; o200k's has 300
+LARGEST_GROWTH = 1024  # times as long as it was, a normalizer may make a text; in use are below 100
+DEEPEST = 32  # steps within steps
 GPT2_FILES = {  # the names others give them, and the SHA-256 that tiktoken_ext/openai_public.py has
     "vocab.bpe": ("merges.txt", "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
     "encoder.json": ("vocab.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
@@ -29,6 +34,7 @@ USUAL_BEGINNINGS = ("<|begin_of_text|>", "<s>", "<bos>")
 
 _ONE_CHARACTER = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False}
 _UNKNOWN = re.compile(r"<.+>|\[.+\]")
+_BACK_REFERENCE = re.compile(r"\\[1-9kg]|\(\?R")
 _BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
@@ -138,7 +144,9 @@ def checked(content: dict[str, Any], file: Path | str) -> dict[str, Any]:
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") not in ("BPE", "Unigram", "WordLevel"):
         kind = model.get("type") if isinstance(model, dict) else None
-        raise InputError(f"{file} has a model of type {kind}; GPT-style models have BPE, Unigram or WordLevel")
+        raise InputError(
+            f"{file} has a model of type {json.dumps(kind)[:80]}; GPT-style models have BPE, Unigram or WordLevel"
+        )
     model.setdefault("type", "BPE")
     content["added_tokens"] = content.get("added_tokens") or []
     try:
@@ -147,12 +155,59 @@ def checked(content: dict[str, Any], file: Path | str) -> dict[str, Any]:
         merges = msgspec.convert(model.get("merges") if model["type"] == "BPE" else [], list[str | tuple[str, str]])
     except msgspec.ValidationError as error:
         raise InputError(f"{file} is damaged: {error}; fetch it again") from None
+    vocab = model["vocab"]
+    numbers = [*(range(len(vocab)) if isinstance(vocab, list) else vocab.values())]
+    numbers += [token["id"] for token in content["added_tokens"]]
+    if not numbers or min(numbers) < 0 or max(numbers) >= LARGEST_VOCABULARY:
+        raise InputError(f"{file} must have ids from 0 to at most {LARGEST_VOCABULARY - 1}; fetch it again")
     pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
     if any(len(pair) != 2 or not {*pair, "".join(pair)} <= model["vocab"].keys() for pair in pairs):
         raise InputError(f"{file} is damaged: a merge is not of two tokens of its vocabulary; fetch it again")
     for token in content["added_tokens"]:
         token.setdefault("special", False)
+    _check_steps([value for key, value in content.items() if key not in ("model", "added_tokens")], file)
     return content
+
+
+def _steps(parts: Any, file: Path | str, depth: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield each object within these; raises InputError when they lie too deep for the recursion of what follows."""
+    if depth > DEEPEST:
+        raise InputError(f"{file} has more than {DEEPEST} steps within steps; fetch it again")
+    if isinstance(parts, dict):
+        yield parts
+    for inner in parts.values() if isinstance(parts, dict) else parts:
+        if isinstance(inner, list | dict):
+            yield from _steps(inner, file, depth + 1)
+
+
+def _check_steps(parts: list[Any], file: Path | str) -> None:
+    """Raise InputError for steps that cost more than any tokenizer needs: where a pattern takes for ever the library
+    cannot be stopped, and where memory runs out it aborts the process."""
+    growth = 1
+    for step in _steps(parts, file):
+        pattern, charsmap = step.get("pattern"), step.get("precompiled_charsmap")
+        regex = pattern.get("Regex") if isinstance(pattern, dict) else None
+        if isinstance(regex, str) and (len(regex) > LARGEST_PATTERN or _BACK_REFERENCE.search(regex)):
+            raise InputError(
+                f"{file} has a pattern that refers back to itself or is longer than {LARGEST_PATTERN} characters: "
+                f"{shown(regex)}; it is not used, because it may take for ever"
+            )
+        growth *= max(1, *(len(str(step.get(key) or "")) for key in ("content", "prepend")))
+        growth *= max(1, _longest_of_charsmap(charsmap, file)) if isinstance(charsmap, str) else 1
+    if growth > LARGEST_GROWTH:
+        raise InputError(f"{file} makes a text up to {growth} times as long before it is split; fetch it again")
+
+
+def _longest_of_charsmap(charsmap: str, file: Path | str) -> int:
+    """Return the longest replacement of SentencePiece's compiled map: the length of its trie, the trie, then texts."""
+    try:
+        data = base64.b64decode(charsmap, validate=True)
+    except ValueError:
+        data = b""
+    size = int.from_bytes(data[:4], "little")
+    if len(data) < 4 or size % 4 or size > len(data) - 4:
+        raise InputError(f"{file} is damaged: its precompiled_charsmap is cut off; fetch it again")
+    return max(map(len, data[4 + size :].split(b"\0")))
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -161,12 +216,9 @@ def _json(file: Path) -> dict[str, Any]:
             f"{file} has more than {LARGEST_FILE_BYTES >> 20} MiB, which no tokenizer needs; fetch it again"
         )
     try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not valid JSON ({str(error)[:80]}); fetch it again") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{file} is not a JSON object; fetch it again")
-    return content
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{file} is not a JSON object ({str(error)[:80]}); fetch it again") from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -215,7 +267,8 @@ def library_errors(what: str) -> Iterator[None]:
     except BaseException as error:
         if type(error) is not Exception and type(error).__name__ != "PanicException":
             raise
-        raise InputError(f"{what}: {' '.join(str(error).split())[:200]}") from None
+        said = "".join(character if character.isprintable() else " " for character in str(error))
+        raise InputError(f"{what}: {' '.join(said.split())[:200]}") from None
 
 
 def named_id(config: dict[str, Any], key: str, content: dict[str, Any]) -> int | None:
@@ -223,7 +276,7 @@ def named_id(config: dict[str, Any], key: str, content: dict[str, Any]) -> int |
     names none. It need not be marked as special. Raises InputError for a token that there is not."""
     named = config.get(key)
     name = named.get("content") if isinstance(named, dict) else named
-    if name is None:
+    if named is None:
         return None
     vocab = content["model"]["vocab"]
     number = next((token["id"] for token in content["added_tokens"] if token["content"] == name), None)
@@ -233,7 +286,7 @@ def named_id(config: dict[str, Any], key: str, content: dict[str, Any]) -> int |
         number = next((i for i, pair in enumerate(vocab) if pair[0] == name), None)
     if number is None:
         raise InputError(
-            f"tokenizer_config.json names {json.dumps(name)[:80]} as {key}, which tokenizer.json does not have: "
+            f"tokenizer_config.json names {shown(named)} as {key}, which tokenizer.json does not have: "
             "name one that it has, or null"
         )
     return int(number)
@@ -257,10 +310,6 @@ def tables(content: dict[str, Any]) -> tuple[dict[int, str], list[bytes]]:
     vocab = {pair[0]: i for i, pair in enumerate(model["vocab"])} if is_unigram else model["vocab"]
     added = content["added_tokens"]
     numbers = [*vocab.values(), *(token["id"] for token in added)]
-    if not numbers or min(numbers) < 0 or max(numbers) >= LARGEST_VOCABULARY:
-        raise InputError(
-            f"the tokenizer's ids must be 0 to at most {LARGEST_VOCABULARY - 1}; fetch tokenizer.json again"
-        )
     is_byte_level = '"ByteLevel"' in json.dumps([content.get("pre_tokenizer"), content.get("decoder")])
     as_it_is = content.get("pre_tokenizer") == _ONE_CHARACTER
     tokens = [b""] * (max(numbers) + 1)
