@@ -297,7 +297,8 @@ def tokenizer_of(content: dict[str, Any], config: dict[str, Any]) -> Tokenizer:
     fingerprint = tokenizer_json.fingerprint(content)
     kind = tokenizer_json.kind(content, fingerprint)
     # The library refuses what is damaged; GPT-2's is known to the last merge.
-    plain = (content.get("post_processor") or {}).get("type") in (None, "ByteLevel")
+    last_step = content.get("post_processor")
+    plain = last_step is None or (isinstance(last_step, dict) and last_step.get("type") == "ByteLevel")
     reference = None if kind == "gpt2" and plain else tokenizer_json.reference(content)
     around = ([], []) if plain else tokenizer_json.put_around(reference)
     if kind != "foreign":
