@@ -168,11 +168,14 @@ def _row_file(
 ) -> Iterable[Document]:
     found = num_blank = 0
     for number, raw, read in rows(path, field):
-        text, num_replaced = well_formed(raw or "", errors, path, f"{row_word} {number}")
+        text, num_replaced = well_formed(raw or "", errors, path, row_word, number)
         if text.strip():
             found += 1
-            pieces = partial(_row_pieces, read, errors, path, f"{row_word} {number}")
-            yield Document(f"{name}:{number}", pieces, path, partial(int, num_replaced))
+            pieces = partial(
+                _row_pieces, read, errors, path, row_word, number
+            )  # nothing of its own: there are millions
+            replaced = {"replaced": partial(int, num_replaced)} if num_replaced else {}
+            yield Document(f"{name}:{number}", pieces, path, **replaced)
         else:
             num_blank += 1
     if not found:
@@ -181,8 +184,8 @@ def _row_file(
         notes.append(f"left out in {name}: {counted(num_blank, 'row')} without text")
 
 
-def _row_pieces(read: Callable[[], str | None], errors: str, path: str, where: str) -> Iterator[str]:
-    return safe_pieces([well_formed(read() or "", errors, path, where)[0]])
+def _row_pieces(read: Callable[[], str | None], errors: str, path: str, row_word: str, number: int) -> Iterator[str]:
+    return safe_pieces([well_formed(read() or "", errors, path, row_word, number)[0]])
 
 
 def _text_file(path: str, name: str, *, separator: str | None, errors: str, notes: list[str]) -> Iterable[Document]:

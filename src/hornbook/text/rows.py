@@ -44,7 +44,7 @@ def row_format(name: str) -> tuple[str, Reader] | None:
     return next((found for ending, found in _FORMATS.items() if name.endswith(ending)), None)
 
 
-def well_formed(text: str, errors: str, path: str, where: str) -> tuple[str, int]:
+def well_formed(text: str, errors: str, path: str, row_word: str, number: int) -> tuple[str, int]:
     """Return the text and how many of its bytes were replaced. Raises InputError where `errors` is "strict"."""
     try:
         text.encode()
@@ -52,7 +52,7 @@ def well_formed(text: str, errors: str, path: str, where: str) -> tuple[str, int
         if errors == "strict":
             remedy = encoding_remedy(path, re.sub("[\ud800-\udfff]", "", text))
             what = "the text is not UTF-8, or has half of a surrogate pair (\\ud800 to \\udfff)"
-            raise InputError(f"{shown(path)}, {where}: {what}; {remedy}") from None
+            raise InputError(f"{shown(path)}, {row_word} {number}: {what}; {remedy}") from None
         halves = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\udced\udca0\udc80", text)  # its three bytes in UTF-8
         data = halves.encode("utf-8", "surrogateescape")
         return data.decode("utf-8", "replace"), len(data) - len(data.decode("utf-8", "ignore").encode())
@@ -69,13 +69,13 @@ def _jsonl_rows(path: str, field: str) -> Iterator[tuple[int, Text, Callable[[],
     while line := line_at(path, offset):
         number += 1
         if line.removeprefix(BOM).strip():
-            where = f"{shown(path)}, line {number}"
-            yield number, _value(line, field, where), partial(_jsonl_text, path, field, where, offset)
+            read = partial(_jsonl_text, path, field, number, offset)
+            yield number, _value(line, path, field, "line", number), read
         offset += len(line)
 
 
-def _jsonl_text(path: str, field: str, where: str, offset: int) -> Text:
-    return _value(line_at(path, offset), field, where)
+def _jsonl_text(path: str, field: str, number: int, offset: int) -> Text:
+    return _value(line_at(path, offset), path, field, "line", number)
 
 
 def _json_rows(path: str, field: str) -> Iterator[tuple[int, Text, Callable[[], Text]]]:
@@ -96,22 +96,23 @@ def _json_rows(path: str, field: str) -> Iterator[tuple[int, Text, Callable[[], 
     offset = 0
     for number, row in enumerate(map(bytes, rows), 1):
         offset = content.index(row, offset)
-        where = f"{shown(path)}, row {number}"
-        yield number, _value(row, field, where), partial(_json_text, path, field, where, begin + offset, len(row))
+        read = partial(_json_text, path, field, number, begin + offset, len(row))
+        yield number, _value(row, path, field, "row", number), read
         offset += len(row)
 
 
-def _json_text(path: str, field: str, where: str, offset: int, size: int) -> Text:
-    return _value(bytes_of(path, offset, size), field, where)
+def _json_text(path: str, field: str, number: int, offset: int, size: int) -> Text:
+    return _value(bytes_of(path, offset, size), path, field, "row", number)
 
 
-def _value(row: bytes, field: str, where: str) -> Text:
+def _value(row: bytes, path: str, field: str, row_word: str, number: int) -> Text:
     """The text of a row. What the fast decoder does not take, Python's decides: it knows NaN and says what is wrong."""
     row = row.removeprefix(BOM)
     try:
         return _text.decode(_fields.decode(row)[field])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
         pass
+    where = f"{shown(path)}, {row_word} {number}"
     try:  # numbers as float: of an int, Python reads only so many digits
         found = json.loads(row.decode("utf-8", "surrogateescape"), parse_int=float)
     except RecursionError:
