@@ -263,7 +263,7 @@ def test_a_tokenizer_file_that_is_too_large_is_not_read(run, tmp_path, text_file
     with (tmp_path / "vast" / "tokenizer.json").open("wb") as file:
         file.truncate(2**40)  # takes no room
     said = sentence(run("prepare", str(text_file), "--tokenizer", "vast", "--out", "shards"))
-    assert "vast/tokenizer.json has more than 128 MiB" in said
+    assert "vast/tokenizer.json has more than 64 MiB" in said
     assert not (tmp_path / "shards").exists()
 
 

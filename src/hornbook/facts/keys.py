@@ -27,8 +27,9 @@ _CONFIG = {
         finetuning_task id2label label2id num_labels problem_type summary_activation summary_proj_to_labels
         summary_type summary_use_proj task_specific_params""",
     "names, versions and notes": """
-        _commit_hash _name_or_path architectures auto_map is_llama_config keys_to_ignore_at_inference model_type
-        name_or_path n_ctx tokenizer_class transformers.js_config transformers_version unsloth_fixed unsloth_version""",
+        _commit_hash _name_or_path _num_labels architectures auto_map is_llama_config keys_to_ignore_at_inference
+        max_sequence_length model_max_length model_type name_or_path n_ctx output_past tokenizer_class
+        transformers.js_config transformers_version unsloth_fixed unsloth_version""",
     "which tokens begin, end and fill: the tokenizer's files say so": """
         bos_token_id cls_token_id decoder_start_token_id eos_token_id mask_token_id pad_token_id sep_token_id
         unk_token_id""",
