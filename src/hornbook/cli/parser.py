@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -14,6 +15,7 @@ from hornbook.cli import asking, making, scoring
 from hornbook.facts.errors import InputError, Interrupted, WorldError, suggestion
 from hornbook.facts.threads import let_waiting_threads_sleep
 
+_SETTING = re.compile(r"--([a-z]+\.[a-z0-9_-]+)(|=.*)", re.DOTALL)
 MEANT = {"--accelerator": "--on", "--device": "--on", "--devices": "--on", "--gpu": "--on", "--hardware": "--on"}
 
 
@@ -23,12 +25,14 @@ class _Parser(argparse.ArgumentParser):
     commands: dict[str, _Parser]  # of the whole command line, by name
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("expected one argument"):
+            message += ' (one that begins with "-" is written with "=", as in --stop=--)'
         raise InputError(f"{message[0].lower()}{message[1:]}; see {self.prog} --help.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 1 for a failure of the world, 130 and 143."""
-    argv = [_normal(word) for word in (sys.argv[1:] if argv is None else argv)]
+    argv = _normal(sys.argv[1:] if argv is None else argv)
     let_waiting_threads_sleep()
     gc.set_threshold(700, 10, 1000)  # whole passes find nothing in hundreds of imported modules, a tenth of their time
     try:
@@ -58,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _say(f"cannot go on: {error}.", 1)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ValueError, OverflowError) as error:
         if not _out_of_memory(error):
             raise
         return _say("out of memory: try a smaller --model.width, --model.context or --train.microbatch.", 1)
@@ -66,10 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """PyTorch says so in words: its allocator on the CPU raises a plain RuntimeError."""
-    return isinstance(error, MemoryError) or any(
-        words in str(error) for words in ("can't allocate memory", "out of memory")
-    )
+    """PyTorch says so in words: its allocator on the CPU raises a plain RuntimeError. What no machine could hold is too
+    large for the numbers that count bytes."""
+    said = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "array is too big")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
 
 
 def _print_completion(parser: argparse.ArgumentParser, shell: str) -> None:
@@ -85,21 +89,43 @@ def _say(sentence: object, code: int) -> int:
     return code
 
 
-def _normal(word: str) -> str:
-    """--train.early-stop is --train.early_stop."""
-    name, equals, value = word.partition("=")
-    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") and "." in name else word
+def _normal(argv: Sequence[str]) -> list[str]:
+    """--train.early-stop is --train.early_stop; what is no setting's name, or stands after "--", stays as it is."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return [
+        f"--{name[1].replace('-', '_')}{name[2]}" if (name := _SETTING.fullmatch(word)) else word for word in argv[:end]
+    ] + list(argv[end:])
 
 
-def _parse(parser: _Parser, argv: list[str]) -> argparse.Namespace:
+def _parse(parser: _Parser, argv: Sequence[str]) -> argparse.Namespace:
+    """Raises InputError. What stands after "--", and a value that is "--", argparse would lose: it gets stand-ins."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    literal = {f"\0{place}": word for place, word in enumerate(["--", *argv[end + 1 :]])}
+    front = [word.removesuffix("--") + "\0" + "0" if word.endswith("=--") else word for word in argv[:end]]
+    try:
+        arguments = _parsed(parser, [*front, *argv[end : end + 1], *list(literal)[1:]])
+    except InputError as error:
+        raise InputError(re.sub("\0[0-9]+", lambda stand_in: literal[stand_in[0]], str(error))) from None
+    for name, value in vars(arguments).items():
+        if isinstance(value, list):
+            setattr(arguments, name, [literal.get(each, each) for each in value])
+        elif isinstance(value, str) and value in literal:
+            setattr(arguments, name, literal[value])
+    return arguments
+
+
+def _parsed(parser: _Parser, argv: list[str]) -> argparse.Namespace:
     arguments, unknown = parser.parse_known_args(argv)
+    unknown = [word for word in unknown if word != "--"]
     command = parser.commands.get(arguments.command, parser)
     for word in unknown:
         if word.startswith("-"):
             option = word.partition("=")[0]
             known = [name for action in command._actions for name in action.option_strings]
             meant = f' (did you mean "{MEANT[option]}"?)' if MEANT.get(option) in known else suggestion(option, known)
-            raise InputError(f'there is no option "{option}"{meant}; see {command.prog} --help.')
+            written = any(action.dest in ("prompt", "text") for action in command._positionals._group_actions)
+            text = '; a text that begins with "-" goes after "--"' if written else ""
+            raise InputError(f'there is no option "{option}"{meant}{text}; see {command.prog} --help.')
     for action in command._positionals._group_actions:
         if unknown and action.nargs == "?" and getattr(arguments, action.dest) == action.default:
             setattr(arguments, action.dest, unknown.pop(0))  # one text after options
