@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from hornbook.cli.options import add_settings, add_texts, given_settings, look_first, value
+from hornbook.facts.errors import WorldError
 from hornbook.facts.printing import print, print_json
 
 
@@ -48,12 +50,16 @@ def plan_command(arguments: argparse.Namespace) -> None:
 
 
 def describe_memorize(parser: argparse.ArgumentParser) -> None:
+    from hornbook.facts.settings import Seed
+
     parser.add_argument("model", metavar="MODEL", help="a run, or any model with --train and --heldout")
-    parser.add_argument("--train", metavar="TEXT", help="what it was trained on")
-    parser.add_argument("--heldout", metavar="TEXT", help="text of the same kind that it has not seen")
+    parser.add_argument("--train", metavar="TEXT", help="what it was trained on (default: a run's own)")
+    parser.add_argument(
+        "--heldout", metavar="TEXT", help="text of the same kind that it has not seen (default: a run's own)"
+    )
     parser.add_argument("--reference", metavar="MODEL", help="a model trained alike that has read neither text")
     parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
-    parser.add_argument("--seed", type=value(int), default=0, metavar="N", help="which free samples are drawn")
+    parser.add_argument("--seed", type=value(Seed), default=0, metavar="N", help="which free samples are drawn")
     parser.add_argument("--html", metavar="FILE", help="write the page here; of a run, it is among its reports anyway")
 
 
@@ -66,17 +72,20 @@ def memorize_command(arguments: argparse.Namespace) -> None:
         arguments.model, train=arguments.train, heldout=arguments.heldout, reference=arguments.reference,
         step=arguments.step, seed=arguments.seed,
     )  # fmt: skip
-    if arguments.html is not None:
-        from hornbook.report.memory import memory_page
-        from hornbook.text.disk import write_aside
-
-        write_aside(Path(arguments.html), memory_page(found))
     if arguments.json:
         print_json(found)
     else:
         from hornbook.report.terminal import print_memorization
 
         print_memorization(found)
+    sys.stdout.flush()  # what was computed is shown, whatever becomes of the pages
+    if arguments.html is not None:
+        from hornbook.report.memory import memory_page
+        from hornbook.text.disk import write_aside
+
+        write_aside(Path(arguments.html), memory_page(found))
+    if "report_problem" in found:
+        raise WorldError(found["report_problem"])
 
 
 def describe_sweep(parser: argparse.ArgumentParser) -> None:

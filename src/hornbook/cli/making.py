@@ -66,6 +66,8 @@ def prepare_command(arguments: argparse.Namespace) -> None:
 
 
 def describe_generate(parser: argparse.ArgumentParser) -> None:
+    from hornbook.facts.settings import Seed
+
     parser.add_argument("model", metavar="MODEL", help="a run, a checkpoint, a Hugging Face folder or a .gguf file")
     parser.add_argument("prompt", nargs="?", default="", metavar="PROMPT", help="what to continue; none: a document")
     for flag, kind, default, text in (
@@ -74,7 +76,7 @@ def describe_generate(parser: argparse.ArgumentParser) -> None:
         ("--top-k", int, None, "keep the k most probable tokens (default: all)"),
         ("--top-p", float, None, "keep the most probable tokens that together reach p (default: all)"),
         ("--min-p", float, None, "keep tokens at least p times as probable as the most probable one (default: all)"),
-        ("--seed", int, 0, "the same seed gives the same text"),
+        ("--seed", Seed, 0, "the same seed gives the same text"),
         ("--step", int, None, "the run's checkpoint at this step (default: its best or newest)"),
     ):
         said = text if default is None else f"{text} (default: {default})"

@@ -11,7 +11,9 @@ def value(kind: Any) -> Callable[[str], Any]:
     """Text -> a value of a setting's type; what is wrong becomes a sentence."""
     import msgspec
 
-    from hornbook.facts.settings import expected
+    from hornbook.facts.settings import Whole, expected
+
+    kind = Whole if kind is int else kind
 
     def convert(text: str) -> Any:
         try:

@@ -16,6 +16,7 @@ from hornbook.facts.errors import InputError, Interrupted, WorldError, suggestio
 from hornbook.facts.printing import on_one_line, print, ready_streams
 from hornbook.facts.threads import let_waiting_threads_sleep
 
+_SETTING = re.compile(r"--([a-z]+\.[a-z0-9_-]+)(|=.*)", re.DOTALL)
 MEANT = {"--accelerator": "--on", "--device": "--on", "--devices": "--on", "--gpu": "--on", "--hardware": "--on"}
 
 MAY_BE_EMPTY = ("prompt", "text", "stop", "text.separator", "watch.prompts")
@@ -34,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 1 for a failure of the world, 130 and 143."""
-    argv = [_normal(word) for word in (sys.argv[1:] if argv is None else argv)]
+    argv = _normal(sys.argv[1:] if argv is None else argv)
     ready_streams()
     let_waiting_threads_sleep()
     gc.set_threshold(700, 10, 1000)  # whole passes find nothing in hundreds of imported modules, a tenth of their time
@@ -95,16 +96,19 @@ def _say(sentence: object, code: int) -> int:
     return code
 
 
-def _normal(word: str) -> str:
-    """--train.early-stop is --train.early_stop."""
-    name, equals, value = word.partition("=")
-    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") and "." in name else word
+def _normal(argv: Sequence[str]) -> list[str]:
+    """--train.early-stop is --train.early_stop; what is no setting's name, or stands after "--", stays as it is."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return [
+        f"--{name[1].replace('-', '_')}{name[2]}" if (name := _SETTING.fullmatch(word)) else word for word in argv[:end]
+    ] + list(argv[end:])
 
 
 def _parse(parser: _Parser, argv: list[str]) -> argparse.Namespace:
     if "--" in argv:  # what follows is no option: argparse would know that only in some places
         end = argv.index("--")
         argv = argv[:end] + [f"\0{word}" for word in argv[end + 1 :]]
+    argv = [re.sub("=--$", "=\0--", word) for word in argv]  # a value that argparse would lose
     arguments, unknown = parser.parse_known_args(argv)
     command = parser.commands.get(arguments.command, parser)
     for word in unknown:

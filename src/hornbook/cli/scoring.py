@@ -83,16 +83,16 @@ def inspect_command(arguments: argparse.Namespace) -> None:
         arguments.model, text, against=arguments.against, step=arguments.step, against_step=arguments.against_step,
         gradients=arguments.gradients, top_k=arguments.top_k, prompt_tokens=arguments.prompt_tokens,
     )  # fmt: skip
-    if arguments.html is not None:
-        from hornbook.text.disk import write_aside
-
-        write_aside(Path(arguments.html), seen.to_html())
     if arguments.json:
         print_json(seen.to_dict())
     else:
         from hornbook.report.heatline import print_look
 
         print_look(seen.views)
+    if arguments.html is not None:
+        from hornbook.text.disk import write_aside
+
+        write_aside(Path(arguments.html), seen.to_html())
 
 
 def describe_compare(parser: argparse.ArgumentParser) -> None:

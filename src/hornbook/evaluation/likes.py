@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hornbook.evaluation.corpus import Job, beginning_of, compute
+from hornbook.evaluation.corpus import Job, beginning_of, compute, conventions
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.facts.quantities import counted
@@ -30,7 +30,7 @@ def like_huggingface(
     although all new tokens of the later windows are scored.
     """
     window = model.shape.context if window is None else window
-    stride = min(stride, window)
+    window, stride, *_ = conventions(model, tokenizer, window=window, stride=min(stride, window))
     before, after = tokenizer.around  # as there, where the tokenizer is called without further ado
     ids = np.concatenate([before, tokenizer.encode("\n\n".join(texts)), after]).astype(np.int64)
     jobs, weights, done = [], [], 0
@@ -77,7 +77,7 @@ def like_lm_eval(
     beginning = beginning_of(tokenizer)
     if beginning is None:
         raise InputError("lm-eval's convention needs a beginning-of-text token, which this tokenizer does not have.")
-    window = model.shape.context if window is None else window
+    window = conventions(model, tokenizer, window=window).window
     before, after = tokenizer.around
     jobs = []
     for text in texts:

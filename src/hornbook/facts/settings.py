@@ -21,11 +21,15 @@ from hornbook.facts.errors import InputError, suggestion
 from hornbook.facts.printing import on_one_line
 
 Precision = Literal["float32", "bfloat16"]
-Count = Annotated[int, Meta(ge=1)]
-Context = Annotated[int, Meta(ge=2)]
-Index = Annotated[int, Meta(ge=0)]
-Seed = Annotated[int, Meta(ge=0, le=2**62)]
+LARGEST = 2**62  # sums of two such numbers fit a machine's integers
+Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
+Count = Annotated[int, Meta(ge=1, le=LARGEST)]
+Context = Annotated[int, Meta(ge=2, le=LARGEST)]
+Index = Annotated[int, Meta(ge=0, le=LARGEST)]
+Seed = Annotated[int, Meta(ge=0, le=LARGEST)]
+Threads = Annotated[int, Meta(ge=1, le=1024)]
 Positive = Annotated[float, Meta(gt=0, le=1e300)]
+Epochs = Annotated[float, Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e300)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -110,7 +114,7 @@ class Train(msgspec.Struct, forbid_unknown_fields=True):
     """How long and how much at once."""
 
     steps: Annotated[Count | None, Meta(description="length in steps (optimizer updates)")] = None
-    epochs: Annotated[Positive | None, Meta(description="length in passes over the training text")] = None
+    epochs: Annotated[Epochs | None, Meta(description="length in passes over the training text")] = None
     tokens: Annotated[Count | None, Meta(description="length in training tokens")] = None
     budget: Annotated[str | None, Meta(description="length in wall time, such as 90s, 10m or 2h, start to end")] = None
     batch: Annotated[Count | None, Meta(description="sequences per step")] = None
@@ -134,7 +138,7 @@ class Train(msgspec.Struct, forbid_unknown_fields=True):
     early_stop: Annotated[
         Count | None, Meta(description="stop after so many evaluations without a better validation loss")
     ] = None
-    threads: Annotated[Count | None, Meta(description="CPU threads; part of the run's identity")] = None
+    threads: Annotated[Threads | None, Meta(description="CPU threads; part of the run's identity")] = None
 
 
 class Watch(msgspec.Struct, forbid_unknown_fields=True):
@@ -218,6 +222,12 @@ def expected(message: str, kind: Any = None) -> str:
         return f"expected {' or '.join(get_args(kind))}, not {wrong[1]}"
     plain = message[:1].lower() + message[1:].replace("`", "").replace(" | null", "")
     return re.sub(r"\b(int|float|bool|str)\b", lambda word: _PLAIN[word[0]], plain)
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError for a seed that the generators of random numbers do not take."""
+    if not 0 <= seed <= LARGEST:
+        raise InputError(f"the seed is {seed}, but must be from 0 to {LARGEST}.")
 
 
 def from_table(table: Mapping[str, Any], *, source: str) -> Settings:

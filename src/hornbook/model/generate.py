@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.settings import check_seed
 from hornbook.model.decoder import Cache, Decoder
 from hornbook.model.graphed import FEWEST_TOKENS, GraphedDecoder
 from hornbook.model.native import NativeDecoder, native_decoder, quantise
@@ -107,6 +108,7 @@ def generate(
     Raises InputError for an empty prompt, a prompt longer than the context (the caller keeps its last tokens), ids
     outside the vocabulary, and sampling values out of range.
     """
+    check_seed(seed)
     sampling = Sampling(temperature, top_k, top_p, min_p)
     prompt = _checked(model, [list(prompt_ids)], max_tokens)
     kernel = None

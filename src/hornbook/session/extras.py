@@ -71,9 +71,9 @@ def ask(
         elif task == CONTINUATION:
             num_tokens = sum(len(opened.tokenizer.encode(text)) for text in texts)
             half = opened.model.shape.context / 2 * sum(map(len, texts)) / max(1, num_tokens)  # of what it sees
-            questions = continuation_questions(
-                texts, count=limit or 200, choice_characters=max(1, min(CHOICE_CHARACTERS, int(half)))
-            )  # fmt: skip
+            length = max(1, min(CHOICE_CHARACTERS, int(half)))
+            most = max(200, sum(map(len, texts)) // length)
+            questions = continuation_questions(texts, count=min(limit or 200, most), choice_characters=length)
         else:
             questions = olmo_questions(task, limit=limit)
         first = default_beginning(opened.tokenizer)

@@ -21,7 +21,7 @@ from hornbook.facts.capacity import outlook
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator, usable_cores
 from hornbook.facts.leaks import leaked_in_words
-from hornbook.facts.quantities import counted, format_count, format_duration, parse_price
+from hornbook.facts.quantities import counted, format_bytes, format_count, format_duration, parse_price
 from hornbook.facts.settings import LENGTHS, Settings, from_table, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
@@ -105,6 +105,7 @@ def fresh(
     data = data_of(prepared)
     choice = choose(wanted, data, Machine.of(device_here), shape=opened.model.shape if opened is not None else None)
     settings, shape = choice.settings, choice.shape
+    _refuse_too_large(settings, shape)
     settings.train.threads = torch.get_num_threads()
     for reason in choice.reasons:
         view.note(f"  {reason}")
@@ -140,6 +141,20 @@ def fresh(
         return replace(start, plan=plan)
     plan(pace)
     return start
+
+
+def _refuse_too_large(settings: Settings, shape: GPTShape) -> None:
+    """Raise InputError for what no memory of this machine could hold, before any of it is asked for."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    batch = settings.train.batch or 1
+    for what, num_bytes, remedy in (
+        (f"a model of {format_count(shape.parameters)} parameters", 4 * shape.parameters, "width, .hidden or .layers"),
+        (f"a step of {format_count(batch)} sequences", 8 * batch * shape.context, "context or --train.batch"),
+    ):
+        if num_bytes > memory:
+            raise InputError(
+                f"{what} takes more than the {format_bytes(memory)} of this machine: take a smaller --model.{remedy}."
+            )
 
 
 def _settled(
