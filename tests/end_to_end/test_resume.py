@@ -206,6 +206,29 @@ def test_a_finished_run_can_be_extended(copied, length, steps):
     assert train()["step"] == steps  # the command that began it does not cut it short
 
 
+def test_a_longer_run_is_the_one_that_was_planned_so(copied, whole):
+    """It goes on from before its learning rate fell, which the finished run has kept."""
+    steady = STEPS - round(0.6 * STEPS)
+    assert sorted(folder.name for folder in Run(copied).checkpoints())[:2] == ["step-00000000", f"step-{steady:08d}"]
+    hornbook.train(out="run", **{"train.steps": 330})
+    resumed = [row for row in Run(copied).rows() if row["event"] == "resume"]
+    assert [row["step"] for row in resumed] == [steady]
+    hornbook.train("text.txt", out="planned", **SETTINGS, **{"train.steps": 330, "schedule.warmup_steps": 10})
+    assert weights(copied, 330) == weights("planned", 330)
+    rates = [row["learning_rate"] for row in Run(copied).rows() if row["event"] == "step"]
+    assert rates == [row["learning_rate"] for row in Run(Path("planned")).rows() if row["event"] == "step"]
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_a_run_is_not_made_longer_where_the_rate_would_rise_again(copied):
+    shutil.rmtree(copied / "checkpoints" / f"step-{STEPS - round(0.6 * STEPS):08d}")
+    before = (copied / "settings.toml").read_bytes()
+    with pytest.raises(InputError, match="learning rate has fallen since step 120, and no checkpoint from before"):
+        hornbook.train(out="run", **{"train.steps": 330})
+    assert (copied / "settings.toml").read_bytes() == before
+    assert (copied / "checkpoints" / f"step-{STEPS:08d}").is_dir()
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_written_again(copied, whole):
     file = copied / "checkpoints" / f"step-{STEPS:08d}" / "model.safetensors"
     content = bytearray(file.read_bytes())

@@ -149,8 +149,32 @@ print(sorted({graphs for number, graphs in seen if number >= 2}), sum(counters["
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile with")
 def test_watching_and_going_on_compile_nothing_anew(tmp_path, english):
-    """Blocks share one graph and the head has one, in all steps of a run that is looked at, sampled, saved, resumed."""
+    """Blocks share one graph and the head has one, in all steps of a run that is looked at, sampled and saved; and when
+    it is made longer."""
     (tmp_path / "text.txt").write_text(english[:20_000], encoding="utf-8")
     command = [sys.executable, "-c", GRAPHS, str(tmp_path / "text.txt"), str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
-    assert done.stdout.split("\n")[-2] == "[2] 0 12", done.stderr
+    assert done.stdout.split("\n")[-2] == "[2, 4] 0 16", done.stderr
+
+
+MANY = """
+import torch
+from hornbook.facts.shape import GPTShape
+from hornbook.model.compiled import compile_training, sum_nats
+from hornbook.model.decoder import Decoder, initialise
+
+real = torch.compile
+torch.compile = lambda function, **options: real(function, backend="eager", **options)  # no code is made, only graphs
+for width in range(16, 16 * 11, 16):
+    shape = GPTShape(family="qwen3", layers=1, width=width, heads=2, context=8, vocabulary=31)
+    model = initialise(Decoder(shape), 0)
+    compile_training(model)
+    tokens = torch.zeros(2, 8, dtype=torch.int64)
+    sum_nats(model, model.hidden(tokens).flatten(0, 1), tokens.flatten()).backward()
+print(width)
+"""
+
+
+def test_ten_sizes_can_be_compiled_in_one_process():
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "160", done.stderr[-2000:]

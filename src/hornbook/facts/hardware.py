@@ -211,8 +211,10 @@ def lookup(text: str) -> tuple[int, Accelerator]:
     return count, accelerator
 
 
-def custom(name: str, peak_flops: float, memory_bytes: int | None = None) -> Accelerator:
+def custom(
+    name: str, peak_flops: float, memory_bytes: int | None = None, *, dtype: str = "float32"
+) -> Accelerator:  # fmt: skip
     """An accelerator that the table lacks, from its peak dense FLOP/s; what else about it is unknown stays None."""
     if not peak_flops > 0:
         raise InputError(f"the peak is {peak_flops}, but must be positive FLOP/s, such as 312e12.")
-    return Accelerator(name, {"float32": peak_flops}, memory_bytes, None, None, "as given", "")
+    return Accelerator(name, {dtype: peak_flops}, memory_bytes, None, None, "as given", "")

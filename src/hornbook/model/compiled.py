@@ -27,6 +27,7 @@ Differentiate = Callable[[Tensor, Tensor, int], Tensor]
 
 def compile_training(model: Decoder) -> None:
     """Compile what training computes in each block, and what turns logits into their gradient."""
+    torch.compiler.reset()  # of the models before it: only so many shapes are kept, for all of them together
     for block in cast("list[Block]", list(model.blocks)):
         block.compiled = torch.compile(block.compute, dynamic=False, fullgraph=True)
     model.differentiate = torch.compile(differentiate_, dynamic=False, fullgraph=True)

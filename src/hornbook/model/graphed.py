@@ -27,7 +27,7 @@ class GraphedDecoder:
         beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream(device))
         self.graph, training = torch.cuda.CUDAGraph(), model.training
-        model.eval()
+        model.eval()  # what drops out is not recorded
         with torch.cuda.stream(beside):  # what is chosen or loaded at a first call cannot be recorded
             for _ in range(2):
                 self._pass()

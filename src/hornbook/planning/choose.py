@@ -279,7 +279,9 @@ def _microbatch(settings: Settings, shape: GPTShape, machine: Machine) -> int:
                 checkpointing=train.recompute, accumulating=windows < batch, on_cpu=False,
             )  # fmt: skip
 
-        most = min(most, max(1, largest_microbatch(int(ROOM * machine.memory_bytes), needs)))
+        room = int(ROOM * machine.memory_bytes)
+        if most < batch or needs(batch).total > room:
+            most = min(most, max(1, largest_microbatch(room, needs)))
     if not machine.accelerator:
         return most
     fits = max(windows for windows in range(1, most + 1) if batch % windows == 0)

@@ -18,8 +18,8 @@ from hornbook.training import checkpoint as checkpoints
 
 @dataclass
 class Best:
-    """The look with the lowest probe loss. A copy costs a look nothing but memory: weights, and where the run may go
-    back to it the optimizer's state."""
+    """The look with the lowest probe loss. A copy in memory is made of the weights, and where the run may go back to
+    it of the optimizer's state; an accelerator waits for it."""
 
     loss: float = math.inf
     step: int | None = None
@@ -88,8 +88,9 @@ class Best:
         raise InputError(f"{run.folder} has lost the weights of step {self.step}, its best: evaluate its last.")
 
 
-def prune(run: Run, *, keep: int) -> None:
-    """Discard all but the newest `keep` checkpoints, step 0, and the best weights that one of them speaks of."""
+def prune(run: Run, *, keep: int, steady: int = 0) -> None:
+    """Discard all but the newest `keep` checkpoints, those of step 0 and `steady`, and the best weights that one of
+    them speaks of."""
     found = run.checkpoints()
     kept = found[-keep:]
     best = set()
@@ -97,5 +98,5 @@ def prune(run: Run, *, keep: int) -> None:
         with suppress(InputError):  # an older one that was damaged is no reason not to train on
             best.add(checkpoints.read_manifest(folder)["state"].get("best_step"))
     for folder in [*found[:-keep], *run.best_checkpoints()]:
-        if checkpoint_step(folder) not in best | {0}:
+        if checkpoint_step(folder) not in best | {0, steady}:
             checkpoints.discard(folder)

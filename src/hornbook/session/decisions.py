@@ -54,6 +54,16 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def steady_steps(settings: Settings) -> int:
+    """After how many steps the learning rate begins to fall: weights up to there are those of any longer run too."""
+    schedule, steps = settings.schedule, settings.train.steps
+    assert steps is not None
+    assert schedule.warmup_steps is not None
+    return decay_start(
+        kind=schedule.kind, steps=steps, warmup_steps=schedule.warmup_steps, decay_fraction=schedule.decay_fraction
+    )
+
+
 def decisions_of(rows: Sequence[Mapping[str, Any]]) -> list[Decision]:
     """The decisions that a run's rows record."""
     return [decision_of(row) for row in rows if row.get("event") == "decision"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,17 @@ from hornbook.records.run import Run, checkpoint_step, is_run
 from hornbook.report.curves import evaluations
 from hornbook.report.words import only_memorizing
 from hornbook.session.best import Best, prune
-from hornbook.session.build import Parts, build, enough_steps
-from hornbook.session.decisions import Decision, decays, decide, decision_of, decisions_of, rate
+from hornbook.session.build import Parts, build
+from hornbook.session.decisions import Decision, decays, decide, decision_of, decisions_of, rate, steady_steps
 from hornbook.session.finish import finish
 from hornbook.session.live import View
-from hornbook.session.meter import Meter, pace_of, return_freed_memory, this_device
+from hornbook.session.meter import FirstSteps, Meter, return_freed_memory, this_device
 from hornbook.session.models import device
 from hornbook.session.rails import Rails, diverged
+from hornbook.session.resumed import resumed
 from hornbook.session.saving import Saver
 from hornbook.session.signals import Stop, stop_on_signals
-from hornbook.session.start import Start, fresh, resumed, usd_per_hour
+from hornbook.session.start import Start, fresh, usd_per_hour
 from hornbook.session.watch import Watch
 from hornbook.training import checkpoint as checkpoints
 from hornbook.training.loop import Step, steps
@@ -73,6 +74,7 @@ class Job:
     rails: Rails
     watch: Watch
     saver: Saver
+    first_steps: FirstSteps
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -81,12 +83,11 @@ class Job:
     since_best: int = 0  # even looks
     decision: Decision | None = None  # that the weights are a function of
     recorded: list[Decision] = field(default_factory=list)  # in the log, perhaps by a process that went further
-    saved: int | None = None  # the step of the newest checkpoint, evaluation and sample
+    saved: int | None = None  # the steps of the newest checkpoint, evaluation and sample
     evaluated: int | None = None
     sampled: int | None = None
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     parted: bool = False  # it was said that what is learned now does not carry over
-    first_seconds: list[float] = field(default_factory=list)  # of the first steps, until they have shown their pace
 
     @property
     def run(self) -> Run:
@@ -125,7 +126,7 @@ class Job:
     def save(self, *, beside: bool = False) -> None:
         """Write a checkpoint and drop what is no longer kept; `beside`: while an accelerator trains on."""
         self.saver.settle()
-        keep, parts, step = self.settings.checkpoint, self.parts, self.step
+        keep, parts, step, tokens = self.settings.checkpoint, self.parts, self.step, self.tokens
         state = {
             "tokens": self.tokens,
             "seconds": self.seconds,
@@ -135,16 +136,21 @@ class Job:
             "decision": None if self.decision is None else msgspec.to_builtins(self.decision),
             "prepared": self.start.prepared.key,
         } | self.best.state()
-        if self.saved != step:
-            self.best.write(self.run, parts, step)
-            self.saver.write(
-                self.run.checkpoint_folder(step), checkpoints.contents(parts.model, parts.optimizers if step else ()),
-                step=step, shape=parts.model.shape, state=state, beside=beside and self.meter.on.type != "cpu",
-                then=partial(self.run.log, {"event": "checkpoint", "step": step, "tokens": self.tokens}),
-            )  # fmt: skip
-            self.saved = step
-        if self.saver.writing is None:
-            prune(self.run, keep=keep.keep)
+        drop_old = partial(prune, self.run, keep=keep.keep, steady=self.saver.steady)
+        if self.saved == step:
+            drop_old()
+            return
+
+        def written() -> None:
+            self.run.log({"event": "checkpoint", "step": step, "tokens": tokens})
+            drop_old()
+
+        self.best.write(self.run, parts, step)
+        self.saver.write(
+            self.run.checkpoint_folder(step), checkpoints.contents(parts.model, parts.optimizers if step else ()),
+            step=step, shape=parts.model.shape, state=state, then=written, beside=beside,
+        )  # fmt: skip
+        self.saved = step
 
     def restore(self, folder: Path) -> None:
         manifest = checkpoints.load_into(folder, model=self.parts.model, optimizers=self.parts.optimizers)
@@ -200,15 +206,23 @@ def _carry_out(start: Start, view: View, started: float) -> dict[str, Any]:
     meter = Meter(started, on, device_here, usd_per_hour(settings), earlier, precision=precision)
     rails = Rails(settings, start.shape, start.prepared, parts.model, given=start.run.environment.get("from"))
     assert settings.checkpoint.every is not None
-    job = Job(start, parts, view, meter, rails, Watch(start), Saver(settings.checkpoint.every))
+    saver = Saver(settings.checkpoint.every, steady_steps(settings), beside=on.type != "cpu")
+    first_steps = FirstSteps(start.plan, parts, start.prepared.train)
+    job = Job(start, parts, view, meter, rails, Watch(start), saver, first_steps)
     if start.checkpoint is not None:
         job.restore(start.checkpoint)
         view.note(f"going on from step {job.step:,} of {job.last:,}")
     job.forget_later()
     rails.recall(job.run.rows())
     with stop_on_signals() as stop, view:
-        reason = _train(job, stop)
-        job.save()
+        try:
+            reason = _train(job, stop)
+            job.save()
+        except BaseException:
+            with suppress(OSError):  # what is being written still belongs to whoever holds the lock
+                saver.settle()
+            raise
+        saver.host.clear()
         end = {"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason}
         if reason == "interrupted":
             job.run.log(end | {"cost": meter.reading()})
@@ -232,6 +246,7 @@ def _train(job: Job, stop: Stop) -> str:
     settings = job.settings
     assert settings.train.microbatch is not None
     job.view.begin(first=job.step, total=job.last)
+    job.saver.due(job.step)
     reason = _look(job, stop)  # at step 0, and at what a signal kept from being looked at
     while reason is None and job.step < job.last and not stop.is_set():
         decision = job.decision
@@ -271,7 +286,7 @@ def _look(job: Job, stop: Stop) -> str | None:
     ends = step == job.last or enough
     if ends and job.sampled != step:
         _sample(job, stop)
-    if job.saver.due_at == step or step % job.saver.every == 0:
+    if job.saver.due_at == step:
         job.save(beside=True)
     return "no better validation loss" if enough else None
 
@@ -288,6 +303,7 @@ def _decide(job: Job) -> None:
         decision = decide(evaluations(job.evaluations), job.settings, job.step, job.decision, epoch_tokens=epoch)
     if decision is None:
         return
+    job.saver.settle()  # it may be writing the best weights
     if decision.decision == "decay" and not job.best.can_go_on(job.run):
         decision = Decision(decision="end", step=decision.step, from_step=decision.from_step)
     if decision.decision == "decay":
@@ -316,24 +332,16 @@ def _record(job: Job, done: Step) -> None:
     }
     job.run.log(row)
     job.view.row(row)
+    job.saver.listen()
     _warn(job, job.rails.step(row))
-    _expect(job, seconds)
+    job.first_steps.hear(seconds, done.is_last)
     if job.rails.is_lost:
         raise WorldError(_diverged(job))
 
 
 def _diverged(job: Job) -> str:
+    job.saver.settle()
     return diverged(job.run.rows(), map(checkpoint_step, job.run.checkpoints()), job.run.folder)
-
-
-def _expect(job: Job, seconds: float) -> None:
-    """Say what is expected of the whole run, as soon as its first steps have shown their pace."""
-    if job.start.plan is None or enough_steps(job.first_seconds):
-        return
-    job.first_seconds.append(seconds)
-    if enough_steps(job.first_seconds):
-        step = statistics.median(job.first_seconds[1:])
-        job.start.plan(pace_of(job.parts, job.start.prepared.train, step))
 
 
 def _warn(job: Job, faults: dict[str, str]) -> None:

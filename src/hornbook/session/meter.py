@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import resource
+import statistics
 import sys
 import time
 import tomllib
@@ -25,7 +26,7 @@ from hornbook.facts.shape import GPTShape
 from hornbook.model.generate import generate
 from hornbook.planning.choose import shape_of
 from hornbook.planning.pace import Pace
-from hornbook.session.build import Parts, build, seconds_per_step
+from hornbook.session.build import Parts, build, enough_steps, seconds_per_step
 from hornbook.session.models import device
 
 MEASURED_FROM = 30  # steps: a shorter run is over before its pace is known
@@ -40,7 +41,7 @@ def this_device(on: torch.device, precision: Precision | None = None) -> Acceler
     if on.type != "cuda":
         return custom(HERE, _product(on, torch.bfloat16 if precision == "bfloat16" else torch.float32))
     name, memory = torch.cuda.get_device_name(on), torch.cuda.get_device_properties(on).total_memory
-    return find(name) or custom(name, _product(on, torch.bfloat16), memory)
+    return find(name) or custom(name, _product(on, torch.bfloat16), memory, dtype="bfloat16")
 
 
 def _product(on: torch.device, dtype: torch.dtype) -> float:
@@ -71,6 +72,24 @@ def pace_of(parts: Parts, text: Part, step: float) -> Pace:
     prompt = text.take(np.zeros(1, np.int64), 1)[0].tolist()
     written = _best_of(2, lambda: list(generate(parts.model, prompt, max_tokens=16, temperature=1.0, seed=0))) / 16
     return Pace(step, scored, written)
+
+
+@dataclass
+class FirstSteps:
+    """Says what is expected of a run, as soon as its first steps have shown their pace and no update is under way."""
+
+    plan: Callable[[Pace], None] | None
+    parts: Parts
+    text: Part
+    seconds: list[float] = field(default_factory=list)
+
+    def hear(self, seconds: float, is_last: bool) -> None:
+        if self.plan is None:
+            return
+        self.seconds.append(seconds)
+        if is_last and enough_steps(self.seconds):
+            plan, self.plan = self.plan, None
+            plan(pace_of(self.parts, self.text, statistics.median(self.seconds[1:])))
 
 
 def _best_of(times: int, work: Callable[[], object]) -> float:

@@ -26,6 +26,8 @@ class Saver:
     """Writes one checkpoint at a time; what is to follow a finished one happens in `settle`, in the caller's thread."""
 
     every: int  # steps
+    steady: int = 0  # after this step too: from there a run can be made longer
+    beside: bool = False  # whether writing may go on beside training
     latest: float = field(default_factory=time.monotonic)
     due_at: int | None = None
     host: Contents = field(default_factory=dict)  # pinned copies, used again
@@ -38,7 +40,7 @@ class Saver:
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint belongs after this step: asked once, as soon as it is begun."""
-        if step % self.every == 0 or time.monotonic() > self.latest + WITHIN_SECONDS:
+        if step % self.every == 0 or step == self.steady or time.monotonic() > self.latest + WITHIN_SECONDS:
             self.due_at = step
         return step == self.due_at
 
@@ -46,15 +48,20 @@ class Saver:
         self, final: Path, contents: Contents, *, step: int, shape: GPTShape, state: dict[str, Any],
         then: Callable[[], None], beside: bool,
     ) -> None:  # fmt: skip
-        """Write a checkpoint to the folder `final`, then call `then`; `beside`: return as soon as it is copied."""
+        """Write a checkpoint to `final`, then call `then`; `beside`: return once it is copied, where that may be."""
         self.settle()
         self.latest = time.monotonic()
-        if not beside:
+        if not (beside and self.beside):
             checkpoints.write(final, contents, step=step, shape=shape, state=state)
             then()
             return
         write = partial(checkpoints.write, final, self._copied(contents), step=step, shape=shape, state=state)
         self.writing, self.then = self.pool.submit(write), then
+
+    def listen(self) -> None:
+        """Settle if what is being written has been written, or cannot be."""
+        if self.writing is not None and self.writing.done():
+            self.settle()
 
     def settle(self) -> None:
         """Wait until what is being written is on the disk. Raises what writing raised."""

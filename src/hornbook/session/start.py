@@ -1,4 +1,4 @@
-"""How a run begins: fresh, with everything chosen and written down, or where its newest checkpoint stands."""
+"""How a fresh run begins: everything is chosen and written down before the first update."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator, usable_cores
 from hornbook.facts.leaks import leaked_in_words
 from hornbook.facts.quantities import counted, format_bytes, format_count, format_duration, parse_price
-from hornbook.facts.settings import LENGTHS, Settings, from_table, to_toml
+from hornbook.facts.settings import Settings, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.planning.budget import Range
@@ -33,35 +33,27 @@ from hornbook.planning.choose import (
     choose,
     fill_steps,
     given_length,
-    shape_of,
-    steps_of,
     worthwhile_epochs,
 )
 from hornbook.planning.expect import small_run_bits
 from hornbook.planning.pace import REPORT_SECONDS, Pace
 from hornbook.planning.plan import brief
 from hornbook.records.environment import environment
-from hornbook.records.run import LEFTOVERS, Run, checkpoint_step, default_out
+from hornbook.records.run import LEFTOVERS, Run, default_out
 from hornbook.report.prepared import held_out_in_words
 from hornbook.session.chosen import chosen_on
 from hornbook.session.costs import Reading, plan_of, settle, wall_of, watched
-from hornbook.session.decisions import decisions_of
 from hornbook.session.live import View
 from hornbook.session.meter import MEASURED_FROM, measure, return_freed_memory, this_device
 from hornbook.session.models import (
-    UNCHECKED,
     Opened,
     accelerator_facts,
-    beginning,
     device,
-    last_saved,
     open_model,
-    settings_of,
 )
-from hornbook.session.texts import data_of, is_prepared, prepared_before, prepared_text, stem
+from hornbook.session.texts import data_of, is_prepared, prepared_text, stem
 from hornbook.text.canaries import CANARIES
 from hornbook.text.disk import write_aside
-from hornbook.training import checkpoint as checkpoints
 
 LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
 
@@ -94,7 +86,7 @@ def fresh(
         _refuse_other_shape(wanted, opened)
         if wanted.text.tokenizer == "auto" and not is_prepared(wanted.text.paths):
             wanted.text.tokenizer = tokenizer_of(opened)
-    prepared = _prepare(wanted, view)
+    prepared = read_text(wanted, view)
     if opened is not None and prepared.tokenizer.fingerprint != opened.tokenizer.fingerprint:
         raise InputError(
             f"the text was prepared with another tokenizer than {from_} has: give the text itself, and no --tokenizer."
@@ -118,7 +110,7 @@ def fresh(
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
-    open_end = _may_decide(wanted, settings)
+    open_end = may_decide_of(wanted, settings)
     wrong = plan_of(settings, shape, reading, (1, device_here), pace=None, may_decide=open_end).warnings
     text, again = (data.num_tokens, data.num_bytes), reading.readings_per_epoch
     ahead = outlook(*text, shape.parameters, epochs, readings_per_epoch=again).sentence
@@ -131,7 +123,7 @@ def fresh(
         out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
         facts | {"request": dict(request), "from": from_},
     )  # fmt: skip
-    _record_text(prepared, run)
+    record_text(prepared, run)
     initial = opened.model if opened is not None else None
     start = Start(run, settings, shape, prepared, initial, device=device_here, may_decide=open_end)
     for sentence in wrong:
@@ -189,7 +181,7 @@ def _epochs_in_words(choice: Choice) -> str:
     return f"{epochs:.2g} epochs, since after more of them validation loss would rise on a text of this size (--epochs)"
 
 
-def _may_decide(asked: Settings, settings: Settings) -> bool:
+def may_decide_of(asked: Settings, settings: Settings) -> bool:
     return given_length(asked) in (None, "budget") and bool(settings.checkpoint.best)
 
 
@@ -247,46 +239,7 @@ def usd_per_hour(settings: Settings) -> float | None:
     return None if settings.watch.price is None else parse_price(settings.watch.price)
 
 
-def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: str | None, view: View) -> Start:
-    """The newest checkpoint that is whole. Raises InputError when more than a greater length is asked for."""
-    settings = settings_of(run)
-    facts = beginning(run)
-    if from_ is not None and not _same_file(from_, facts.from_ or ""):
-        raise InputError(f"{run.folder} began from {facts.from_ or 'fresh weights'}: leave out --from.")
-    original = from_table(facts.request, source="the run's request")
-    _refuse_changes(run, settings, original, wanted, request)
-    if wanted.text.paths:
-        original.text.paths = wanted.text.paths  # the same files, as they are called from here
-    if run.hashes is None:
-        view.note(f"  note: {run.folder}: {UNCHECKED}")
-    torch.set_num_threads(settings.train.threads or usable_cores())
-    now = environment()
-    if facts.versions.get("torch") != now["versions"]["torch"] or facts.cpu != now["cpu"]:
-        view.note("  note: the run began on another machine or version of torch, so it goes on, but not bit for bit")
-    original.text.tokenizer = settings.text.tokenizer
-    prepared = _prepare(original, view)
-    newest = _newest_whole(run, view)
-    if newest is None:
-        opened = open_model(facts.from_) if facts.from_ else None
-        shape = opened.model.shape if opened is not None else shape_of(settings, prepared.tokenizer.vocabulary)
-        initial = opened.model if opened is not None else None
-    else:
-        initial, shape = None, checkpoints.shape_of(newest)
-        key = checkpoints.read_manifest(newest)["state"].get("prepared", "")
-        before = None if key == prepared.key else prepared_before(original.text, key)
-        if key != prepared.key and before is None:
-            raise InputError(
-                f"the text has changed since {run.folder} began: give --out a fresh folder to train on the new text."
-            )
-        prepared = before or prepared
-        run.check("tokenizer.json", "tokenizer_config.json", CANARIES)
-    if newest is None:  # the run was killed as it began
-        _record_text(prepared, run)
-    _lengthen(run, settings, original, wanted, prepared)
-    return Start(run, settings, shape, prepared, initial, newest, may_decide=_may_decide(original, settings))
-
-
-def _prepare(wanted: Settings, view: View) -> Prepared:
+def read_text(wanted: Settings, view: View) -> Prepared:
     with view.progress("preparing") as progress:
         prepared = prepared_text(wanted.text, progress=progress)
     sides = ((prepared.train, "training"), (prepared.validation, "validation"))
@@ -298,7 +251,7 @@ def _prepare(wanted: Settings, view: View) -> Prepared:
     return prepared
 
 
-def _record_text(prepared: Prepared, run: Run) -> None:
+def record_text(prepared: Prepared, run: Run) -> None:
     """What the run needs of its text to be understood alone: the tokenizer, and which canaries were planted."""
     contents: dict[str, str | bytes] = {**prepared.tokenizer.files()}
     if (prepared.folder / CANARIES).is_file():
@@ -328,77 +281,3 @@ def _refuse_other_shape(wanted: Settings, opened: Opened) -> None:
         asked = getattr(wanted.model, name)
         if asked is not None and asked != getattr(opened.model.shape, name, None):
             raise InputError(f"model.{name} is {asked!r}, but the shape is that of {opened.name}: leave it out.")
-
-
-def _refuse_changes(
-    run: Run, settings: Settings, original: Settings, wanted: Settings, request: Mapping[str, Any]
-) -> None:
-    """Whatever is asked for now must be what was asked for, or what the run has, lengths aside."""
-    for section, values in request.items():
-        for key in values:
-            asked, has = (getattr(getattr(s, section), key) for s in (wanted, settings))
-            before = getattr(getattr(original, section), key)
-            # Where nothing is checked, what the run has may have been changed since it was asked for.
-            as_asked = asked == before and (run.hashes is not None or key in ("tokenizer", "best", "preset", "threads"))
-            same = asked == has or as_asked or (section == "text" and _same_text(key, asked, has))
-            if not same and not (section == "train" and key in LENGTHS):
-                raise InputError(
-                    f"{run.folder} has {section}.{key} = {has!r}, not {asked!r}: a run that goes on keeps its settings "
-                    "(only a greater length is allowed); give --out a fresh folder."
-                )
-
-
-def _same_text(key: str, asked: Any, has: Any) -> bool:
-    """Whether two settings of the text name the same files, from here; of files that are not there from here, what is
-    in them will say."""
-    if key == "paths":
-        paired = len(asked) == len(has) and all(map(_same_file, asked, has))
-        return paired or not any(Path(path).exists() for path in has)
-    before, _, name = asked.rpartition(":")
-    return before == has.rpartition(":")[0] and _same_file(name, has.rpartition(":")[2])
-
-
-def _same_file(a: str, b: str) -> bool:
-    """Whether two spellings name one place, or, of a model on a hub, are the same."""
-    return os.path.realpath(a) == os.path.realpath(b)
-
-
-def _lengthen(run: Run, settings: Settings, original: Settings, wanted: Settings, prepared: Prepared) -> None:
-    asked = {name: getattr(wanted.train, name) for name in LENGTHS if getattr(wanted.train, name) is not None}
-    before = {name: getattr(original.train, name) for name in LENGTHS if getattr(original.train, name) is not None}
-    if not asked or asked == before:
-        return
-    if "budget" in asked:
-        raise InputError(f"{run.folder} goes on for a number of steps: give --steps, --epochs or --tokens.")
-    has = settings.train.steps or 0
-    settings.train.steps, settings.train.tokens, settings.train.epochs = (
-        wanted.train.steps, wanted.train.tokens, wanted.train.epochs,
-    )  # fmt: skip
-    steps = steps_of(settings, data_of(prepared)) or has
-    settings.train.steps, settings.train.tokens, settings.train.epochs = steps, None, None
-    if steps < has:
-        raise InputError(f"{run.folder} has a length of {has:,} steps and can only be made longer, not {steps:,}.")
-    if steps > has and (ended := decisions_of(run.rows())):
-        raise InputError(
-            f"{run.folder} was ended by its own decision at step {ended[-1].step:,}: give --out a fresh folder and a "
-            "length, which is then kept."
-        )
-    if steps > has:
-        if _may_decide(original, settings) and not wanted.checkpoint.best:
-            settings.checkpoint.best = False  # who gives a length gets it, and the last weights
-        run.write_settings(to_toml(settings))
-
-
-def _newest_whole(run: Run, view: View) -> Path | None:
-    """The newest checkpoint whose files are what was written; a damaged one is named and passed over."""
-    found = run.checkpoints()
-    if found and last_saved(run) > checkpoint_step(found[-1]):
-        view.note(f"  {run.folder} has lost its newest checkpoint, of step {last_saved(run):,}")
-    for folder in reversed(found):
-        try:
-            checkpoints.verify(folder)
-        except InputError as error:
-            view.note(f"  {error}")
-        else:
-            return folder
-    return None

@@ -101,10 +101,11 @@ def write(
         (aside / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
         sync(aside / MANIFEST)
         sync(aside)
-        if os.path.lexists(final):
-            discard(final)
+        trash = _set_aside(final) if os.path.lexists(final) else None
         aside.rename(final)
         sync(folder)
+        if trash is not None:
+            remove_own(trash, _FILES)
     except BaseException:
         remove_own(aside, _FILES)
         raise
@@ -242,9 +243,11 @@ def verify(checkpoint: Path) -> None:
 
 def discard(checkpoint: Path) -> None:
     """Delete a checkpoint so that, half deleted, it no longer looks like one; what others have put into it stays."""
-    trash = checkpoint.with_name(f".trash-{checkpoint.name}.{time.time_ns()}")
-    checkpoint.rename(trash)
-    remove_own(trash, _FILES)
+    remove_own(_set_aside(checkpoint), _FILES)
+
+
+def _set_aside(checkpoint: Path) -> Path:
+    return checkpoint.rename(checkpoint.with_name(f".trash-{checkpoint.name}.{time.time_ns()}"))
 
 
 def _whole(checkpoint: Path, file: str, manifest: dict[str, Any]) -> Path:

@@ -20,13 +20,15 @@ from hornbook.training.step import Autocast, Microbatch, Optimizer, Pending, Upd
 @dataclass(frozen=True)
 class Step:
     """One finished update. `number` counts from 1; `epoch` is how much of the training text has been seen; `seconds`
-    are its share of the time since the update before it was finished, without what the caller did in between."""
+    are its share of the time since the update before it was finished, without what the caller did while nothing was
+    under way."""
 
     number: int
     epoch: float
     multiplier: float
     update: Update
     seconds: float
+    is_last: bool  # whether no later one is under way
 
 
 def steps(
@@ -53,20 +55,19 @@ def steps(
     An accelerator is at an update while the next is handed to it, so that it never waits: an update is yielded after
     the next has begun, except those whose number is `looked_at`, by default all: then the weights are those after it.
     """
-    stop = stop or threading.Event()
-    device = next(model.parameters()).device
+    stop, device = stop or threading.Event(), next(model.parameters()).device
     number, under_way, begin = first, deque[tuple[int, Pending]](), time.perf_counter()
 
     def finished(count: int) -> list[Step]:
+        nonlocal begin
         some = [(number, pending.read()) for number, pending in (under_way.popleft() for _ in range(count))]
-        each = (time.perf_counter() - begin) / count
-        return [Step(n, batches.epoch(n), multiplier(n - 1), update, each) for n, update in some]
+        each, begin = (time.perf_counter() - begin) / count, time.perf_counter()
+        return [Step(n, batches.epoch(n), multiplier(n - 1), update, each, n == number) for n, update in some]
 
     while number < last and not stop.is_set():
         epoch = int(batches.epoch(number))  # 1. each epoch
         while number < last and int(batches.epoch(number)) == epoch:  # 2. each batch
             micro = list(microbatches(batches, number, microbatch, device, document_mask))
-            num_tokens = int((batches.spans(number)[1]).sum())
 
             def ready(index: int, number: int = number) -> bool:
                 if model.dropout:
@@ -76,7 +77,7 @@ def steps(
             model.train()
             pending = train_step(
                 model, optimizers, micro, multiplier=multiplier(number), clip_norm=clip_norm, autocast=autocast,
-                before_microbatch=ready, num_tokens=num_tokens,
+                before_microbatch=ready, num_tokens=int(batches.spans(number)[1].sum()),
             )  # fmt: skip
             if pending is not None:
                 number += 1
@@ -84,6 +85,7 @@ def steps(
             waits = looked_at is None or looked_at(number) or pending is None or not runs_ahead(device)
             if count := len(under_way) - (not waits):
                 yield from finished(count)
+            if waits:
                 begin = time.perf_counter()
             if pending is None:
                 return
