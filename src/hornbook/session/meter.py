@@ -29,6 +29,7 @@ from hornbook.planning.pace import Pace
 from hornbook.session.build import Parts, build, enough_steps, seconds_per_step
 from hornbook.session.models import device
 
+MEASURED_TOKENS, MEASURED_SECONDS = 4096, 0.5  # scored to learn how long that takes: the fewer of the two
 MEASURED_FROM = 30  # steps: a shorter run is over before its pace is known
 NEAR_PEAK = 0.9  # of a measured peak: training does not get there, so the machine was busy as it was measured
 AGAIN_SECONDS = 30.0  # at least, between two measurements of the peak
@@ -67,7 +68,9 @@ def measure(settings: Settings, shape: GPTShape, text: Part, on: torch.device) -
 def pace_of(parts: Parts, text: Part, step: float) -> Pace:
     """The pace of a model whose steps take `step` seconds. Draws from no randomness that training uses."""
     shape = parts.model.shape
-    probe = Probe(text, context=shape.context, num_tokens=4096, byte_lengths=np.ones(shape.vocabulary, np.int32))
+    per_second = 3 * parts.batches.batch_size * shape.context / step  # tokens scored, about: a third of a step's work
+    tokens = min(MEASURED_TOKENS, max(shape.context, int(MEASURED_SECONDS * per_second)))
+    probe = Probe(text, context=shape.context, num_tokens=tokens, byte_lengths=np.ones(shape.vocabulary, np.int32))
     scored = _best_of(2, lambda: probe.score(parts.model)) / probe.num_tokens
     prompt = text.take(np.zeros(1, np.int64), 1)[0].tolist()
     written = _best_of(2, lambda: list(generate(parts.model, prompt, max_tokens=16, temperature=1.0, seed=0))) / 16
