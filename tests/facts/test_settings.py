@@ -49,7 +49,7 @@ def test_every_setting_survives_toml(tmp_path):
     assert msgspec.to_builtins(settings) == table
 
 
-@given(st.text(), st.floats(1e-300, 1e300), st.integers(0, 2**62))
+@given(st.text(), st.floats(1e-300, 1e30), st.integers(0, 2**62))
 def test_toml_keeps_text_and_numbers_exactly(text, rate, seed):
     import tomllib
 

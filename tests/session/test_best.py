@@ -103,3 +103,14 @@ def test_prune_keeps_the_newest_step_0_and_what_the_kept_speak_of(run, parts):
     prune(run, keep=2)
     assert [folder.name for folder in run.checkpoints()] == [f"step-{step:08d}" for step in (0, 10, 30, 40)]
     assert [folder.name for folder in run.best_checkpoints()] == ["best-00000012"]
+
+
+def test_a_damaged_checkpoint_is_no_reason_not_to_save_another(run, parts):
+    for step in (0, 10, 20, 30):
+        contents = checkpoints.contents(parts.model, parts.optimizers if step else ())
+        state = {"best_step": step, "updates": step}
+        checkpoints.write(run.checkpoint_folder(step), contents, step=step, shape=SHAPE, state=state)
+    manifest = run.checkpoint_folder(20) / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"step": 20', b'"step": 21'))
+    prune(run, keep=2, steady=10)
+    assert [folder.name for folder in run.checkpoints()] == [f"step-{step:08d}" for step in (0, 10, 20, 30)]
