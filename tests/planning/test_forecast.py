@@ -2,8 +2,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hornbook.planning.forecast import forecast, leaves_band
 
@@ -18,15 +16,18 @@ def curve(floor: float, height: float, exponent: float, noise: float = 0.0, seed
     return [float(value) for value in y]
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.floats(0.5, 3.0), st.floats(0.5, 4.0), st.floats(0.1, 1.0), st.integers(0, 10**6))
-def test_the_band_of_half_a_run_contains_its_end(floor: float, height: float, exponent: float, seed: int) -> None:
-    losses = curve(floor, height, exponent, noise=0.01, seed=seed)
-    band = forecast(TOKENS[:20], losses[:20], TOKENS[-1])
-    assert band is not None
-    end = curve(floor, height, exponent)[-1]
-    assert band.low <= end <= band.high
-    assert (band.high - band.low) < 0.6 * end
+def test_the_band_of_half_a_run_contains_its_end() -> None:
+    """A band of nine in ten, over 300 laws drawn at random, noise of 1 %."""
+    generator, inside = np.random.default_rng(0), 0
+    for seed in range(300):
+        floor, height, exponent = generator.uniform((0.5, 0.5, 0.1), (3.0, 4.0, 1.0))
+        losses = curve(floor, height, exponent, noise=0.01, seed=seed)
+        band = forecast(TOKENS[:20], losses[:20], TOKENS[-1])
+        assert band is not None
+        end = curve(floor, height, exponent)[-1]
+        inside += band.low <= end <= band.high
+        assert (band.high - band.low) < 0.6 * end
+    assert inside >= 270
 
 
 def test_one_wild_point_does_not_carry_the_fit() -> None:

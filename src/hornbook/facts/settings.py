@@ -28,9 +28,9 @@ Context = Annotated[int, Meta(ge=2, le=LARGEST)]
 Index = Annotated[int, Meta(ge=0, le=LARGEST)]
 Seed = Annotated[int, Meta(ge=0, le=LARGEST)]
 Threads = Annotated[int, Meta(ge=1, le=1024)]
-Positive = Annotated[float, Meta(gt=0, le=1e30)]  # products of them fit float32
+Positive = Annotated[float, Meta(gt=0, le=1e38)]  # products of them fit float32
 Epochs = Annotated[float, Meta(gt=0, le=1e9)]
-NotNegative = Annotated[float, Meta(ge=0, le=1e30)]
+NotNegative = Annotated[float, Meta(ge=0, le=1e38)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
