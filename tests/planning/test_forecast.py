@@ -17,7 +17,7 @@ def curve(floor: float, height: float, exponent: float, noise: float = 0.0, seed
 
 
 def test_the_band_of_half_a_run_contains_its_end() -> None:
-    """A band of nine in ten, over 300 laws drawn at random, noise of 1 %."""
+    """Over 300 laws drawn at random, noise of 1 %. The band is one of nine in ten; all 300 ends lie in it."""
     generator, inside = np.random.default_rng(0), 0
     for seed in range(300):
         floor, height, exponent = generator.uniform((0.5, 0.5, 0.1), (3.0, 4.0, 1.0))
@@ -27,7 +27,7 @@ def test_the_band_of_half_a_run_contains_its_end() -> None:
         end = curve(floor, height, exponent)[-1]
         inside += band.low <= end <= band.high
         assert (band.high - band.low) < 0.6 * end
-    assert inside >= 270
+    assert inside >= 297
 
 
 def test_one_wild_point_does_not_carry_the_fit() -> None:
