@@ -47,7 +47,7 @@ def test_every_duration_is_written(seconds: float) -> None:
 
 
 def test_time_without_end_is_written() -> None:
-    assert quantities.format_duration(math.inf) == "for ever"
+    assert quantities.format_duration(math.inf) == "forever"
 
 
 @given(st.floats(0, 40))

@@ -34,7 +34,9 @@ def test_the_same_ids_come_out(make):
     try:
         tokenizer = make()
     except InputError as error:
-        pytest.skip(str(error))
+        if make is not gpt2:
+            raise
+        pytest.skip(f"GPT-2's tokenizer files are an extra: {error}")
     metadata = tokenizer_metadata(tokenizer, tokenizer.vocabulary + 7)
     assert ids_of(metadata, TEXT) == tokenizer.encode(TEXT).tolist()
     content, config = tokenizer_json(metadata, "m.gguf")

@@ -29,7 +29,7 @@ def epoch_windows(num_tokens: int, context: int, seed: int, epoch: int) -> tuple
     """The grid's offset in [0, num_tokens) and the order of its windows, a permutation (num_windows,).
 
     The randomness is Philox in its counter mode, keyed by (seed, epoch). Only the raw 64-bit stream is used, sorted
-    stably: numpy promises that stream for ever, but not what Generator.permutation makes of it (NEP 19).
+    stably: numpy promises never to change that stream, but not what Generator.permutation makes of it (NEP 19).
 
     >>> offset, order = epoch_windows(10, 4, seed=0, epoch=0)
     >>> 0 <= offset < 10, sorted(order.tolist())

@@ -92,7 +92,7 @@ def format_duration(seconds: float) -> str:
     ('12.3 s', '12 min 34 s', '2 h 13 min', '34.7 days', '1,157 days')
     """
     if not math.isfinite(seconds):
-        return "for ever"
+        return "forever"
     if seconds < 60:
         return f"{seconds:.3g} s"
     whole = round(seconds)

@@ -181,7 +181,7 @@ def _steps(parts: Any, file: Path | str, depth: int = 0) -> Iterator[dict[str, A
 
 
 def _check_steps(parts: list[Any], file: Path | str) -> None:
-    """Raise InputError for steps that cost more than any tokenizer needs: where a pattern takes for ever the library
+    """Raise InputError for steps that cost more than any tokenizer needs: where a pattern never ends the library
     cannot be stopped, and where memory runs out it aborts the process."""
     growth = 1
     for step in _steps(parts, file):
@@ -190,7 +190,7 @@ def _check_steps(parts: list[Any], file: Path | str) -> None:
         if isinstance(regex, str) and (len(regex) > LARGEST_PATTERN or _BACK_REFERENCE.search(regex)):
             raise InputError(
                 f"{file} has a pattern that refers back to itself or is longer than {LARGEST_PATTERN} characters: "
-                f"{shown(regex)}; it is not used, because it may take for ever"
+                f"{shown(regex)}; it is not used, because it may never end"
             )
         growth *= max(1, *(len(str(step.get(key) or "")) for key in ("content", "prepend")))
         growth *= max(1, _longest_of_charsmap(charsmap, file)) if isinstance(charsmap, str) else 1
