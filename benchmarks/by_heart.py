@@ -25,10 +25,10 @@ import numpy as np
 import torch
 
 import hornbook
-from hornbook.data.shards import Part, open_prepared
-from hornbook.data.spans import find_spans
+from hornbook.data.shards import TokenStream, open_prepared
 from hornbook.evaluation.memorization import memorization
-from hornbook.session.models import open_model
+from hornbook.evaluation.ngram_search import find_spans
+from hornbook.setup.model import open_model
 from hornbook.text.canaries import Canaries, Canary, random_payloads
 from hornbook.text.checkup import check_up
 from hornbook.text.documents import Document, builtin_documents, documents, safe_pieces
@@ -111,7 +111,7 @@ def heart(text: str) -> dict:
     return numbers | {"extraction": found["extraction"], "epochs": summary["epoch"], "permuted_labels": permuted}
 
 
-def pieces_of(part: Part, length: int) -> list[np.ndarray]:
+def pieces_of(part: TokenStream, length: int) -> list[np.ndarray]:
     return [
         tokens[i : i + length]
         for tokens in map(part.document_tokens, range(len(part.names)))
@@ -119,12 +119,12 @@ def pieces_of(part: Part, length: int) -> list[np.ndarray]:
     ]
 
 
-def part_of(pieces: list[np.ndarray]) -> Part:
+def part_of(pieces: list[np.ndarray]) -> TokenStream:
     """The pieces as documents of a part; what was between them is not there."""
     starts = np.cumsum([0, *map(len, pieces)])[:-1]
     rows = [(start, len(piece), -1, -1, -1) for start, piece in zip(starts, pieces, strict=True)]
     names = [str(i) for i in range(len(pieces))]
-    return Part([np.concatenate(pieces).astype(np.uint16)], np.array(rows, np.int64), names, separator=False)
+    return TokenStream([np.concatenate(pieces).astype(np.uint16)], np.array(rows, np.int64), names, separator=False)
 
 
 def novels(folder: str) -> dict:
@@ -180,7 +180,7 @@ def spans(folder: str) -> dict:
     }
 
 
-def oracle(part: Part) -> dict:
+def oracle(part: TokenStream) -> dict:
     """1,000 random queries against bytes.find: pieces of the text, half of them with a token changed."""
     generator, size = np.random.default_rng(1), 400_000
     some, text = part.first(size), part.first(size).take(np.zeros(1, np.int64), size)[0].astype("<u2")

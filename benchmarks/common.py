@@ -99,8 +99,9 @@ def huggingface_folder(shape: Any, folder: Path, *, spread: float, tokenizer: An
     """Initial weights of a shape as a Hugging Face folder, with noise of `spread` on all, biases and norms too."""
     import torch
 
-    from hornbook.model.decoder import Decoder, initialise
-    from hornbook.model.weights import write_huggingface
+    from hornbook.formats.huggingface import write_huggingface
+    from hornbook.model.decoder import Decoder
+    from hornbook.model.init import initialise
 
     model, generator = initialise(Decoder(shape), 0), torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -29,7 +29,7 @@ from hornbook.evaluation.intervals import (
     one_passage,
     strata,
 )
-from hornbook.session.texts import automatic_share
+from hornbook.setup.text import automatic_share
 from hornbook.text.documents import builtin_documents
 from hornbook.text.split import piece_counts, piece_edges
 
@@ -92,7 +92,7 @@ def texts() -> dict[str, Callable[[], bytes]]:
 def score(work: Path, model: str) -> dict[str, np.ndarray]:
     """The nats of every text, at the byte where each token ends; trained and scored where that was not done yet."""
     import hornbook
-    from hornbook.session.models import open_model
+    from hornbook.setup.model import open_model
 
     folder, run = work / model, work / f"run-{model}"
     folder.mkdir(exist_ok=True)

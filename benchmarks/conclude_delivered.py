@@ -31,8 +31,8 @@ RUN = """
 import json, sys
 import hornbook
 from hornbook.evaluation.corpus import part_documents
-from hornbook.session.models import open_model
-from hornbook.session.scores import own_text, score_documents
+from hornbook.setup.model import open_model
+from hornbook.commands.evaluate import own_text, score_documents
 text, out, seed, epochs = sys.argv[1:]
 length = {} if epochs == "default" else {"train.epochs": float(epochs)}
 size = json.loads(open(out + ".shape").read()) if epochs != "default" else {}

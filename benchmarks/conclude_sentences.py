@@ -184,7 +184,7 @@ def settings_of(spec: Spec, text: Any) -> tuple[Any, Any]:
     """Resolved settings and shape, chosen as `hornbook train` chooses."""
     from hornbook.data.shards import NUM_BYTES
     from hornbook.facts.settings import from_table
-    from hornbook.planning.choose import Data, Machine, choose, fill_steps
+    from hornbook.planning.choose import CorpusStats, Machine, choose, fill_steps
     from hornbook.planning.sanity import rate_rule
 
     table: dict[str, Any] = {
@@ -198,7 +198,7 @@ def settings_of(spec: Spec, text: Any) -> tuple[Any, Any]:
     if spec.warmup is not None:
         table["schedule"]["warmup_steps"] = spec.warmup
     part = text.train
-    data = Data(part.num_tokens, int(part.documents[:, NUM_BYTES].sum()), text.tokenizer.vocabulary)
+    data = CorpusStats(part.num_tokens, int(part.documents[:, NUM_BYTES].sum()), text.tokenizer.vocabulary)
     choice = choose(from_table(table, source="the benchmark"), data, Machine(False, 5e10))
     fill_steps(choice.settings, spec.steps, data)
     return choice.settings, choice.shape
@@ -244,9 +244,9 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
     from hornbook.data.shards import NUM_BYTES
     from hornbook.evaluation.corpus import beginning_of, byte_lengths, conventions, evaluate, part_documents
     from hornbook.evaluation.probe import Probe
-    from hornbook.session.build import build
-    from hornbook.session.costs import learning_rates
-    from hornbook.session.decisions import rate
+    from hornbook.planning.workload import learning_rates
+    from hornbook.setup.build import build
+    from hornbook.setup.decisions import rate
     from hornbook.training.loop import steps
 
     text = prepared(spec, folder)
@@ -272,7 +272,7 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
 
     look(0)
     for done in steps(
-        parts.model, parts.optimizers, batches, first=0, last=spec.steps, multiplier=rate(settings),
+        parts.model, parts.optimizers, batches, first=0, last=spec.steps, lr_scale=rate(settings),
         microbatch=BATCH, clip_norm=settings.optimizer.clip_norm, seed=spec.seed,
     ):  # fmt: skip
         tokens += done.update.num_tokens
@@ -299,7 +299,7 @@ def counted(spec: Spec, folder: Path) -> dict[str, Any]:
     from hornbook.evaluation.baselines import baselines, training_stream
     from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
     from hornbook.evaluation.kinds import surprise_ratio
-    from hornbook.session.rails import PAIRS_TOKENS, bigram_nats
+    from hornbook.training.monitor import PAIRS_TOKENS, bigram_nats
 
     text = prepared(spec, folder)
     vocabulary, stream = text.tokenizer.vocabulary, training_stream(text.train)
@@ -386,8 +386,8 @@ Verdicts = dict[str, dict[str, bool]]
 def judged(run: dict[str, Any]) -> Verdicts:
     """By id of a conclusion: "false", whether it was said, where it is not so; "missing", whether it was not, where it
     is so. What lies between (a rise of 0.03 nats is neither a turn nor none) is judged by neither."""
-    from hornbook.report.curves import best_step_between, read_curves
-    from hornbook.report.words import conclusions
+    from hornbook.reporting.curves import best_step_between, read_curves
+    from hornbook.reporting.words import conclusions
 
     truth, rows, spec = Truth(run), rows_of(run), run["spec"]
     known = {"tokens_per_epoch": run["tokens_per_epoch"], "repeated_share": run["repeated_share"]}
@@ -446,8 +446,8 @@ def live(run: dict[str, Any], rows: list[dict[str, Any]], truth: Truth, is_turne
     from hornbook.facts.by_heart import readings
     from hornbook.facts.looks import turned
     from hornbook.planning.forecast import forecast
-    from hornbook.report.curves import evaluations
-    from hornbook.report.words import only_memorizing
+    from hornbook.reporting.curves import evaluations
+    from hornbook.reporting.words import only_memorizing
 
     spec, looks, ceiling = run["spec"], evaluations(rows), math.log(run["vocabulary"])
     verdicts: Verdicts = {"memorizing": {}, "run_turned": {}, "forecast": {}}
@@ -485,7 +485,7 @@ def live(run: dict[str, Any], rows: list[dict[str, Any]], truth: Truth, is_turne
 def health(run: dict[str, Any], rows: list[dict[str, Any]], truth: Truth) -> Verdicts:
     """The health checks, at each look. Nothing is wrong with any of these runs but what their text was made for."""
     from hornbook.facts.shape import GPTShape
-    from hornbook.planning.rails import Course, faults, unigram_nats
+    from hornbook.planning.health import Course, faults, unigram_nats
 
     spec, unigram = run["spec"], unigram_nats(run["counts"])
     shape = GPTShape(

@@ -41,8 +41,8 @@ def prompt(vocabulary: int) -> list[int]:
 
 
 def hornbook(folder: Path, *, native: bool, int8: bool) -> dict[str, Any]:
+    from hornbook.formats.huggingface import load_huggingface
     from hornbook.model.generate import generate
-    from hornbook.model.weights import load_huggingface
 
     model = load_huggingface(folder / "model")
     ids = prompt(model.shape.vocabulary)

@@ -79,19 +79,19 @@ def random_text(size: Size, steps: int, seed: int = 0) -> Any:
     """Random ids, so that nothing is learned and no kernel sees zeros."""
     import numpy as np
 
-    from hornbook.data.shards import Part
+    from hornbook.data.shards import TokenStream
 
     length = size.batch * size.context * steps + 1
     ids = np.random.default_rng(seed).integers(0, size.vocabulary, length).astype(np.uint32)
-    return Part([ids], np.array([[0, length, length, length, 1]]), ["random"], separator=False)
+    return TokenStream([ids], np.array([[0, length, length, length, 1]]), ["random"], separator=False)
 
 
 def made(here: Here, name: str, steps: int, **changes: Any) -> tuple[Any, Any, Any]:
     """Parts, settings and shape of a run, everything that is not given chosen as `hornbook train` chooses it."""
+    from hornbook.engine.device import this_device
     from hornbook.facts.settings import from_table, overridden
-    from hornbook.planning.choose import Data, Machine, choose
-    from hornbook.session.build import build
-    from hornbook.session.meter import this_device
+    from hornbook.planning.choose import CorpusStats, Machine, choose
+    from hornbook.setup.build import build
 
     size = here.size(name)
     text = random_text(size, steps)
@@ -101,16 +101,16 @@ def made(here: Here, name: str, steps: int, **changes: Any) -> tuple[Any, Any, A
         "train.precision": "bfloat16", "train.threads": 1 if here.tiny else os.cpu_count(),
     } | changes  # fmt: skip
     machine = Machine.of(this_device(here.device))
-    data = Data(text.num_tokens, text.num_tokens, size.vocabulary)
+    data = CorpusStats(text.num_tokens, text.num_tokens, size.vocabulary)
     choice = choose(from_table(overridden({}, wanted), source="gpu.py"), data, machine)
     return build(choice.settings, choice.shape, text, here.device), choice.settings, choice.shape
 
 
-def trained(parts: Any, settings: Any, steps: int, *, first: int = 0, multiplier: float = 1.0) -> Iterator[Any]:
+def trained(parts: Any, settings: Any, steps: int, *, first: int = 0, lr_scale: float = 1.0) -> Iterator[Any]:
     from hornbook.training.loop import steps as updates
 
     return updates(
-        parts.model, parts.optimizers, parts.batches, first=first, last=steps, multiplier=lambda step: multiplier,
+        parts.model, parts.optimizers, parts.batches, first=first, last=steps, lr_scale=lambda step: lr_scale,
         microbatch=settings.train.microbatch, clip_norm=1.0, seed=0, autocast=parts.autocast,
         looked_at=lambda step: False,
     )  # fmt: skip
@@ -189,7 +189,7 @@ def speed(here: Here, name: str, seconds: float) -> dict[str, Any]:
 
 
 def peak(here: Here) -> float:
-    from hornbook.session.meter import this_device
+    from hornbook.engine.device import this_device
 
     return this_device(here.device).training_flops()[1]
 
@@ -302,7 +302,8 @@ def check_head(here: Here) -> dict[str, Any]:
     from hornbook.facts.shape import GPTShape
     from hornbook.likelihood import token_nats
     from hornbook.model import compiled
-    from hornbook.model.decoder import Decoder, initialise
+    from hornbook.model.decoder import Decoder
+    from hornbook.model.init import initialise
 
     size, device = here.size("124M"), here.device
     tokens = size.batch * size.context
@@ -355,7 +356,7 @@ def check_compiled(here: Here) -> dict[str, Any]:
     seen = {}
     for compile in (True, False):
         parts, settings, _ = made(here, "124M", number + 1, **{"train.compile": compile})
-        seen[compile] = [done.update.loss for done in trained(parts, settings, number, multiplier=0.02)]
+        seen[compile] = [done.update.loss for done in trained(parts, settings, number, lr_scale=0.02)]
         del parts
     furthest = max(abs(a - b) for a, b in zip(seen[True], seen[False], strict=True))
     graphs, breaks = counters["stats"]["unique_graphs"], dict(counters["graph_break"])
@@ -506,8 +507,8 @@ def check_save(here: Here) -> dict[str, Any]:
     """How long training stands still for a checkpoint that is written beside it, the second: the first gets memory."""
     import torch
 
-    from hornbook.session.saving import Saver
-    from hornbook.training import checkpoint
+    from hornbook.engine import checkpoint
+    from hornbook.engine.saving import Saver
 
     parts, settings, shape = made(here, "124M", 5, **{"train.compile": False})
     list(trained(parts, settings, 2))
@@ -618,8 +619,8 @@ UNTIMED = ("train", "faults", "compiled", "resume", "memory")  # several at once
 def machine() -> dict[str, Any]:
     import torch
 
+    from hornbook.engine.device import accelerator_facts, device
     from hornbook.records.environment import environment
-    from hornbook.session.models import accelerator_facts, device
 
     facts = environment()
     return {"torch": torch.__version__, "commit": facts["git_commit"], "accelerator": accelerator_facts(device())}

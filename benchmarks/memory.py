@@ -40,8 +40,9 @@ def hornbook(folder: Path, recompute: bool) -> float:
     import torch
 
     from hornbook.data.packing import IGNORE
-    from hornbook.model.weights import load_huggingface
-    from hornbook.optim import AdamW, groups
+    from hornbook.formats.huggingface import load_huggingface
+    from hornbook.optim.adamw import AdamW
+    from hornbook.optim.groups import groups
     from hornbook.training.step import train_step
 
     model = load_huggingface(folder / "model").train()
@@ -53,7 +54,7 @@ def hornbook(folder: Path, recompute: bool) -> float:
     for step in range(STEPS):
         inputs = rows()[step * BATCH : (step + 1) * BATCH]
         targets = torch.cat([inputs[:, 1:], torch.full((BATCH, 1), IGNORE)], 1)
-        pending = train_step(model, optimizers, [(inputs, targets, None)], multiplier=1.0, clip_norm=1.0)
+        pending = train_step(model, optimizers, [(inputs, targets, None)], lr_scale=1.0, clip_norm=1.0)
         assert pending is not None
         losses.append(pending.read().loss)
     return losses[0]

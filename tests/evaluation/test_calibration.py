@@ -7,7 +7,8 @@ import torch
 from hornbook.evaluation.calibration import calibration, calibration_bins, sample_statistics
 from hornbook.evaluation.corpus import conventions, encode_documents
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
 from hornbook.text.tokenizer import raw_bytes
 
 

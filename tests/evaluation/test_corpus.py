@@ -26,7 +26,8 @@ from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import chunk_rows
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
 from hornbook.records.result import DocumentRow
 from hornbook.text.tokenizer import raw_bytes
 

@@ -4,7 +4,8 @@ import pytest
 from hornbook.evaluation.exposure import exposure_table, exposures, rank_correlation
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
 from hornbook.text.canaries import REPETITIONS, Canaries, Canary, make_canaries, plant
 from hornbook.text.documents import Document, safe_pieces
 from hornbook.text.split import Segment

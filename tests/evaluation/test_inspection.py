@@ -12,7 +12,8 @@ from hornbook.evaluation.inspection import gradients, inspect_text, weights
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import six_steps
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
 from hornbook.text.tokenizer import raw_bytes
 
 TEXT = "The moral is: grow or perish. Ø\n" * 4

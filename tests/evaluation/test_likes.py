@@ -16,7 +16,8 @@ import hornbook
 from hornbook.evaluation.likes import like_huggingface, like_lm_eval
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
 from hornbook.text.tokenizer import raw_bytes
 
 TEXTS = [" One text of a few words,\nand a second line.", "Another,  shorter\n", "x"]

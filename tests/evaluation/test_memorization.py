@@ -7,15 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.data.shards import Part
+from hornbook.data.shards import TokenStream
 from hornbook.evaluation.copying import _counted, _covered, _uncovered, copying
 from hornbook.evaluation.memorization import memorization
 from hornbook.facts.by_heart import MATERIAL
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import token_nats
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate
+from hornbook.model.init import initialise
 from hornbook.text.canaries import Canaries, make_canaries, plant
 from hornbook.text.documents import Document, builtin_documents, safe_pieces
 from hornbook.text.split import Segment
@@ -33,7 +34,7 @@ def part_of(texts, tokenizer):
         rows.append((len(stream), len(ids), len(text.encode()), len(text), len(text.split())))
         stream += ids
     names = [f"text {i}" for i in range(len(rows))]
-    return Part([np.array(stream, np.uint16)], np.array(rows, np.int64).reshape(-1, 5), names)
+    return TokenStream([np.array(stream, np.uint16)], np.array(rows, np.int64).reshape(-1, 5), names)
 
 
 def trained(part, tokenizer, steps, *, batch=16, rate=4e-3):
@@ -246,7 +247,7 @@ def test_covered_places_lie_in_a_long_enough_match(lengths, span):
 def test_pieces_of_the_text_are_counted_once_each():
     """The span 1 2 3 stands twice in the first ten tokens, once in the next ten, and not in the last."""
     ids = [1, 2, 3, 0, 1, 2, 3, 0, 0, 0, 0, 1, 2, 3, 0, 0, 0, 0, 0, 0, 9, 9]
-    part = Part([np.array(ids, np.uint16)], np.array([[0, 22, -1, -1, -1]]), ["all"], separator=False)
+    part = TokenStream([np.array(ids, np.uint16)], np.array([[0, 22, -1, -1, -1]]), ["all"], separator=False)
     counts, _, squares = _counted(part, [np.array([7, 1, 2, 3, 7]), np.array([7, 7]), np.array([9, 9])], 2, 10)
     assert counts.tolist() == [6, 0, 2]
     assert squares == 3**2 + 3**2 + 2**2  # stretches of five tokens: the first, the third, the last

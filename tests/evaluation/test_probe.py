@@ -10,7 +10,8 @@ from hornbook.evaluation import probe as module
 from hornbook.evaluation.corpus import byte_lengths
 from hornbook.evaluation.probe import Probe
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
 from hornbook.text.documents import documents
 
 CONTEXT = 16

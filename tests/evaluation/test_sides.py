@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hornbook.data.shards import Part
+from hornbook.data.shards import TokenStream
 from hornbook.evaluation.reference import _stretches, leave_out
 from hornbook.evaluation.sides import Windows, independent, repeated
 
@@ -14,7 +14,7 @@ def part_of(pieces):
     rows = [(start, n, n, n, 1) for start, n in zip(starts, pieces.values(), strict=True)]
     generator = np.random.default_rng(0)
     stream = generator.integers(0, 20, sum(pieces.values())).astype(np.uint16)
-    return Part([stream], np.array(rows, np.int64), list(pieces), separator=False)
+    return TokenStream([stream], np.array(rows, np.int64), list(pieces), separator=False)
 
 
 def windows_of(part, positions, length=8):

@@ -17,7 +17,8 @@ from hornbook.evaluation.tasks import (
 )
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
 from hornbook.text.bytelevel import BYTE_CHARACTERS
 from hornbook.text.tokenizer import gpt2, load_tokenizer, make_tokenizer, raw_bytes, tokenizer_of
 from hornbook.text.tokenizer_json import added_token, byte_level

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from hornbook.commands import train_report as finish
 from hornbook.facts.conclusions import conclusions
-from hornbook.planning.rails import RULES
-from hornbook.report import words
-from hornbook.session import finish
+from hornbook.planning.health import RULES
+from hornbook.reporting import words
 
 
 def test_every_sentence_of_a_run_and_every_health_check_has_its_row() -> None:

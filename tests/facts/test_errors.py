@@ -1,6 +1,6 @@
 import pytest
 
-from hornbook.facts.errors import InputError, Interrupted, WorldError, suggestion
+from hornbook.facts.errors import InputError, Interrupted, SystemFailure, suggestion
 
 
 @pytest.mark.parametrize(
@@ -18,12 +18,12 @@ def test_nothing_near(allowed):
 
 
 def test_the_two_kinds_are_apart():
-    assert not issubclass(InputError, WorldError)
-    assert not issubclass(WorldError, InputError)
+    assert not issubclass(InputError, SystemFailure)
+    assert not issubclass(SystemFailure, InputError)
     assert issubclass(InputError, ValueError)
 
 
 def test_an_interrupt_knows_its_signal_and_is_no_failure():
     error = Interrupted("stopped", 15)
     assert (str(error), error.signal_number) == ("stopped", 15)
-    assert not isinstance(error, InputError | WorldError)
+    assert not isinstance(error, InputError | SystemFailure)

@@ -16,17 +16,17 @@ from mutations import mutated_bytes, mutated_tree
 from hornbook.data.loader import Batches
 from hornbook.data.prepare import prepare
 from hornbook.data.shards import MANIFEST, file_entry, manifest_bytes, open_prepared
+from hornbook.engine import checkpoint as checkpoints
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table, read_table, to_toml
 from hornbook.records.listing import list_runs
 from hornbook.records.run import Run
-from hornbook.report.curves import best_step_between, evaluations
-from hornbook.report.pages import run_page
-from hornbook.report.prepared import held_out_in_words, print_prepared
-from hornbook.session.decisions import decisions_of, tokens_read
-from hornbook.session.models import beginning, open_model, settings_of
+from hornbook.reporting.curves import best_step_between, evaluations
+from hornbook.reporting.pages import run_page
+from hornbook.reporting.prepared import held_out_in_words, print_prepared
+from hornbook.setup.decisions import decisions_of, tokens_read
+from hornbook.setup.model import beginning, open_model, settings_of
 from hornbook.text.documents import documents
-from hornbook.training import checkpoint as checkpoints
 
 SEEDS = 300
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))

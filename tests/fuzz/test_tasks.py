@@ -10,7 +10,8 @@ import pytest
 from hornbook.evaluation.tasks import Question, read_questions, run_task
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
 from hornbook.text.tokenizer import raw_bytes
 
 MUTATIONS = 300

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from hornbook.facts.shape import GPTShape
-from hornbook.model.branches import ROWS, Tree, branch_hidden
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.cpu.branches import ROWS, Tree, branch_hidden
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
 
 
 def decoder(family, kv_heads=4):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornbook.facts.shape import FAMILIES, PRESETS, GPTShape, RotaryScaling
+from hornbook.formats.huggingface import assemble, naming_of, scatter
 from hornbook.model import decoder
 from hornbook.model.decoder import (
     Cache,
@@ -16,7 +17,6 @@ from hornbook.model.decoder import (
     rotary_table,
     rotate,
 )
-from hornbook.model.weights import assemble, naming_of, scatter
 
 VOCABULARY, CONTEXT = 61, 24
 

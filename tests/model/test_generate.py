@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.decoder import Decoder
 from hornbook.model.generate import Sampling, draw, generate, generate_batch, probabilities
+from hornbook.model.init import initialise
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
 

@@ -7,7 +7,8 @@ import torch
 
 from hornbook.facts.shape import FAMILIES, GPTShape
 from hornbook.likelihood import token_nats
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
 
 
 def model_of(family: str, **changes) -> Decoder:

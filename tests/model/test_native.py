@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from hornbook.facts.shape import GPTShape
-from hornbook.model import native
-from hornbook.model.decoder import Cache, Decoder, initialise
+from hornbook.model.cpu import native
+from hornbook.model.decoder import Cache, Decoder
 from hornbook.model.generate import generate
+from hornbook.model.init import initialise
 
 SHAPES = {
     "gpt2": GPTShape(family="gpt2", layers=2, width=48, heads=3, context=40, vocabulary=77),
@@ -103,7 +104,7 @@ def test_quantised_rows_are_near():
 
 LOAD = """
 import os, sys
-from hornbook.model.native import library
+from hornbook.model.cpu.native import library
 print(library() is not None)
 """
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hornbook.optim import AdamW
+from hornbook.optim.adamw import AdamW
 
 SHAPES = {"matrix": (7, 5), "vector": (9,), "table": (20, 3)}
 MOMENTS = {"learning_rate": 3e-3, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8}
@@ -18,7 +18,7 @@ def set_gradients(named, step):
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
-def multiplier(step):
+def lr_scale(step):
     return (step + 1) / 8
 
 
@@ -30,8 +30,8 @@ def test_bits_of_torch_fused_adamw(decay):
     for step in range(12):
         set_gradients(ours, step)
         set_gradients(theirs, step)
-        reference.param_groups[0]["lr"] = MOMENTS["learning_rate"] * multiplier(step)
-        optimizer.step(multiplier(step))
+        reference.param_groups[0]["lr"] = MOMENTS["learning_rate"] * lr_scale(step)
+        optimizer.step(lr_scale(step))
         reference.step()
         for name in SHAPES:
             assert torch.equal(ours[name], theirs[name]), (name, step)

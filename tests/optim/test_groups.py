@@ -2,7 +2,7 @@ import pytest
 
 from hornbook.facts.shape import FAMILIES, GPTShape
 from hornbook.model.decoder import Decoder
-from hornbook.optim import groups
+from hornbook.optim.groups import groups
 
 
 @pytest.mark.parametrize("family", FAMILIES)

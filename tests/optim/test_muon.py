@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hornbook.optim import Muon, orthogonalise
+from hornbook.optim.muon import Muon, orthogonalise
 
 
 def drawn(*shape, seed=0):

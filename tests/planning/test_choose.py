@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import Settings, from_table, read_table, to_toml
 from hornbook.facts.shape import PRESETS
-from hornbook.planning.choose import LADDER, Data, Machine, choose, fill_steps, shape_of, steps_of
+from hornbook.planning.choose import LADDER, CorpusStats, Machine, choose, fill_steps, shape_of, steps_of
 
 LAPTOP, CARD = Machine(False, 5e10), Machine(True, 3e14)
-BOOKS = Data(num_tokens=1_000_000, num_bytes=4_000_000, vocabulary=4096)
+BOOKS = CorpusStats(num_tokens=1_000_000, num_bytes=4_000_000, vocabulary=4096)
 
 
 def wanted(**sections):
@@ -30,7 +30,7 @@ def resolved(choice, steps=100):
 )  # fmt: skip
 def test_nothing_stays_open_and_all_fits(num_tokens, vocabulary, accelerator, speed, length, family):
     asked = wanted(train=length, model={"family": family} if family else {})
-    choice = choose(asked, Data(num_tokens, 4 * num_tokens, vocabulary), Machine(accelerator, speed))
+    choice = choose(asked, CorpusStats(num_tokens, 4 * num_tokens, vocabulary), Machine(accelerator, speed))
     settings, shape = resolved(choice), choice.shape
     open_for_good = {"text.separator", "model.preset", "train.early_stop", "train.threads", "watch.price"}
     open_for_good |= {f"train.{name}" for name in ("epochs", "tokens", "budget")}
@@ -93,7 +93,7 @@ def test_each_choice_has_its_reason_and_no_other():
 )
 def test_a_length_becomes_a_number_of_steps(length, steps):
     asked = wanted(train=length | {"batch": 4}, model={"context": 32})
-    choice = choose(asked, Data(10_001, 40_000, 500), LAPTOP)
+    choice = choose(asked, CorpusStats(10_001, 40_000, 500), LAPTOP)
     assert choice.settings.train.steps == steps
     assert choice.seconds == (600 if steps is None else None)
     assert steps_of(asked, choice.data) == steps
@@ -115,14 +115,14 @@ def test_two_lengths_are_one_too_many(two):
 
 def test_a_text_shorter_than_one_context():
     with pytest.raises(InputError, match=r"256 tokens, fewer than one context of 256 .*--model.context"):
-        choose(wanted(model={"context": 256}), Data(256, 1000, 300), LAPTOP)
-    choose(wanted(model={"context": 256}), Data(257, 1000, 300), LAPTOP)
+        choose(wanted(model={"context": 256}), CorpusStats(256, 1000, 300), LAPTOP)
+    choose(wanted(model={"context": 256}), CorpusStats(257, 1000, 300), LAPTOP)
 
 
 def test_more_time_or_a_faster_machine_never_gives_a_smaller_model():
     def width(speed, budget):
         asked = wanted(train={"budget": budget})
-        return choose(asked, Data(10**9, 4 * 10**9, 4096), Machine(False, speed)).shape.width
+        return choose(asked, CorpusStats(10**9, 4 * 10**9, 4096), Machine(False, speed)).shape.width
 
     by_speed = [width(speed, "10m") for speed in (1e9, 1e10, 1e11, 1e12, 1e16)]
     by_time = [width(5e10, budget) for budget in ("20s", "3m", "1h", "1d")]
@@ -133,7 +133,7 @@ def test_more_time_or_a_faster_machine_never_gives_a_smaller_model():
 
 
 def test_more_text_never_gives_a_smaller_model_or_context():
-    shapes = [choose(Settings(), Data(n, 4 * n, 4096), CARD).shape for n in (5_000, 10**5, 10**6, 10**7, 10**9)]
+    shapes = [choose(Settings(), CorpusStats(n, 4 * n, 4096), CARD).shape for n in (5_000, 10**5, 10**6, 10**7, 10**9)]
     assert [s.width for s in shapes] == sorted(s.width for s in shapes)
     assert [s.context for s in shapes] == sorted(s.context for s in shapes)
     assert shapes[0].context < shapes[-1].context
@@ -141,14 +141,14 @@ def test_more_text_never_gives_a_smaller_model_or_context():
 
 @pytest.mark.parametrize("name", ["0.2M", "gpt2", "350M"])
 def test_a_preset_is_itself_but_for_the_vocabulary(name):
-    choice = choose(wanted(model={"preset": name}, train={"steps": 1}), Data(10**7, 4 * 10**7, 777), CARD)
+    choice = choose(wanted(model={"preset": name}, train={"steps": 1}), CorpusStats(10**7, 4 * 10**7, 777), CARD)
     assert msgspec.structs.replace(choice.shape, vocabulary=PRESETS[name].vocabulary) == PRESETS[name]
     assert choice.shape.vocabulary == 777
     assert choice.settings.model.preset is None  # resolved: the numbers stand in its place
 
 
 def test_a_preset_can_be_overridden():
-    data = Data(10**7, 4 * 10**7, 777)
+    data = CorpusStats(10**7, 4 * 10**7, 777)
     shape = choose(wanted(model={"preset": "gpt2", "context": 256}, train={"steps": 1}), data, CARD).shape
     assert (shape.context, shape.width, shape.hidden) == (256, 768, 3072)
     shape = choose(wanted(model={"preset": "gpt2", "width": 384}, train={"steps": 1}), data, CARD).shape
@@ -195,10 +195,10 @@ def test_given_weights_keep_their_shape():
     (Machine(False, 1e11), "float32"), (Machine(False, 1e11, True), "bfloat16"), (Machine(True, 1e14), "bfloat16"),
 ])  # fmt: skip
 def test_precision_is_what_the_machine_is_fast_in(machine, precision):
-    settings = choose(Settings(), Data(10**6, 4 * 10**6, 4096), machine).settings
+    settings = choose(Settings(), CorpusStats(10**6, 4 * 10**6, 4096), machine).settings
     assert settings.train.precision == precision
     settings.train.precision = "float32"
-    assert choose(settings, Data(10**6, 4 * 10**6, 4096), machine).settings.train.precision == "float32"
+    assert choose(settings, CorpusStats(10**6, 4 * 10**6, 4096), machine).settings.train.precision == "float32"
 
 
 def test_a_recipe_is_read(tmp_path):

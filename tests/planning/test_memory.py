@@ -26,7 +26,8 @@ def test_the_chunk_of_logits_is_the_trainer_s() -> None:
 def test_saved_bytes_are_what_autograd_keeps(shape: GPTShape, half: bool) -> None:
     """Counted from the saved tensors of the real decoder, but the weights and their copies in half precision; within
     2 %, for the rotary tables and the norms' statistics."""
-    from hornbook.model.decoder import Decoder, initialise
+    from hornbook.model.decoder import Decoder
+    from hornbook.model.init import initialise
 
     model = initialise(Decoder(shape), 0)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}

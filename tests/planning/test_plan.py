@@ -11,11 +11,12 @@ from hornbook.facts.hardware import custom, lookup
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import preset
 from hornbook.planning.budget import Range
-from hornbook.planning.choose import Data
+from hornbook.planning.choose import CorpusStats
 from hornbook.planning.memory import counting_bytes
 from hornbook.planning.plan import Plan, make_plan, render, score, shape_of_size
+from hornbook.planning.plan_run import plan_of
 from hornbook.planning.sanity import Recipe
-from hornbook.session.costs import plan_of, watched
+from hornbook.planning.workload import watched
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,7 +139,7 @@ def test_looks_and_the_copies_searched_at_some_of_them_are_counted() -> None:
     short = msgspec.structs.replace(long, context=32)
     # Even looks at 20, 40, 60, 80 and 90; extra ones at 1, 2, 4, 8, 16, 32, 64, and two ends of epochs of 40 steps, of
     # which one is even.
-    data = Data(40 * 4 * 64, 40_000, 300)
+    data = CorpusStats(40 * 4 * 64, 40_000, 300)
     extra = 7
     for tokens in (5000, 1000):
         found = watched(settings, long, replace(data, validation_tokens=tokens))
@@ -153,7 +154,7 @@ def test_looks_and_the_copies_searched_at_some_of_them_are_counted() -> None:
 def test_a_plan_needs_no_torch_and_no_matplotlib() -> None:
     code = (
         "import sys; from hornbook.planning.plan import make_plan, render; from hornbook.facts.hardware import lookup; "
-        "import hornbook.planning.rails; "
+        "import hornbook.planning.health; "
         "render(make_plan(parameters=7*10**9, tokens=2*10**12, on=lookup('8xA100'), usd_per_hour=30)); "
         "sys.exit(bool({'torch', 'matplotlib', 'tokenizers'} & set(sys.modules)))"
     )

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.io import write_aside
 from hornbook.records.listing import check_model, list_runs
 from hornbook.records.run import Run
-from hornbook.text.disk import write_aside
 
 FILES = (
     "settings.toml", "environment.json", "tokenizer.json", "tokenizer_config.json", "plan.json",

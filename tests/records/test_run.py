@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.facts.errors import InputError, WorldError
+from hornbook.facts.errors import InputError, SystemFailure
+from hornbook.facts.io import write_aside
 from hornbook.records.listing import list_runs
 from hornbook.records.run import Run, checkpoint_step, default_out, read_rows, without_replaced
-from hornbook.text.disk import write_aside
 
 
 def _start(program: str, folder: Path) -> subprocess.Popen[str]:
@@ -173,14 +173,14 @@ def test_any_torn_end_is_tolerated_but_damage_before_it_is_named(tmp_path: Path,
 def test_a_full_disk_leaves_whole_lines_and_says_so(tmp_path: Path) -> None:
     _create(tmp_path)
     writer = _start(
-        "import resource; from hornbook.facts.errors import WorldError\n"
+        "import resource; from hornbook.facts.errors import SystemFailure\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); run = Run.open(folder)\n"
         "for step in range(1000):\n"
         "    try: run.log({'event': 'note', 'step': step, 'text': 'x' * 100})\n"
-        "    except WorldError as error: print(step, error); break\n"
+        "    except SystemFailure as error: print(step, error); break\n"
         "run.log_sample({'step': 1})\n"
         "try: run.write_report('a.html', 'x' * 2000)\n"
-        "except WorldError as error: print(error)\n",
+        "except SystemFailure as error: print(error)\n",
         tmp_path,
     )
     output, _ = writer.communicate()
@@ -240,7 +240,7 @@ def test_a_file_written_aside_is_always_one_of_the_two(tmp_path: Path) -> None:
     path = tmp_path / "page"
     write_aside(path, "0" * 100_000)
     writer = _start(
-        "from hornbook.text.disk import write_aside; from pathlib import Path\n"
+        "from hornbook.facts.io import write_aside; from pathlib import Path\n"
         "for turn in range(1, 10_000):\n"
         "    write_aside(Path(folder) / 'page', str(turn % 10) * 100_000); print(turn, flush=True)\n",
         tmp_path,
@@ -259,11 +259,11 @@ def test_a_file_written_aside_is_always_one_of_the_two(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_a_failure_of_the_world(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorldError, match="cannot make"):
+    with pytest.raises(SystemFailure, match="cannot make"):
         default_out("a", tmp_path / "file")
-    with pytest.raises(WorldError, match="cannot make"):
+    with pytest.raises(SystemFailure, match="cannot make"):
         _create(tmp_path / "file" / "run")
-    with pytest.raises(WorldError, match="cannot write"):
+    with pytest.raises(SystemFailure, match="cannot write"):
         write_aside(tmp_path / "absent" / "page", "x")
 
 

@@ -13,10 +13,11 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 import hornbook
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate
-from hornbook.report.terminal import print_report
-from hornbook.session.models import Opened
+from hornbook.model.init import initialise
+from hornbook.reporting.terminal import print_report
+from hornbook.setup.model import LoadedModel
 from hornbook.text.documents import PIECE
 from hornbook.text.tokenizer import load_tokenizer
 
@@ -107,7 +108,7 @@ def opened(theirs, folder, vocabulary=None):
         for parameter in model.parameters():
             parameter += torch.randn(parameter.shape, generator=generator)
         model.head.projection.weight[: 3 + 256] = 0
-    return Opened("model", model, tokenizer.for_model(shape.vocabulary))
+    return LoadedModel("model", model, tokenizer.for_model(shape.vocabulary))
 
 
 @pytest.mark.parametrize("style", ["prepend", "metaspace", "metaspace first"])

@@ -3,8 +3,11 @@ import torch
 
 from hornbook.data.prepare import prepare
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder, initialise
-from hornbook.optim import AdamW, Muon, groups
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
+from hornbook.optim.adamw import AdamW
+from hornbook.optim.groups import groups
+from hornbook.optim.muon import Muon
 from hornbook.text.documents import documents
 
 

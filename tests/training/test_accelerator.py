@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import sum_nats
 from hornbook.model import compiled
-from hornbook.model.decoder import Cache, Decoder, initialise
+from hornbook.model.decoder import Cache, Decoder
 from hornbook.model.graphed import Slots
+from hornbook.model.init import initialise
 from hornbook.training import step
 
 
@@ -68,7 +69,7 @@ def test_a_step_reads_nothing(make, family, monkeypatch):
     before = model.head.projection.weight.detach().clone()
     with NoReading():
         pending = step.train_step(
-            model, optimizers, batch, multiplier=1.0, clip_norm=1.0, autocast=half, num_tokens=4 * 16
+            model, optimizers, batch, lr_scale=1.0, clip_norm=1.0, autocast=half, num_tokens=4 * 16
         )  # fmt: skip
         with pytest.raises(AssertionError, match="a number was read"):
             float(model.head.norm.weight.sum())
@@ -127,7 +128,7 @@ GRAPHS = """
 import sys
 import hornbook
 from torch._dynamo.utils import counters
-from hornbook.session import job
+from hornbook.commands import train as job
 from hornbook.training.loop import steps
 
 seen = []

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from hornbook.data.loader import Batches
-from hornbook.training import checkpoint, loop
+from hornbook.engine import checkpoint
+from hornbook.training import loop
 from hornbook.training.loop import dropout_seed, microbatches, steps
 
 HOW = {"multiplier": lambda step: 1.0, "clip_norm": 1.0, "seed": 4}

@@ -5,9 +5,11 @@ import torch
 from torch.nn import functional as F
 
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder, initialise
-from hornbook.model.weights import write_huggingface
-from hornbook.optim import AdamW, groups
+from hornbook.formats.huggingface import write_huggingface
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
+from hornbook.optim.adamw import AdamW
+from hornbook.optim.groups import groups
 from hornbook.training.step import train_step
 
 STEPS, BATCH, CONTEXT, VOCABULARY, LEARNING_RATE, DECAY, CLIP = 20, 8, 24, 64, 3e-3, 0.1, 1.0
@@ -33,7 +35,7 @@ def our_trace(model: Decoder) -> list[float]:
     optimizers = [AdamW(matrices, **moments, weight_decay=DECAY), AdamW(others, **moments, weight_decay=0.0)]
     losses = []
     for inputs, targets in batches():
-        update = train_step(model, optimizers, [(inputs, targets, None)], multiplier=1.0, clip_norm=CLIP).read()
+        update = train_step(model, optimizers, [(inputs, targets, None)], lr_scale=1.0, clip_norm=CLIP).read()
         assert update is not None
         losses.append(update.loss)
     return losses

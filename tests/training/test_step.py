@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from hornbook.data.packing import IGNORE
-from hornbook.model.workers import in_parallel
+from hornbook.engine.threads import in_parallel
 from hornbook.training import step
 from hornbook.training.step import backward, clip, train_step
 
@@ -33,7 +33,7 @@ def test_the_update_is_the_same_however_the_batch_is_cut(make, bits, size, tied)
     seen = []
     for each in (8, size):
         model, optimizers = make(tied=tied)
-        update = train_step(model, optimizers, cut(inputs, targets, each), multiplier=0.5, clip_norm=1.0).read()
+        update = train_step(model, optimizers, cut(inputs, targets, each), lr_scale=0.5, clip_norm=1.0).read()
         seen.append((update, bits(model)))
     (whole, weights), (parts, others) = seen
     assert parts.num_tokens == whole.num_tokens == 7 * 16 + 3
@@ -46,7 +46,7 @@ def test_the_update_is_the_same_however_the_batch_is_cut(make, bits, size, tied)
 def test_the_gradient_is_that_of_the_mean_over_scored_tokens(make):
     inputs, targets = batch()
     model, _ = make()
-    update = train_step(model, [], cut(inputs, targets, 3), multiplier=1.0, clip_norm=1e9).read()
+    update = train_step(model, [], cut(inputs, targets, 3), lr_scale=1.0, clip_norm=1e9).read()
     ours = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     loss = F.cross_entropy(model.head(model.hidden(inputs)).flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
@@ -75,7 +75,7 @@ def test_the_update_is_the_same_on_every_number_of_cores(make, bits, cores, reco
         torch.set_num_threads(threads)
         model, optimizers = make()
         model.recompute = recompute
-        update = train_step(model, optimizers, [(inputs, targets, documents)], multiplier=0.5, clip_norm=1.0).read()
+        update = train_step(model, optimizers, [(inputs, targets, documents)], lr_scale=0.5, clip_norm=1.0).read()
         seen.append((update, bits(model)))
     (shared, weights), (again, same_weights), (whole, others) = seen
     assert shared == again
@@ -106,22 +106,22 @@ def test_rows_are_shared_out_only_where_it_pays(make, cores, monkeypatch):
     model, _ = make()
     for rows, short in ((8, 0), (1, 0), (8, 1e12)):
         monkeypatch.setattr(step, "SHORT", short)
-        train_step(model, [], cut(*batch(rows), rows), multiplier=1.0, clip_norm=1.0)
+        train_step(model, [], cut(*batch(rows), rows), lr_scale=1.0, clip_norm=1.0)
     assert used == [cores]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_a_gradient_that_is_not_finite_changes_no_bit(make, bits, bad):
     model, optimizers = make()
-    train_step(model, optimizers, cut(*batch(), 8), multiplier=1.0, clip_norm=1.0)  # the state is not all zeros
+    train_step(model, optimizers, cut(*batch(), 8), lr_scale=1.0, clip_norm=1.0)  # the state is not all zeros
     before, updates = bits(model, optimizers), optimizers[1].updates
     spoil = model.blocks[0].mlp.down.weight.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor(2), bad))
-    update = train_step(model, optimizers, cut(*batch(), 4), multiplier=1.0, clip_norm=1.0).read()
+    update = train_step(model, optimizers, cut(*batch(), 4), lr_scale=1.0, clip_norm=1.0).read()
     assert update.gradient_norm is None
     assert same(bits(model, optimizers), before)
     assert optimizers[1].updates == updates
     spoil.remove()
-    update = train_step(model, optimizers, cut(*batch(), 4), multiplier=1.0, clip_norm=1.0).read()
+    update = train_step(model, optimizers, cut(*batch(), 4), lr_scale=1.0, clip_norm=1.0).read()
     assert update.gradient_norm is not None
     assert not same(bits(model, optimizers), before)
 
@@ -130,7 +130,7 @@ def test_an_abandoned_update_changes_no_bit(make, bits):
     model, optimizers = make()
     before, asked = bits(model, optimizers), []
     result = train_step(
-        model, optimizers, cut(*batch(), 2), multiplier=1.0, clip_norm=1.0,
+        model, optimizers, cut(*batch(), 2), lr_scale=1.0, clip_norm=1.0,
         before_microbatch=lambda index: asked.append(index) or index < 2,
     )  # fmt: skip
     assert result is None

@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from hornbook.cli.options import add_settings, add_texts, given_settings, look_first, value
-from hornbook.facts.errors import WorldError
+from hornbook.cli.options import add_settings, add_texts, check_inputs, given_settings, value
+from hornbook.facts.errors import SystemFailure
 from hornbook.facts.printing import print, print_json
 
 
@@ -31,8 +31,8 @@ def plan_command(arguments: argparse.Namespace) -> None:
     """hours, memory, energy, money and loss of a training, before it is paid for"""
     import msgspec
 
+    from hornbook.commands.plan import plan
     from hornbook.planning.plan import render
-    from hornbook.session.costs import plan
 
     made = plan(
         *arguments.texts, parameters=arguments.parameters, tokens=arguments.tokens, on=arguments.on,
@@ -40,7 +40,7 @@ def plan_command(arguments: argparse.Namespace) -> None:
         measure=arguments.measure, **given_settings(arguments),
     )  # fmt: skip
     if arguments.plot is not None:
-        from hornbook.report.plots import cost_plot
+        from hornbook.reporting.plots import cost_plot
 
         cost_plot([msgspec.to_builtins(point) for point in made.frontier], arguments.plot)
     if arguments.json:
@@ -65,8 +65,8 @@ def describe_memorize(parser: argparse.ArgumentParser) -> None:
 
 def memorize_command(arguments: argparse.Namespace) -> None:
     """what a model has learned by heart, against a held-out control"""
-    look_first(arguments.model)
-    from hornbook.session.memory import memorize
+    check_inputs(arguments.model)
+    from hornbook.commands.memorize import memorize
 
     found = memorize(
         arguments.model, train=arguments.train, heldout=arguments.heldout, reference=arguments.reference,
@@ -75,17 +75,17 @@ def memorize_command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(found)
     else:
-        from hornbook.report.terminal import print_memorization
+        from hornbook.reporting.terminal import print_memorization
 
         print_memorization(found)
     sys.stdout.flush()  # what was computed is shown, whatever becomes of the pages
     if arguments.html is not None:
-        from hornbook.report.memory import memory_page
-        from hornbook.text.disk import write_aside
+        from hornbook.facts.io import write_aside
+        from hornbook.reporting.memorization import memory_page
 
         write_aside(Path(arguments.html), memory_page(found))
     if "report_problem" in found:
-        raise WorldError(found["report_problem"])
+        raise SystemFailure(found["report_problem"])
 
 
 def describe_sweep(parser: argparse.ArgumentParser) -> None:
@@ -101,8 +101,8 @@ def describe_sweep(parser: argparse.ArgumentParser) -> None:
 
 def sweep_command(arguments: argparse.Namespace) -> None:
     """train a ladder of small models and say what a larger one would reach on this text"""
-    from hornbook.session.live import View
-    from hornbook.session.sweep import sweep
+    from hornbook.commands.sweep import sweep
+    from hornbook.reporting.live import View
 
     found = sweep(
         *arguments.texts, budget=arguments.budget, size=arguments.size, tokens=arguments.tokens, out=arguments.out,
@@ -111,6 +111,6 @@ def sweep_command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(found)
     else:
-        from hornbook.report.terminal import print_sweep
+        from hornbook.reporting.terminal import print_sweep
 
         print_sweep(found)

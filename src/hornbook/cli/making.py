@@ -7,7 +7,7 @@ import sys
 import time
 from itertools import chain
 
-from hornbook.cli.options import add_settings, add_texts, given_settings, look_first, text_settings, value
+from hornbook.cli.options import add_settings, add_texts, check_inputs, given_settings, text_settings, value
 from hornbook.facts.printing import print, print_json, whole_line_ends
 
 STARTED = time.monotonic()
@@ -23,8 +23,8 @@ def describe_train(parser: argparse.ArgumentParser) -> None:
 
 def train_command(arguments: argparse.Namespace) -> None:
     """train a model on your text: prepare, train, watch, evaluate, sample, report"""
-    from hornbook.session.job import train
-    from hornbook.session.live import View
+    from hornbook.commands.train import train
+    from hornbook.reporting.live import View
 
     summary = train(
         *arguments.texts, recipe=arguments.recipe, out=arguments.out, from_=arguments.from_,
@@ -33,7 +33,7 @@ def train_command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(summary)
     else:
-        from hornbook.report.terminal import print_summary
+        from hornbook.reporting.terminal import print_summary
 
         print_summary(summary)
 
@@ -49,8 +49,8 @@ def describe_prepare(parser: argparse.ArgumentParser) -> None:
 
 def prepare_command(arguments: argparse.Namespace) -> None:
     """turn text into token shards, with a report on the data"""
-    from hornbook.session.live import View
-    from hornbook.session.texts import prepare
+    from hornbook.commands.prepare import prepare
+    from hornbook.reporting.live import View
 
     with View().progress("preparing") as progress:
         result = prepare(
@@ -60,7 +60,7 @@ def prepare_command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(result)
     else:
-        from hornbook.report.prepared import print_prepared
+        from hornbook.reporting.prepared import print_prepared
 
         print_prepared(result)
 
@@ -87,9 +87,9 @@ def describe_generate(parser: argparse.ArgumentParser) -> None:
 
 def generate_command(arguments: argparse.Namespace) -> None:
     """let a model continue a text"""
-    look_first(arguments.model)
-    from hornbook.session.models import open_model
-    from hornbook.session.writing import generate, prompt_ids
+    check_inputs(arguments.model)
+    from hornbook.commands.generate import generate, prompt_ids
+    from hornbook.setup.model import open_model
 
     opened = open_model(arguments.model, step=arguments.step)
     if opened.note is not None and arguments.step is None:
@@ -124,6 +124,6 @@ def runs_command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json({"runs": found})
     else:
-        from hornbook.report.terminal import print_runs
+        from hornbook.reporting.terminal import print_runs
 
         print_runs(found)

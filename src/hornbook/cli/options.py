@@ -28,7 +28,7 @@ def value(kind: Any) -> Callable[[str], Any]:
 def count(text: str) -> int:
     """A number of tokens, as plan takes it: 600000, 600K, 2T."""
     from hornbook.facts.errors import InputError
-    from hornbook.facts.quantities import parse_count
+    from hornbook.facts.units import parse_count
 
     try:
         return parse_count(text)
@@ -87,10 +87,10 @@ def text_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name.removeprefix("text."): value for name, value in given_settings(arguments).items()}
 
 
-def look_first(*models: str, texts: Sequence[str] = (), settings: dict[str, Any] | None = None) -> None:
+def check_inputs(*models: str, texts: Sequence[str] = (), settings: dict[str, Any] | None = None) -> None:
     """Say what is wrong with names and files before torch is imported, which takes seconds."""
     from hornbook.records.listing import check_model
-    from hornbook.session.texts import is_prepared, named_documents
+    from hornbook.setup.text import is_prepared, named_documents
 
     for model in models:
         check_model(model)

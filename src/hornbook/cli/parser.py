@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from hornbook import __version__
 from hornbook.cli import asking, making, scoring
-from hornbook.facts.errors import InputError, Interrupted, WorldError, suggestion
+from hornbook.facts.errors import InputError, Interrupted, SystemFailure, suggestion
 from hornbook.facts.printing import on_one_line, print, ready_streams
 from hornbook.facts.threads import let_waiting_threads_sleep
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except InputError as error:
         return _say(error, 2)
-    except WorldError as error:
+    except SystemFailure as error:
         return _say(error, 1)
     except Interrupted as error:
         return _say(error, 128 + error.signal_number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hornbook.cli.options import add_settings, add_texts, is_reading, look_first, text_settings, value
+from hornbook.cli.options import add_settings, add_texts, check_inputs, is_reading, text_settings, value
 from hornbook.facts.printing import print, print_json
 
 MODEL = "a run, a checkpoint, a Hugging Face folder or a .gguf file"
@@ -27,9 +27,9 @@ def describe_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def evaluate_command(arguments: argparse.Namespace) -> None:
     """loss, perplexity and bits per byte of a text, with intervals"""
-    look_first(arguments.model, texts=arguments.texts, settings=text_settings(arguments))
-    from hornbook.session.live import View
-    from hornbook.session.scores import evaluate
+    check_inputs(arguments.model, texts=arguments.texts, settings=text_settings(arguments))
+    from hornbook.commands.evaluate import evaluate
+    from hornbook.reporting.live import View
 
     with View().progress("scoring") as progress:
         report = evaluate(
@@ -42,7 +42,7 @@ def evaluate_command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(report if isinstance(report, dict) else report.to_dict())
     else:
-        from hornbook.report.terminal import print_answers, print_report
+        from hornbook.reporting.terminal import print_answers, print_report
 
         print_answers(report) if isinstance(report, dict) else print_report(report)
 
@@ -66,7 +66,7 @@ def inspect_command(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from hornbook.facts.errors import InputError
-    from hornbook.session.texts import named_documents
+    from hornbook.setup.text import named_documents
 
     text = arguments.text
     if arguments.file is not None:
@@ -76,8 +76,8 @@ def inspect_command(arguments: argparse.Namespace) -> None:
         if len(found) > 1:
             raise InputError(f"{arguments.file} has {len(found):,} documents: give a file with one.")
         text = found[0].text()
-    look_first(arguments.model, *([] if arguments.against is None else [arguments.against]))
-    from hornbook.session.looking import inspect
+    check_inputs(arguments.model, *([] if arguments.against is None else [arguments.against]))
+    from hornbook.commands.inspect import inspect
 
     seen = inspect(
         arguments.model, text, against=arguments.against, step=arguments.step, against_step=arguments.against_step,
@@ -86,11 +86,11 @@ def inspect_command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(seen.to_dict())
     else:
-        from hornbook.report.heatline import print_look
+        from hornbook.reporting.heatline import print_look
 
         print_look(seen.views)
     if arguments.html is not None:
-        from hornbook.text.disk import write_aside
+        from hornbook.facts.io import write_aside
 
         write_aside(Path(arguments.html), seen.to_html())
 
@@ -106,9 +106,9 @@ def describe_compare(parser: argparse.ArgumentParser) -> None:
 
 def compare_command(arguments: argparse.Namespace) -> None:
     """which of two models is less surprised by a text, by how much, and whether that can be chance"""
-    look_first(arguments.a, arguments.b, texts=arguments.on, settings=text_settings(arguments))
-    from hornbook.session.comparing import compare
-    from hornbook.session.live import View
+    check_inputs(arguments.a, arguments.b, texts=arguments.on, settings=text_settings(arguments))
+    from hornbook.commands.compare import compare
+    from hornbook.reporting.live import View
 
     with View().progress("scoring") as progress:
         result = compare(
@@ -118,7 +118,7 @@ def compare_command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(result)
     else:
-        from hornbook.report.terminal import print_comparison
+        from hornbook.reporting.terminal import print_comparison
 
         print_comparison(result)
 
@@ -133,8 +133,8 @@ def describe_export(parser: argparse.ArgumentParser) -> None:
 
 def export_command(arguments: argparse.Namespace) -> None:
     """write a model as others open it: a Hugging Face folder, or GGUF"""
-    look_first(arguments.model)
-    from hornbook.session.exporting import export
+    check_inputs(arguments.model)
+    from hornbook.commands.export import export
 
     written = export(arguments.model, to=arguments.to, out=arguments.out, dtype=arguments.dtype, step=arguments.step)
     if arguments.json:

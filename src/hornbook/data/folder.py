@@ -17,10 +17,9 @@ from typing import Any
 
 from hornbook.data import shards
 from hornbook.data.shards import MANIFEST, PARTS
-from hornbook.facts.errors import InputError, WorldError
+from hornbook.facts.errors import InputError, SystemFailure
+from hornbook.facts.io import others_in, own, remove_own, sync
 from hornbook.text.canaries import CANARIES
-from hornbook.text.disk import others_in, own, remove_own
-from hornbook.text.files import sync
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _OURS = re.compile(
@@ -104,10 +103,10 @@ def disk(out: Path, needed_bytes: int) -> Iterator[None]:
         untouched = f"{out} is as it was before"
         if error.errno in _FULL:
             needed = f"up to {needed_bytes / 1e6:,.0f} MB are needed"
-            raise WorldError(
+            raise SystemFailure(
                 f"the disk of {out} is full ({needed}); free some or give another --out; {untouched}"
             ) from None
-        raise WorldError(f"{out} could not be written ({error.strerror}: {error.filename}); {untouched}") from None
+        raise SystemFailure(f"{out} could not be written ({error.strerror}: {error.filename}); {untouched}") from None
 
 
 @contextmanager

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.data.packing import IGNORE, epoch_windows, num_windows, window_span
-from hornbook.data.shards import Part
+from hornbook.data.shards import TokenStream
 from hornbook.facts.errors import InputError
-from hornbook.facts.quantities import counted
+from hornbook.facts.units import counted
 
 
 class Batches:
@@ -22,7 +22,7 @@ class Batches:
     Raises InputError when the part has fewer than two tokens: then there is nothing to predict.
     """
 
-    def __init__(self, part: Part, *, context: int, batch: int, seed: int, shift: bool = True) -> None:
+    def __init__(self, part: TokenStream, *, context: int, batch: int, seed: int, shift: bool = True) -> None:
         """`shift`: whether each epoch cuts the text at other places; if not, every epoch has the same windows."""
         for name, value in (("context", context), ("batch", batch)):
             if value < 1:

@@ -29,7 +29,7 @@ from hornbook.data.shards import PARTS, Prepared, ShardWriter, open_prepared
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import usable_cores
 from hornbook.facts.lost import lost_warning
-from hornbook.facts.quantities import counted
+from hornbook.facts.units import counted
 from hornbook.text.canaries import CANARIES, make_canaries, plant
 from hornbook.text.checkup import Checkup, check_up
 from hornbook.text.documents import Document
@@ -65,7 +65,7 @@ def prepare(
     what it was, whatever happens. Of two processes that prepare one folder the second waits for the first, and opens
     what that has made where it is the same.
 
-    Raises InputError for a text, tokenizer, split or `out` that cannot be used; WorldError when the disk is full.
+    Raises InputError for a text, tokenizer, split or `out` that cannot be used; SystemFailure when the disk is full.
     """
     out = Path(out).resolve()
     check_out(out)

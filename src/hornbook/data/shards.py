@@ -55,7 +55,7 @@ def id_type(vocabulary: int) -> np.dtype[Any]:
     return np.dtype("<u2") if vocabulary <= 2**16 else np.dtype("<u4")
 
 
-class Part:
+class TokenStream:
     """One side of a prepared text: a circular stream of ids (memory-mapped) and its documents.
 
     `documents` is int64 (n, 5) as in this module's docstring, with -1 for what is not known (foreign files); `names`
@@ -72,7 +72,8 @@ class Part:
     def take(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
         """The ids at starts, starts + 1, ... modulo num_tokens: int64 (len(starts), length).
 
-        >>> part = Part([np.array([5, 6], np.uint16), np.array([7], np.uint16)], np.array([[1, 2, 2, 2, 1]]), ["a"])
+        >>> part = TokenStream([np.array([5, 6], np.uint16), np.array([7], np.uint16)], np.array([[1, 2, 2, 2, 1]]),
+        ...     ["a"])
         >>> part.take(np.array([1, 0]), 4).tolist()
         [[6, 7, 5, 6], [5, 6, 7, 5]]
         """
@@ -97,10 +98,11 @@ class Part:
         start, length = self.documents[index, START], int(self.documents[index, NUM_TOKENS])
         return self.take(np.array([start]), length)[0] if length else np.empty(0, np.int64)
 
-    def first(self, num_tokens: int) -> Part:
+    def first(self, num_tokens: int) -> TokenStream:
         """The stream's first tokens as a part, with the documents that begin there.
 
-        >>> part = Part([np.array([0, 5, 6, 0, 7, 8], np.uint16)], np.array([[1, 2, 2, 2, 1], [4, 2, 2, 2, 1]]), "ab")
+        >>> part = TokenStream([np.array([0, 5, 6, 0, 7, 8], np.uint16)], np.array([[1, 2, 2, 2, 1], [4, 2, 2, 2,
+        ...     1]]), "ab")
         >>> part.first(5).documents[:, :2].tolist(), part.first(5).num_tokens
         ([[1, 2], [4, 1]], 5)
         """
@@ -110,7 +112,7 @@ class Part:
         shards = [*self.shards[: kept - 1], self.shards[kept - 1][: num_tokens - self._bounds[kept - 1]]]
         documents = self.documents[self.documents[:, START] < num_tokens].copy()
         documents[:, NUM_TOKENS] = np.minimum(documents[:, NUM_TOKENS], num_tokens - documents[:, START])
-        return Part(shards, documents, self.names[: len(documents)], separator=self.separator)
+        return TokenStream(shards, documents, self.names[: len(documents)], separator=self.separator)
 
     def _positions(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
         if self.num_tokens == 0:
@@ -126,8 +128,8 @@ class Prepared:
     folder: Path
     manifest: dict[str, Any]
     tokenizer: Tokenizer
-    train: Part
-    validation: Part
+    train: TokenStream
+    validation: TokenStream
 
     @property
     def key(self) -> str:
@@ -287,7 +289,7 @@ def present(folder: Path) -> Path:
     return old_folder(folder) if not folder.exists() and old_folder(folder).is_dir() else folder
 
 
-def open_foreign_bin(path: Path | str, vocabulary: int) -> Part:
+def open_foreign_bin(path: Path | str, vocabulary: int) -> TokenStream:
     """Open another program's token file as a part with one document, whose bytes, characters and words are unknown.
 
     nanoGPT's are bare uint16; llm.c's have a header of 256 int32 that starts with (20240520, 1, count), then uint16, or
@@ -314,7 +316,7 @@ def open_foreign_bin(path: Path | str, vocabulary: int) -> Part:
         raise InputError(f"{path} has {num_bytes} bytes, which is not a whole number of ids; copy it again")
     ids = np.memmap(path, dtype=dtype, mode="r", offset=start)
     _check_ids(path, ids, vocabulary)
-    return Part([ids], np.array([[0, len(ids), -1, -1, -1]], np.int64), [path.name], separator=False)
+    return TokenStream([ids], np.array([[0, len(ids), -1, -1, -1]], np.int64), [path.name], separator=False)
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
@@ -331,7 +333,7 @@ def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
         raise InputError(f"{path} was damaged after it was written (its SHA-256 differs); {_AGAIN}")
 
 
-def _open_part(folder: Path, part: str, manifest: dict[str, Any], tokenizer: Tokenizer, verify: bool) -> Part:
+def _open_part(folder: Path, part: str, manifest: dict[str, Any], tokenizer: Tokenizer, verify: bool) -> TokenStream:
     counts = manifest["parts"][part]
     index = [f"{part}.documents.npy", f"{part}.names.json"]
     if missing := {*counts["shards"], *index} - manifest["files"].keys():
@@ -342,7 +344,7 @@ def _open_part(folder: Path, part: str, manifest: dict[str, Any], tokenizer: Tok
         documents = _read_documents(folder / index[0], len(names))
     except (OSError, ValueError, RecursionError, msgspec.ValidationError):
         raise InputError(f"{folder / part}.documents.npy or .names.json is damaged; {_AGAIN}") from None
-    opened = Part(shards, documents, names, separator=tokenizer.end_of_text is not None)
+    opened = TokenStream(shards, documents, names, separator=tokenizer.end_of_text is not None)
     sums = documents.sum(axis=0, dtype=np.float64).tolist()[1:]
     said = [counts[name] for name in ("num_text_tokens", "num_bytes", "num_characters", "num_words")]
     ends = documents[:, START] + documents[:, NUM_TOKENS]

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hornbook.data.shards import Part
+from hornbook.data.shards import TokenStream
 from hornbook.evaluation.corpus import Conventions, EncodedDocument, kept_tokens
 from hornbook.evaluation.corpus import Places as LeftOut
 
@@ -160,7 +160,7 @@ def ngram_names(order: int) -> list[str]:
     return ["unigram", *(f"{n}-gram" for n in range(2, order + 1))]
 
 
-def window_nats(part: Part, tokens: Ids, vocabulary: int) -> dict[str, Floats]:
+def window_nats(part: TokenStream, tokens: Ids, vocabulary: int) -> dict[str, Floats]:
     """The nats (R, W - 1) that the n-gram baselines of a training part have at each token but the first of windows
     (R, W), by the baselines' names."""
     nats = ngram_nats(count_ngrams(training_stream(part), vocabulary), tokens, vocabulary)
@@ -168,7 +168,7 @@ def window_nats(part: Part, tokens: Ids, vocabulary: int) -> dict[str, Floats]:
     return {"uniform": uniform, **dict(zip(ngram_names(len(nats)), nats, strict=True))}
 
 
-def training_stream(part: Part) -> Ids:
+def training_stream(part: TokenStream) -> Ids:
     """The ids of a part, or evenly spread stretches of it where they are more than MOST_TOKENS."""
     every = -(-part.num_tokens // MOST_TOKENS)
     starts = range(0, part.num_tokens, _STRETCH_TOKENS * every)
@@ -177,7 +177,7 @@ def training_stream(part: Part) -> Ids:
 
 
 def baselines(
-    part: Part, documents: Sequence[EncodedDocument], how: Conventions, vocabulary: int,
+    part: TokenStream, documents: Sequence[EncodedDocument], how: Conventions, vocabulary: int,
     leave_out: Sequence[LeftOut] | None = None,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Loss and bits per byte of each baseline on the tokens that `evaluate` scores, `leave_out` as there."""

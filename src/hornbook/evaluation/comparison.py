@@ -10,7 +10,7 @@ import numpy as np
 from hornbook.evaluation.breakdown import Account, account, estimate
 from hornbook.evaluation.intervals import UNKNOWN_KIND, Estimate
 from hornbook.facts.errors import InputError
-from hornbook.facts.quantities import counted
+from hornbook.facts.units import counted
 from hornbook.records.result import Report
 
 

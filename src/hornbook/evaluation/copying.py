@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hornbook.data.shards import NUM_BYTES, START, Part
-from hornbook.data.spans import Spans, find_spans, longest_matches
+from hornbook.data.shards import NUM_BYTES, START, TokenStream
 from hornbook.evaluation.corpus import byte_lengths
 from hornbook.evaluation.differences import Floats, Interval, Ints
 from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS, clusters
+from hornbook.evaluation.ngram_search import Spans, find_spans, longest_matches
 from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate_batch
 from hornbook.text.tokenizer import Tokenizer
@@ -33,7 +33,8 @@ class Copying(NamedTuple):
 
 
 def copying(
-    model: Decoder, train: Part, validation: Part, tokenizer: Tokenizer, *, num_samples: int, sample_tokens: int,
+    model: Decoder, train: TokenStream, validation: TokenStream, tokenizer: Tokenizer, *, num_samples: int,
+    sample_tokens: int,
     generator: np.random.Generator,
 ) -> Copying:  # fmt: skip
     """Compare `num_samples` free samples with the training text, beside windows of the same length of held-out text and
@@ -97,7 +98,9 @@ class CopyProbe:
     stands in the training text in longer spans than held-out text shares? Of a long training text, its beginning.
     """
 
-    def __init__(self, train: Part, validation: Part, tokenizer: Tokenizer, *, sample_tokens: int) -> None:
+    def __init__(
+        self, train: TokenStream, validation: TokenStream, tokenizer: Tokenizer, *, sample_tokens: int
+    ) -> None:
         self._train, self._validation = train.first(_PROBE_TOKENS), validation
         self._length = sample_tokens
         shortest = _shortest(validation, tokenizer)
@@ -110,18 +113,18 @@ class CopyProbe:
         return _mean([_covered(m, self.threshold) for m in longest_matches(self._train, samples, self.threshold)])
 
 
-def _human(part: Part, length: int, count: int) -> list[Ints]:
+def _human(part: TokenStream, length: int, count: int) -> list[Ints]:
     """Windows of `length` tokens of a text, evenly spread: at most `count`, fewer where they would overlap."""
     return list(part.take(_places(part, length, count), min(length, part.num_tokens)))
 
 
-def _places(part: Part, length: int, count: int) -> Ints:
+def _places(part: TokenStream, length: int, count: int) -> Ints:
     count = max(2, min(count, part.num_tokens // length))
     places: Ints = (np.arange(count) * part.num_tokens // count + length // 2) % part.num_tokens
     return places
 
 
-def _elsewhere(train: Part, length: int, count: int, shortest: int) -> tuple[list[Ints], list[Ints]]:
+def _elsewhere(train: TokenStream, length: int, count: int, shortest: int) -> tuple[list[Ints], list[Ints]]:
     """Windows of the training text, and for each of their places the longest span that begins there and stands at
     another place of the training text as well. Windows half of which are a copy of another place are left out: whoever
     copies those does copy."""
@@ -153,7 +156,7 @@ def _once(tokens: Ints, longest: Ints, span: int) -> Ints:
     return once
 
 
-def _shortest(validation: Part, tokenizer: Tokenizer) -> int:
+def _shortest(validation: TokenStream, tokenizer: Tokenizer) -> int:
     """Spans shorter than 12 bytes are words: they are not looked for."""
     return max(2, round(12 * validation.num_tokens / max(1.0, _num_bytes(validation, tokenizer))))
 
@@ -163,7 +166,7 @@ def _threshold(human: Sequence[Ints], shortest: int) -> int:
     return max(shortest, 1 + int(np.quantile(np.concatenate(human), 0.99)))
 
 
-def _num_bytes(part: Part, tokenizer: Tokenizer) -> float:
+def _num_bytes(part: TokenStream, tokenizer: Tokenizer) -> float:
     """The bytes of a part, or of an even sample of its tokens in proportion where they are not known."""
     known = part.documents[:, NUM_BYTES]
     if (known >= 0).all():
@@ -173,7 +176,7 @@ def _num_bytes(part: Part, tokenizer: Tokenizer) -> float:
 
 
 def _samples(
-    model: Decoder, train: Part, validation: Part, count: int, length: int, generator: np.random.Generator
+    model: Decoder, train: TokenStream, validation: TokenStream, count: int, length: int, generator: np.random.Generator
 ) -> list[Ints]:
     """Free text: what the model writes at temperature 1 after one token, drawn from both sides by turns, so that
     neither is favoured and no sample must begin as a document does."""
@@ -199,7 +202,7 @@ def _mean(masks: Sequence[NDArray[np.bool_]]) -> float:
     return float(np.concatenate(masks).mean())
 
 
-def _counted(part: Part, samples: Sequence[Ints], span: int, size: int) -> tuple[Floats, list[Spans], float]:
+def _counted(part: TokenStream, samples: Sequence[Ints], span: int, size: int) -> tuple[Floats, list[Spans], float]:
     """For each sample, the sum over its tokens of how many pieces of `size` tokens of the part have it in a span; the
     spans; and the sum of squares of how many of these tokens stand in each document, or, where the part has few
     documents, in each stretch as long as a sample.
@@ -234,7 +237,7 @@ def _uncovered(group: Ints, begin: Ints, length: Ints) -> Floats:
     return new
 
 
-def _longest_copies(train: Part, tokenizer: Tokenizer, found: Sequence[Spans]) -> list[dict[str, Any]]:
+def _longest_copies(train: TokenStream, tokenizer: Tokenizer, found: Sequence[Spans]) -> list[dict[str, Any]]:
     lengths = byte_lengths(tokenizer)
     flat = [row for spans in found for row in zip(*(column.tolist() for column in spans), strict=True)]
     return [
@@ -243,7 +246,9 @@ def _longest_copies(train: Part, tokenizer: Tokenizer, found: Sequence[Spans]) -
     ]
 
 
-def place(train: Part, tokenizer: Tokenizer, lengths: NDArray[np.int32], position: int, length: int) -> dict[str, Any]:
+def place(
+    train: TokenStream, tokenizer: Tokenizer, lengths: NDArray[np.int32], position: int, length: int
+) -> dict[str, Any]:
     """Where these tokens of the training text stand, for a person: the document, the place in it, and the text.
 
     `lengths` (vocabulary,) are the bytes that each id spells.

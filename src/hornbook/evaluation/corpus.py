@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hornbook.data.shards import NUM_TOKENS, Part
-from hornbook.evaluation.breakdown import Parts, Positions, by_source, counts_within, intervals
+from hornbook.data.shards import NUM_TOKENS, TokenStream
+from hornbook.engine.threads import in_parallel, workers_for
+from hornbook.evaluation.breakdown import Positions, Trainer, by_source, counts_within, intervals
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import head_nats
 from hornbook.model.decoder import Decoder
-from hornbook.model.workers import in_parallel, workers_for
 from hornbook.records.result import DocumentRow, Report
 from hornbook.text.tokenizer import Tokenizer
 
@@ -82,7 +82,7 @@ def _encode(name: str, text: str, tokenizer: Tokenizer, lengths: np.ndarray) -> 
     return EncodedDocument(name, tokens, len(scored), len(text), len(text.split()), digest, lengths, lost)
 
 
-def part_documents(part: Part, tokenizer: Tokenizer) -> list[EncodedDocument]:
+def part_documents(part: TokenStream, tokenizer: Tokenizer) -> list[EncodedDocument]:
     """The documents of one part of a prepared text."""
     lengths = byte_lengths(tokenizer)
     documents = []
@@ -354,7 +354,7 @@ def evaluate(
     masks = [kept_tokens(d, out) for d, out in zip(documents, leave_out or [()] * len(documents), strict=True)]
     rows, hashes, positions = [], [], Positions(how.window)
     sizes = [d.num_bytes - int(d.byte_lengths[d.tokens[~kept]].sum()) for d, kept in zip(documents, masks, strict=True)]
-    parts = Parts(sum(sizes))
+    parts = Trainer(sum(sizes))
     scores = token_nats(model, documents, how, batch_size=batch_size, device=device, progress=progress)
     for document, mask, nats in zip(documents, masks, scores, strict=True):
         row, digest = document_row(document, nats, how), document.sha256

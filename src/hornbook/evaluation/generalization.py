@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Part
+from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, TokenStream
 from hornbook.evaluation.baselines import window_nats
 from hornbook.evaluation.differences import Floats, Interval, Units, area_interval, auc, placements, ratio_difference
 from hornbook.evaluation.intervals import Estimate
@@ -60,7 +60,7 @@ class _Sides(NamedTuple):
 
 
 def generalization(
-    model: Decoder, train: Part, validation: Part, trained: Windows, held_out: Windows, units: Units,
+    model: Decoder, train: TokenStream, validation: TokenStream, trained: Windows, held_out: Windows, units: Units,
     lengths: NDArray[np.int32], *, reference: Decoder | None = None, repeated_share: float = 0.0,
 ) -> Generalization:  # fmt: skip
     """Measure the gap and what follows from it; `lengths` (vocabulary,) are the bytes that each id spells."""
@@ -149,7 +149,7 @@ def _lowest(side: Windows) -> Floats:
     return score
 
 
-def num_bytes(part: Part, lengths: NDArray[np.int32]) -> int:
+def num_bytes(part: TokenStream, lengths: NDArray[np.int32]) -> int:
     """The bytes of a side; estimated from windows of it where they are not known."""
     known = part.documents[:, NUM_BYTES]
     if (known >= 0).all():
@@ -159,7 +159,7 @@ def num_bytes(part: Part, lengths: NDArray[np.int32]) -> int:
 
 
 def _left_out(
-    train: Part, validation: Part, trained: Windows, held_out: Windows, vocabulary: int
+    train: TokenStream, validation: TokenStream, trained: Windows, held_out: Windows, vocabulary: int
 ) -> tuple[LeftOut | None, LeftOut | None]:
     """N-gram models of the training side, and of the held-out side, each with the stretch around a window left out: as
     much of it as one held-out document is long, for most of the held-out text."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hornbook.engine.threads import in_parallel, workers_for
 from hornbook.evaluation.corpus import (
     Batch,
     Conventions,
@@ -32,7 +33,6 @@ from hornbook.likelihood import head_logits, perplexity
 from hornbook.likelihood import token_nats as nats_of_logits
 from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate
-from hornbook.model.workers import in_parallel, workers_for
 from hornbook.text.tokenizer import Tokenizer
 
 T = TypeVar("T")

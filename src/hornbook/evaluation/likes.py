@@ -13,7 +13,7 @@ import torch
 from hornbook.evaluation.corpus import Job, beginning_of, compute, conventions
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
-from hornbook.facts.quantities import counted
+from hornbook.facts.units import counted
 from hornbook.likelihood import perplexity
 from hornbook.model.decoder import Decoder
 from hornbook.text.tokenizer import Tokenizer

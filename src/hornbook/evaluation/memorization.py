@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from hornbook.data.shards import Part
+from hornbook.data.shards import TokenStream
 from hornbook.evaluation.copying import WORST, copying, place
 from hornbook.evaluation.corpus import byte_lengths
 from hornbook.evaluation.differences import Interval, Units, rate_difference
@@ -76,7 +76,8 @@ class Memorization(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def memorization(
-    model: Decoder, train: Part, validation: Part, tokenizer: Tokenizer, *, canaries: Canaries | None = None,
+    model: Decoder, train: TokenStream, validation: TokenStream, tokenizer: Tokenizer, *,
+    canaries: Canaries | None = None,
     reference: Decoder | None = None, readings: float | None = None, repeated_share: float = 0.0,
     num_windows: int = 256, num_samples: int = 64, sample_tokens: int = 256, num_candidates: int = 10_000,
     seed: int = 0,
@@ -190,7 +191,7 @@ def _extraction(
 # ---- What a person sees
 
 
-def _worst(train: Part, trained: Windows, tokenizer: Tokenizer, prefix: int) -> list[dict[str, Any]]:
+def _worst(train: TokenStream, trained: Windows, tokenizer: Tokenizer, prefix: int) -> list[dict[str, Any]]:
     matched, nats, lengths = trained.matched(prefix), trained.nats[:, prefix - 1 :].sum(1), byte_lengths(tokenizer)
     return [
         {"matched_tokens": int(matched[i]), "suffix_nats": float(nats[i]),

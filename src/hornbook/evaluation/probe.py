@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from hornbook.data.packing import IGNORE
-from hornbook.data.shards import NUM_TOKENS, START, Part
+from hornbook.data.shards import NUM_TOKENS, START, TokenStream
+from hornbook.engine.threads import in_parallel, workers_for
 from hornbook.evaluation.corpus import evaluating
 from hornbook.facts.hardware import MOST_WORKERS
 from hornbook.likelihood import Surprise, head_nats
 from hornbook.model.decoder import Decoder
-from hornbook.model.workers import in_parallel, workers_for
 
 ROWS_TOKENS = 2048  # tokens of one forward pass
 
@@ -43,7 +43,7 @@ class Probe:
     its window. So the two sides of a split are measured alike, and the curves can be compared.
     """
 
-    def __init__(self, part: Part, *, context: int, num_tokens: int, byte_lengths: np.ndarray) -> None:
+    def __init__(self, part: TokenStream, *, context: int, num_tokens: int, byte_lengths: np.ndarray) -> None:
         """`byte_lengths` (vocabulary,) are the bytes that each id spells."""
         windows = max(1, min(num_tokens, part.num_tokens) // context)
         # On the grid that training cuts where it does not shift it, so that the windows are the ones it read.
@@ -80,7 +80,7 @@ class Probe:
         windows = [round(float(mean), 5) for mean in nats / np.maximum(self.counts, 1)]
         return Seen(Surprise(math.fsum(nats.tolist()), self.num_tokens, self.num_bytes), windows)
 
-    def ranges(self, part: Part) -> list[list[tuple[int, int]]]:
+    def ranges(self, part: TokenStream) -> list[list[tuple[int, int]]]:
         """The tokens of each document of the part that this probe scores, as (start, stop) within the document."""
         ranges: list[list[tuple[int, int]]] = []
         stops = np.minimum(self.starts + self.context, self.length - 1)

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hornbook.data.shards import NUM_TOKENS, START, Part
-from hornbook.data.spans import find_spans
+from hornbook.data.shards import NUM_TOKENS, START, TokenStream
 from hornbook.evaluation.baselines import Level, count_ngrams, ngram_nats
+from hornbook.evaluation.ngram_search import find_spans
 from hornbook.evaluation.sides import repeated
 
 Floats = NDArray[np.float64]
@@ -40,7 +40,7 @@ class LeftOut(NamedTuple):
 
 
 def leave_out(
-    part: Part, positions: Ints, windows: Ints, others: Ints, vocabulary: int, stretch: int
+    part: TokenStream, positions: Ints, windows: Ints, others: Ints, vocabulary: int, stretch: int
 ) -> LeftOut | None:
     """Score `windows` (R, W) at `positions` (R,) of `part`, and `others` (S, W), by n-gram models of its other parts.
 
@@ -92,7 +92,7 @@ def _sums(levels: list[Level], windows: Ints, vocabulary: int) -> Floats:
     return np.stack([nats.sum(-1) for nats in ngram_nats(levels, windows, vocabulary)])
 
 
-def _occurrences(part: Part, positions: Ints, windows: Ints) -> tuple[Ints, Ints, Ints]:
+def _occurrences(part: TokenStream, positions: Ints, windows: Ints) -> tuple[Ints, Ints, Ints]:
     """Every place of the part where three quarters of a window stand: the window, and the first token and the one after
     the last of where it stands. Of a window that repeats itself, such as a ruled line, only its own place."""
     width = windows.shape[1]
@@ -124,7 +124,7 @@ def _linked(count: int, a: Ints, b: Ints) -> Ints:
             return labels
 
 
-def _stretches(part: Part, length: int) -> tuple[Ints, Ints]:
+def _stretches(part: TokenStream, length: int) -> tuple[Ints, Ints]:
     """Starts and lengths of stretches of at most `length` tokens that cover the documents, none crossing an edge."""
     starts: list[Ints] = []
     ends: list[Ints] = []
@@ -136,7 +136,7 @@ def _stretches(part: Part, length: int) -> tuple[Ints, Ints]:
     return first, np.concatenate(ends) - first
 
 
-def _tokens(part: Part, starts: Ints, lengths: Ints) -> Ints:
+def _tokens(part: TokenStream, starts: Ints, lengths: Ints) -> Ints:
     """The tokens of these stretches one after the other; of more than MOST_TOKENS, every so many of them."""
     every = max(1, -(-int(lengths.sum()) // MOST_TOKENS))
     pairs = zip(starts[::every].tolist(), lengths[::every].tolist(), strict=True)

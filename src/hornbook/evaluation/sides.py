@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hornbook.data.shards import NUM_CHARACTERS, NUM_TOKENS, START, Part
-from hornbook.data.spans import find_spans
+from hornbook.data.shards import NUM_CHARACTERS, NUM_TOKENS, START, TokenStream
 from hornbook.evaluation.differences import Floats, Ints, Units, units_of
+from hornbook.evaluation.ngram_search import find_spans
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import chunk_rows, token_nats
 from hornbook.model.decoder import Decoder
@@ -71,7 +71,7 @@ def repeated(tokens: list[int], prefix: int) -> float:
     return right / max(1, len(tokens) - prefix)
 
 
-def longest_half(model: Decoder, train: Part, validation: Part) -> int:
+def longest_half(model: Decoder, train: TokenStream, validation: TokenStream) -> int:
     """Half a window: what the context allows, and documents that hold four fifths of each side's tokens. Raises
     InputError when a side is empty, or its documents are shorter than 4 tokens."""
     limits = [2 * LENGTHS[-1], model.shape.context + 1]
@@ -85,7 +85,7 @@ def longest_half(model: Decoder, train: Part, validation: Part) -> int:
     return longest
 
 
-def read(model: Decoder, part: Part, count: int, length: int) -> Windows:
+def read(model: Decoder, part: TokenStream, count: int, length: int) -> Windows:
     """At most `count` windows of `length` tokens, fewer where they would overlap."""
     room = np.maximum(0, part.documents[:, NUM_TOKENS] - length + 1)
     ends = np.cumsum(room)
@@ -115,7 +115,7 @@ def scores(model: Decoder, tokens: Ints) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def without_ambiguous(
-    train: Part, trained: Windows, held_out: Windows, prefix: int, bytes_per_token: float
+    train: TokenStream, trained: Windows, held_out: Windows, prefix: int, bytes_per_token: float
 ) -> tuple[Windows, Windows]:
     """Leave out training windows that begin like another place of the training text and go on differently (no one
     could continue both), and held-out windows half of which, and 48 bytes or the whole, stand in the training text."""
@@ -131,7 +131,7 @@ def without_ambiguous(
 
 
 def independent(
-    train: Part, validation: Part, trained: Windows, held_out: Windows, num_bytes: tuple[int, int]
+    train: TokenStream, validation: TokenStream, trained: Windows, held_out: Windows, num_bytes: tuple[int, int]
 ) -> Units:
     """What is independent of the windows of these two sides, `num_bytes` long."""
     sources = [[_piece(name) for name in part.names] for part in (train, validation)]
@@ -148,7 +148,8 @@ def _piece(name: str) -> tuple[str, int | None]:
 
 
 def _strata(
-    parts: tuple[Part, Part], windows: tuple[Windows, Windows], sources: list[list[tuple[str, int | None]]],
+    parts: tuple[TokenStream, TokenStream], windows: tuple[Windows, Windows], sources: list[list[tuple[str,
+    int | None]]],
     common: set[str],
 ) -> tuple[Ints, Ints]:  # fmt: skip
     """The stratum of each window: every document with n held-out pieces is cut into n equal strata; -1 elsewhere."""

@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hornbook.engine.threads import in_parallel, workers_for
 from hornbook.evaluation.corpus import Progress, beginning_of, evaluating, head_vocabulary
 from hornbook.evaluation.intervals import clusters, wilson
 from hornbook.facts.errors import InputError, suggestion
-from hornbook.facts.quantities import counted
+from hornbook.facts.units import counted
 from hornbook.likelihood import head_logits, token_nats
-from hornbook.model.branches import Tree, branch_hidden
+from hornbook.model.cpu.branches import Tree, branch_hidden
 from hornbook.model.decoder import Decoder
-from hornbook.model.workers import in_parallel, workers_for
 from hornbook.text.tokenizer import Tokenizer
 
 MANY = 256  # a tree's branches have at most so many tokens, or as many as the beginning that they would repeat

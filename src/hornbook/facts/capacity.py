@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hornbook.facts.quantities import format_count
+from hornbook.facts.units import format_count
 
 BITS_PER_PARAMETER = 3.6  # what a GPT can memorize of random data (Morris et al. 2025, arXiv 2505.24832, abstract)
 BITS_PER_BYTE = 2.0  # what prose costs a good small model: 8 / compression ratio of strong compressors
@@ -60,7 +60,7 @@ class Outlook:
         return self.data_bits / self.capacity_bits
 
 
-def outlook(
+def memorization_estimate(
     num_tokens: int, num_bytes: int, parameters: int, epochs: float | None = None, *, readings_per_epoch: float = 1.0
 ) -> Outlook:
     """Will `parameters` learn this text by heart, and within how many epochs? In one epoch what the text has is read
@@ -72,9 +72,9 @@ def outlook(
     32 to 51 for models of 0.1M to 0.6M parameters on 5 to 20 kB (batches of 1,024 bytes, AdamW): longer where an epoch
     is few steps and the model small.
 
-    >>> outlook(5145, 20479, 124_000_000).sentence
+    >>> memorization_estimate(5145, 20479, 124_000_000).sentence
     '5,145 tokens against 124M parameters: this will be learned by heart within 5 to 50 epochs (a rough rule).'
-    >>> outlook(10**9, 4 * 10**9, 124_000_000).expect
+    >>> memorization_estimate(10**9, 4 * 10**9, 124_000_000).expect
     'not by heart'
     """
     again = readings_per_epoch if readings_per_epoch >= REPEATED else 1.0

@@ -10,7 +10,7 @@ class InputError(ValueError):
     """What a person gave is wrong. The message is one sentence; the command line prints it and exits with 2."""
 
 
-class WorldError(RuntimeError):
+class SystemFailure(RuntimeError):
     """The world failed (disk full, out of memory). The message is one sentence; the command line exits with 1."""
 
 

@@ -218,3 +218,11 @@ def custom(
     if not peak_flops > 0:
         raise InputError(f"the peak is {peak_flops}, but must be positive FLOP/s, such as 312e12.")
     return Accelerator(name, {dtype: peak_flops}, memory_bytes, None, None, "as given", "")
+
+
+def memory_bytes() -> int | None:
+    """The memory of this machine."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None

@@ -1,7 +1,7 @@
 """Text of other people's making (documents, samples, prompts, names) on its way to a terminal.
 
 A terminal obeys control sequences: they move the cursor, change its title, write into the clipboard. So every module
-that prints imports `print` from here, and consoles come from `report/console.py`; a house test holds both.
+that prints imports `print` from here, and consoles come from `reporting/console.py`; a house test holds both.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import check_seed
+from hornbook.model.cpu.native import NativeDecoder, native_decoder, quantise
 from hornbook.model.decoder import Cache, Decoder
 from hornbook.model.graphed import FEWEST_TOKENS, GraphedDecoder
-from hornbook.model.native import NativeDecoder, native_decoder, quantise
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 
+from hornbook.data.shards import Prepared
 from hornbook.facts.capacity import BITS_PER_BYTE, capacity_bits
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import HERE, Accelerator, has_bfloat16_units
-from hornbook.facts.quantities import counted, parse_duration
 from hornbook.facts.settings import LENGTHS, Settings
 from hornbook.facts.shape import FAMILIES, GPTShape, preset
+from hornbook.facts.units import counted, parse_duration
 from hornbook.planning.looks import watching
 from hornbook.planning.memory import Memory, largest_microbatch, memory
 from hornbook.planning.pace import REACHED
@@ -55,7 +56,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Data:
+class CorpusStats:
     """The training side: ids, bytes, and the vocabulary of its tokenizer; and how many ids validate it."""
 
     num_tokens: int
@@ -65,18 +66,20 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ResolvedSettings:
     """The settings with nothing left open but the number of steps under a budget, and why."""
 
     settings: Settings
     shape: GPTShape
-    data: Data
+    data: CorpusStats
     reasons: list[str]
     seconds: float | None  # the wall time that steps are to be found for
     most_steps: int | None  # not more of them than these, however much time there is
 
 
-def choose(settings: Settings, data: Data, machine: Machine, *, shape: GPTShape | None = None) -> Choice:
+def choose(
+    settings: Settings, data: CorpusStats, machine: Machine, *, shape: GPTShape | None = None
+) -> ResolvedSettings:
     """Fill in what `settings` leaves open. Raises InputError when the text cannot fill one context."""
     reasons: list[str] = []
     length = settings.train
@@ -109,10 +112,10 @@ def choose(settings: Settings, data: Data, machine: Machine, *, shape: GPTShape 
     most = None
     if seconds is not None and (epochs := worthwhile_epochs(data, shape)) is not None:
         most = math.ceil(epochs * steps_per_epoch(chosen, data))
-    return Choice(chosen, shape, data, reasons, seconds, most)
+    return ResolvedSettings(chosen, shape, data, reasons, seconds, most)
 
 
-def worthwhile_epochs(data: Data, shape: GPTShape) -> float | None:
+def worthwhile_epochs(data: CorpusStats, shape: GPTShape) -> float | None:
     """After how many epochs, the learning rate's decay at their end, a run on this text is at its best; None where the
     model cannot hold the text, and more of them are always better.
 
@@ -121,7 +124,7 @@ def worthwhile_epochs(data: Data, shape: GPTShape) -> float | None:
     24) at 200 kB; 16 cost 0.7 to 1.8, 0.7 to 1.1 and 0.3 nats.
 
     >>> shape = GPTShape(family="qwen3", layers=2, width=64, heads=2, context=256, vocabulary=320)
-    >>> [round(worthwhile_epochs(Data(1, num_bytes, 320), shape), 1) for num_bytes in (5_000, 24_000, 150_000)]
+    >>> [round(worthwhile_epochs(CorpusStats(1, num_bytes, 320), shape), 1) for num_bytes in (5_000, 24_000, 150_000)]
     [6.1, 6.3, 9.1]
     """
     fill = BITS_PER_BYTE * data.num_bytes / capacity_bits(shape.parameters)
@@ -138,7 +141,7 @@ def given_length(settings: Settings) -> str | None:
     return given[0] if given else None
 
 
-def steps_of(settings: Settings, data: Data) -> int | None:
+def steps_of(settings: Settings, data: CorpusStats) -> int | None:
     """The number of steps of a length given in steps, tokens or epochs; None when there is none of them."""
     train = settings.train
     if train.tokens is not None:
@@ -154,7 +157,7 @@ def shape_of(settings: Settings, vocabulary: int) -> GPTShape:
     return GPTShape(**{name: value for name, value in named.items() if value is not None}, vocabulary=vocabulary)
 
 
-def fill_steps(settings: Settings, steps: int, data: Data) -> None:
+def fill_steps(settings: Settings, steps: int, data: CorpusStats) -> None:
     """Fill in what follows from the number of steps."""
     train, watch, keep = settings.train, settings.watch, settings.checkpoint
     train.steps = steps
@@ -175,14 +178,16 @@ def step_tokens(settings: Settings) -> int:
     return settings.train.batch * settings.model.context
 
 
-def steps_per_epoch(settings: Settings, data: Data) -> float:
+def steps_per_epoch(settings: Settings, data: CorpusStats) -> float:
     """Of settings in which batch and context are chosen; an epoch may end within a step."""
     assert settings.train.batch is not None
     assert settings.model.context is not None
     return math.ceil(data.num_tokens / settings.model.context) / settings.train.batch
 
 
-def _shape(settings: Settings, data: Data, machine: Machine, seconds: float | None, reasons: list[str]) -> GPTShape:
+def _shape(
+    settings: Settings, data: CorpusStats, machine: Machine, seconds: float | None, reasons: list[str]
+) -> GPTShape:
     model = settings.model
     named: dict[str, Any] = {name: getattr(model, name) for name in SHAPE if getattr(model, name) is not None}
     if model.preset is not None:
@@ -217,14 +222,14 @@ def _shape(settings: Settings, data: Data, machine: Machine, seconds: float | No
     return GPTShape(**merged, vocabulary=data.vocabulary)
 
 
-def _context(data: Data, machine: Machine) -> int:
+def _context(data: CorpusStats, machine: Machine) -> int:
     largest = 1024 if machine.accelerator else 256
     while largest > 32 and largest * 16 > data.num_tokens:  # some windows for every side
         largest //= 2
     return largest
 
 
-def _size(data: Data, machine: Machine, seconds: float | None, settings: Settings) -> tuple[int, int]:
+def _size(data: CorpusStats, machine: Machine, seconds: float | None, settings: Settings) -> tuple[int, int]:
     """The largest of LADDER that sees TOKENS_PER_PARAMETER within the time and MAX_EPOCHS."""
     best = LADDER[0]
     for width, layers in LADDER:
@@ -246,7 +251,7 @@ def _fill_model(settings: Settings, shape: GPTShape) -> None:
         setattr(model, name, getattr(shape, name))
 
 
-def _fill_batch(settings: Settings, shape: GPTShape, data: Data, machine: Machine, reasons: list[str]) -> None:
+def _fill_batch(settings: Settings, shape: GPTShape, data: CorpusStats, machine: Machine, reasons: list[str]) -> None:
     train = settings.train
     if train.batch is None:
         # Small batches learn most from each token; Muon wants at least about 16 tokens per feature of width.
@@ -309,3 +314,11 @@ def _fill_optimizer(settings: Settings, shape: GPTShape, machine: Machine, reaso
         optimizer.weight_decay = 0.0 if muon else 0.1
     if optimizer.beta2 is None:
         optimizer.beta2 = 0.95 if muon or tokens >= 65_536 else 0.99
+
+
+def corpus_stats(prepared: Prepared) -> CorpusStats:
+    """What choosing needs to know of a prepared text."""
+    counts = prepared.manifest["parts"]["train"]
+    return CorpusStats(
+        prepared.train.num_tokens, counts["num_bytes"], prepared.tokenizer.vocabulary, prepared.validation.num_tokens
+    )  # fmt: skip

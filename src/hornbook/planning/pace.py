@@ -16,7 +16,7 @@ REPORT_SECONDS = 3.0  # plots, pages, two inspections
 SAVING_BYTES_PER_SECOND = 3e8  # to write, flush and hash a checkpoint
 
 
-class Pace(msgspec.Struct, frozen=True):
+class StepTimes(msgspec.Struct, frozen=True):
     """Seconds of one step, of scoring one token and of writing one; runs lie within `factor` in nine cases of ten."""
 
     step: float
@@ -25,7 +25,7 @@ class Pace(msgspec.Struct, frozen=True):
     factor: float = MEASURED_FACTOR
 
 
-class Watched(msgspec.Struct, frozen=True, kw_only=True):
+class Overhead(msgspec.Struct, frozen=True, kw_only=True):
     """What a job does besides its steps. Tokens are those of all evaluations, of all samples and of the last score."""
 
     evaluated_tokens: int
@@ -34,11 +34,11 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     saved_bytes: int
 
 
-def wall_seconds(pace: Pace, steps: int, watched: Watched) -> float:
+def wall_seconds(pace: StepTimes, steps: int, watched: Overhead) -> float:
     """Seconds from the first step to the printed summary.
 
-    >>> w = Watched(evaluated_tokens=1000, sampled_tokens=100, scored_tokens=5000, saved_bytes=0)
-    >>> wall_seconds(Pace(step=0.5, scored=0.001, written=0.01), 100, w) - REPORT_SECONDS
+    >>> w = Overhead(evaluated_tokens=1000, sampled_tokens=100, scored_tokens=5000, saved_bytes=0)
+    >>> wall_seconds(StepTimes(step=0.5, scored=0.001, written=0.01), 100, w) - REPORT_SECONDS
     57.0
     """
     watching = pace.scored * (watched.evaluated_tokens + watched.scored_tokens) + pace.written * watched.sampled_tokens
@@ -61,11 +61,13 @@ def steps_within(seconds: float, wall: Callable[[int], float], *, most: int | No
     return low
 
 
-def estimated(flops_per_step: float, flops_per_token: float, parameters: int, flops_per_second: float) -> Pace:
+def estimated(flops_per_step: float, flops_per_token: float, parameters: int, flops_per_second: float) -> StepTimes:
     """The pace of a machine that was not measured with this model: a forward pass is a third of a step, and writing
     a token reads every weight."""
     written = max(0.003, 4 * parameters / 10e9)
-    return Pace(flops_per_step / flops_per_second, flops_per_token / 3 / flops_per_second, written, UNMEASURED_FACTOR)
+    return StepTimes(
+        flops_per_step / flops_per_second, flops_per_token / 3 / flops_per_second, written, UNMEASURED_FACTOR
+    )
 
 
 def product_flops_per_second(size: int = 768, repeats: int = 3) -> float:

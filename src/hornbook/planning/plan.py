@@ -11,10 +11,10 @@ import msgspec
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator
-from hornbook.facts.quantities import counted, format_bytes, format_count, format_duration, format_usd
 from hornbook.facts.shape import GPTShape
+from hornbook.facts.units import counted, format_bytes, format_count, format_duration, format_usd
 from hornbook.planning.budget import Range, budget, training_flops, typical_shape
-from hornbook.planning.expect import (
+from hornbook.planning.expected_loss import (
     FrontierPoint,
     chinchilla_loss,
     expected_loss,

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from hornbook.facts.capacity import effective_tokens, outlook
-from hornbook.facts.quantities import counted, format_bytes
+from hornbook.facts.capacity import effective_tokens, memorization_estimate
 from hornbook.facts.shape import GPTShape
+from hornbook.facts.units import counted, format_bytes
 
 OCCURRENCES = 20  # an id seen less often on average is hardly learned
 FAR = 8.0  # a learning rate this many times off its rule is not a matter of taste
@@ -104,7 +104,7 @@ def _heart(r: Recipe) -> list[str]:
         return []
     said = []
     if r.train_bytes is not None:
-        found = outlook(
+        found = memorization_estimate(
             r.train_tokens, r.train_bytes, r.shape.parameters, passes, readings_per_epoch=r.readings_per_epoch
         )
         if found.expect != "not by heart":

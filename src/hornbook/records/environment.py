@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hornbook.facts.hardware import usable_cores
+from hornbook.facts.hardware import memory_bytes, usable_cores
 
 _PACKAGES = ("hornbook", "torch", "numpy", "tokenizers", "tiktoken", "safetensors", "msgspec")
 
@@ -84,11 +84,3 @@ def _cpu() -> str | None:
     except OSError:
         pass
     return platform.processor() or None
-
-
-def memory_bytes() -> int | None:
-    """The memory of this machine."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None

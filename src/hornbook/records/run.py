@@ -25,9 +25,9 @@ from typing import Any, Self
 
 import msgspec
 
-from hornbook.facts.errors import InputError, WorldError
+from hornbook.facts.errors import InputError, SystemFailure
+from hornbook.facts.io import encoded, no_link, own, write_aside
 from hornbook.records.rows import Row, check_row, check_sample, json_bytes, pretty, renamed
-from hornbook.text.disk import encoded, no_link, own, write_aside
 
 # What a creation that was killed half-way can leave behind: such a folder may be created again.
 LEFTOVERS = {".lock", "environment.json", ".environment.json.part", ".settings.toml.part", "checkpoints", "reports",
@@ -48,7 +48,7 @@ class Run:
     def create(cls, folder: Path | str, settings_toml: str, environment: Mapping[str, Any]) -> Self:
         """Make a run of an absent or empty folder. settings.toml is written last: a folder that has it is a run.
 
-        Raises InputError if the folder is a run already or holds other things, WorldError if it cannot be written.
+        Raises InputError if the folder is a run already or holds other things, SystemFailure if it cannot be written.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
@@ -56,7 +56,7 @@ class Run:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise WorldError(f"cannot make the folder {folder}: {error.strerror}") from error
+            raise SystemFailure(f"cannot make the folder {folder}: {error.strerror}") from error
         with _locked(folder):
             if (folder / "settings.toml").exists():
                 raise InputError(f"{folder} is a run already; resume it, or give --out another name")
@@ -212,7 +212,7 @@ class Run:
 
         Steps may be lost in a power cut; every other event (evaluation, checkpoint, resume, end) is on the disk, with
         all rows before it, when this returns. A resume is noted in samples.jsonl as well: one rule serves both files.
-        Raises WorldError when the disk is full; the log then ends with the last whole line.
+        Raises SystemFailure when the disk is full; the log then ends with the last whole line.
         """
         if row.get("event") == "resume":
             self._append("samples.jsonl", {"event": "resume", "step": row["step"]}, durable=True)
@@ -244,13 +244,13 @@ class Run:
                 if os.write(file, line) != len(line):
                     # A full disk takes a part of the line; take it back, or the next row would be glued to it.
                     os.ftruncate(file, before)
-                    raise WorldError(f"cannot write {path}: the disk is full")
+                    raise SystemFailure(f"cannot write {path}: the disk is full")
                 if durable:
                     os.fsync(file)
             finally:
                 os.close(file)
         except OSError as error:
-            raise WorldError(f"cannot write {path}: {error.strerror}") from error
+            raise SystemFailure(f"cannot write {path}: {error.strerror}") from error
 
 
 def is_run(folder: Path) -> bool:
@@ -320,7 +320,7 @@ def default_out(stem: str, parent: Path = Path("runs")) -> Path:
     """Make a fresh folder with a readable, dated name, such as runs/2026-01-31-the-verdict, and return it.
 
     The folder is made here, so that two jobs started in the same second get two names; call it right before
-    `Run.create`. Raises WorldError when `parent` cannot be written.
+    `Run.create`. Raises SystemFailure when `parent` cannot be written.
     """
     words = "-".join(re.findall(r"\w+", stem.lower()))[:40].strip("-_")
     name = f"{datetime.date.today().isoformat()}-{words or 'run'}"
@@ -332,8 +332,8 @@ def default_out(stem: str, parent: Path = Path("runs")) -> Path:
                 folder.mkdir()
                 return folder
     except OSError as error:
-        raise WorldError(f"cannot make a folder in {parent}: {error.strerror}") from error
-    raise WorldError(f"{parent} has 9,999 runs of the name {name} today; give --out a name")
+        raise SystemFailure(f"cannot make a folder in {parent}: {error.strerror}") from error
+    raise SystemFailure(f"{parent} has 9,999 runs of the name {name} today; give --out a name")
 
 
 @contextlib.contextmanager
@@ -341,7 +341,7 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         file = own(folder / ".lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise WorldError(f"cannot write in {folder}: {error.strerror}") from error
+        raise SystemFailure(f"cannot write in {folder}: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -350,7 +350,7 @@ def _locked(folder: Path) -> Iterator[None]:
         raise InputError(f"{folder} is in use by another process{f' ({holder})' if holder else ''}") from error
     except OSError as error:
         os.close(file)
-        raise WorldError(f"cannot lock {folder} ({error.strerror}); give --out a folder on another disk") from error
+        raise SystemFailure(f"cannot lock {folder} ({error.strerror}); give --out a folder on another disk") from error
     is_ours = os.fstat(file).st_size == 0 or os.pread(file, 8, 0) == b"process "  # else a file that others put there
     try:
         if is_ours:
@@ -387,4 +387,4 @@ def _repair_last_line(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise WorldError(f"cannot repair {path}: {error.strerror}") from error
+        raise SystemFailure(f"cannot repair {path}: {error.strerror}") from error

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from hornbook.facts.capacity import REPEATED
 from hornbook.facts.leaks import LEAKED, leaked_in_words
-from hornbook.facts.quantities import counted
+from hornbook.facts.units import counted
 from hornbook.text.grams import GRAM_WORDS, Hashes, Named, mixed, piece_words, word_grams
 from hornbook.text.leaks import PASSAGE_WORDS, SHOWN, Leaks, Places, indexes, passages
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.quantities import counted
+from hornbook.facts.units import counted
 from hornbook.text.files import (
     BlankError,
     count_undecodable,

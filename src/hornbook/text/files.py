@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from io import BufferedReader
-from pathlib import Path
 from typing import Any, cast
 
 from hornbook.facts.errors import InputError
@@ -98,15 +97,6 @@ def check_kind(path: str) -> None:
     )
     kind = next((name for is_kind, name in kinds if is_kind(mode)), "no regular file")
     raise InputError(f"{shown(path)} is {kind}; a document is read more than once, so save the text to a file first")
-
-
-def sync(path: Path) -> None:
-    """Wait until the disk has a file, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # Bytes

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.quantities import counted
+from hornbook.facts.units import counted
 from hornbook.text.files import check_kind, inner_name, sentences, shown
 
 ENDINGS = (".txt", ".md", ".jsonl", ".ndjson", ".parquet")  # that count in a folder

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hornbook.facts.errors import InputError, suggestion
-from hornbook.facts.quantities import counted
+from hornbook.facts.units import counted
 from hornbook.text.documents import Document, safe_pieces
 
 RULES = ("hash", "tail", "blocks", "folder", "none")

@@ -14,7 +14,8 @@ import torch
 
 from hornbook.data.loader import Batches
 from hornbook.model.decoder import Decoder
-from hornbook.training.step import Autocast, Microbatch, Optimizer, Pending, Update, train_step
+from hornbook.optim.groups import Optimizer
+from hornbook.training.step import Autocast, Microbatch, Pending, Update, train_step
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Step:
 
     number: int
     epoch: float
-    multiplier: float
+    lr_scale: float
     update: Update
     seconds: float
     is_last: bool  # whether no later one is under way
@@ -38,7 +39,7 @@ def steps(
     *,
     first: int,
     last: int,
-    multiplier: Callable[[int], float],
+    lr_scale: Callable[[int], float],
     microbatch: int,
     clip_norm: float,
     seed: int,
@@ -62,7 +63,7 @@ def steps(
         nonlocal begin
         some = [(number, pending.read()) for number, pending in (under_way.popleft() for _ in range(count))]
         each, begin = (time.perf_counter() - begin) / count, time.perf_counter()
-        return [Step(n, batches.epoch(n), multiplier(n - 1), update, each, n == number) for n, update in some]
+        return [Step(n, batches.epoch(n), lr_scale(n - 1), update, each, n == number) for n, update in some]
 
     while number < last and not stop.is_set():
         epoch = int(batches.epoch(number))  # 1. each epoch
@@ -76,7 +77,7 @@ def steps(
 
             model.train()
             pending = train_step(
-                model, optimizers, micro, multiplier=multiplier(number), clip_norm=clip_norm, autocast=autocast,
+                model, optimizers, micro, lr_scale=lr_scale(number), clip_norm=clip_norm, autocast=autocast,
                 before_microbatch=ready, num_tokens=int(batches.spans(number)[1].sum()),
             )  # fmt: skip
             if pending is not None:
@@ -116,3 +117,18 @@ def microbatches(
     for start in range(0, len(tensors[0]), size):
         inputs, targets, *documents = (tensor[start : start + size] for tensor in tensors)
         yield inputs, targets, documents[0] if documents else None
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What training works with."""
+
+    model: Decoder
+    optimizers: list[Optimizer]
+    batches: Batches
+    autocast: Autocast | None
+
+    def release(self) -> None:
+        """Drop what only updates need, three times the weights: gradients and the optimizers."""
+        self.optimizers.clear()
+        self.model.zero_grad(set_to_none=True)

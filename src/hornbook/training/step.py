@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hornbook.data.packing import IGNORE
+from hornbook.engine.threads import in_parallel, workers_for
 from hornbook.likelihood import sum_nats
 from hornbook.model import compiled
 from hornbook.model.decoder import Decoder
-from hornbook.model.workers import in_parallel, workers_for
+from hornbook.optim.groups import Optimizer
 
 SHORT = 1e9  # FLOPs of a microbatch, some milliseconds: below, handing rows over takes more than it gives
-
-
-class Optimizer(Protocol):
-    """What updates weights from gradients: `AdamW` or `Muon`."""
-
-    def step(self, multiplier: float, skip: Tensor | None = None) -> None: ...
-    def state(self) -> dict[str, Tensor]: ...
-    def load(self, state: Mapping[str, Tensor], updates: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,7 @@ def train_step(
     optimizers: Sequence[Optimizer],
     microbatches: Sequence[Microbatch],
     *,
-    multiplier: float,
+    lr_scale: float,
     clip_norm: float,
     autocast: Autocast | None = None,
     before_microbatch: Callable[[int], bool] = lambda index: True,
@@ -95,7 +88,7 @@ def train_step(
     skip = None if reading_is_free(nats.device) else ~is_finite
     if skip is not None or is_finite:
         for optimizer in optimizers:  # 6. update the weights
-            optimizer.step(multiplier, skip)
+            optimizer.step(lr_scale, skip)
     return Pending(nats, num_tokens, gradient_norm)
 
 

@@ -1,0 +1,1 @@
+"""One file for a command: its flags, its function."""

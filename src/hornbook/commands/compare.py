@@ -1,0 +1,69 @@
+"""`hornbook.compare`: two models on the same text, and whether the difference can be chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hornbook.commands.evaluate import documents_for, score_documents
+from hornbook.commands.evaluate_options import trained_on_share, training_text
+from hornbook.evaluation.comparison import compare as compare_reports
+from hornbook.evaluation.corpus import lost_share
+from hornbook.facts.errors import InputError
+from hornbook.facts.settings import read_table
+from hornbook.setup.model import LoadedModel, open_model, settings_of
+from hornbook.setup.text import Progress
+
+
+def compare(
+    a: str | LoadedModel, b: str | LoadedModel, on: str | Sequence[str] = (), *, step_a: int | None = None,
+    step_b: int | None = None, progress: Progress | None = None, **text_settings: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Score the texts `on` with both and return their difference, as `hornbook compare --json` prints it.
+
+    Of two runs without a text: their validation side, where it is the same. `text_settings` are field, separator and
+    errors of the section [text]. Raises InputError when the scored text differs.
+    """
+    texts = (on,) if isinstance(on, str) else tuple(on)
+    opened = [
+        open_model(each, step=step) if isinstance(each, str) else each for each, step in ((a, step_a), (b, step_b))
+    ]
+    for each in opened:
+        if not texts and each.run is None:
+            raise InputError(f"name a text with --on: {each.name} is no run, so it has no validation side of its own.")
+    found = [documents_for(each, texts, text_settings) for each in opened]
+    a_side, b_side = ([(document.name, document.sha256) for document in documents] for documents, _ in found)
+    if not texts and a_side != b_side:
+        raise InputError(
+            f"the validation texts of {opened[0].name} and {opened[1].name} differ: name a text with --on."
+        )
+    reports = [score_documents(each, *text, progress=progress) for each, text in zip(opened, found, strict=True)]
+    result = compare_reports(*reports)
+    for side, each, (documents, _) in zip("ab", opened, found, strict=True):
+        result[side]["step"] = each.step
+        if lost := lost_share(documents):
+            result[side]["lost_share"] = lost
+        if each.run is None or not each.step:
+            continue
+        trained_on = training_text(each)
+        if texts:
+            result[side]["trained_on_share"] = trained_on_share(trained_on, documents)
+        elif trained_on is not None:
+            best = bool(settings_of(each.run).checkpoint.best)
+            result[side] |= trained_on.leak | {"chosen_on_this_text": best}
+    return {"text": found[0][1], **result, "differing_settings": differing_settings(*opened)}
+
+
+def differing_settings(a: LoadedModel, b: LoadedModel) -> dict[str, list[Any]] | None:
+    """Settings of two runs that are not the same, by their dotted name: [of a, of b]. None where one is no run."""
+    if a.run is None or b.run is None:
+        return None
+    one, other = (_flat(read_table(Path(opened.run.folder) / "settings.toml")) for opened in (a, b) if opened.run)
+    one["step"], other["step"] = a.step, b.step
+    names = [*one, *(name for name in other if name not in one)]
+    return {name: [one.get(name), other.get(name)] for name in names if one.get(name) != other.get(name)}
+
+
+def _flat(table: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{name}": value for section, values in table.items() for name, value in values.items()}

@@ -1,0 +1,132 @@
+"""`hornbook.export`: a model as others open it, with its tokenizer and its numbers."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from hornbook.facts.errors import InputError, SystemFailure, suggestion
+from hornbook.facts.units import counted
+from hornbook.formats.gguf import Kind, write_gguf
+from hornbook.formats.gguf_file import read_header
+from hornbook.formats.huggingface import find_huggingface, read_generation, write_huggingface
+from hornbook.records.result import Report
+from hornbook.records.run import EVALUATION
+from hornbook.reporting.card import model_card
+from hornbook.setup.decisions import tokens_read
+from hornbook.setup.model import LoadedModel, open_model, settings_of
+from hornbook.setup.text import stem
+from hornbook.text.bytelevel import split_pattern
+
+DTYPES = {"huggingface": ("float32", "bfloat16", "float16"), "gguf": ("f16", "f32", "q8_0")}  # the default first
+
+
+def export(
+    model: str | LoadedModel, *, to: str, out: str | Path, dtype: str | None = None, step: int | None = None
+) -> dict[str, Any]:
+    """Write `model` into the fresh folder `out` and return what was written, as `hornbook export --json` prints it.
+
+    `to`: "huggingface" (for transformers) or "gguf" (for llama.cpp). The folder is whole or not there.
+    Raises InputError when it exists or the format cannot hold the model.
+    """
+    if to not in DTYPES:
+        raise InputError(f'--to is "{to}"{suggestion(to, DTYPES)}, but must be {" or ".join(DTYPES)}.')
+    dtype = DTYPES[to][0] if dtype is None else dtype
+    if dtype not in DTYPES[to]:
+        raise InputError(f"{to} is written as {', '.join(DTYPES[to])}, not {dtype}{suggestion(dtype, DTYPES[to])}.")
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists already: give another folder, or remove it first.")
+    opened = open_model(model, step=step) if isinstance(model, str) else model
+    opener = "AutoTokenizer" if _auto_opens_it(opened) else "PreTrainedTokenizerFast"
+    card = model_card(_facts(opened), _numbers(opened), to=to, dtype=dtype, name=out.name, opener=opener)
+    generation = _generation(opened)
+    if to == "huggingface":
+        kind: torch.dtype = getattr(torch, dtype)
+        write_huggingface(opened.model, out, tokenizer=opened.tokenizer, card=card, dtype=kind, generation=generation)
+    else:
+        ends = generation.get("eos_token_id")
+        named = ends if isinstance(ends, list) else [ends]
+        numbers = [each for each in named if isinstance(each, int) and 0 <= each < opened.model.shape.vocabulary]
+        _write_gguf_folder(opened, out, cast(Kind, dtype), card, numbers)
+    files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+    return {
+        "model": opened.name,
+        "step": opened.step,
+        "weights": opened.note,
+        "to": to,
+        "dtype": dtype,
+        "out": str(out),
+        "num_bytes": files,
+    }
+
+
+def _auto_opens_it(opened: LoadedModel) -> bool:
+    """Whether transformers' AutoTokenizer takes an export's tokenizer.json as it is.
+
+    For qwen2 models transformers 5 makes the tokenizer of Qwen2 out of the tokens and merges, whatever the file and its
+    `tokenizer_class` say about splitting and normalizing.
+    """
+    content = opened.tokenizer.content
+    is_qwen2s = split_pattern(content.get("pre_tokenizer")) == "qwen2" and content.get("normalizer") == {"type": "NFC"}
+    return opened.model.shape.family != "qwen2" or is_qwen2s
+
+
+def _generation(opened: LoadedModel) -> dict[str, Any]:
+    """How the model came with text to be written, its list of ends among it; {} for our own."""
+    if opened.run is not None:
+        return {}
+    if not opened.name.endswith(".gguf"):
+        return read_generation(find_huggingface(opened.name))
+    metadata = read_header(Path(opened.name)).metadata
+    named = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    ends = list(dict.fromkeys(number for number in named if number is not None))
+    return {"eos_token_id": ends} if len(ends) > 1 else {}
+
+
+def _write_gguf_folder(opened: LoadedModel, out: Path, kind: Kind, card: str, ends: list[int]) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+            aside = Path(scratch) / "model"
+            path = aside / f"{out.name}.gguf"
+            write_gguf(opened.model, path, tokenizer=opened.tokenizer, kind=kind, name=out.name, ends=ends)
+            (aside / "README.md").write_text(card, encoding="utf-8")
+            aside.replace(out)
+    except OSError as error:
+        raise SystemFailure(f"{out} could not be written: {error.strerror or error}.") from None
+
+
+def _facts(opened: LoadedModel) -> dict[str, Any]:
+    """What the card says about the model itself."""
+    shape = opened.model.shape
+    facts: dict[str, Any] = {
+        "architecture": f"{shape.family}, {counted(shape.layers, 'layer')}, width {shape.width}, "
+        f"{counted(shape.heads, 'head')}",
+        "parameters": f"{shape.parameters:,}",
+        "context": f"{shape.context:,} tokens",
+        "tokenizer": f"{opened.tokenizer.kind}, {opened.tokenizer.vocabulary:,} ids",
+    }
+    if opened.tokenizer.kind != "foreign":
+        facts["a document begins with"] = "`<|endoftext|>` (put it before a prompt)"
+    if opened.run is not None:
+        rows = [row for row in opened.run.rows() if row["event"] == "step" and row["step"] <= (opened.step or 0)]
+        facts["trained on"] = stem(settings_of(opened.run).text.paths)
+        facts["training"] = counted(opened.step or 0, "step")
+        if rows:
+            tokens, spent = tokens_read(opened.run.rows(), opened.step or 0), rows[-1]["tokens"]
+            facts["training"] += f", {tokens:,} tokens, {rows[-1]['epoch'] * tokens / spent:.2f} epochs"
+    return facts
+
+
+def _numbers(opened: LoadedModel) -> Report | None:
+    """The run's own evaluation, where it is of just this checkpoint."""
+    if opened.run is None:
+        return None
+    if not (opened.run.folder / EVALUATION).is_file():
+        return None
+    report = Report.from_json(opened.run.read(EVALUATION))
+    return report if report.model.endswith(f" at step {opened.step}") else None

@@ -1,0 +1,80 @@
+"""`hornbook.memorize`: what has a model learned by heart, against a held-out control?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from hornbook.commands.evaluate import own_text
+from hornbook.data.shards import TokenStream
+from hornbook.evaluation.memorization import memorization
+from hornbook.facts.by_heart import readings
+from hornbook.facts.errors import InputError
+from hornbook.facts.settings import check_seed, from_table
+from hornbook.reporting.memorization import memory_page
+from hornbook.setup.decisions import tokens_read
+from hornbook.setup.model import LoadedModel, open_model
+from hornbook.setup.run import tokenizer_of
+from hornbook.setup.text import prepared_text
+from hornbook.text.canaries import CANARIES, planted_canaries
+
+
+def memorize(
+    model: str, *, train: str | None = None, heldout: str | None = None, reference: str | None = None,
+    step: int | None = None, seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure what `model` knows of `train` by heart, against `heldout`; of a run, a text that is not named is its own.
+
+    `reference` is a model with the same tokenizer, trained alike, that has read neither text. Returns what `--json`
+    prints. Of a run, the numbers and the page are written to its reports as well; where that fails, `report` is None
+    and `report_problem` says why. Raises InputError when a text is missing for a model that is not a run, and when the
+    reference has another tokenizer.
+    """
+    check_seed(seed)
+    opened = open_model(model, step=step)
+    if opened.run is None and (train is None or heldout is None):
+        raise InputError(
+            f"{opened.name} is not a run: give the texts with --train and --heldout; what was learned is measured "
+            "against what was not."
+        )
+    beside = None if reference is None else open_model(reference)
+    if beside is not None and beside.tokenizer.fingerprint != opened.tokenizer.fingerprint:
+        raise InputError(f"{beside.name} has another tokenizer than {opened.name}: give a reference with the same one.")
+    times, repeated = None, 0.0
+    sides = [None if path is None else _whole(opened, path) for path in (train, heldout)]
+    if opened.run is not None and None in sides:
+        prepared = own_text(opened)
+        if heldout is None and prepared.validation.num_tokens < 2:
+            raise InputError(f"{opened.name} has no validation side: name a text with --heldout.")
+        if train is None:
+            repeated = prepared.checkup.get("repeated_share", 0.0)
+            times = readings(tokens_read(opened.run.rows(), opened.step or 0) / prepared.train.num_tokens, repeated)
+        sides = [side or own for side, own in zip(sides, (prepared.train, prepared.validation), strict=True)]
+    learned, unseen = (side for side in sides if side is not None)
+    names = train or "its training text", heldout or "its validation text"
+    canaries = None
+    if opened.run is not None and train is None:
+        opened.run.check(CANARIES)
+        canaries = planted_canaries(opened.run.folder)
+    found = memorization(
+        opened.model, learned, unseen, opened.tokenizer, canaries=canaries,
+        reference=None if beside is None else beside.model, readings=times, repeated_share=repeated, seed=seed,
+    ).to_dict()  # fmt: skip
+    result = found | {"model": opened.name, "step": opened.step, "train_text": names[0], "heldout_text": names[1]}
+    if opened.run is not None:
+        try:
+            result["report"] = str(opened.run.write_report("memorization.html", memory_page(result)))
+            opened.run.write_report("memorization.json", msgspec.json.format(msgspec.json.encode(result), indent=2))
+        except OSError as error:
+            result |= {"report": None, "report_problem": f"no report was written: {error}."}
+    return result
+
+
+def _whole(opened: LoadedModel, path: str) -> TokenStream:
+    """All of a text, in the ids of the model."""
+    settings = {"paths": [path], "tokenizer": tokenizer_of(opened), "split": "none"}
+    part = prepared_text(from_table({"text": settings}, source="settings").text).train
+    for shard in part.shards:
+        opened.tokenizer.check_ids(shard, opened.model.shape.vocabulary)
+    return part

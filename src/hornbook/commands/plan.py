@@ -1,0 +1,159 @@
+"""`hornbook.plan`: what a training run needs, before anything is spent. Torch-free."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hornbook.facts.errors import InputError, SystemFailure
+from hornbook.facts.hardware import HERE, Accelerator, custom, lookup
+from hornbook.facts.settings import Settings, from_table, overridden, read_table, to_toml
+from hornbook.facts.shape import preset
+from hornbook.facts.units import parse_count, parse_price
+from hornbook.planning.budget import Range, implied_utilisation, refuse_impossible
+from hornbook.planning.choose import (
+    CorpusStats,
+    Machine,
+    choose,
+    given_length,
+    worthwhile_epochs,
+)
+from hornbook.planning.pace import MEASURED_FACTOR, StepTimes, estimated, product_flops_per_second
+from hornbook.planning.plan import Plan, make_plan
+from hornbook.planning.plan_run import plan_of
+from hornbook.planning.workload import TextEstimate, settle
+from hornbook.setup.text import read
+
+START_SECONDS = 5.0  # until the first step: importing, opening the text, making the model
+
+
+def plan(
+    *given: str | Path, parameters: str | None = None, tokens: str | None = None, on: str | None = None,
+    price: str | None = None, peak: str | None = None, context: int | None = None, hours: str | None = None,
+    measure: bool = False, **changes: Any,
+) -> Plan:  # fmt: skip
+    """Plan the training of texts as `train` would choose it, of a recipe, or of `parameters` ("7B") on `tokens` ("2T").
+
+    `given` are texts or a recipe (a .toml file); `changes` are settings by their dotted names. `on` is a device known
+    by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which `measure` tries for some
+    seconds; `price` ("30/hour") pays for all of them. `hours` are the device-hours that a training of that size is said
+    to take: what they imply and cost is planned. Raises InputError for what cannot be read, is missing or impossible.
+    """
+    recipes = [Path(each) for each in given if str(each).endswith(".toml")]
+    texts = [str(each) for each in given if not str(each).endswith(".toml")]
+    if len(recipes) > 1:
+        raise InputError(f"a plan is for one recipe, and {len(recipes)} were given.")
+    devices = _devices(on, peak)
+    usd = None if price is None else parse_price(price)
+    length = None if tokens is None else parse_count(tokens, "--tokens")
+    if parameters is not None or (length is not None and not given and not changes):
+        if given:
+            raise InputError("a recipe or a text has its own size: leave out --parameters, or it.")
+        return _of_size(
+            parameters, length, devices, usd, context, None if hours is None else parse_count(hours, "--hours")
+        )
+    if hours is not None:
+        raise InputError("hours are judged for a size: give --parameters, --tokens and --on with --hours.")
+    if texts:
+        changes["text.paths"] = texts
+    if length is not None:
+        changes["train.tokens"] = length
+    if context is not None:
+        changes["model.context"] = context
+    source = str(recipes[0]) if recipes else "settings"
+    settings = from_table(overridden(read_table(recipes[0]) if recipes else {}, changes), source=source)
+    count, device = devices or (1, custom(HERE, product_flops_per_second()))
+    reading = None if _needs_no_text(settings) else read(settings.text)
+    return _planned(settings, reading, (count, device), usd, measure)
+
+
+def _devices(on: str | None, peak: str | None) -> tuple[int, Accelerator] | None:
+    if peak is not None:
+        return 1, custom(on or HERE, parse_count(peak, "--peak"))
+    return None if on is None else lookup(on)
+
+
+def _of_size(
+    parameters: str | None, tokens: int | None, devices: tuple[int, Accelerator] | None, usd: float | None,
+    context: int | None, hours: int | None,
+) -> Plan:  # fmt: skip
+    if parameters is None:
+        raise InputError("name a size, such as --parameters 7B, or give a recipe or a text.")
+    size = parse_count(parameters, "--parameters")
+    if tokens is None:
+        raise InputError("name the length of the training, such as --tokens 2T.")
+    if devices is None:
+        raise InputError("name what it is to run on, such as --on 8xA100.")
+    given = None
+    if hours is not None:
+        refuse_impossible(size, tokens, hours, devices[1])
+        seconds = 3600 * hours / devices[0]
+        given = Range(seconds, seconds, seconds, "the hours are given, and all of them paid for")
+    made = make_plan(tokens=tokens, on=devices, context=context, parameters=size, usd_per_hour=usd, wall=given)
+    if hours is None:
+        return made
+    return msgspec.structs.replace(made, utilisation=implied_utilisation(made.flops, hours, devices[1]))
+
+
+def _needs_no_text(settings: Settings) -> bool:
+    """Whether the size and the length stand in the settings themselves, and no text is named."""
+    train = settings.train
+    length = train.tokens is not None or (train.steps is not None and train.batch is not None)
+    return length and settings.model.preset is not None and not settings.text.paths
+
+
+def _planned(
+    settings: Settings, reading: TextEstimate | None, on: tuple[int, Accelerator], usd: float | None, measuring: bool
+) -> Plan:
+    """Choose what is open as `train` does, and plan that."""
+    assumed: list[str] = []
+    if reading is None:
+        assert settings.model.preset is not None
+        vocabulary = preset(settings.model.preset).vocabulary
+        data = CorpusStats(10**15, 4 * 10**15, vocabulary)
+        assumed.append(f"no text is given: a vocabulary of {vocabulary:,} ids, and no token seen twice.")
+    else:
+        data, assumed = reading.data, list(reading.assumed)
+    machine = Machine.of(on[1], on[0])
+    choice = choose(settings, data, machine)
+    assert choice.settings.train.batch is not None
+    step_tokens = choice.settings.train.batch * choice.shape.context
+    here = on[1].name == HERE
+    flops = choice.shape.flops_per_token()
+    pace = estimated(flops * step_tokens, flops, choice.shape.parameters, machine.flops_per_second)
+    if measuring:
+        pace, device = _measured(settle(choice, pace, START_SECONDS), choice.shape.vocabulary)
+        on, here = (1, device), True
+    resolved = settle(choice, pace, START_SECONDS)
+    steps = resolved.train.steps or 0
+    said, fits = f"steps: {steps:,}", False
+    if steps == choice.most_steps:
+        said += f" ({worthwhile_epochs(choice.data, choice.shape):.2g} epochs: more would raise the validation loss)"
+    elif choice.seconds is not None and here:  # then the steps vary, not the time
+        said += f" ({steps / pace.factor:,.0f} to {steps * pace.factor:,.0f}: as many as fit the time when it begins)"
+        pace, fits = msgspec.structs.replace(pace, factor=MEASURED_FACTOR), True
+    return plan_of(
+        resolved, choice.shape, reading, on, pace=pace if here else None, spent=START_SECONDS if here else 0.0, usd=usd,
+        chosen=[*choice.reasons, said], assumed=assumed, fits=fits,
+        may_decide=given_length(settings) in (None, "budget") and bool(choice.settings.checkpoint.best),
+    )  # fmt: skip
+
+
+def _measured(settings: Settings, vocabulary: int) -> tuple[StepTimes, Accelerator]:
+    """The pace of these settings on this machine, by another process, since this one stays without torch."""
+    asked = msgspec.json.encode({"settings": to_toml(settings), "vocabulary": vocabulary})
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "hornbook.setup.pace"], input=asked, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise SystemFailure(
+            f"the measurement failed: {done.stderr.decode(errors='replace').strip().splitlines()[-1:]}."
+        )
+    return msgspec.json.decode(done.stdout, type=tuple[StepTimes, Accelerator])
+
+
+# ---- Reading a text without preparing it

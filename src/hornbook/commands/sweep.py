@@ -1,0 +1,140 @@
+"""`hornbook.sweep`: a ladder of small runs on one text, the scaling law they tell, and what it says of a larger run."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from hornbook.commands.train import train
+from hornbook.data.shards import Prepared
+from hornbook.engine.device import device, this_device
+from hornbook.facts.errors import InputError
+from hornbook.facts.settings import from_table, overridden
+from hornbook.facts.units import format_count, parse_count, parse_duration
+from hornbook.planning.choose import LADDER, Machine, ResolvedSettings, choose, corpus_stats
+from hornbook.planning.ladder import Point, fit
+from hornbook.planning.pace import StepTimes, steps_within
+from hornbook.planning.workload import wall_of
+from hornbook.reporting.live import View
+from hornbook.setup.pace import measure
+from hornbook.setup.run import ngram_baselines
+from hornbook.setup.text import prepared_text
+
+SIZES = 4
+SHORTER = ((0, 2), (0, 4), (1, 2))  # which size is also trained on which part of the steps
+LEAST_STEPS = 40  # of the longest runs, so that a quarter of them is a run too
+CONTEXT, BATCH = 128, 16
+FEW_STEPS, MOST_TIMES, MOST_EPOCHS = 200, 2.0, 4.0  # from where on the law is said to be in doubt
+
+
+def sweep(
+    *texts: str, budget: str = "10m", size: str | None = None, tokens: str | None = None,
+    out: str | Path = "sweep", view: View | None = None, **changes: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Train a ladder of sizes on `texts` within `budget`, fit the law, and say what `size` on `tokens` would reach.
+
+    `changes` are settings by their dotted names, for all runs. By default `size` is four times the largest of the
+    ladder, on its tokens. Raises InputError for bad input.
+    """
+    view = view or View(quiet=True)
+    of_text = {name: value for name, value in changes.items() if name.startswith("text.")}
+    wanted = from_table(overridden({}, {"text.paths": list(texts)} | of_text), source="settings")
+    seconds, asked = parse_duration(budget, "the budget"), parse_count(size, "--size") if size else None
+    length = parse_count(tokens, "--tokens") if tokens else None
+    prepared = prepared_text(wanted.text)
+    others = {name: value for name, value in changes.items() if name not in of_text}
+    begin = time.monotonic()
+    rungs = [_rung(width, layers, prepared, others) for width, layers in LADDER[:SIZES]]
+    jobs = [(i, part) for part in (4, 2, 1) for i in range(SIZES) if part == 1 or (i, part) in SHORTER]
+    longest = _longest_steps(rungs, jobs, prepared, seconds - (time.monotonic() - begin), budget)
+    points, rows = list[Point](), list[dict[str, Any]]()
+    for i, part in jobs:
+        shape, steps = rungs[i][0].shape, longest // part
+        summary = train(
+            str(prepared.folder), out=Path(out) / f"{shape.parameters}-{steps}", view=View(quiet=True),
+            **others, **_changes(shape.width, shape.layers, steps),
+        )  # fmt: skip
+        loss = summary["validation_loss_nats_per_token"]
+        points.append(Point(summary["num_parameters"], summary["tokens"], loss))
+        rows.append({key: summary[key] for key in ("run", "num_parameters", "tokens", "bits_per_byte", "wall_seconds")})
+        rows[-1]["validation_loss_nats_per_token"] = loss
+        view.note(f"{summary['num_parameters']:,} parameters, {summary['tokens']:,} tokens: {loss:.4f} nats per token")
+    law, asked, length = fit(points), asked or 4 * points[-1].parameters, length or points[-1].tokens
+    low, central, high = law.at(asked, length)
+    per_byte = rows[-1]["bits_per_byte"] / rows[-1]["validation_loss_nats_per_token"]
+    result = {
+        "runs": rows, "wall_seconds": time.monotonic() - begin, "num_parameters": asked, "tokens": length,
+        "loss_nats_per_token": central,
+        "loss_nats_per_token_interval_90": (low, min(high, math.log(prepared.tokenizer.vocabulary))),
+        "bits_per_byte": central * per_byte, "bits_per_byte_interval_90": (low * per_byte, high * per_byte),
+        "warnings": _doubts(points[-1].tokens, length, prepared.train.num_tokens),
+    }  # fmt: skip
+    for name in ("alpha", "beta"):
+        least, middle, most = law.exponent(name)
+        result |= {name: middle, f"{name}_interval_90": (least, most)}
+    return result
+
+
+def _changes(width: int, layers: int, steps: int) -> dict[str, Any]:
+    return {
+        "model.layers": layers, "model.width": width, "model.heads": max(1, width // 32),
+        "model.context": CONTEXT, "train.batch": BATCH, "train.steps": steps,
+    }  # fmt: skip
+
+
+def _rung(width: int, layers: int, prepared: Prepared, others: dict[str, Any]) -> tuple[ResolvedSettings, StepTimes]:
+    """A size of the ladder as `train` will choose it, and its pace on this machine."""
+    text, on = prepared.train, device()
+    settings = from_table(overridden({}, others | _changes(width, layers, LEAST_STEPS)), source="settings")
+    choice = choose(settings, corpus_stats(prepared), Machine.of(this_device(on)))
+    return choice, measure(choice.settings, choice.shape, text, on)
+
+
+def _longest_steps(
+    rungs: list[tuple[ResolvedSettings, StepTimes]],
+    jobs: list[tuple[int, int]],
+    prepared: Prepared,
+    left: float,
+    budget: str,
+) -> int:
+    """Steps of the longest runs, so that all of them fit. Raises InputError where the shortest ladder does not."""
+    begin = time.monotonic()
+    ngram_baselines(prepared, rungs[0][0].shape)  # as every run does
+    aside = time.monotonic() - begin
+
+    def wall(longest: int) -> float:
+        return sum(aside + wall_of(*rungs[i], max(1, longest // part)) for i, part in jobs)
+
+    least = wall(LEAST_STEPS)
+    if least > left - aside:
+        raise InputError(
+            f"a sweep of {len(jobs)} runs, the longest of {LEAST_STEPS} steps, needs about "
+            f"{math.ceil(1.2 * (least + aside) / 10) * 10} seconds on this machine: {budget} is too short."
+        )
+    # beyond some epochs repetition, not size, decides
+    most = max(LEAST_STEPS, int(MOST_EPOCHS * prepared.train.num_tokens / (BATCH * CONTEXT)))
+    return min(most, steps_within(left - aside, wall))
+
+
+def _doubts(longest: float, length: int, available: int) -> list[str]:
+    """Why the law may miss by more than its range, as sentences: a held-back run on 4.8 times the tokens of a ladder
+    of at most 61 steps came 0.41 bits per byte lower than said."""
+    steps, epochs, found = round(longest / (BATCH * CONTEXT)), longest / available, []
+    if steps < FEW_STEPS:
+        enough = MOST_EPOCHS * available >= FEW_STEPS * BATCH * CONTEXT
+        found.append(
+            f"the longest runs had {steps} steps, in which loss falls faster than later: give "
+            f"{'a longer budget' if enough else 'more text'}."
+        )
+    if epochs > MOST_EPOCHS + 0.5:
+        found.append(
+            f"the longest runs read the text {epochs:.0f} times: they say what repetition gives, not new text."
+        )
+    if length > MOST_TIMES * longest:
+        found.append(
+            f"{format_count(length)} tokens are {length / longest:.1f} times those of the longest runs: the range "
+            "holds for the ladder's length, not for so many more."
+        )
+    return found

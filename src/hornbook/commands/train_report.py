@@ -1,0 +1,282 @@
+"""The end of a run: all of the validation text is scored, and everything a person wants to know is written down."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from hornbook.data.shards import Prepared
+from hornbook.engine import checkpoint as checkpoints
+from hornbook.engine.device import Telemetry, device, peak_memory_bytes
+from hornbook.engine.signals import Stop
+from hornbook.evaluation.baselines import training_stream
+from hornbook.evaluation.corpus import Places, conventions, part_documents
+from hornbook.evaluation.corpus import evaluate as score
+from hornbook.evaluation.inspection import inspect_text
+from hornbook.evaluation.kinds import surprise_ratio
+from hornbook.facts.errors import Interrupted
+from hornbook.model.decoder import Decoder
+from hornbook.planning.plan import Plan
+from hornbook.planning.plan import score as score_plan
+from hornbook.records.result import Report
+from hornbook.reporting.curves import best_step_between, evaluations
+from hornbook.reporting.live import View
+from hornbook.reporting.pages import run_page
+from hornbook.reporting.plots import loss_plot
+from hornbook.reporting.words import Said, conclusions
+from hornbook.setup.chosen import chosen_on
+from hornbook.setup.run import RunContext, ngram_baselines
+from hornbook.text.files import shown
+from hornbook.text.tokenizer import Tokenizer
+from hornbook.training.best import Best
+from hornbook.training.watch import Watch
+
+T = TypeVar("T")
+
+
+def finish(
+    start: RunContext, model: Decoder, *, watch: Watch, best: Best, view: View, stop: Stop, meter: Telemetry,
+    last: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Score, plot, write the report, and return the summary. `last`: step, tokens, epoch, seconds and flops at the end
+    of training. After hours of it nothing that is only to be shown may cost the rest: what fails is left out, and said.
+    Raises Interrupted when a signal comes meanwhile."""
+    run, prepared, used, step = start.run, start.prepared, last["step"], last["step"]
+    attempt = partial(_attempt, view)
+    if start.settings.checkpoint.best and best.step is not None and best.step != step:
+        chosen_model = attempt("the best weights", lambda: checkpoints.load_model(best.folder(run)).to(device()))
+        model, used = (model, step) if chosen_model is None else (chosen_model, best.step)
+    known, chosen = attempt("the plan", lambda: run.plan) or {}, chosen_on(start.settings, prepared)
+    baselines = attempt("the baselines", lambda: _baselines(start, known, chosen)) or {}
+    report = attempt("the loss", lambda: _final_report(start, model, view, stop, used, baselines, chosen))
+    view.end()
+    if report is not None:
+        scored = report.to_json()
+        attempt("evaluation.json", lambda: run.write_report("evaluation.json", scored))
+        report = report if math.isfinite(report.loss_nats_per_token) else None  # diverged: there is nothing to conclude
+    rows, samples = attempt("the curves", run.rows) or [], attempt("the samples", run.samples) or []
+    apart = chosen is not None
+    concluded = attempt(
+        "the conclusions", lambda: _conclusions(start, rows, baselines, report, used, apart=apart)
+    ) or []  # fmt: skip
+    words, looks = [said.sentence for said in concluded], evaluations(rows)
+    summary: dict[str, Any] = {
+        "run": shown(str(run.folder)),
+        "title": shown(run.folder.name),
+        "report": shown(str(run.reports / "report.html")),
+        "step": step,
+        "used_step": used,
+        "tokens": last["tokens"],
+        "epoch": last["epoch"],
+        "num_parameters": start.shape.parameters,
+        "vocabulary": start.shape.vocabulary,
+        "best_step": min(((p.validation_loss, p.step) for p in looks), default=(0.0, None))[1],
+        "best_step_between": best_step_between(rows),
+        "train_loss_nats_per_token": attempt("the training loss", lambda: _probe_loss(watch, "train", model)),
+        "probe_validation_loss_nats_per_token": next((p.validation_loss for p in looks if p.step == used), None),
+        "outside_probe": report is not None and apart,
+        "chosen_on_this_text": bool(start.settings.checkpoint.best) and report is not None and not apart,
+        "train_seconds": last["seconds"],
+        "tokens_per_second": last["tokens"] / last["seconds"],
+        "mfu": meter.mfu(last["flops"] / last["seconds"]),
+        "baselines": baselines,
+        "words": words,
+        "conclusions": [said._asdict() for said in concluded],
+        "sample": samples[-1]["prompt"] + samples[-1]["text"] if samples else None,
+    }
+    summary |= meter.reading()
+    summary["wall_seconds"] = 3600 * summary["gpu_hours"]  # one device
+    summary["peak_memory_bytes"] = peak_memory_bytes(meter.on)
+    if report is not None:
+        summary |= _final_numbers(report) | prepared.leak | {"lost_share": report.extra.get("lost_share", 0.0)}
+    whole = step == start.settings.train.steps and not any(row["event"] == "resume" for row in rows)
+    summary["plan_score"] = attempt("the score of the plan", lambda: _plan_score(known, summary, whole))
+    _write(start, model, view, report, rows, samples, summary)
+    return summary
+
+
+def _attempt(view: View, what: str, make: Callable[[], T]) -> T | None:
+    """What `make` gives; None, and a sentence, where it fails."""
+    try:
+        return make()
+    except Exception as error:
+        if isinstance(error, Interrupted | MemoryError):
+            raise
+        view.note(f"{what} could not be shown: {error}")
+        return None
+
+
+def _write(
+    start: RunContext, model: Decoder, view: View, report: Report | None, rows: list[dict[str, Any]],
+    samples: list[dict[str, Any]], summary: dict[str, Any],
+) -> None:  # fmt: skip
+    """The files of the report."""
+    run, attempt = start.run, partial(_attempt, view)
+    svg = attempt("the plot of the loss", lambda: _plot(start, rows, summary["title"])) or ""
+    before, after = attempt("the example", lambda: _inspections(start, model)) or (None, None)
+    details = {
+        "environment": attempt("the environment", lambda: run.environment),
+        "conventions": report.conventions if report is not None else None,
+    }
+    settings, words = attempt("the settings", lambda: run.settings_toml) or "", summary["words"]
+    page = attempt(
+        "the page", lambda: run_page(rows, samples, settings, summary | details, before, after, svg, words)
+    ) or run_page([], [], settings, {"title": summary["title"]}, None, None, "", words)  # without what the logs hold
+    run.write_report("report.html", page)
+
+
+def _baselines(start: RunContext, known: dict[str, Any], chosen: Sequence[Places] | None) -> dict[str, dict[str, Any]]:
+    if "baselines" not in known:
+        return ngram_baselines(start.prepared, start.shape, chosen)
+    msgspec.convert(known["baselines"], dict[str, dict[str, float | None]])
+    found: dict[str, dict[str, Any]] = known["baselines"]
+    return found
+
+
+def _plot(start: RunContext, rows: list[dict[str, Any]], title: str) -> str:
+    start.run.reports.mkdir(exist_ok=True)
+    return loss_plot(
+        rows, path_png=start.run.reports / "loss.png", path_svg=start.run.reports / "loss.svg", title=title,
+        tokens_per_epoch=start.prepared.train.num_tokens, uniform_loss=math.log(start.shape.vocabulary),
+        repeated_share=start.prepared.checkup.get("repeated_share", 0.0),
+    )  # fmt: skip
+
+
+def _probe_loss(watch: Watch, side: str, model: Decoder) -> float | None:
+    """What the weights that are used get on a probe."""
+    seen = watch.probes[side].score(model) if side in watch.probes else None
+    return None if seen is None else seen.loss
+
+
+def _chosen_in_words(used: int, report: Report, apart: bool) -> Said:
+    if apart:
+        return Said(
+            "chosen_apart",
+            f"The weights of step {used:,} are used, those with the lowest probe loss; the loss above is that of "
+            f"{report.num_tokens:,} validation tokens outside the probe.",
+        )
+    return Said(
+        "chosen_on_this_text",
+        f"The weights of step {used:,} are used, chosen on this validation text itself, since it is too short to keep "
+        "a part of it aside: the loss above is a little too low.",
+    )
+
+
+def _conclusions(
+    start: RunContext,
+    rows: list[dict[str, Any]],
+    baselines: dict[str, Any],
+    report: Report | None,
+    used: int,
+    *,
+    apart: bool,
+) -> list[Said]:
+    train, validation = start.prepared.train, start.prepared.validation
+    ratio, prepared = None, start.prepared
+    if validation.num_tokens:
+        ratio = surprise_ratio(training_stream(train), training_stream(validation), start.shape.vocabulary)
+    said = conclusions(
+        rows, tokens_per_epoch=train.num_tokens, used_step=used,
+        counting=_to_compare_with(prepared, baselines),
+        final_loss=report.loss_nats_per_token if report is not None else None,
+        repeated_share=prepared.checkup.get("repeated_share", 0.0),
+        leaked_share=prepared.leak["leaked_share"] or 0.0,
+        surprise_ratio=ratio, outside_probe=apart,
+    )  # fmt: skip
+    if report is not None and start.settings.checkpoint.best:
+        said.append(_chosen_in_words(used, report, apart))
+    return said
+
+
+def _to_compare_with(prepared: Prepared, baselines: dict[str, Any]) -> dict[str, float]:
+    """The losses of the n-gram baselines; none where the validation text leaked: to be below them proves nothing."""
+    if prepared.leak["validation_leaked"]:
+        return {}
+    return {name: each["loss_nats_per_token"] for name, each in baselines.items()}
+
+
+def _final_numbers(report: Report) -> dict[str, Any]:
+    """What the summary says of the validation text, with the intervals that it is long enough for."""
+    numbers, known = report.to_dict(), {}
+    for name in ("perplexity", "bits_per_byte", "num_tokens", "num_bytes", "num_documents", "interval_method"):
+        known[name] = numbers[name]
+        if f"{name}_interval_95" in numbers:
+            known[f"{name}_interval_95"] = numbers[f"{name}_interval_95"]
+    known["validation_loss_nats_per_token"] = report.loss_nats_per_token
+    if "loss_nats_per_token_interval_95" in numbers:
+        known["validation_loss_nats_per_token_interval_95"] = numbers["loss_nats_per_token_interval_95"]
+    return known
+
+
+def _plan_score(known: dict[str, Any], summary: dict[str, Any], whole: bool) -> dict[str, Any] | None:
+    """The plan beside what came; time only of a `whole` run, which was not interrupted and went all its steps."""
+    if "plan" not in known:
+        return None
+    actual = {"memory_bytes": summary["peak_memory_bytes"]}
+    if whole:
+        actual |= {name: summary[name] for name in ("wall_seconds", "energy_kwh", "price_usd") if name in summary}
+    for name, key in (("loss_nats_per_token", "validation_loss_nats_per_token"), ("bits_per_byte", "bits_per_byte")):
+        if summary.get(key) is not None:
+            actual[name] = summary[key]
+    return score_plan(msgspec.convert(known["plan"], Plan), **actual)
+
+
+def _final_report(
+    start: RunContext, model: Decoder, view: View, stop: Stop, step: int, baselines: dict[str, Any],
+    chosen: Sequence[Places] | None,
+) -> Report | None:  # fmt: skip
+    """The Report of the validation side, but for what has `chosen` the weights; None where the split has none."""
+    part, tokenizer = start.prepared.validation, start.prepared.tokenizer
+    if part.num_tokens < 2:
+        return None
+
+    def progress(done: int, total: int) -> None:
+        if stop.is_set():
+            raise Interrupted(
+                f"stopped while scoring the validation text: training is done and saved, run the same command with "
+                f"--out {start.run.folder} to score again",
+                stop.signal_number,
+            )
+
+    documents, how = part_documents(part, tokenizer), conventions(model, tokenizer)
+    num_tokens = sum(len(document.tokens) - (how.beginning is None) for document in documents)
+    view.note(f"scoring the {num_tokens:,} tokens of the validation text")
+    report = score(
+        model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation side",
+        device=device(), progress=progress, leave_out=chosen, tokenizer=tokenizer,
+    )  # fmt: skip
+    return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines} | start.prepared.leak)
+
+
+def _inspections(start: RunContext, model: Decoder) -> tuple[list[dict[str, Any]] | None, list[dict[str, Any]] | None]:
+    """Each token of the same sentence of the validation text, before training and after."""
+    part, tokenizer = start.prepared.validation, start.prepared.tokenizer
+    texts = (excerpt(tokenizer, part.document_tokens(i)) for i in range(len(part.names)))
+    text = next((text for text in texts if len(tokenizer.encode(text)) > 1), None)
+    first = start.run.checkpoint_folder(0)
+    if text is None or not first.is_dir():
+        return None, None
+    untrained = checkpoints.load_model(first).to(device())
+    whole = len(tokenizer.encode(text))  # all of it is given, so that nothing is left to be continued
+    before, after = (
+        inspect_text(each, tokenizer, text, greedy_prompt=whole, device=device()).tokens for each in (untrained, model)
+    )  # fmt: skip
+    return before, after
+
+
+def excerpt(tokenizer: Tokenizer, ids: np.ndarray) -> str:
+    """About 40 tokens from where a sentence begins, to the end of one where there is one after the first 20."""
+    text = tokenizer.decode_bytes(ids[:400]).decode("utf-8", "ignore").lstrip()
+    begin = re.search(r"(?<=[.!?])[\"'”’)]*\s+(?=\S)", text)
+    if begin is not None and not text[0].isupper() and len(tokenizer.encode(text[begin.end() :])) >= 40:
+        text = text[begin.end() :]
+    kept = tokenizer.encode(text)[:40]
+    whole, least = (tokenizer.decode_bytes(some).decode("utf-8", "ignore") for some in (kept, kept[:20]))
+    end = re.search(r".*[.!?][\"'”’)]*(?=\s)", whole[len(least) :], re.DOTALL)
+    return whole if end is None else least + end[0]

@@ -1,0 +1,165 @@
+"""The device that a run computes on: which it is, its measured peak, its memory, energy and cost."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hornbook.facts.hardware import HERE, Accelerator, custom, find
+from hornbook.facts.settings import Precision
+
+NEAR_PEAK = 0.9  # of a measured peak: training does not get there, so the machine was busy as it was measured
+
+AGAIN_SECONDS = 30.0  # at least, between two measurements of the peak
+
+POWERCAP = Path("/sys/class/powercap")
+
+
+def this_device(on: torch.device, precision: Precision | None = None) -> Accelerator:
+    """What it computes on: an accelerator that is known by its whole name, else one with the peak measured here, of a
+    CPU in the precision that it trains in, float32 where none is given."""
+    if on.type != "cuda":
+        return custom(HERE, _product(on, torch.bfloat16 if precision == "bfloat16" else torch.float32))
+    name, memory = torch.cuda.get_device_name(on), torch.cuda.get_device_properties(on).total_memory
+    return find(name) or custom(name, _product(on, torch.bfloat16), memory, dtype="bfloat16")
+
+
+def _product(on: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a matrix product, the best of a few; on a CPU by the threads that train."""
+    size = 8192 if on.type == "cuda" else 768
+    a = torch.ones(size, size, device=on, dtype=dtype)
+
+    def product() -> None:
+        a @ a
+        if on.type == "cuda":
+            torch.cuda.synchronize(on)
+
+    product()
+    return 2 * size**3 / _best_of(5, product)
+
+
+def _best_of(times: int, work: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)
+
+
+def peak_memory_bytes(on: torch.device) -> int:
+    """The most that this process, or its accelerator, has held so far."""
+    if on.type == "cuda":
+        return torch.cuda.max_memory_reserved(on)
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@dataclass
+class Telemetry:
+    """Runs from when the job began, on top of what `earlier` sessions of the run had read. Energy is None where no
+    counter can be read."""
+
+    started: float  # of time.monotonic()
+    on: torch.device
+    device: Accelerator
+    usd_per_hour: float | None = None
+    earlier: Mapping[str, float] = field(default_factory=dict)
+    powercap: Path = POWERCAP
+    precision: Precision | None = None  # of training
+    spent_joules: float = 0.0
+    measured: float = 0.0  # of time.monotonic(), when the peak was measured once more
+    counters: dict[str, tuple[float, float]] = field(default_factory=dict)  # name -> joules at last, where they wrap
+
+    def __post_init__(self) -> None:
+        self.counters = _counters(self.on, self.powercap)
+
+    def mfu(self, flops_per_second: float) -> float | None:
+        """FLOPs per second by the shape's own count (PaLM's formula) / the peak, which is measured again where it is
+        evidently too low; None where it is unknown, or is still too low."""
+        peak = _peak(self.device)
+        if 0 < NEAR_PEAK * peak < flops_per_second and time.monotonic() > self.measured + AGAIN_SECONDS:
+            again, self.measured = this_device(self.on, self.precision), time.monotonic()
+            self.device = max(self.device, again, key=_peak)
+            peak = _peak(self.device)
+        return flops_per_second / peak if flops_per_second <= peak else None
+
+    def reading(self) -> dict[str, Any]:
+        """Hours, and energy and money where they are known."""
+        hours = self.earlier.get("gpu_hours", 0.0) + (time.monotonic() - self.started) / 3600
+        read: dict[str, Any] = {"gpu_hours": hours}
+        if self.counters:
+            for name, (now, wraps) in _counters(self.on, self.powercap).items():
+                self.spent_joules += (now - self.counters[name][0]) % wraps
+                self.counters[name] = (now, wraps)
+            read["energy_kwh"] = self.earlier.get("energy_kwh", 0.0) + self.spent_joules / 3.6e6
+        if self.usd_per_hour is not None:
+            read["price_usd"] = hours * self.usd_per_hour
+        return read
+
+
+def _peak(device: Accelerator) -> float:
+    peak = device.training_flops()
+    return 0.0 if peak is None else peak[1]
+
+
+def _counters(on: torch.device, powercap: Path) -> dict[str, tuple[float, float]]:
+    """Joules that each readable counter shows, and where it starts again: NVML of the accelerator, RAPL of sockets."""
+    if on.type == "cuda":
+        with suppress(Exception):  # no driver library, or a card without the counter: then it is unknown
+            import pynvml
+
+            pynvml.nvmlInit()
+            uuid = str(torch.cuda.get_device_properties(on).uuid)
+            handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode())
+            return {uuid: (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, float("inf"))}
+        return {}
+    found = {}
+    for zone in sorted(powercap.glob("intel-rapl:*")):
+        if zone.name.count(":") == 1:  # a socket; its parts are in it
+            with suppress(OSError, ValueError):
+                joules, wraps = (int((zone / name).read_text()) / 1e6 for name in ("energy_uj", "max_energy_range_uj"))
+                found[zone.name] = (joules, wraps)
+    return found
+
+
+def return_freed_memory() -> None:
+    """Give the system back what is freed. glibc keeps it, for each thread that trained, where only that thread finds
+    it again; elsewhere nothing is done.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def device() -> torch.device:
+    """The accelerator where there is one (CUDA_VISIBLE_DEVICES is respected), else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def accelerator_facts(on: torch.device) -> dict[str, str | int | None] | None:
+    """What a run's bits and speed depend on beside the processor: the card, its driver, CUDA, cuDNN. None on a CPU."""
+    if on.type != "cuda":
+        return None
+    driver = Path("/proc/driver/nvidia/version")
+    found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", driver.read_text()) if driver.is_file() else None
+    return {
+        "name": torch.cuda.get_device_name(on),
+        "memory_bytes": torch.cuda.get_device_properties(on).total_memory,
+        "driver": found[0] if found else None,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+    }

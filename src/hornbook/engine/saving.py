@@ -1,0 +1,85 @@
+"""When a run is saved; on an accelerator its checkpoints are written beside training, from a copy in host memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hornbook.engine import checkpoint as checkpoints
+from hornbook.facts.shape import GPTShape
+
+WITHIN_SECONDS = 1800.0  # so much is lost at most when a machine dies
+
+Contents = dict[str, dict[str, Tensor]]  # by file
+
+
+@dataclass
+class Saver:
+    """Writes one checkpoint at a time; what is to follow a finished one happens in `settle`, in the caller's thread."""
+
+    every: int  # steps
+    steady: int = 0  # after this step too: from there a run can be made longer
+    beside: bool = False  # whether writing may go on beside training
+    latest: float = field(default_factory=time.monotonic)
+    due_at: int | None = None
+    host: Contents = field(default_factory=dict)  # pinned copies, used again
+    writing: Future[Path] | None = None
+    then: Callable[[], None] | None = None
+
+    @cached_property
+    def pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1)
+
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint belongs after this step: asked once, as soon as it is begun."""
+        if step % self.every == 0 or step == self.steady or time.monotonic() > self.latest + WITHIN_SECONDS:
+            self.due_at = step
+        return step == self.due_at
+
+    def write(
+        self, final: Path, contents: Contents, *, step: int, shape: GPTShape, state: dict[str, Any],
+        then: Callable[[], None], beside: bool,
+    ) -> None:  # fmt: skip
+        """Write a checkpoint to `final`, then call `then`; `beside`: return once it is copied, where that may be."""
+        self.settle()
+        self.latest = time.monotonic()
+        if not (beside and self.beside):
+            checkpoints.write(final, contents, step=step, shape=shape, state=state)
+            then()
+            return
+        write = partial(checkpoints.write, final, self._copied(contents), step=step, shape=shape, state=state)
+        self.writing, self.then = self.pool.submit(write), then
+
+    def listen(self) -> None:
+        """Settle if what is being written has been written, or cannot be."""
+        if self.writing is not None and self.writing.done():
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait until what is being written is on the disk. Raises what writing raised."""
+        if self.writing is not None:
+            (writing, self.writing), then = (self.writing, None), self.then
+            writing.result()
+            assert then is not None
+            then()
+
+    def _copied(self, contents: Contents) -> Contents:
+        """The tensors as they are now, in pinned host memory, which the next copy overwrites."""
+        for file, tensors in contents.items():
+            copies = self.host.setdefault(file, {})
+            for name, tensor in tensors.items():
+                if name not in copies:
+                    pinned = tensor.device.type != "cpu"
+                    copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+                copies[name].copy_(tensor.detach(), non_blocking=True)
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        return {file: self.host[file] for file in contents}

@@ -1,0 +1,96 @@
+"""What is ours on a disk: nothing is written through a link, and nothing is deleted but files of our own names."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from hornbook.facts.errors import InputError, SystemFailure
+
+
+def own(path: str | os.PathLike[str], flags: int) -> int:
+    """Open a file of ours to write, as `os.open` and as the `opener` of `open`: a regular file, not through a link.
+
+    Raises InputError for a link, a pipe or a device, OSError as `os.open`.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+    raise InputError(f"{path} is a link or no regular file, and nothing is written through it: remove it, or move it.")
+
+
+def no_link(folder: Path) -> Path:
+    """The folder, which we write in. Raises InputError where it is a link."""
+    if folder.is_symlink():
+        raise InputError(f"{folder} is a link, and nothing is written through it: put the folder itself in its place.")
+    return folder
+
+
+def others_in(folder: Path, names: re.Pattern[str]) -> str | None:
+    """What keeps us from deleting `folder`: the name of something in it that is not ours, or itself where it is a link
+    or no folder; None where it is absent, or holds nothing but files of our `names`."""
+    try:
+        if not stat.S_ISDIR(os.lstat(folder).st_mode):
+            return folder.name
+    except FileNotFoundError:
+        return None
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        other = (entry.name for entry in entries if not names.fullmatch(entry.name) or entry.is_dir())
+        return min(other, default=None)
+    return None
+
+
+def remove_own(folder: Path, names: re.Pattern[str], last: str = "") -> None:
+    """Delete the files of our `names` in `folder`, the one called `last` after all others, and the folder if nothing is
+    left in it; what cannot be deleted stays. A link is removed, not followed."""
+    with suppress(OSError):
+        if folder.is_symlink():
+            folder.unlink()
+            return
+        for name in sorted(filter(names.fullmatch, os.listdir(folder)), key=lambda name: name == last):
+            with suppress(OSError):
+                (folder / name).unlink()
+        folder.rmdir()
+
+
+def write_aside(path: Path, content: str | bytes) -> Path:
+    """Write a file so that a crash or a power cut leaves the old content or the new, never a part. Returns `path`.
+
+    Raises SystemFailure when it cannot be written; nothing is left beside it.
+    """
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        aside.unlink(missing_ok=True)
+        with open(aside, "xb", opener=own) as file:
+            file.write(encoded(content))
+        sync(aside)
+        aside.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise SystemFailure(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def encoded(content: str | bytes) -> bytes:
+    """A text as UTF-8; a file name in it that is not UTF-8 as it is printed."""
+    return content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Which parameter is updated how, and how the learning rate moves."""

@@ -1,0 +1,61 @@
+"""The plan of resolved settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hornbook.facts.hardware import HERE, Accelerator, memory_bytes
+from hornbook.facts.settings import Settings
+from hornbook.facts.shape import GPTShape
+from hornbook.planning.budget import Range
+from hornbook.planning.choose import CorpusStats
+from hornbook.planning.pace import StepTimes, wall_seconds
+from hornbook.planning.plan import Plan, make_plan
+from hornbook.planning.sanity import Recipe
+from hornbook.planning.workload import TextEstimate, learning_rates, watched
+
+
+def plan_of(
+    settings: Settings, shape: GPTShape, reading: TextEstimate | None, on: tuple[int, Accelerator], *,
+    pace: StepTimes | None,
+    spent: float = 0.0, usd: float | None = None, chosen: Sequence[str] = (), assumed: Sequence[str] = (),
+    expected: Range | None = None, fits: bool = False, may_decide: bool = False,
+) -> Plan:  # fmt: skip
+    """The plan of resolved settings. With a `pace` of this machine, `spent` seconds have gone before the first step;
+    `expected` is the loss in nats per token where more is known of the text than the published laws say; `fits` says
+    that the steps follow from a time, `may_decide` that the run may go back to its best look."""
+    train, schedule = settings.train, settings.schedule
+    assert train.steps is not None
+    assert train.batch is not None
+    assert schedule.warmup_steps is not None
+    step_tokens = train.batch * shape.context
+    recipe = Recipe(
+        shape=shape, batch_tokens=step_tokens, steps=train.steps, warmup_steps=schedule.warmup_steps,
+        evaluate_every=settings.watch.evaluate_every, optimizer=settings.optimizer.name or "adamw",
+        precision=train.precision, threads=train.threads, may_decide=may_decide,
+        is_scored=reading is not None and reading.data.validation_tokens > 1,
+        learning_rates=learning_rates(settings),
+        train_tokens=None if reading is None else reading.data.num_tokens,
+        train_bytes=None if reading is None else reading.data.num_bytes,
+        readings_per_epoch=1.0 if reading is None else reading.readings_per_epoch,
+        median_document_tokens=None if reading is None else reading.median_document_tokens,
+    )  # fmt: skip
+    microbatch = train.microbatch or train.batch
+    data = CorpusStats(step_tokens, 0, shape.vocabulary) if reading is None else reading.data
+    return make_plan(
+        tokens=train.steps * step_tokens, on=on, shape=shape, usd_per_hour=usd, recipe=recipe, microbatch=microbatch,
+        accumulating=microbatch < train.batch, checkpointing=train.recompute,
+        memory_bytes=memory_bytes() if on[1].name == HERE or on[1].memory_bytes is None else None,
+        wall=None if pace is None else _around(
+            spent + wall_seconds(pace, train.steps, watched(settings, shape, data)), pace.factor, fits
+        ),
+        loss=expected, bytes_per_token=None if reading is None else reading.bytes_per_token,
+        chosen=list(chosen), assumed=list(assumed),
+    )  # fmt: skip
+
+
+def _around(seconds: float, factor: float, fits: bool) -> Range:
+    why = "steps of this run were measured here" if factor < 2 else "a matrix product was measured here, not this run"
+    if fits:
+        why = "training measures its pace and takes the steps that fit the time"
+    return Range(seconds / factor, seconds, seconds * factor, f"{why}; start, evaluations, samples and report included")

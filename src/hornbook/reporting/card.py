@@ -1,0 +1,70 @@
+"""The model card: README.md of an exported model, with its numbers and how they were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hornbook.facts.leaks import leak_warning
+from hornbook.facts.lost import lost_warning
+from hornbook.facts.units import counted, perplexity_text
+from hornbook.records.result import Report
+
+_USE = {
+    "huggingface": """\
+```python
+from transformers import AutoModelForCausalLM, {opener}
+
+model, tokenizer = AutoModelForCausalLM.from_pretrained("{name}"), {opener}.from_pretrained("{name}")
+```
+{warning}""",
+    "gguf": """\
+```
+llama-cli --model {name}/{name}.gguf --prompt "..."
+```
+""",
+}
+
+
+_NOT_AUTO = """
+Not `AutoTokenizer`: for this architecture transformers 5 puts another way of splitting text in the place of this
+tokenizer's, gives other ids, and the numbers above do not hold for them.
+"""
+
+
+def model_card(
+    facts: Mapping[str, str], report: Report | None, *, to: str, dtype: str, name: str, opener: str = "AutoTokenizer"
+) -> str:
+    """Markdown with the front matter that model hubs read. `report`: the evaluation of just these weights, if any;
+    `opener`: the class of transformers that opens the tokenizer as it is."""
+    lines = ["---", *(["library_name: transformers"] if to == "huggingface" else []), "pipeline_tag: text-generation"]
+    lines += ["tags:", "- hornbook", "---", "", f"# {name}", "", "A language model, exported by Hornbook.", ""]
+    lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in (*facts.items(), ("stored as", dtype)))]
+    lines += ["", "## Numbers", "", *_numbers(report), "", "## Use", ""]
+    warning = _NOT_AUTO if opener != "AutoTokenizer" else ""
+    lines += [_USE[to].format(name=name, opener=opener, warning=warning).rstrip(), ""]
+    return "\n".join(lines)
+
+
+def _numbers(report: Report | None) -> list[str]:
+    if report is None:
+        return ["These weights were not evaluated before they were exported: `hornbook evaluate` does it."]
+    numbers = report.to_dict()
+    warning = leak_warning(report.extra)
+    text = "text it was not trained on" if warning is None else "its validation text"
+    table = [f"| on {text} | | 95 % interval |", "|---|---|---|"]
+    for key, title, unit, form in (
+        ("loss_nats_per_token", "loss", "nats per token", "{:.4f}"),
+        ("perplexity", "perplexity", "tokens", "{:.4g}"),
+        ("bits_per_byte", "bits per byte", "", "{:.4f}"),
+    ):
+        pair = numbers.get(f"{key}_interval_95")
+        between = f"{form.format(pair[0])} to {form.format(pair[1])}" if pair else ""
+        value = perplexity_text(report.loss_nats_per_token) if key == "perplexity" else form.format(numbers[key])
+        table.append(f"| {title} | {value} {unit}".rstrip() + f" | {between} |")
+    for key, each in report.extra.get("baselines", {}).items():
+        table.append(f"| loss of a {key} model, for comparison | {each['loss_nats_per_token']:.4f} nats per token | |")
+    documents = counted(len(report.documents), "document")
+    said = f"Scored: {report.num_tokens:,} tokens, {report.num_bytes:,} bytes, {documents}."
+    how = "Convention: " + "; ".join(f"{key} {text}" for key, text in report.conventions.items()) + "."
+    said += "".join(f" Warning: {each}." for each in (warning, lost_warning(report.extra)) if each is not None)
+    return [*table, "", said, how, *([f"Intervals: {report.interval_method}."] if report.interval_method else [])]

@@ -1,0 +1,278 @@
+"""A run as one HTML file: no script, no address of anything outside, readable on a phone, on paper and in the dark."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hornbook.facts.leaks import leak_warning, loss_of
+from hornbook.facts.looks import Evaluation
+from hornbook.facts.lost import lost_warning
+from hornbook.facts.units import counted, format_bytes, format_count, format_duration, hesitation, perplexity_text
+from hornbook.reporting.curves import Rows, evaluations
+from hornbook.reporting.heatmap import six_steps
+from hornbook.reporting.html import escape, page
+from hornbook.reporting.plots import COLOURS
+
+Row = Mapping[str, Any]
+
+_SAMPLES_SHOWN = 7  # of one prompt: the first, the last, and some evenly between
+_SAMPLE_CHARACTERS = 900
+
+
+def run_page(
+    rows: Rows,
+    samples: Sequence[Row],
+    settings_toml: str,
+    summary: Mapping[str, Any],
+    inspection_before: Sequence[Row] | None,
+    inspection_after: Sequence[Row] | None,
+    loss_svg: str,
+    words: Sequence[str],
+) -> str:
+    """Return the page of a run as HTML text.
+
+    `summary`: any of title, text, model, num_parameters, vocabulary, step, tokens, epoch, wall_seconds,
+    train_seconds, tokens_per_second, gpu_hours, price_usd, train_loss_nats_per_token, interval_method, conventions
+    and environment (mappings), the LEAK_NUMBERS of facts.leaks, and the results validation_loss_nats_per_token,
+    perplexity, bits_per_byte, each with `<name>_interval_95`, and baselines (name -> loss_nats_per_token); what is
+    absent or None is left out.
+    `inspection_*`: one mapping for each token of the same sentence before and after training: text, id, logit,
+    probability, log_probability, nats, rank, entropy_nats (numbers None where the token was not scored).
+    `samples`: rows of samples.jsonl, whose text goes on where their prompt ends.
+    `words`: what `curves_in_words` says. `loss_svg`: what `loss_plot` returns.
+    """
+    title = str(summary.get("title") or "A run")
+    before_and_after = [("Before training", inspection_before), ("After training", inspection_after)]
+    body = [
+        _header(title, summary),
+        _headline(summary),
+        _curves(words, loss_svg),
+        _baselines(summary),
+        six_steps(before_and_after, summary.get("vocabulary")),
+        _samples(samples, evaluations(rows)),
+        _folded(rows, settings_toml, summary),
+        "<footer>Written by Hornbook. Everything on this page is in the run's folder: metrics.jsonl, samples.jsonl, "
+        "settings.toml, environment.json.</footer>",
+    ]
+    return page(title, body)
+
+
+# The sections, from the top.
+
+
+def _header(title: str, summary: Row) -> str:
+    facts = [escape(summary["model"])] if summary.get("model") else []
+    if summary.get("num_parameters") is not None:
+        facts.append(f"{format_count(summary['num_parameters'])} parameters")
+    if summary.get("vocabulary") is not None:
+        facts.append(f"a vocabulary of {summary['vocabulary']:,} tokens")
+    if summary.get("tokens") is not None:
+        facts.append(f"{format_count(summary['tokens'])} tokens read")
+    lede = f'<p class="lede">{" · ".join(facts)}</p>' if facts else ""
+    text = f" on {escape(summary['text'])}" if summary.get("text") else ""
+    return f'<header><p class="eyebrow">Hornbook: a language model{text}</p>\n<h1>{escape(title)}</h1>\n{lede}</header>'
+
+
+def _headline(summary: Row) -> str:
+    entries = []
+    if (loss := summary.get("validation_loss_nats_per_token")) is not None:
+        meaning = f"How surprised the model is, on average, by each token {loss_of(summary)}."
+        if summary.get("train_loss_nats_per_token") is not None:
+            meaning += f" On its training text: {summary['train_loss_nats_per_token']:.2f}."
+        if (there := summary.get("probe_validation_loss_nats_per_token")) is not None:
+            meaning += f" The curve ends at {there:.2f}, on fixed windows of the same text."
+        if summary.get("vocabulary"):
+            meaning += f" Guessing among all tokens: {math.log(summary['vocabulary']):.2f}."
+        interval = _interval(summary, "validation_loss_nats_per_token", ".3f")
+        entries.append(_figure("Validation loss", f"{loss:.3f}", "nats per token", interval, meaning))
+        perplexity = perplexity_text(loss)
+        meaning = f"Before each token the model hesitates as if between {perplexity} equally likely ones."
+        if (worse := hesitation(loss, summary.get("vocabulary"))) is not None:
+            meaning = f"{worse.capitalize()}."
+        interval = _interval(summary, "perplexity", ",.0f" if loss > 4.6 else ".1f" if loss > 2.3 else ".2f")
+        entries.append(_figure("Perplexity", perplexity, "tokens", interval, meaning))
+    if (bits := summary.get("bits_per_byte")) is not None:
+        meaning = f"With the model the text could be stored in {bits / 8:.0%} of its size. "
+        if bits > 8:
+            meaning = "The text as it stands is smaller than stored with the model. "
+        if lost_warning(summary) is None:
+            meaning += "Only this number compares models with different tokenizers."
+        entries.append(_figure("Bits per byte", f"{bits:.3f}", "", _interval(summary, "bits_per_byte", ".3f"), meaning))
+    if (seconds := summary.get("wall_seconds")) is not None:
+        entries.append(_figure("Time", format_duration(seconds), "", "", _cost(summary)))
+    if not entries:
+        return ""
+    method = summary.get("interval_method")
+    note = f'<p class="note">Intervals: {escape(method)}.</p>' if method else ""
+    for warning in filter(None, (lost_warning(summary), leak_warning(summary))):
+        note = f'<p class="note">Warning: {escape(warning)}.</p>\n{note}'
+    return f'<dl class="figures">\n{"".join(entries)}</dl>\n{note}'
+
+
+def _figure(name: str, number: str, unit: str, interval: str, meaning: str) -> str:
+    head = f'<dt>{name}</dt><dd class="number">{number} <span class="unit">{unit}</span></dd>'
+    between = f'<dd class="range">{interval}</dd>' if interval else ""
+    return f'<div>{head}{between}<dd class="meaning">{meaning}</dd></div>\n'
+
+
+def _interval(summary: Row, name: str, form: str) -> str:
+    pair = summary.get(f"{name}_interval_95")
+    if pair is None or None in pair or not math.isfinite(pair[1]):
+        return ""
+    return f"95 % interval {pair[0]:{form}} to {pair[1]:{form}}"
+
+
+def _cost(summary: Row) -> str:
+    parts = []
+    if summary.get("step") is not None:
+        parts.append(counted(summary["step"], "step"))
+    if summary.get("epoch") is not None:
+        parts.append(f"the text read {summary['epoch']:.1f} times")
+    if summary.get("tokens_per_second") is not None:
+        training = f" in {format_duration(summary['train_seconds'])} of training" if "train_seconds" in summary else ""
+        parts.append(f"{format_count(summary['tokens_per_second'])} tokens a second{training}")
+    if summary.get("gpu_hours"):
+        parts.append(f"{summary['gpu_hours']:.3g} device-hours")
+    if summary.get("price_usd"):
+        parts.append(f"{summary['price_usd']:,.2f} USD")
+    sentence = ", ".join(parts)
+    return f"{sentence}." if sentence else ""
+
+
+def _curves(words: Sequence[str], loss_svg: str) -> str:
+    if not words and not loss_svg:
+        return ""
+    said = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in words)
+    plot = f'<figure class="plot">{inline_svg(loss_svg)}</figure>' if loss_svg else ""
+    return f'<section>\n<h2>What the loss curves say</h2>\n<ul class="said">\n{said}</ul>\n{plot}\n</section>'
+
+
+def _baselines(summary: Row) -> str:
+    """The model's loss among those of models that only count, the highest first."""
+    loss = summary.get("validation_loss_nats_per_token")
+    if loss is None or not summary.get("baselines"):
+        return ""
+    names = {"uniform": "a guess among all tokens", "unigram": "how frequent each token is"}
+    others = [
+        (names.get(name, f"what follows the last {int(name.split('-')[0]) - 1}" if name[0].isdigit() else name),
+         each["loss_nats_per_token"])
+        for name, each in summary["baselines"].items()
+    ]  # fmt: skip
+    rows = sorted([*others, ("<b>this model</b>", loss)], key=lambda row: -row[1])
+    most = rows[0][1]
+    lines = "".join(
+        f'<tr><td>{name}</td><td class="bar" style="--p:{value / most:.3f}">{value:.3f}</td></tr>\n'
+        for name, value in rows
+    )
+    return (
+        "<section>\n<h2>Is this loss normal?</h2>\n<p>On the same tokens, models that only count what stands in the "
+        f'training text, in nats per token.</p>\n<table class="bars">\n<tbody>\n{lines}</tbody>\n</table></section>'
+    )
+
+
+def inline_svg(svg: str) -> str:
+    """Matplotlib's SVG as a part of a page: without prolog, namespaces, size and style sheet, in the page's colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = (
+        re.sub(r'\s(?:xmlns(?::\w+)?|width|height|version)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
+    )
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
+    for name, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    label = "Training and validation loss against tokens read"
+    return svg.strip().replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def _samples(samples: Sequence[Row], points: list[Evaluation]) -> str:
+    prompts: dict[str, dict[int, Row]] = {}
+    for sample in samples:
+        prompts.setdefault(str(sample.get("prompt") or ""), {})[sample["step"]] = sample
+    if not prompts:
+        return ""
+    parts = []
+    for prompt, by_step in prompts.items():
+        chosen = _evenly(sorted(by_step), _SAMPLES_SHOWN)
+        left_out = len(by_step) - len(chosen)
+        said = f"Prompt: “{escape(prompt)}”" if prompt else "Without a prompt"
+        said += f" ({left_out:,} more in samples.jsonl)" if left_out else ""
+        entries = "".join(_sample(by_step[step], prompt, points) for step in chosen)
+        parts.append(f'<p class="note prompt" dir="auto">{said}</p>\n<ol class="timeline">\n{entries}</ol>\n')
+    return f"<section>\n<h2>What it wrote, as it learned</h2>\n{''.join(parts)}</section>"
+
+
+def _evenly(steps: list[int], most: int) -> list[int]:
+    """The first, the last and evenly spaced ones between, `most` in all.
+
+    >>> _evenly([0, 1, 2, 3, 4, 5, 6, 7, 8], 3)
+    [0, 4, 8]
+    """
+    if len(steps) <= most:
+        return steps
+    return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
+
+
+def _sample(sample: Row, prompt: str, points: list[Evaluation]) -> str:
+    written = str(sample["text"])
+    if len(written) > _SAMPLE_CHARACTERS:
+        written = f"{written[:_SAMPLE_CHARACTERS]}…"
+    known = [point.validation_loss for point in points if point.step <= sample["step"]]
+    facts = [f"{format_count(sample['tokens'])} tokens read"] if sample.get("tokens") is not None else []
+    facts += [f"probe loss {known[-1]:.2f}"] if known else []
+    when = f"<b>step {sample['step']:,}</b> " + " ".join(f"<span>{fact}</span>" for fact in facts)
+    given = f'<span class="given">{escape(prompt)}</span>' if prompt else ""
+    return f'<li><div class="when">{when}</div><blockquote dir="auto">{given}{escape(written)}</blockquote></li>\n'
+
+
+def _folded(rows: Rows, settings_toml: str, summary: Row) -> str:
+    parts = [
+        ("Every evaluation", _evaluation_table(rows)),
+        ("How the numbers were measured", _facts(summary.get("conventions"))),
+        ("Settings", f"<pre>{escape(settings_toml)}</pre>" if settings_toml else ""),
+        ("Machine and versions", _facts(summary.get("environment"))),
+    ]
+    folded = "".join(f"<details><summary>{name}</summary>{content}</details>\n" for name, content in parts if content)
+    return f'<section class="folded">\n{folded}</section>' if folded else ""
+
+
+def _evaluation_table(rows: Rows) -> str:
+    points = evaluations(rows)
+    if not points:
+        return ""
+    lines = "".join(
+        f"<tr><td>{point.step:,}</td><td>{point.tokens:,}</td><td>{point.validation_loss:.4f}</td>"
+        f"<td>{perplexity_text(point.validation_loss)}</td>"
+        f"<td>{'–' if point.train_loss is None else f'{point.train_loss:.4f}'}</td>"
+        f"<td>{'–' if point.gap is None else f'{point.gap:+.3f}'}</td>"
+        f"<td>{'–' if point.copied is None else f'{point.copied:.1%}'}</td></tr>\n"
+        for point in points
+    )
+    names = (
+        "step",
+        "tokens",
+        "probe validation loss",
+        "perplexity",
+        "probe training loss",
+        "gap, bits per byte",
+        "copied",
+    )
+    head = "".join(f"<th>{name}</th>" for name in names)
+    return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody>\n</table></div>'
+
+
+def _facts(facts: Mapping[str, Any] | None) -> str:
+    """A definition list; a mapping inside a mapping is one line."""
+    if not facts:
+        return ""
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{key} {inner}" for key, inner in value.items() if inner is not None)
+        if value is not None:
+            text = format_bytes(value) if name.endswith("_bytes") else value
+            lines.append(
+                f"<dt>{escape(str(name).removesuffix('_bytes').replace('_', ' '))}</dt><dd>{escape(text)}</dd>\n"
+            )
+    return f'<dl class="facts">\n{"".join(lines)}</dl>'

@@ -1,0 +1,324 @@
+"""The picture of a run: loss against tokens and epochs, with perplexity on the right, as PNG and SVG.
+
+Colours are those of Okabe and Ito, which the colour-blind tell apart; the curves also differ in weight and by name.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hornbook.facts.errors import InputError
+from hornbook.facts.io import write_aside
+from hornbook.facts.looks import Evaluation
+from hornbook.facts.printing import on_one_line
+from hornbook.facts.units import BEYOND_COUNTING, format_count
+from hornbook.reporting.curves import Rows, evaluations, read_curves, train_losses
+
+PAPER, INK, MUTED, GRID = "#ffffff", "#22252a", "#6b7078", "#e3e5e9"
+VALIDATION, TRAINING = "#0072b2", "#d55e00"
+COLOURS = {"paper": PAPER, "ink": INK, "muted": MUTED, "grid": GRID, "validation": VALIDATION, "training": TRAINING}
+
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Inter", "Source Sans 3", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
+    "font.size": 9.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hornbook",
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "text.color": INK,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+}
+
+_HUGE = 1e4  # a loss from here on, that of a run which diverged, is written with a letter
+_LABEL_START = 0.8  # share of the width where the names at the right ends of the curves begin
+
+# Perplexities one likes to read, of which an axis shows those in its range.
+_PERPLEXITIES = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
+
+
+def loss_plot(
+    rows: Rows,
+    *,
+    path_png: Path | None,
+    path_svg: Path | None,
+    tokens_per_epoch: int,
+    uniform_loss: float | None = None,
+    title: str = "",
+    repeated_share: float = 0.0,
+) -> str:
+    """Draw the run's losses, write the files whose paths are given, and return the SVG text.
+
+    The probe's losses of both texts, validation with its lowest point marked, and the loss of each batch (faint; where
+    no probe has seen the training text also smoothed), in nats per token against tokens (below) and epochs (above);
+    perplexity = exp(loss) on the right; a dotted line at `uniform_loss` = ln(vocabulary) when it is in view.
+    `repeated_share`: see `read_curves`. Raises InputError when there is nothing to draw yet, SystemFailure when a file
+    cannot be written.
+    """
+    import logging
+
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # fonts are a wish list: the next will do
+    points = evaluations(rows)
+    tokens, losses = train_losses(rows)
+    if not points and not losses:
+        raise InputError("there are no losses to draw yet")
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 4.9), facecolor=PAPER)
+        axes = figure.add_axes((0.085, 0.12, 0.82, 0.72), facecolor=PAPER)
+        low, high = _range(losses, points, uniform_loss)
+        end = max([*tokens[-1:], *(point.tokens for point in points), 1])
+        axes.set_xlim(0, end)
+        axes.set_ylim(low, high)
+        _frame(axes, end, tokens_per_epoch)
+        _draw_training(axes, tokens, losses, points)
+        _draw_validation(axes, points)
+        _name_curves(axes, tokens, losses, points)
+        _mark_parting(axes, rows, tokens_per_epoch, repeated_share)
+        # In view, with room for its name.
+        if uniform_loss is not None and low < uniform_loss < high and uniform_loss > 0.05 * high:
+            axes.axhline(uniform_loss, color=MUTED, linewidth=1, linestyle=(0, (1, 2.5)), zorder=1)
+            name, place = "uniform guessing", (end / 2, uniform_loss)
+            axes.annotate(name, place, (0, 3), textcoords="offset points", ha="center", color=MUTED)
+        if title:
+            heading = figure.text(0.085, 0.955, on_one_line(title), fontsize=12.5, fontweight="semibold", va="center")
+            heading.set(gid="title", parse_math=False)
+        png, svg = io.BytesIO(), io.StringIO()
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # a sign that no font here has is a box
+            if path_png is not None:
+                figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        if path_png is not None:
+            write_aside(path_png, png.getvalue())
+        if path_svg is not None:
+            write_aside(path_svg, svg.getvalue())
+    return svg.getvalue()
+
+
+def cost_plot(points: Sequence[Mapping[str, Any]], path: Path | str) -> None:
+    """Draw the best loss against its price, or against FLOPs where none is set. Raises InputError without points or for
+    another ending than .png and .svg, SystemFailure where the file cannot be written."""
+    if not points:
+        raise InputError("there is nothing to plot: no published law speaks about runs as small as this.")
+    ending = Path(path).suffix.lower()
+    if ending not in (".png", ".svg"):
+        raise InputError(f"cannot draw {path}: give a name that ends in .png or .svg.")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    priced = all(point["price_usd"] is not None for point in points)
+    costs = [point["price_usd"] if priced else point["flops"] for point in points]
+    losses = [point["loss_nats_per_token"] for point in points]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(costs, losses, color=VALIDATION, marker="o", linewidth=2)
+        axes.set_xscale("log")
+        axes.set_xlabel("US dollars" if priced else "FLOPs")
+        axes.set_ylabel("nats per token")
+        axes.set_title("The best loss that the money buys", loc="left")
+        for cost, loss, point in zip(costs, losses, points, strict=True):
+            said = f"{format_count(point['parameters'])}, {format_count(point['tokens'])} tokens"
+            axes.annotate(said, (cost, loss), xytext=(6, 6), textcoords="offset points", fontsize=9)
+        axes.margins(x=0.15, y=0.15)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=ending[1:], dpi=150)
+    write_aside(Path(path), picture.getvalue())
+
+
+def smooth(values: Sequence[float], reach: int) -> list[float]:
+    """Mean over the `reach` neighbours on each side; over fewer near the start, where a curve falls steeply.
+
+    >>> smooth([9.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 3.0, 1.0], 1)
+    [9.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.6666666666666665, 2.0, 2.0]
+    """
+    sums = [0.0]
+    for value in values:
+        sums.append(sums[-1] + value)
+    smoothed = []
+    for i in range(len(values)):
+        near = min(reach, i // 5)
+        end = min(i + near + 1, len(values))
+        smoothed.append((sums[end] - sums[i - near]) / (end - i + near))
+    return smoothed
+
+
+def min_max(xs: Sequence[float], ys: Sequence[float], buckets: int) -> tuple[list[float], list[float]]:
+    """At most two points for each bucket, its lowest and its highest in their order: no spike is lost, none is made.
+
+    >>> min_max([0, 1, 2, 3, 4, 5], [1, 9, 2, 3, 3, 0], 2)
+    ([0, 1, 3, 5], [1, 9, 3, 0])
+    """
+    if len(xs) <= 2 * buckets:
+        return list(xs), list(ys)
+    kept: list[int] = []
+    for bucket in range(buckets):
+        span = range(bucket * len(xs) // buckets, (bucket + 1) * len(xs) // buckets)
+        kept += sorted({min(span, key=ys.__getitem__), max(span, key=ys.__getitem__)})
+    return [xs[i] for i in kept], [ys[i] for i in kept]
+
+
+def _range(losses: list[float], points: list[Evaluation], uniform_loss: float | None) -> tuple[float, float]:
+    """What the vertical axis spans: all validation losses, all training losses but the highest hundredth (spikes)."""
+    usual = sorted(losses)[: max(1, math.ceil(0.99 * len(losses)))]
+    shown = [*usual, *losses[:1], *(point.validation_loss for point in points)]
+    low, high = min(shown), max(shown)
+    if uniform_loss is not None and high * 0.85 < uniform_loss < high * 1.15:
+        high = max(high, uniform_loss)
+    margin = max((high - low) * 0.07, 0.02)
+    return max(0.0, low - 1.6 * margin), high + margin
+
+
+def _frame(axes: Any, end: float, tokens_per_epoch: int) -> None:
+    """Axes without a box: tokens below, epochs above, loss left, the same loss as perplexity right."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    if axes.get_ylim()[1] > _HUGE:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
+    axes.set_xlabel("tokens read (faint: the loss of each batch)")
+    axes.tick_params(length=3, pad=4)
+    axes.tick_params(axis="y", length=0)
+    low, high = axes.get_ylim()
+    above, right = axes.twiny(), axes.twinx()
+    for other in (above, right):
+        other.spines[:].set_visible(False)
+        other.tick_params(length=0, pad=4)
+        other.set_zorder(-1)
+    above.set_xlim(0, end / tokens_per_epoch)
+    above.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
+    above.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    right.set_ylim(low, high)
+    values: Sequence[float] = _spread(
+        [value for value in _PERPLEXITIES if low <= math.log(value) <= high], (high - low) / 14
+    )
+    if len(values) < 2 and high <= BEYOND_COUNTING:  # a narrow view between two round numbers
+        inner = MaxNLocator(5).tick_values(math.exp(low), math.exp(high))
+        values = [value for value in inner if math.exp(low) <= value <= math.exp(high)]
+    right.yaxis.set_major_locator(FixedLocator([math.log(value) for value in values]))
+    right.yaxis.set_minor_locator(NullLocator())
+    right.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{math.exp(value):,.4g}" if value < 9 else f"{math.exp(value):,.0f}")
+    )
+    small = {"color": MUTED, "transform": axes.transAxes, "va": "bottom"}
+    axes.text(-0.075, 1.085, "loss, nats per token", ha="left", **small)
+    axes.text(0.5, 1.085, "epochs", ha="center", **small)
+    axes.text(1.075, 1.085, "perplexity", ha="right", **small)
+
+
+def _loss_text(loss: float) -> str:
+    return f"{loss:.2f}" if loss < _HUGE else format_count(loss)
+
+
+def _spread(values: list[int], apart: float) -> list[int]:
+    """Of ascending values, those whose logarithms are at least `apart`, powers of ten first."""
+    kept: list[int] = []
+    for value in sorted(values, key=lambda value: (not str(value).startswith("1"), value)):
+        if all(abs(math.log(value / other)) >= apart for other in kept):
+            kept.append(value)
+    return sorted(kept)
+
+
+def _training_curve(
+    tokens: list[int], losses: list[float], points: list[Evaluation]
+) -> tuple[str, list[tuple[int, float]]]:
+    """The name of the curve and its points: the probe's where it has seen the training text, else batches, smoothed."""
+    probed = [(point.tokens, point.train_loss) for point in points if point.train_loss is not None]
+    if len(probed) > 1:
+        return "probe training", probed
+    return "batches, smoothed", list(zip(tokens, smooth(losses, len(losses) // 50), strict=True))
+
+
+def _draw_training(axes: Any, tokens: list[int], losses: list[float], points: list[Evaluation]) -> None:
+    if losses:
+        axes.plot(*min_max(tokens, losses, 500), color=TRAINING, linewidth=0.7, alpha=0.28, zorder=2)
+    name, curve = _training_curve(tokens, losses, points)
+    every, marker = max(1, len(curve) // 500), "o" if name.startswith("probe") and len(curve) <= 40 else ""
+    if curve:
+        axes.plot(
+            *zip(*curve[::every], strict=True), color=TRAINING, linewidth=1.7, marker=marker, markersize=2.8, zorder=3
+        )
+
+
+def _draw_validation(axes: Any, points: list[Evaluation]) -> None:
+    if not points:
+        return
+    xs, ys = [point.tokens for point in points], [point.validation_loss for point in points]
+    marker = "o" if len(points) <= 40 else ""
+    axes.plot(xs, ys, color=VALIDATION, linewidth=2.2, marker=marker, markersize=3.4, zorder=4, clip_on=False)
+
+
+def _name_curves(axes: Any, tokens: list[int], losses: list[float], points: list[Evaluation]) -> None:
+    """Name and last value at the right end of each curve, above the upper one and below the lower one."""
+    curves = []
+    if points:
+        curves.append((VALIDATION, "probe validation", [(point.tokens, point.validation_loss) for point in points]))
+    name, training = _training_curve(tokens, losses, points)
+    if training:
+        curves.append((TRAINING, name, training))
+    curves.sort(key=lambda curve: -curve[2][-1][1])
+    end, (low, high), lower = axes.get_xlim()[1], axes.get_ylim(), -7
+    for place, (colour, name, curve) in enumerate(curves):
+        last, value = curve[-1]
+        near = [y for x, y in curve if x >= last - (1 - _LABEL_START) * end]
+        above = place == 0
+        if (max(near) if above else low + high - min(near)) + 0.1 * (high - low) > high:  # no room towards the border
+            above = not above
+        axes.annotate(
+            f"{name} {_loss_text(value)}", (last, max(near) if above else min(near)), (0, 7 if above else lower),
+            textcoords="offset points", ha="right" if last > end / 4 else "left", va="bottom" if above else "top",
+            color=colour, fontweight="bold",
+        )  # fmt: skip
+        lower -= 13 * (not above)  # the next one below leaves a line to this one
+    if len(points) > 1:
+        _mark_best(axes, points, end)
+
+
+def _mark_best(axes: Any, points: list[Evaluation], end: float) -> None:
+    """A ring at the lowest validation loss and its value above the curve, unless it is the last, which is named."""
+    best = min(points, key=lambda point: point.validation_loss)
+    axes.plot(
+        [best.tokens], [best.validation_loss], "o", markersize=7, markerfacecolor=PAPER, markeredgecolor=VALIDATION,
+        markeredgewidth=2, zorder=6, clip_on=False,
+    )  # fmt: skip
+    if best is points[-1]:
+        return
+    # The text must lie over nothing: it starts at the point, where the curve rises least, or ends before the name.
+    width = 0.16 * end
+    start = best.tokens if best.tokens + width < _LABEL_START * end else _LABEL_START * end - 1.1 * width
+    under = [p.validation_loss for p in points if start - width / 4 <= p.tokens <= start + width]
+    low, high = axes.get_ylim()
+    y = max([best.validation_loss, *under]) + 0.09 * (high - low)
+    leader = {"arrowstyle": "-", "color": VALIDATION, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 5}
+    leader["relpos"] = (0.0, 0.0) if start == best.tokens else (1.0, 0.0)
+    axes.annotate(
+        f"lowest {_loss_text(best.validation_loss)}", (best.tokens, best.validation_loss), (start, y), ha="left",
+        va="bottom", color=VALIDATION, arrowprops=leader,
+    )  # fmt: skip
+
+
+def _mark_parting(axes: Any, rows: Rows, tokens_per_epoch: int, repeated_share: float) -> None:
+    """The stretch between two looks in which validation loss leaves training loss for good."""
+    curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch, repeated_share=repeated_share)
+    if curves is not None and curves.parted is not None:
+        spent = {look.step: look.tokens for look in evaluations(rows)}  # what was given up is on the axis
+        before, at = (replace(look, tokens=spent[look.step]) for look in curves.parted)
+        axes.axvspan(before.tokens, at.tokens, color=GRID, alpha=0.6, linewidth=0, zorder=0)
+        place = (at.tokens, axes.get_ylim()[0])
+        axes.annotate("the gap opens", place, (4, 4), textcoords="offset points", color=MUTED)

@@ -1,0 +1,85 @@
+"""The data report of a prepared text, on a terminal: what is held out, what is wrong with it, what to expect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hornbook.facts.printing import print
+from hornbook.facts.units import counted
+from hornbook.reporting.terminal import print_table
+
+
+def held_out_in_words(manifest: Mapping[str, Any]) -> str:
+    """One sentence: which share of a prepared text was kept back to judge the model, from where, and by which rule.
+
+    >>> sides = {"train": {"num_bytes": 900}, "validation": {"num_bytes": 100, "num_documents": 2}}
+    >>> held_out_in_words({"parts": sides, "split": "hash:0.1", "source_documents": 20})
+    'held out for validation: 10% of the text, 2 documents drawn by a hash of each (--split hash:0.1)'
+    >>> sides = {"train": {"num_bytes": 880}, "validation": {"num_bytes": 100, "num_documents": 8}}
+    >>> sides["train"]["num_characters"], sides["validation"]["num_characters"] = 880, 100
+    >>> held_out_in_words({"parts": sides, "split": "blocks:0.1", "source_documents": 1, "gap_characters": 20})
+    'held out for validation: 10% of the text, 8 pieces from inside it; gaps around them lose 2.0% (--split blocks:0.1)'
+    >>> held_out_in_words({"parts": sides, "split": "blocks:0.1", "source_documents": 1}).split("; ")[1]
+    'gaps around them are left out (--split blocks:0.1)'
+    """
+    kind, _, argument = manifest["split"].partition(":")
+    train, held = manifest["parts"]["train"], manifest["parts"]["validation"]
+    if kind == "none":
+        return "held out for validation: nothing (--split none)"
+    inside = "it" if manifest["source_documents"] == 1 else "its documents"
+    where = {
+        "hash": f"{counted(held['num_documents'], 'document')} drawn by a hash of each",
+        "tail": "its end",
+        "blocks": f"{counted(held['num_documents'], 'piece')} from inside {inside}; {_lost_to_gaps(manifest)}",
+        "folder": f"what lies in {argument}",
+    }[kind]
+    share = held["num_bytes"] / (held["num_bytes"] + train["num_bytes"])
+    return f"held out for validation: {share:.0%} of the text, {where} (--split {manifest['split']})"
+
+
+def _lost_to_gaps(manifest: Mapping[str, Any]) -> str:
+    lost = manifest.get("gap_characters")
+    if lost is None:  # prepared before this was written down
+        return "gaps around them are left out"
+    whole = lost + sum(part["num_characters"] for part in manifest["parts"].values())
+    return f"gaps around them lose {lost / whole:.1%}"
+
+
+def print_prepared(manifest: Mapping[str, Any]) -> None:
+    """What a prepared folder holds, what is wrong with the text, and what to expect of training on it."""
+    rows = []
+    for side, counts in manifest["parts"].items():
+        rows.append(
+            (side, f"{counts['num_tokens']:,}",
+             f"tokens, {counted(counts['num_documents'], 'document')}, {counts['num_bytes']:,} bytes")
+        )  # fmt: skip
+    print_table(
+        rows, f"{manifest['prepared']}: {manifest['tokenizer']['kind']}, {manifest['tokenizer']['vocabulary']:,} ids"
+    )
+    print(f"{held_out_in_words(manifest)}.")
+    for note in manifest["report"].get("notes", []):
+        print(f"{note}.")
+    checkup = manifest["report"].get("checkup")
+    if checkup is not None:
+        for sentence in checkup["sentences"] or ["No training document is a duplicate, and no leak was found."]:
+            print(sentence)
+        print_table(_copied_rows(checkup), "")
+    if manifest["report"].get("left_out_documents"):
+        print(f"--dedup left out {counted(manifest['report']['left_out_documents'], 'training document')}.")
+    for sentence in manifest.get("outlook", {}).get("sentences", []):
+        print(sentence)
+
+
+def _copied_rows(checkup: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The first duplicates and the longest leaks, each with what it is a copy of."""
+    rows = [(each["name"], "the same" if each["similarity"] == 1 else f"about {each['similarity']:.0%}",
+             f"{'as' if each['similarity'] == 1 else 'like'} {each['of']}")
+            for each in checkup["duplicates"][:5] + checkup["copies"][:5]]  # fmt: skip
+    for each in checkup["passages"][:5]:
+        more = each.get("train_documents", 1) - 1
+        where = f"{each['train']}{f' and {more:,} more' if more else ''}"
+        shared = each.get("shared_words", each["num_words"])
+        of = "" if shared == each["num_words"] else f"of {each['num_words']:,} "
+        rows.append((each["validation"], f"{shared:,} words", f"{of}from word {each['start_word']:,}, in {where}"))
+    return rows if checkup["sentences"] else []

@@ -1,0 +1,349 @@
+"""Results on a terminal, on stdout: the summary of a run, a report, a data report, a list of runs."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hornbook.facts.leaks import LEAKED, leak_warning, loss_of
+from hornbook.facts.lost import lost_warning
+from hornbook.facts.printing import print
+from hornbook.facts.units import (
+    counted,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_number,
+    format_usd,
+    hesitation,
+    perplexity_text,
+)
+from hornbook.records.result import Report
+from hornbook.reporting.console import console
+
+FEW_WORDS = 1e9  # a perplexity per word beyond it is that of a script without spaces, which has hardly any words
+FEW_TOKENS = 100  # so many have to be scored for their loss to be shown apart
+
+
+def print_table(rows: Sequence[tuple[str, str, str]], title: str) -> None:
+    """Name, value and note in three columns."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 3, 0, 0), pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(justify="right", style="bold")
+    table.add_column(style="dim")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def _between(pair: Sequence[float] | None, form: Callable[[float], str] = "{:.3f}".format) -> str:
+    if not pair or not math.isfinite(pair[1]):  # a perplexity may be more than a number holds
+        return ""
+    return f"95 % {form(pair[0])} to {form(pair[1])}"
+
+
+def _surprise_rows(numbers: Mapping[str, Any], loss: str = "loss_nats_per_token") -> list[tuple[str, str, str]]:
+    meaning = hesitation(numbers[loss], numbers.get("vocabulary")) or "tokens it hesitates between"
+    across = "comparable across tokenizers" if lost_warning(numbers) is None else "not comparable across tokenizers"
+    rows = [
+        ("loss", f"{numbers[loss]:.4f}",
+         f"nats per token  {_between(numbers.get(f'{loss}_interval_95'), '{:.4f}'.format)}"),
+        ("perplexity", perplexity_text(numbers[loss]),
+         f"{meaning}  {_between(numbers.get('perplexity_interval_95'), format_number)}"),
+        ("bits per byte", f"{numbers['bits_per_byte']:.4f}",
+         f"{across}  {_between(numbers.get('bits_per_byte_interval_95'), '{:.4f}'.format)}"),
+    ]  # fmt: skip
+    return [(name, value, note.rstrip()) for name, value, note in rows]
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """What a run came to, a sample, and where its report is."""
+    rows: list[tuple[str, str, str]] = []
+    if summary.get("validation_loss_nats_per_token") is not None:
+        rows += _surprise_rows(summary, "validation_loss_nats_per_token")
+    if summary.get("train_loss_nats_per_token") is not None:
+        there = summary.get("probe_validation_loss_nats_per_token")
+        beside = "" if there is None else f" ({there:.4f} on such windows {loss_of(summary)})"
+        note = f"nats per token, on the fixed windows of the curves{beside}"
+        rows.append(("train loss", f"{summary['train_loss_nats_per_token']:.4f}", note))
+    rows += [
+        ("steps", f"{summary['step']:,}", f"{format_count(summary['tokens'])} tokens, {summary['epoch']:.2f} epochs"),
+        (
+            "time",
+            format_duration(summary["wall_seconds"]),
+            f"the whole run; {format_count(summary['tokens_per_second'])} tokens/s in "
+            f"{format_duration(summary['train_seconds'])} of training",
+        ),
+    ]
+    if summary.get("price_usd") is not None:
+        rows.append(("price", format_usd(summary["price_usd"]), ""))
+    if summary.get("energy_kwh") is not None:
+        rows.append(("energy", f"{summary['energy_kwh']:.3g}", "kWh"))
+    scored = summary.get("validation_loss_nats_per_token") is not None
+    part = "the part outside the probe" if summary.get("outside_probe") else "all"
+    print_table(rows, f"{summary['title']}: on {part} {loss_of(summary)}" if scored else summary["title"])
+    for warning in filter(None, (leak_warning(summary), lost_warning(summary))):
+        print(f"warning: {warning}")
+    if summary.get("interval_method"):
+        print(f"intervals: {summary['interval_method']}")
+    for sentence in summary["words"]:
+        print(sentence)
+    if summary.get("baselines"):
+        print(baselines_in_words(summary["baselines"]))
+    if summary.get("plan_score"):
+        print(score_in_words(summary["plan_score"]))
+    if summary.get("sample"):
+        print(f"\nIt writes:\n{summary['sample'].strip()}\n")
+    print(f"report: {summary['report']}")
+    print(f'try:    hornbook generate {shlex.quote(summary["run"])} "..."')
+
+
+def score_in_words(scored: Mapping[str, Mapping[str, Any]]) -> str:
+    """One sentence: what was planned and what came, and where that lies outside the planned range.
+
+    >>> score_in_words({"wall_seconds": {"predicted": 100.0, "actual": 110.0, "factor": 1.1, "inside": True}})
+    'planned and came: time 1 min 40 s and 1 min 50 s'
+    >>> score_in_words({"bits_per_byte": {"predicted": 1.92, "actual": 2.34, "factor": 1.22, "inside": False}})
+    'planned and came: bits per byte 1.920 and 2.340 (outside its range)'
+    """
+    forms: dict[str, tuple[str, Callable[[float], str]]] = {
+        "wall_seconds": ("time", format_duration), "memory_bytes": ("memory", format_bytes),
+        "energy_kwh": ("kWh", "{:.3g}".format), "price_usd": ("price", format_usd),
+        "bits_per_byte": ("bits per byte", "{:.3f}".format),
+    }  # fmt: skip
+    said = [
+        f"{name} {form(scored[key]['predicted'])} and {form(scored[key]['actual'])}"
+        + (" (outside its range)" if scored[key].get("inside") is False else "")
+        for key, (name, form) in forms.items()
+        if key in scored and scored[key]["predicted"] is not None
+    ]
+    return f"planned and came: {', '.join(said)}"
+
+
+def print_report(report: Report) -> None:
+    """Loss, perplexity and bits per byte with their intervals and conventions; the documents apart."""
+    numbers = report.to_dict()
+    rows = _surprise_rows(numbers)
+    rows.append(
+        (
+            "scored",
+            f"{report.num_tokens:,}",
+            f"tokens, {report.num_bytes:,} bytes, {counted(len(report.documents), 'document')}",
+        )
+    )
+    if report.perplexity_per_word is not None and report.perplexity_per_word < FEW_WORDS:
+        note = f"perplexity; {report.bits_per_character:.4f} bits per character"
+        rows.append(("per word", format_number(report.perplexity_per_word), note))
+    if report.end_nats_per_document is not None:
+        rows.append(("end of document", f"{report.end_nats_per_document:.3f}", "nats each, in no other sum"))
+    print_table(rows, f"{report.model} on {report.text}")
+    if report.extra.get("weights"):
+        print(report.extra["weights"])
+    if report.extra.get("outside_probe"):
+        print("scored: the validation text outside the probe, which has chosen the weights")
+    if report.extra.get("chosen_on_this_text"):
+        print("the weights were chosen on this text: its loss is a little too low")
+    _print_trained_on(report.extra, "the model")
+    if report.interval_method:
+        print(f"intervals: {report.interval_method}")
+    print_conventions(report.conventions)
+    if report.extra.get("baselines"):
+        print(baselines_in_words(report.extra["baselines"]))
+    print_answers(report.extra)
+    _by_position(report.extra.get("by_position", []))
+    sources = [
+        (name, f"{each['bits_per_byte']:.4f}", f"bits per byte, {counted(each['num_documents'], 'document')}")
+        for name, each in report.extra.get("by_source", {}).items()
+        if each["bits_per_byte"] is not None
+    ]
+    if sources:
+        print_table(sources, "by source")
+    if 1 < len(report.documents) <= 40 and not any(row.name.endswith("]") for row in report.documents):
+        documents = [
+            (row.name, f"{row.bits_per_byte:.4f}", f"bits per byte, loss {row.nats / max(1, row.num_tokens):.4f}")
+            for row in sorted(report.documents, key=lambda row: -row.bits_per_byte)
+        ]
+        print_table(documents, "by document")
+
+
+def _by_position(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The loss of tokens that could see so many before them: it falls as long as context helps."""
+    lines = []
+    for row in rows:
+        low, high = row["context_tokens"]
+        if row["num_tokens"] >= FEW_TOKENS:
+            label = f"{low:,}" + (f" to {high:,}" if high > low else "")
+            lines.append((label, f"{row['loss_nats_per_token']:.4f}", counted(row["num_tokens"], "token")))
+    if len(lines) > 1:
+        few = "" if len(lines) == len(rows) else f", where at least {FEW_TOKENS} were scored"
+        print_table(lines, f"loss by tokens of context{few}")
+
+
+def print_conventions(conventions: Mapping[str, str]) -> None:
+    print("convention: " + "; ".join(f"{name} {value}" for name, value in conventions.items()))
+
+
+def _print_trained_on(result: Mapping[str, Any], model: str) -> None:
+    """A word where the text is, or may be, what the model was trained on, where a validation text leaked, and where the
+    tokenizer loses some of it."""
+    for warning in filter(None, (leak_warning(result), lost_warning(result))):
+        print(f"warning: {model}: {warning}")
+    share = result.get("trained_on_share", 0.0)
+    if share is None:
+        print(f"whether {model} was trained on this text is unknown: its training text is no longer prepared here")
+    elif share >= LEAKED:
+        print(
+            f"warning: {share:.0%} of the bytes of this text stand in the text that {model} was trained on: this is no "
+            "measure of what it would do with new text"
+        )
+
+
+def baselines_in_words(baselines: Mapping[str, Any]) -> str:
+    """What models that only count get on the same tokens, one sentence.
+
+    >>> baselines_in_words({"uniform": {"loss_nats_per_token": 5.545}, "unigram": {"loss_nats_per_token": 3.1}})
+    'for comparison, models that only count: uniform 5.545, unigram 3.100 nats per token'
+    """
+    numbers = (f"{name} {each['loss_nats_per_token']:.3f}" for name, each in baselines.items())
+    return f"for comparison, models that only count: {', '.join(numbers)} nats per token"
+
+
+def print_answers(result: Mapping[str, Any]) -> None:
+    """What `evaluate` was asked besides: another program's numbers, tasks, calibration."""
+    if "like" in result:
+        names = (
+            "loss_nats_per_token",
+            "perplexity",
+            "word_perplexity",
+            "byte_perplexity",
+            "bits_per_byte",
+            "num_tokens",
+        )
+        rows = [(name.replace("_", " "), f"{result[name]:,.6g}", "") for name in names if name in result]
+        print_table(rows, f"{result['model']} on {result['text']}, as {result['like']} counts")
+        _print_trained_on(result, "the model")
+        print_conventions(result["conventions"])
+    for task, numbers in result.get("tasks", {}).items():
+        rows = [
+            (name.replace("_", " "), f"{value:.4f}", _between(numbers.get(f"{name}_interval_95")))
+            for name, value in numbers.items()
+            if isinstance(value, float)
+        ]
+        print_table(rows, f"{task}: {counted(numbers['num_questions'], 'question')}")
+        for each in numbers["refused"]:
+            print(f"warning: question {each['question']:,} is left out: {each['reason']}")
+    if result.get("tasks"):
+        print("Each interval is for its own number: of twenty, about one does not hold.")
+    if "calibration" in result:
+        numbers = result["calibration"]
+        rows = [
+            ("entropy gap", f"{numbers['entropy_gap_nats']:+.4f}", "nats; above 0 it is too sure of itself"),
+            ("calibration error", f"{numbers['expected_calibration_error']:.4f}", "of its most probable token"),
+            ("mean reciprocal rank", f"{numbers['mean_reciprocal_rank']:.4f}", ""),
+            *((f"among its first {k}", f"{share:.4f}", "of tokens") for k, share in numbers["top_accuracy"].items()),
+        ]
+        for name, value in numbers["samples"].items():
+            if isinstance(value, float):
+                human = numbers["samples_of_the_text"][name]
+                rows.append((f"samples: {name.replace('_', ' ')}", f"{value:.4f}", f"of the text: {human:.4f}"))
+        print_table(rows, "calibration")
+
+
+def print_comparison(result: Mapping[str, Any]) -> None:
+    """The verdict, what it rests on, and in what the two differ."""
+    rows = [(side.upper(), f"{result[side]['bits_per_byte']:.4f}", result[side]["model"]) for side in ("a", "b")]
+    interval = _between(result["difference_bits_per_byte_interval_95"], "{:+.4f}".format)
+    rows.append(("B − A", f"{result['difference_bits_per_byte']:+.4f}", f"bits per byte  {interval}".rstrip()))
+    print_table(rows, f"bits per byte of {result['text']}")
+    print(result["verdict"])
+    if interval:
+        print(f"The interval is about {result['interval_about']}.")
+    for side in ("a", "b"):
+        _print_trained_on(result[side], side.upper())
+        if result[side].get("chosen_on_this_text"):
+            print(f"the weights of {side.upper()} were chosen on windows of this text: its loss is a little too low")
+    for name in result["differing_conventions"]:
+        print(f"differing convention: {name}: {result['a']['conventions'][name]} / {result['b']['conventions'][name]}")
+    if result["differing_settings"]:
+        print_table([(name, str(a), str(b)) for name, (a, b) in result["differing_settings"].items()], "settings: A, B")
+
+
+def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
+    """One line a run: of the whole validation text where it was scored, else of the probe's windows."""
+    rows = []
+    for run in runs:
+        whole = run.get("bits_per_byte") is not None
+        bits = run.get("bits_per_byte" if whole else "probe_validation_bits_per_byte")
+        loss = run.get(f"{'' if whole else 'probe_'}validation_loss_nats_per_token")
+        said = "" if loss is None else f"loss {loss:.4f}{'' if whole else ' (probe)'}, "
+        state = f"{said}step {run.get('step', 0):,}, {run['state']}"
+        rows.append((run["run"], f"{bits:.4f}" if bits is not None else "-", state))
+    print_table(rows, "runs: bits per byte and nats per token of the validation text" if rows else "no runs here")
+
+
+def print_memorization(found: Mapping[str, Any]) -> None:
+    """The verdict, the measures that it rests on, each with its control or interval, and what is known best."""
+    print(found["verdict"])
+    conventions = found["conventions"]
+    rows = [
+        ("continued word for word", f"{found['extraction_rate']:.1%}",
+         f"of training passages; {found['control_extraction_rate']:.1%} of held-out ones"),
+        ("copied of what it writes", f"{found['copied_share']:.1%}",
+         f"in {conventions['samples']} samples of {conventions['sample_tokens']} tokens, in spans from "
+         f"{found['copied_span_threshold_tokens']:.0f}; {found['control_copied_share']:.1%} of held-out text"),
+        ("loss on the training text", f"{found['train_loss_nats_per_token']:.3f}",
+         f"nats per token in windows of {conventions['window_tokens']}, nothing before them; "
+         f"{found['heldout_loss_nats_per_token']:.3f} on held-out text, "
+         f"{found['bigram_heldout_loss_nats_per_token']:.3f} for a bigram model there"),
+        ("gap", f"{found['generalization_gap_bits_per_byte']:.3f}",
+         f"bits per byte  {_between(found.get('generalization_gap_bits_per_byte_interval_95'))}".rstrip()),
+        ("gap beyond a reference", f"{found['excess_gap_bits_per_byte']:.3f}",
+         f"bits per byte; {conventions['reference']} that read neither text  "
+         f"{_between(found.get('excess_gap_bits_per_byte_interval_95'))}".rstrip()),
+        ("told apart by loss", f"{found['membership_auc']:.2f}", "of pairs; 0.5 is chance  "
+         + _between(found.get("membership_auc_interval_95"), "{:.2f}".format)),
+        _memorized(found),
+        *((f"canary planted {counted(row['repetitions'], 'time')}", f"{row['exposure_bits']:.1f}",
+           f"bits of exposure; {row['largest_possible_bits']:.1f} at most") for row in found["canaries"]),
+    ]  # fmt: skip
+    print_table(rows, "")
+    best = found["passages"][0]
+    print(f"\nKnown best, {best['document']} from byte {best['byte_in_document']:,}, {best['matched_tokens']} of "
+          f"{best['num_tokens']} tokens:\n{best['prompt']}| {best['matched_text']}")  # fmt: skip
+    if found.get("report"):
+        print(f"\nreport: {found['report']}")
+
+
+def _memorized(found: Mapping[str, Any]) -> tuple[str, str, str]:
+    bits, against = found["memorized_bits"], found["conventions"]["memorized_bits_against"]
+    if bits is None:
+        return "memorized", "unknown", "the two texts cannot be set against each other"
+    table = "a guess among all tokens" if against == "uniform" else f"{against} counts"
+    beside = "" if against == "the model" else f"; beside {table}, less surprised by new text than the model"
+    number = f"{bits:,.0f}" if bits else "none"
+    return "memorized", number, f"bits of about {found['capacity_bits']:,.0f} it can hold{beside}"
+
+
+def print_sweep(found: Mapping[str, Any]) -> None:
+    """The runs of a ladder, and what their law says of the size asked about."""
+    rows = [
+        (f"{format_count(run['num_parameters'])} parameters", f"{run['validation_loss_nats_per_token']:.4f}",
+         f"after {format_count(run['tokens'])} tokens, {run['bits_per_byte']:.4f} bits per byte")
+        for run in found["runs"]
+    ]  # fmt: skip
+    print_table(rows, "a ladder of runs: validation loss in nats per token")
+    low, high = found["loss_nats_per_token_interval_90"]
+    size, length = format_count(found["num_parameters"]), format_count(found["tokens"])
+    print(
+        f"{size} parameters after {length} tokens would reach about {found['loss_nats_per_token']:.3f} nats per token "
+        f"({low:.3f} to {high:.3f} in nine cases of ten)."
+    )
+    for sentence in found["warnings"]:
+        print(f"warning: {sentence}")
+    for name, what in (("alpha", "size"), ("beta", "length")):
+        least, most = found[f"{name}_interval_90"]
+        print(f"exponent of {what}: {found[name]:.2f} ({least:.2f} to {most:.2f})")

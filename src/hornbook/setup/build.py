@@ -1,0 +1,87 @@
+"""Settings -> objects: the model, its optimizers, its batches, and how long a step of them takes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from hornbook.data.loader import Batches
+from hornbook.data.shards import TokenStream
+from hornbook.facts.settings import Settings
+from hornbook.facts.shape import GPTShape
+from hornbook.model.compiled import compile_training
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
+from hornbook.optim.adamw import AdamW
+from hornbook.optim.groups import Optimizer, groups
+from hornbook.optim.muon import Muon
+from hornbook.training.loop import Trainer, steps
+
+
+def build(settings: Settings, shape: GPTShape, text: TokenStream, device: torch.device) -> Trainer:
+    """Fresh parts for resolved settings, to be trained on `text`."""
+    train = settings.train
+    assert train.batch is not None
+    be_deterministic(train.deterministic)
+    model = initialise(Decoder(shape, dropout=settings.model.dropout), train.seed).to(device)
+    model.recompute = train.recompute
+    if train.compile:
+        compile_training(model)
+    batches = Batches(text, context=shape.context, batch=train.batch, seed=train.seed, shift=train.shift_windows)
+    autocast = partial(torch.autocast, device.type, torch.bfloat16) if train.precision == "bfloat16" else None
+    return Trainer(model, make_optimizers(settings, model), batches, autocast)
+
+
+def be_deterministic(wanted: bool) -> None:
+    """Whether kernels that add in any order are ruled out: on an accelerator the backward pass of attention is one."""
+    torch.use_deterministic_algorithms(wanted)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
+
+
+def make_optimizers(settings: Settings, model: Decoder) -> list[Optimizer]:
+    """AdamW for all, or Muon for the matrices inside the blocks and AdamW for the rest."""
+    o = settings.optimizer
+    assert o.learning_rate is not None
+    assert o.matrix_learning_rate is not None
+    assert o.weight_decay is not None
+    assert o.beta2 is not None
+    assert o.momentum is not None
+    matrices, others = groups(model)
+    optimizers: list[Optimizer] = []
+    if o.name == "muon":
+        inside = {name: p for name, p in matrices.items() if name.startswith("blocks.")}
+        matrices = {name: p for name, p in matrices.items() if name not in inside}
+        optimizers.append(
+            Muon(inside, learning_rate=o.matrix_learning_rate, momentum=o.momentum, weight_decay=o.weight_decay)
+        )
+    for parameters, decay in ((matrices, o.weight_decay), (others, 0.0)):
+        if parameters:
+            optimizers.append(
+                AdamW(parameters, learning_rate=o.learning_rate, beta1=o.beta1, beta2=o.beta2, epsilon=o.epsilon,
+                      weight_decay=decay)
+            )  # fmt: skip
+    return optimizers
+
+
+def seconds_per_step(settings: Settings, parts: Trainer) -> float:
+    """Median of a few steps of parts that are thrown away: nothing that training uses is touched."""
+    assert settings.train.microbatch is not None
+    trial = steps(
+        parts.model, parts.optimizers, parts.batches, first=0, last=12, lr_scale=lambda step: 0.0,
+        microbatch=settings.train.microbatch, clip_norm=1.0, seed=0, document_mask=settings.train.document_mask,
+        autocast=parts.autocast, looked_at=lambda step: False,
+    )  # fmt: skip
+    seconds: list[float] = []
+    for done in trial:
+        seconds.append(done.seconds)
+        if enough_steps(seconds):
+            break
+    return statistics.median(seconds[1:])
+
+
+def enough_steps(seconds: Sequence[float]) -> bool:
+    """Whether so many steps show their pace; the first does not count."""
+    return len(seconds) >= 12 or (len(seconds) >= 3 and sum(seconds[1:]) > 3.0)

@@ -1,0 +1,169 @@
+"""How a run goes on: where its newest checkpoint stands, or, made longer, from before its learning rate fell."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hornbook.data.shards import Prepared
+from hornbook.engine import checkpoint as checkpoints
+from hornbook.facts.errors import InputError
+from hornbook.facts.hardware import usable_cores
+from hornbook.facts.settings import LENGTHS, Settings, from_table, to_toml
+from hornbook.facts.units import counted
+from hornbook.planning.choose import corpus_stats, shape_of, steps_of
+from hornbook.records.environment import environment
+from hornbook.records.run import Run, checkpoint_step
+from hornbook.reporting.live import View
+from hornbook.setup.decisions import decisions_of, steady_steps
+from hornbook.setup.model import UNCHECKED, beginning, last_saved, open_model, settings_of
+from hornbook.setup.run import RunContext, may_decide_of, read_text, record_text
+from hornbook.setup.text import prepared_before
+from hornbook.text.canaries import CANARIES
+
+
+def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: str | None, view: View) -> RunContext:
+    """Where a run goes on: its newest checkpoint that is whole; made longer, the last one from before the learning rate
+    fell. Raises InputError when more than a greater length is asked for."""
+    settings = settings_of(run)
+    facts = beginning(run)
+    if from_ is not None and not _same_file(from_, facts.from_ or ""):
+        raise InputError(f"{run.folder} began from {facts.from_ or 'fresh weights'}: leave out --from.")
+    original = from_table(facts.request, source="the run's request")
+    _refuse_changes(run, settings, original, wanted, request)
+    if wanted.text.paths:
+        original.text.paths = wanted.text.paths  # the same files, as they are called from here
+    if run.hashes is None:
+        view.note(f"  note: {run.folder}: {UNCHECKED}")
+    torch.set_num_threads(settings.train.threads or usable_cores())
+    now = environment()
+    if facts.versions.get("torch") != now["versions"]["torch"] or facts.cpu != now["cpu"]:
+        view.note("  note: the run began on another machine or version of torch, so it goes on, but not bit for bit")
+    original.text.tokenizer = settings.text.tokenizer
+    prepared = read_text(original, view)
+    newest = _newest_whole(run, view)
+    if newest is None:
+        opened = open_model(facts.from_) if facts.from_ else None
+        shape = opened.model.shape if opened is not None else shape_of(settings, prepared.tokenizer.vocabulary)
+        initial = opened.model if opened is not None else None
+    else:
+        initial, shape = None, checkpoints.shape_of(newest)
+        key = checkpoints.read_manifest(newest)["state"].get("prepared", "")
+        before = None if key == prepared.key else prepared_before(original.text, key)
+        if key != prepared.key and before is None:
+            raise InputError(
+                f"the text has changed since {run.folder} began: give --out a fresh folder to train on the new text."
+            )
+        prepared = before or prepared
+        run.check("tokenizer.json", "tokenizer_config.json", CANARIES)
+    if newest is None:  # the run was killed as it began
+        record_text(prepared, run)
+    if steps := _made_longer(run, settings, original, wanted, prepared):
+        newest = _lengthen(run, settings, steps, newest, view)
+    return RunContext(run, settings, shape, prepared, initial, newest, may_decide=may_decide_of(original, settings))
+
+
+def _refuse_changes(
+    run: Run, settings: Settings, original: Settings, wanted: Settings, request: Mapping[str, Any]
+) -> None:
+    """Whatever is asked for now must be what was asked for, or what the run has, lengths aside."""
+    for section, values in request.items():
+        for key in values:
+            asked, has = (getattr(getattr(s, section), key) for s in (wanted, settings))
+            before = getattr(getattr(original, section), key)
+            # Where nothing is checked, what the run has may have been changed since it was asked for.
+            as_asked = asked == before and (run.hashes is not None or key in ("tokenizer", "best", "preset", "threads"))
+            same = asked == has or as_asked or (section == "text" and _same_text(key, asked, has))
+            if not same and not (section == "train" and key in LENGTHS):
+                raise InputError(
+                    f"{run.folder} has {section}.{key} = {has!r}, not {asked!r}: a run that goes on keeps its settings "
+                    "(only a greater length is allowed); give --out a fresh folder."
+                )
+
+
+def _same_text(key: str, asked: Any, has: Any) -> bool:
+    """Whether two settings of the text name the same files, from here; of files that are not there from here, what is
+    in them will say."""
+    if key == "paths":
+        paired = len(asked) == len(has) and all(map(_same_file, asked, has))
+        return paired or not any(Path(path).exists() for path in has)
+    before, _, name = asked.rpartition(":")
+    return before == has.rpartition(":")[0] and _same_file(name, has.rpartition(":")[2])
+
+
+def _same_file(a: str, b: str) -> bool:
+    """Whether two spellings name one place, or, of a model on a hub, are the same."""
+    return os.path.realpath(a) == os.path.realpath(b)
+
+
+def _made_longer(run: Run, settings: Settings, original: Settings, wanted: Settings, prepared: Prepared) -> int:
+    """How many steps the run is to have where they are more than it has, else 0."""
+    asked = {name: getattr(wanted.train, name) for name in LENGTHS if getattr(wanted.train, name) is not None}
+    before = {name: getattr(original.train, name) for name in LENGTHS if getattr(original.train, name) is not None}
+    if not asked or asked == before:
+        return 0
+    if "budget" in asked:
+        raise InputError(f"{run.folder} goes on for a number of steps: give --steps, --epochs or --tokens.")
+    has, longer = settings.train.steps or 0, copy.deepcopy(settings)
+    for name in ("steps", "tokens", "epochs"):
+        setattr(longer.train, name, getattr(wanted.train, name))
+    steps = steps_of(longer, corpus_stats(prepared)) or has
+    if steps < has:
+        raise InputError(f"{run.folder} has a length of {has:,} steps and can only be made longer, not {steps:,}.")
+    if steps > has and (ended := decisions_of(run.rows())):
+        raise InputError(
+            f"{run.folder} was ended by its own decision at step {ended[-1].step:,}: give --out a fresh folder and a "
+            "length, which is then kept."
+        )
+    if steps > has and may_decide_of(original, settings) and not wanted.checkpoint.best:
+        settings.checkpoint.best = False  # who gives a length gets it, and the last weights
+    return steps if steps > has else 0
+
+
+def _lengthen(run: Run, settings: Settings, steps: int, newest: Path | None, view: View) -> Path | None:
+    """Give the run its new length, and return the checkpoint from which that gives the weights of a run that was
+    planned so. Raises InputError where none is kept."""
+    steady = steady_steps(settings)
+    if newest is not None and checkpoint_step(newest) > steady:
+        before = [folder for folder in run.checkpoints() if 0 < checkpoint_step(folder) <= steady and _is_whole(folder)]
+        if not before:
+            raise InputError(
+                f"{run.folder} cannot be made longer: its learning rate has fallen since step {steady:,}, and no "
+                "checkpoint from before that is kept; give --out a fresh folder."
+            )
+        again = checkpoint_step(newest) - checkpoint_step(before[-1])
+        newest = before[-1]
+        view.note(
+            f"  the learning rate of a longer run falls later: this one goes on from step {checkpoint_step(newest):,}, "
+            f"so that {counted(again, 'step')} are trained again"
+        )
+        for folder in run.checkpoints():  # before the length is written: then nobody goes on from them
+            if checkpoint_step(folder) > checkpoint_step(newest):
+                checkpoints.discard(folder)
+    settings.train.steps = steps
+    run.write_settings(to_toml(settings))
+    return newest
+
+
+def _newest_whole(run: Run, view: View) -> Path | None:
+    """The newest checkpoint whose files are what was written; a damaged one is named and passed over."""
+    found = run.checkpoints()
+    if found and last_saved(run) > checkpoint_step(found[-1]):
+        view.note(f"  {run.folder} has lost its newest checkpoint, of step {last_saved(run):,}")
+    return next((folder for folder in reversed(found) if _is_whole(folder, view)), None)
+
+
+def _is_whole(checkpoint: Path, view: View | None = None) -> bool:
+    """Whether its files are what was written; if not, `view` is told."""
+    try:
+        checkpoints.verify(checkpoint)
+    except InputError as error:
+        if view is not None:
+            view.note(f"  {error}")
+        return False
+    return True

@@ -1,0 +1,283 @@
+"""How a fresh run begins: everything is chosen and written down before the first update."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Prepared, TokenStream
+from hornbook.engine.device import accelerator_facts, device, return_freed_memory, this_device
+from hornbook.evaluation.baselines import baselines
+from hornbook.evaluation.corpus import Conventions, Places, beginning_of, part_documents
+from hornbook.facts.capacity import memorization_estimate
+from hornbook.facts.errors import InputError
+from hornbook.facts.hardware import Accelerator, usable_cores
+from hornbook.facts.io import write_aside
+from hornbook.facts.leaks import leaked_in_words
+from hornbook.facts.settings import Settings, to_toml
+from hornbook.facts.shape import GPTShape
+from hornbook.facts.units import counted, format_bytes, format_count, format_duration, parse_price
+from hornbook.model.decoder import Decoder
+from hornbook.planning.budget import Range
+from hornbook.planning.choose import (
+    SHAPE,
+    Machine,
+    ResolvedSettings,
+    choose,
+    corpus_stats,
+    fill_steps,
+    given_length,
+    worthwhile_epochs,
+)
+from hornbook.planning.expected_loss import small_run_bits
+from hornbook.planning.pace import REPORT_SECONDS, StepTimes
+from hornbook.planning.plan import brief
+from hornbook.planning.plan_run import plan_of
+from hornbook.planning.workload import TextEstimate, settle, wall_of, watched
+from hornbook.records.environment import environment
+from hornbook.records.run import LEFTOVERS, Run, default_out
+from hornbook.reporting.live import View
+from hornbook.reporting.prepared import held_out_in_words
+from hornbook.setup.chosen import chosen_on
+from hornbook.setup.model import LoadedModel, open_model
+from hornbook.setup.pace import MEASURED_FROM, measure
+from hornbook.setup.text import is_prepared, prepared_text, stem
+from hornbook.text.canaries import CANARIES
+
+LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Everything that is settled before the first update."""
+
+    run: Run
+    settings: Settings
+    shape: GPTShape
+    prepared: Prepared
+    initial: Decoder | None = None  # given weights, of --from
+    checkpoint: Path | None = None  # to go on from
+    device: Accelerator | None = None  # where it was measured just now
+    plan: Callable[[StepTimes], None] | None = None  # to be called once the pace of the first steps is known
+    may_decide: bool = False  # whether the run may end early: nobody gave it a length, and its best weights are used
+
+
+def fresh(
+    wanted: Settings, request: Mapping[str, Any], *, out: Path | None, from_: str | None, view: View, started: float
+) -> RunContext:
+    """Prepare the text, choose what is open, find the number of steps, and then write the run folder."""
+    if out is not None and out.exists() and (not out.is_dir() or {entry.name for entry in out.iterdir()} - LEFTOVERS):
+        raise InputError(f"{out} exists and is not a run: give --out a fresh folder.")
+    given_length(wanted)  # what is wrong is said before the text is read
+    usd_per_hour(wanted)
+    opened = open_model(from_) if from_ is not None else None
+    if opened is not None:
+        _refuse_other_shape(wanted, opened)
+        if wanted.text.tokenizer == "auto" and not is_prepared(wanted.text.paths):
+            wanted.text.tokenizer = tokenizer_of(opened)
+    prepared = read_text(wanted, view)
+    if opened is not None and prepared.tokenizer.fingerprint != opened.tokenizer.fingerprint:
+        raise InputError(
+            f"the text was prepared with another tokenizer than {from_} has: give the text itself, and no --tokenizer."
+        )
+    part, on = prepared.train, device()
+    torch.set_num_threads(wanted.train.threads or usable_cores())
+    device_here = this_device(on)
+    data = corpus_stats(prepared)
+    choice = choose(wanted, data, Machine.of(device_here), shape=opened.model.shape if opened is not None else None)
+    settings, shape = choice.settings, choice.shape
+    _refuse_too_large(settings, shape)
+    settings.train.threads = torch.get_num_threads()
+    for reason in choice.reasons:
+        view.note(f"  {reason}")
+    view.note(f"  {shape.family}: {format_count(shape.parameters)} parameters, vocabulary {shape.vocabulary:,}")
+    reading = TextEstimate(
+        data, int(prepared.validation.documents[:, NUM_BYTES].sum()),
+        float(np.median(part.documents[:, NUM_TOKENS])), [], prepared.readings_per_epoch or 1.0,
+    )  # fmt: skip
+    settings, pace = _settled(choice, part, on, view, started, wanted.train.budget)
+    assert settings.train.steps is not None
+    assert settings.train.batch is not None
+    epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
+    open_end = may_decide_of(wanted, settings)
+    wrong = plan_of(settings, shape, reading, (1, device_here), pace=None, may_decide=open_end).warnings
+    text, again = (data.num_tokens, data.num_bytes), reading.readings_per_epoch
+    ahead = memorization_estimate(*text, shape.parameters, epochs, readings_per_epoch=again).sentence
+    if not any(sentence.startswith(ahead[:-1]) for sentence in wrong):
+        view.note(f"  {ahead}")
+    for sentence in prepared.checkup.get("sentences", []):
+        view.note(f"  {sentence}")
+    facts = environment(threads=torch.get_num_threads(), device=on.type) | {"accelerator": accelerator_facts(on)}
+    run = Run.create(
+        out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
+        facts | {"request": dict(request), "from": from_},
+    )  # fmt: skip
+    record_text(prepared, run)
+    initial = opened.model if opened is not None else None
+    start = RunContext(run, settings, shape, prepared, initial, device=device_here, may_decide=open_end)
+    for sentence in wrong:
+        view.note(f"  warning: {sentence}")
+    plan = partial(_plan, start, reading, view, started, time.monotonic() - started)
+    if pace is None and settings.train.steps >= MEASURED_FROM:
+        return replace(start, plan=plan)
+    plan(pace)
+    return start
+
+
+def _refuse_too_large(settings: Settings, shape: GPTShape) -> None:
+    """Raise InputError for what no memory of this machine could hold, before any of it is asked for."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    batch = settings.train.batch or 1
+    for what, num_bytes, remedy in (
+        (f"a model of {format_count(shape.parameters)} parameters", 4 * shape.parameters, "width, .hidden or .layers"),
+        (f"a step of {format_count(batch)} sequences", 8 * batch * shape.context, "context or --train.batch"),
+    ):
+        if num_bytes > memory:
+            raise InputError(
+                f"{what} takes more than the {format_bytes(memory)} of this machine: take a smaller --model.{remedy}."
+            )
+
+
+def _settled(
+    choice: ResolvedSettings, text: TokenStream, on: torch.device, view: View, started: float, budget: str | None
+) -> tuple[Settings, StepTimes | None]:
+    """The settings with their number of steps, and the pace that a time had to know first. Raises InputError for a
+    `budget` that holds no training."""
+    if choice.settings.train.steps is not None:
+        fill_steps(choice.settings, choice.settings.train.steps, choice.data)
+        return choice.settings, None
+    pace = measure(choice.settings, choice.shape, text, on)
+    spent = time.monotonic() - started
+    settings = settle(choice, pace, spent)
+    assert settings.train.steps is not None
+    if budget is not None and settings.train.steps < LEAST_STEPS:
+        needed = spent + wall_of(choice, pace, FEW_STEPS)
+        raise InputError(
+            f"the budget of {budget} is from start to end, and the first step comes after {format_duration(spent)}: "
+            f"give more, {FEW_STEPS} steps with evaluations and the report take about {format_duration(needed)} in all."
+        )
+    if settings.train.steps == choice.most_steps:
+        view.note(f"  {counted(settings.train.steps, 'step')}: {_epochs_in_words(choice)}")
+    else:
+        view.note(f"  {counted(settings.train.steps, 'step')} of {format_duration(pace.step)} fit the time")
+    if settings.train.steps < FEW_STEPS:
+        view.note("  warning: these are too few to learn from; is the machine busy, or the model large?")
+    return settings, pace
+
+
+def _epochs_in_words(choice: ResolvedSettings) -> str:
+    epochs = worthwhile_epochs(choice.data, choice.shape) or 0.0
+    return f"{epochs:.2g} epochs, since after more of them validation loss would rise on a text of this size (--epochs)"
+
+
+def may_decide_of(asked: Settings, settings: Settings) -> bool:
+    return given_length(asked) in (None, "budget") and bool(settings.checkpoint.best)
+
+
+def _plan(
+    start: RunContext, reading: TextEstimate, view: View, started: float, spent: float, pace: StepTimes | None
+) -> None:
+    """What is expected of a run, from its pace and what models that only count get: said, and written down. The run
+    began at `started`, and before its first step `spent` seconds had gone."""
+    settings, shape, begin = start.settings, start.shape, time.monotonic()
+    levels = ngram_baselines(start.prepared, shape, chosen_on(settings, start.prepared))
+    leaked = start.prepared.leak["validation_leaked"]  # then what counts is as wrong about unseen text as the loss
+    spent += time.monotonic() - begin
+    assert start.device is not None
+    planned = plan_of(
+        settings, shape, reading, (1, start.device), pace=pace, spent=spent, usd=usd_per_hour(settings),
+        expected=None if start.initial is not None or leaked else _expected(levels, settings, shape, reading),
+        may_decide=start.may_decide,
+    )  # fmt: skip
+    view.note(f"  {brief(planned)}")
+    if leaked and start.initial is None:
+        view.note(f"  which loss to expect is unknown: {leaked_in_words(start.prepared.leak)}")
+    if pace is not None and planned.wall_seconds is not None:
+        after = pace.scored * watched(settings, shape, reading.data).scored_tokens + REPORT_SECONDS
+        view.expect(started + planned.wall_seconds - after)
+    start.run.write_plan({"plan": planned, "pace": pace, "baselines": levels})
+
+
+def _expected(
+    levels: Mapping[str, Mapping[str, Any]], settings: Settings, shape: GPTShape, reading: TextEstimate
+) -> Range | None:
+    """The final loss in nats per token that the counting models' levels promise a small run."""
+    counted = [each["bits_per_byte"] for each in levels.values() if each["bits_per_byte"] is not None]
+    if not counted or settings.train.steps is None or settings.train.batch is None:
+        return None
+    data, tokens = reading.data, settings.train.steps * settings.train.batch * shape.context
+    if settings.optimizer.name != "muon" or shape.family == "gpt2":
+        return None
+    bits = small_run_bits(min(counted), shape.parameters, data.num_bytes, tokens, tokens / data.num_tokens)
+    return None if bits is None else bits.times(math.log(2) * reading.bytes_per_token)
+
+
+def ngram_baselines(
+    prepared: Prepared, shape: GPTShape, leave_out: Sequence[Places] | None = None
+) -> dict[str, dict[str, Any]]:
+    """What n-gram baselines get on the validation text, `leave_out` aside; {} where there is none."""
+    if prepared.validation.num_tokens < 2:
+        return {}
+    tokenizer = prepared.tokenizer
+    how = Conventions(shape.context, max(1, shape.context // 2), beginning_of(tokenizer))
+    return_freed_memory()  # of the first steps: counting takes its place
+    return baselines(
+        prepared.train, part_documents(prepared.validation, tokenizer), how, tokenizer.vocabulary, leave_out
+    )  # fmt: skip
+
+
+def usd_per_hour(settings: Settings) -> float | None:
+    return None if settings.watch.price is None else parse_price(settings.watch.price)
+
+
+def read_text(wanted: Settings, view: View) -> Prepared:
+    with view.progress("preparing") as progress:
+        prepared = prepared_text(wanted.text, progress=progress)
+    sides = ((prepared.train, "training"), (prepared.validation, "validation"))
+    counts = " and ".join(f"{format_count(side.num_tokens)} {name}" for side, name in sides)
+    view.note(f"text: {counts} tokens, {prepared.tokenizer.kind} tokenizer, in {_shown(prepared.folder)}")
+    view.note(f"  {held_out_in_words(prepared.manifest)}")
+    for note in prepared.manifest["report"].get("notes", []):
+        view.note(f"  {note}.")
+    return prepared
+
+
+def record_text(prepared: Prepared, run: Run) -> None:
+    """What the run needs of its text to be understood alone: the tokenizer, and which canaries were planted."""
+    contents: dict[str, str | bytes] = {**prepared.tokenizer.files()}
+    if (prepared.folder / CANARIES).is_file():
+        contents[CANARIES] = (prepared.folder / CANARIES).read_bytes()
+    run.write(contents)
+
+
+def _shown(folder: Path) -> Path:
+    """Relative to where we are, if it lies below."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def tokenizer_of(opened: LoadedModel) -> str:
+    """A folder with the tokenizer of given weights, so that the text is prepared with it."""
+    folder = opened.run.folder if opened.run is not None else Path(opened.name)
+    if not (folder / "tokenizer.json").is_file():  # a GGUF file or a hub id
+        folder = Path("prepared") / f"tokenizer-{opened.tokenizer.fingerprint[:8]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in opened.tokenizer.files().items():
+            write_aside(folder / name, content)
+    return str(folder)
+
+
+def _refuse_other_shape(wanted: Settings, opened: LoadedModel) -> None:
+    """Given weights have their shape: raises InputError when another one is asked for."""
+    for name in ("preset", *SHAPE):
+        asked = getattr(wanted.model, name)
+        if asked is not None and asked != getattr(opened.model.shape, name, None):
+            raise InputError(f"model.{name} is {asked!r}, but the shape is that of {opened.name}: leave it out.")

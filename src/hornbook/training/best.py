@@ -1,0 +1,102 @@
+"""The weights of the best look: in memory as soon as they are seen, on the disk with the next checkpoint."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hornbook.engine import checkpoint as checkpoints
+from hornbook.facts.errors import InputError
+from hornbook.records.run import Run, checkpoint_step
+from hornbook.training.loop import Trainer
+
+
+@dataclass
+class Best:
+    """The look with the lowest probe loss. A copy in memory is made of the weights, and where the run may go back to
+    it of the optimizer's state; an accelerator waits for it."""
+
+    loss: float = math.inf
+    step: int | None = None
+    updates: int = 0
+    copies: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # by file; empty once they are on the disk
+
+    def take(self, parts: Trainer, *, step: int, loss: float, updates: int, optimizer: bool) -> None:
+        """Copy the weights of this step."""
+        self.loss, self.step, self.updates = loss, step, updates
+        now = checkpoints.contents(parts.model, parts.optimizers if optimizer else ())
+        if self.copies.keys() == now.keys():
+            for file, tensors in now.items():
+                for name, tensor in tensors.items():
+                    self.copies[file][name].copy_(tensor)
+        else:
+            self.copies = {}  # before the new ones are made
+            self.copies = {
+                file: {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+                for file, tensors in now.items()
+            }
+
+    def state(self) -> dict[str, Any]:
+        """For the manifest of a checkpoint."""
+        return {
+            "best_loss": self.loss if math.isfinite(self.loss) else None,
+            "best_step": self.step,
+            "best_updates": self.updates,
+        }
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Best:
+        """From the manifest of a checkpoint."""
+        loss = math.inf if state["best_loss"] is None else state["best_loss"]
+        return cls(loss, state["best_step"], state.get("best_updates", state["best_step"] or 0))
+
+    def write(self, run: Run, parts: Trainer, step: int) -> None:
+        """Put the copies on the disk, unless the checkpoint of this `step` has them."""
+        if self.step is not None and self.copies and self.step != step:
+            checkpoints.write(
+                run.best_folder(self.step), self.copies, step=self.step, shape=parts.model.shape, state={}
+            )  # fmt: skip
+        self.copies = {}
+
+    def can_go_on(self, run: Run) -> bool:
+        """Whether training can go on from them: the optimizer's state is there too."""
+        files = self.copies or checkpoints.read_manifest(self.folder(run))["files"]
+        return checkpoints.OPTIMIZER in files
+
+    def put_back(self, run: Run, parts: Trainer) -> None:
+        """The state of the best look in place of the present one, from memory or from the disk."""
+        if self.copies:
+            checkpoints.fill(parts.model, self.copies[checkpoints.MODEL])
+            for optimizer in parts.optimizers:
+                optimizer.load(self.copies[checkpoints.OPTIMIZER], self.updates)
+        else:
+            checkpoints.load_into(
+                self.folder(run), model=parts.model, optimizers=parts.optimizers, updates=self.updates
+            )  # fmt: skip
+
+    def folder(self, run: Run) -> Path:
+        """Where they are on the disk. Raises InputError when they are gone."""
+        assert self.step is not None
+        for folder in (run.best_folder(self.step), run.checkpoint_folder(self.step)):
+            if (folder / "manifest.json").is_file():
+                return folder
+        raise InputError(f"{run.folder} has lost the weights of step {self.step}, its best: evaluate its last.")
+
+
+def prune(run: Run, *, keep: int, steady: int = 0) -> None:
+    """Discard all but the newest `keep` checkpoints, those of step 0 and `steady`, and the best weights that one of
+    them speaks of."""
+    found = run.checkpoints()
+    kept = found[-keep:]
+    best = set()
+    for folder in kept:
+        with suppress(InputError):  # an older one that was damaged is no reason not to train on
+            best.add(checkpoints.read_manifest(folder)["state"].get("best_step"))
+    for folder in [*found[:-keep], *run.best_checkpoints()]:
+        if checkpoint_step(folder) not in best | {0, steady}:
+            checkpoints.discard(folder)
