@@ -246,7 +246,7 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
     from hornbook.evaluation.probe import Probe
     from hornbook.planning.workload import learning_rates
     from hornbook.setup.build import build
-    from hornbook.setup.decisions import rate
+    from hornbook.training.decisions import lr_schedule
     from hornbook.training.loop import steps
 
     text = prepared(spec, folder)
@@ -272,7 +272,7 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
 
     look(0)
     for done in steps(
-        parts.model, parts.optimizers, batches, first=0, last=spec.steps, lr_scale=rate(settings),
+        parts.model, parts.optimizers, batches, first=0, last=spec.steps, lr_schedule=lr_schedule(settings),
         microbatch=BATCH, clip_norm=settings.optimizer.clip_norm, seed=spec.seed,
     ):  # fmt: skip
         tokens += done.update.num_tokens
@@ -289,7 +289,7 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
         "spec": asdict(spec), "tokens_per_epoch": text.train.num_tokens, "vocabulary": shape.vocabulary,
         "train_bytes": int(text.train.documents[:, NUM_BYTES].sum()), "parameters": shape.parameters,
         "learning_rates": dict(learning_rates(settings)), "warmup_steps": settings.schedule.warmup_steps,
-        "rate": [rate(settings)(k) for k in range(spec.steps)], "losses": losses, "norms": norms, "looks": looks,
+        "rate": [lr_schedule(settings)(k) for k in range(spec.steps)], "losses": losses, "norms": norms, "looks": looks,
         "final_loss": report.loss_nats_per_token,
     }  # fmt: skip
 

@@ -110,7 +110,7 @@ def trained(parts: Any, settings: Any, steps: int, *, first: int = 0, lr_scale: 
     from hornbook.training.loop import steps as updates
 
     return updates(
-        parts.model, parts.optimizers, parts.batches, first=first, last=steps, lr_scale=lambda step: lr_scale,
+        parts.model, parts.optimizers, parts.batches, first=first, last=steps, lr_schedule=lambda step: lr_scale,
         microbatch=settings.train.microbatch, clip_norm=1.0, seed=0, autocast=parts.autocast,
         looked_at=lambda step: False,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 import hornbook
 from hornbook.engine import checkpoint as checkpoints
 from hornbook.records.run import Run
-from hornbook.setup.decisions import decisions_of
+from hornbook.training.decisions import decisions_of
 
 # A text of 3,000 bytes at a constant, high learning rate is learned by heart within the epochs that a run without a
 # length has; the budget is far longer.

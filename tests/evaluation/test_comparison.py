@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from hornbook.evaluation.breakdown import Trainer
+from hornbook.evaluation.breakdown import TrainState
 from hornbook.evaluation.comparison import compare
 from hornbook.facts.errors import InputError
 from hornbook.records.result import DocumentRow, Report
@@ -79,7 +79,7 @@ def passages(shift, *, noise=0.1):
     other = nats.reshape(-1, 2).sum(1) + shift + generator.normal(0, noise, 20_000)
     reports = []
     for name, scores, lengths in (("a", nats, np.ones(40_000, int)), ("b", other, np.full(20_000, 2))):
-        parts = Trainer(40_000)
+        parts = TrainState(40_000)
         parts.add(scores, lengths)
         made = report(name, [scores.sum()])
         rows = [msgspec.structs.replace(made.documents[0], num_bytes=40_000, num_tokens=len(scores))]

@@ -24,9 +24,9 @@ from hornbook.records.run import Run
 from hornbook.reporting.curves import best_step_between, evaluations
 from hornbook.reporting.pages import run_page
 from hornbook.reporting.prepared import held_out_in_words, print_prepared
-from hornbook.setup.decisions import decisions_of, tokens_read
 from hornbook.setup.model import beginning, open_model, settings_of
 from hornbook.text.documents import documents
+from hornbook.training.decisions import decisions_of, tokens_read
 
 SEEDS = 300
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))

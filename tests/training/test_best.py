@@ -12,7 +12,7 @@ from hornbook.model.init import initialise
 from hornbook.records.run import Run
 from hornbook.setup.build import make_optimizers
 from hornbook.training.best import Best, prune
-from hornbook.training.loop import Trainer
+from hornbook.training.loop import TrainState
 
 SHAPE = GPTShape(family="qwen3", layers=1, width=16, heads=2, context=8, vocabulary=50)
 
@@ -30,7 +30,7 @@ def parts():
         0.9,
     )
     model = initialise(Decoder(SHAPE), 0)
-    return Trainer(model, make_optimizers(settings, model), None, None)
+    return TrainState(model, make_optimizers(settings, model), None, None)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from hornbook.cli.options import add_settings, add_texts, check_inputs, given_settings, value
+from hornbook.commands.options import add_settings, add_texts, check_inputs, given_settings, value
 from hornbook.facts.errors import SystemFailure
 from hornbook.facts.printing import print, print_json
 

@@ -7,7 +7,7 @@ import sys
 import time
 from itertools import chain
 
-from hornbook.cli.options import add_settings, add_texts, check_inputs, given_settings, text_settings, value
+from hornbook.commands.options import add_settings, add_texts, check_inputs, given_settings, text_settings, value
 from hornbook.facts.printing import print, print_json, whole_line_ends
 
 STARTED = time.monotonic()

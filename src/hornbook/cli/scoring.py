@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hornbook.cli.options import add_settings, add_texts, check_inputs, is_reading, text_settings, value
+from hornbook.commands.options import add_settings, add_texts, check_inputs, is_reading, text_settings, value
 from hornbook.facts.printing import print, print_json
 
 MODEL = "a run, a checkpoint, a Hugging Face folder or a .gguf file"

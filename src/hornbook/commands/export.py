@@ -16,10 +16,10 @@ from hornbook.formats.huggingface import find_huggingface, read_generation, writ
 from hornbook.records.result import Report
 from hornbook.records.run import EVALUATION
 from hornbook.reporting.card import model_card
-from hornbook.setup.decisions import tokens_read
 from hornbook.setup.model import LoadedModel, open_model, settings_of
 from hornbook.setup.text import stem
 from hornbook.text.bytelevel import split_pattern
+from hornbook.training.decisions import tokens_read
 
 DTYPES = {"huggingface": ("float32", "bfloat16", "float16"), "gguf": ("f16", "f32", "q8_0")}  # the default first
 

@@ -18,8 +18,8 @@ from hornbook.evaluation.inspection import inspect_text, part_of, weights
 from hornbook.facts.errors import InputError
 from hornbook.reporting.heatmap import inspection_page
 from hornbook.setup.build import make_optimizers
-from hornbook.setup.decisions import decisions_of, rate
 from hornbook.setup.model import LoadedModel, open_model, settings_of
+from hornbook.training.decisions import decisions_of, lr_schedule
 from hornbook.training.step import train_step
 
 
@@ -99,13 +99,14 @@ def _update_norms(opened: LoadedModel, text: str) -> list[float]:
     assert opened.step is not None
     settings = settings_of(opened.run)
     decided = [decision for decision in decisions_of(opened.run.rows()) if decision.step <= opened.step]
+    step = min(opened.step, (settings.train.steps or 1) - 1)
     model = copy.deepcopy(opened.model).train()
     optimizers = make_optimizers(settings, model)
     checkpoints.load_into(opened.run.checkpoint_folder(opened.step), model=model, optimizers=optimizers)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     train_step(
         model, optimizers, _windows(prompt_ids(opened, text), model.shape.context),
-        lr_scale=rate(settings, decided[-1] if decided else None)(min(opened.step, (settings.train.steps or 1) - 1)),
+        lr_scale=lr_schedule(settings, decided[-1] if decided else None)(step),
         clip_norm=settings.optimizer.clip_norm,
     )  # fmt: skip
     moved: dict[str, list[Tensor]] = {}

@@ -13,7 +13,7 @@ import numpy as np
 
 from hornbook.data.shards import Prepared
 from hornbook.engine import checkpoint as checkpoints
-from hornbook.engine.device import Telemetry, device, peak_memory_bytes
+from hornbook.engine.device import device, peak_memory_bytes
 from hornbook.engine.signals import Stop
 from hornbook.evaluation.baselines import training_stream
 from hornbook.evaluation.corpus import Places, conventions, part_documents
@@ -31,22 +31,20 @@ from hornbook.reporting.pages import run_page
 from hornbook.reporting.plots import loss_plot
 from hornbook.reporting.words import Said, conclusions
 from hornbook.setup.chosen import chosen_on
-from hornbook.setup.run import RunContext, ngram_baselines
+from hornbook.setup.run import ngram_baselines
 from hornbook.text.files import shown
 from hornbook.text.tokenizer import Tokenizer
-from hornbook.training.best import Best
+from hornbook.training.job import Job, RunContext
 from hornbook.training.watch import Watch
 
 T = TypeVar("T")
 
 
-def finish(
-    start: RunContext, model: Decoder, *, watch: Watch, best: Best, view: View, stop: Stop, meter: Telemetry,
-    last: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """Score, plot, write the report, and return the summary. `last`: step, tokens, epoch, seconds and flops at the end
-    of training. After hours of it nothing that is only to be shown may cost the rest: what fails is left out, and said.
-    Raises Interrupted when a signal comes meanwhile."""
+def report(job: Job, stop: Stop) -> dict[str, Any]:
+    """Score, plot, write the report of a run that has ended, and return its summary. After hours of training nothing
+    that is only to be shown may cost the rest: what fails is left out, with a sentence. Raises Interrupted when a
+    signal comes meanwhile."""
+    start, model, view, best, watch, last = job.context, job.state.model, job.view, job.best, job.watch, job.position
     run, prepared, used, step = start.run, start.prepared, last["step"], last["step"]
     attempt = partial(_attempt, view)
     if start.settings.checkpoint.best and best.step is not None and best.step != step:
@@ -54,16 +52,16 @@ def finish(
         model, used = (model, step) if chosen_model is None else (chosen_model, best.step)
     known, chosen = attempt("the plan", lambda: run.plan) or {}, chosen_on(start.settings, prepared)
     baselines = attempt("the baselines", lambda: _baselines(start, known, chosen)) or {}
-    report = attempt("the loss", lambda: _final_report(start, model, view, stop, used, baselines, chosen))
+    scores = attempt("the loss", lambda: _final_report(start, model, view, stop, used, baselines, chosen))
     view.end()
-    if report is not None:
-        scored = report.to_json()
+    if scores is not None:
+        scored = scores.to_json()
         attempt("evaluation.json", lambda: run.write_report("evaluation.json", scored))
-        report = report if math.isfinite(report.loss_nats_per_token) else None  # diverged: there is nothing to conclude
+        scores = scores if math.isfinite(scores.loss_nats_per_token) else None  # diverged: there is nothing to conclude
     rows, samples = attempt("the curves", run.rows) or [], attempt("the samples", run.samples) or []
     apart = chosen is not None
     concluded = attempt(
-        "the conclusions", lambda: _conclusions(start, rows, baselines, report, used, apart=apart)
+        "the conclusions", lambda: _conclusions(start, rows, baselines, scores, used, apart=apart)
     ) or []  # fmt: skip
     words, looks = [said.sentence for said in concluded], evaluations(rows)
     summary: dict[str, Any] = {
@@ -80,24 +78,24 @@ def finish(
         "best_step_between": best_step_between(rows),
         "train_loss_nats_per_token": attempt("the training loss", lambda: _probe_loss(watch, "train", model)),
         "probe_validation_loss_nats_per_token": next((p.validation_loss for p in looks if p.step == used), None),
-        "outside_probe": report is not None and apart,
-        "chosen_on_this_text": bool(start.settings.checkpoint.best) and report is not None and not apart,
+        "outside_probe": scores is not None and apart,
+        "chosen_on_this_text": bool(start.settings.checkpoint.best) and scores is not None and not apart,
         "train_seconds": last["seconds"],
         "tokens_per_second": last["tokens"] / last["seconds"],
-        "mfu": meter.mfu(last["flops"] / last["seconds"]),
+        "mfu": job.telemetry.mfu(last["flops"] / last["seconds"]),
         "baselines": baselines,
         "words": words,
         "conclusions": [said._asdict() for said in concluded],
         "sample": samples[-1]["prompt"] + samples[-1]["text"] if samples else None,
     }
-    summary |= meter.reading()
+    summary |= job.telemetry.reading()
     summary["wall_seconds"] = 3600 * summary["gpu_hours"]  # one device
-    summary["peak_memory_bytes"] = peak_memory_bytes(meter.on)
-    if report is not None:
-        summary |= _final_numbers(report) | prepared.leak | {"lost_share": report.extra.get("lost_share", 0.0)}
+    summary["peak_memory_bytes"] = peak_memory_bytes(job.telemetry.on)
+    if scores is not None:
+        summary |= _final_numbers(scores) | prepared.leak | {"lost_share": scores.extra.get("lost_share", 0.0)}
     whole = step == start.settings.train.steps and not any(row["event"] == "resume" for row in rows)
     summary["plan_score"] = attempt("the score of the plan", lambda: _plan_score(known, summary, whole))
-    _write(start, model, view, report, rows, samples, summary)
+    _write(start, model, view, scores, rows, samples, summary)
     return summary
 
 

@@ -54,7 +54,7 @@ class Positions:
         ]
 
 
-class Trainer:
+class TrainState:
     """Sums over the 16 parts of equal bytes of a text, its documents one after the other.
 
     `sums` (16, 3): nats, tokens and bytes of each part.
@@ -138,7 +138,7 @@ def estimate(
     return None
 
 
-def intervals(rows: Sequence[DocumentRow], parts: Trainer) -> tuple[dict[str, tuple[float, float]], Account]:
+def intervals(rows: Sequence[DocumentRow], parts: TrainState) -> tuple[dict[str, tuple[float, float]], Account]:
     """95 % intervals of loss and bits per byte, and what they are about."""
     what = account(rows)
     sums = np.array([(row.nats, row.num_tokens, row.num_bytes) for row in rows], float)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from hornbook.data.shards import NUM_TOKENS, TokenStream
 from hornbook.engine.threads import in_parallel, workers_for
-from hornbook.evaluation.breakdown import Positions, Trainer, by_source, counts_within, intervals
+from hornbook.evaluation.breakdown import Positions, TrainState, by_source, counts_within, intervals
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.likelihood import head_nats
@@ -354,7 +354,7 @@ def evaluate(
     masks = [kept_tokens(d, out) for d, out in zip(documents, leave_out or [()] * len(documents), strict=True)]
     rows, hashes, positions = [], [], Positions(how.window)
     sizes = [d.num_bytes - int(d.byte_lengths[d.tokens[~kept]].sum()) for d, kept in zip(documents, masks, strict=True)]
-    parts = Trainer(sum(sizes))
+    parts = TrainState(sum(sizes))
     scores = token_nats(model, documents, how, batch_size=batch_size, device=device, progress=progress)
     for document, mask, nats in zip(documents, masks, scores, strict=True):
         row, digest = document_row(document, nats, how), document.sha256

@@ -1,38 +1,77 @@
-"""Settings -> objects: the model, its optimizers, its batches, and how long a step of them takes."""
+"""Settings -> objects: the model, its optimizers, its batches, the job that trains them; how long a step takes."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from functools import partial
 
 import torch
 
 from hornbook.data.loader import Batches
 from hornbook.data.shards import TokenStream
+from hornbook.engine import checkpoint as checkpoints
+from hornbook.engine.device import Telemetry, device, this_device
+from hornbook.engine.saving import Saver
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
+from hornbook.facts.units import parse_price
 from hornbook.model.compiled import compile_training
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
 from hornbook.optim.adamw import AdamW
 from hornbook.optim.groups import Optimizer, groups
 from hornbook.optim.muon import Muon
-from hornbook.training.loop import Trainer, steps
+from hornbook.reporting.live import View
+from hornbook.training.decisions import steady_steps
+from hornbook.training.job import Job, RunContext
+from hornbook.training.loop import TrainState, steps
+from hornbook.training.monitor import Rails
+from hornbook.training.pace import FirstSteps, enough_steps
+from hornbook.training.watch import Watch
 
 
-def build(settings: Settings, shape: GPTShape, text: TokenStream, device: torch.device) -> Trainer:
+def build(settings: Settings, shape: GPTShape, text: TokenStream, on: torch.device) -> TrainState:
     """Fresh parts for resolved settings, to be trained on `text`."""
     train = settings.train
     assert train.batch is not None
     be_deterministic(train.deterministic)
-    model = initialise(Decoder(shape, dropout=settings.model.dropout), train.seed).to(device)
+    model = initialise(Decoder(shape, dropout=settings.model.dropout), train.seed).to(on)
     model.recompute = train.recompute
     if train.compile:
         compile_training(model)
     batches = Batches(text, context=shape.context, batch=train.batch, seed=train.seed, shift=train.shift_windows)
-    autocast = partial(torch.autocast, device.type, torch.bfloat16) if train.precision == "bfloat16" else None
-    return Trainer(model, make_optimizers(settings, model), batches, autocast)
+    autocast = partial(torch.autocast, on.type, torch.bfloat16) if train.precision == "bfloat16" else None
+    return TrainState(model, make_optimizers(settings, model), batches, autocast)
+
+
+def start_job(context: RunContext, view: View, started: float) -> Job:
+    """The job of a fresh run, or of one that goes on; `started` is when its command did, by time.monotonic()."""
+    on, settings, prepared, run = device(), context.settings, context.prepared, context.run
+    assert settings.checkpoint.every is not None
+    state = build(settings, context.shape, prepared.train, on)
+    if context.initial is not None:
+        checkpoints.fill(state.model, checkpoints.weights(context.initial))
+    # A process that was killed counts as far as its cost had been read.
+    earlier: dict[str, float] = next((row["cost"] for row in reversed(run.rows()) if "cost" in row), {})
+    precision = settings.train.precision
+    job = Job(
+        context, state, view,
+        Telemetry(started, on, this_device(on, precision), usd_per_hour(settings), earlier, precision=precision),
+        Rails(settings, context.shape, prepared, state.model, given=run.environment.get("from")),
+        Watch(settings, context.shape, prepared),
+        Saver(settings.checkpoint.every, steady_steps(settings), beside=on.type != "cpu"),
+        FirstSteps(context.plan, state, prepared.train),
+    )  # fmt: skip
+    if context.checkpoint is not None:
+        job.restore(context.checkpoint)
+        view.note(f"going on from step {job.step:,} of {job.last:,}")
+    job.forget_later()
+    job.monitor.recall(run.rows())
+    return job
+
+
+def usd_per_hour(settings: Settings) -> float | None:
+    return None if settings.watch.price is None else parse_price(settings.watch.price)
 
 
 def be_deterministic(wanted: bool) -> None:
@@ -66,11 +105,11 @@ def make_optimizers(settings: Settings, model: Decoder) -> list[Optimizer]:
     return optimizers
 
 
-def seconds_per_step(settings: Settings, parts: Trainer) -> float:
+def seconds_per_step(settings: Settings, parts: TrainState) -> float:
     """Median of a few steps of parts that are thrown away: nothing that training uses is touched."""
     assert settings.train.microbatch is not None
     trial = steps(
-        parts.model, parts.optimizers, parts.batches, first=0, last=12, lr_scale=lambda step: 0.0,
+        parts.model, parts.optimizers, parts.batches, first=0, last=12, lr_schedule=lambda step: 0.0,
         microbatch=settings.train.microbatch, clip_norm=1.0, seed=0, document_mask=settings.train.document_mask,
         autocast=parts.autocast, looked_at=lambda step: False,
     )  # fmt: skip
@@ -80,8 +119,3 @@ def seconds_per_step(settings: Settings, parts: Trainer) -> float:
         if enough_steps(seconds):
             break
     return statistics.median(seconds[1:])
-
-
-def enough_steps(seconds: Sequence[float]) -> bool:
-    """Whether so many steps show their pace; the first does not count."""
-    return len(seconds) >= 12 or (len(seconds) >= 3 and sum(seconds[1:]) > 3.0)

@@ -16,8 +16,8 @@ from hornbook.facts.settings import Settings, from_table, parse_table
 from hornbook.model.decoder import Decoder
 from hornbook.records.listing import check_model
 from hornbook.records.run import Run, checkpoint_step, is_run
-from hornbook.setup.decisions import decisions_of
 from hornbook.text.tokenizer import Tokenizer, load_tokenizer
+from hornbook.training.decisions import decisions_of
 
 UNCHECKED = "it was made before the hashes of its files were kept, so whether one was changed is not known"
 RESOLVED = (  # settings that every run has

@@ -20,11 +20,12 @@ from hornbook.planning.choose import corpus_stats, shape_of, steps_of
 from hornbook.records.environment import environment
 from hornbook.records.run import Run, checkpoint_step
 from hornbook.reporting.live import View
-from hornbook.setup.decisions import decisions_of, steady_steps
 from hornbook.setup.model import UNCHECKED, beginning, last_saved, open_model, settings_of
-from hornbook.setup.run import RunContext, may_decide_of, read_text, record_text
+from hornbook.setup.run import may_decide_of, read_text, record_text
 from hornbook.setup.text import prepared_before
 from hornbook.text.canaries import CANARIES
+from hornbook.training.decisions import decisions_of, steady_steps
+from hornbook.training.job import RunContext
 
 
 def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: str | None, view: View) -> RunContext:

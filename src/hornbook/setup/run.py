@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,12 @@ from hornbook.evaluation.baselines import baselines
 from hornbook.evaluation.corpus import Conventions, Places, beginning_of, part_documents
 from hornbook.facts.capacity import memorization_estimate
 from hornbook.facts.errors import InputError
-from hornbook.facts.hardware import Accelerator, usable_cores
+from hornbook.facts.hardware import usable_cores
 from hornbook.facts.io import write_aside
 from hornbook.facts.leaks import leaked_in_words
 from hornbook.facts.settings import Settings, to_toml
 from hornbook.facts.shape import GPTShape
-from hornbook.facts.units import counted, format_bytes, format_count, format_duration, parse_price
-from hornbook.model.decoder import Decoder
+from hornbook.facts.units import counted, format_bytes, format_count, format_duration
 from hornbook.planning.budget import Range
 from hornbook.planning.choose import (
     SHAPE,
@@ -47,28 +46,15 @@ from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out
 from hornbook.reporting.live import View
 from hornbook.reporting.prepared import held_out_in_words
+from hornbook.setup.build import usd_per_hour
 from hornbook.setup.chosen import chosen_on
 from hornbook.setup.model import LoadedModel, open_model
 from hornbook.setup.pace import MEASURED_FROM, measure
 from hornbook.setup.text import is_prepared, prepared_text, stem
 from hornbook.text.canaries import CANARIES
+from hornbook.training.job import RunContext
 
 LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """Everything that is settled before the first update."""
-
-    run: Run
-    settings: Settings
-    shape: GPTShape
-    prepared: Prepared
-    initial: Decoder | None = None  # given weights, of --from
-    checkpoint: Path | None = None  # to go on from
-    device: Accelerator | None = None  # where it was measured just now
-    plan: Callable[[StepTimes], None] | None = None  # to be called once the pace of the first steps is known
-    may_decide: bool = False  # whether the run may end early: nobody gave it a length, and its best weights are used
 
 
 def fresh(
@@ -233,10 +219,6 @@ def ngram_baselines(
     return baselines(
         prepared.train, part_documents(prepared.validation, tokenizer), how, tokenizer.vocabulary, leave_out
     )  # fmt: skip
-
-
-def usd_per_hour(settings: Settings) -> float | None:
-    return None if settings.watch.price is None else parse_price(settings.watch.price)
 
 
 def read_text(wanted: Settings, view: View) -> Prepared:

@@ -13,7 +13,7 @@ from torch import Tensor
 from hornbook.engine import checkpoint as checkpoints
 from hornbook.facts.errors import InputError
 from hornbook.records.run import Run, checkpoint_step
-from hornbook.training.loop import Trainer
+from hornbook.training.loop import TrainState
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Best:
     updates: int = 0
     copies: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # by file; empty once they are on the disk
 
-    def take(self, parts: Trainer, *, step: int, loss: float, updates: int, optimizer: bool) -> None:
+    def take(self, parts: TrainState, *, step: int, loss: float, updates: int, optimizer: bool) -> None:
         """Copy the weights of this step."""
         self.loss, self.step, self.updates = loss, step, updates
         now = checkpoints.contents(parts.model, parts.optimizers if optimizer else ())
@@ -55,7 +55,7 @@ class Best:
         loss = math.inf if state["best_loss"] is None else state["best_loss"]
         return cls(loss, state["best_step"], state.get("best_updates", state["best_step"] or 0))
 
-    def write(self, run: Run, parts: Trainer, step: int) -> None:
+    def write(self, run: Run, parts: TrainState, step: int) -> None:
         """Put the copies on the disk, unless the checkpoint of this `step` has them."""
         if self.step is not None and self.copies and self.step != step:
             checkpoints.write(
@@ -68,7 +68,7 @@ class Best:
         files = self.copies or checkpoints.read_manifest(self.folder(run))["files"]
         return checkpoints.OPTIMIZER in files
 
-    def put_back(self, run: Run, parts: Trainer) -> None:
+    def put_back(self, run: Run, parts: TrainState) -> None:
         """The state of the best look in place of the present one, from memory or from the disk."""
         if self.copies:
             checkpoints.fill(parts.model, self.copies[checkpoints.MODEL])

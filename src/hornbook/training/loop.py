@@ -39,7 +39,7 @@ def steps(
     *,
     first: int,
     last: int,
-    lr_scale: Callable[[int], float],
+    lr_schedule: Callable[[int], float],
     microbatch: int,
     clip_norm: float,
     seed: int,
@@ -63,7 +63,7 @@ def steps(
         nonlocal begin
         some = [(number, pending.read()) for number, pending in (under_way.popleft() for _ in range(count))]
         each, begin = (time.perf_counter() - begin) / count, time.perf_counter()
-        return [Step(n, batches.epoch(n), lr_scale(n - 1), update, each, n == number) for n, update in some]
+        return [Step(n, batches.epoch(n), lr_schedule(n - 1), update, each, n == number) for n, update in some]
 
     while number < last and not stop.is_set():
         epoch = int(batches.epoch(number))  # 1. each epoch
@@ -77,7 +77,7 @@ def steps(
 
             model.train()
             pending = train_step(
-                model, optimizers, micro, lr_scale=lr_scale(number), clip_norm=clip_norm, autocast=autocast,
+                model, optimizers, micro, lr_scale=lr_schedule(number), clip_norm=clip_norm, autocast=autocast,
                 before_microbatch=ready, num_tokens=int(batches.spans(number)[1].sum()),
             )  # fmt: skip
             if pending is not None:
@@ -120,7 +120,7 @@ def microbatches(
 
 
 @dataclass(frozen=True)
-class Trainer:
+class TrainState:
     """What training works with."""
 
     model: Decoder

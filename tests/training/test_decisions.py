@@ -5,7 +5,7 @@ import pytest
 
 from hornbook.facts.looks import Evaluation
 from hornbook.facts.settings import Settings
-from hornbook.setup.decisions import Decision, decays, decide, decisions_of, rate
+from hornbook.training.decisions import Decision, decays, decide, decisions_of, lr_schedule
 
 TOKENS = 100  # of a step
 
@@ -68,17 +68,17 @@ def test_what_was_given_up_counts_no_more():
 
 def test_the_rate_follows_the_decision():
     settings, decision = settings_of(), Decision(decision="decay", step=160, from_step=100, decay_steps=50)
-    planned, decided = rate(settings), rate(settings, decision)
+    planned, decided = lr_schedule(settings), lr_schedule(settings, decision)
     assert [decided(step) for step in range(160)] == [planned(step) for step in range(160)]
     assert decided(160) == planned(100) == 1.0
     assert decided(185) == pytest.approx(0.5)
     assert decided(209) == pytest.approx(0.02)
     settings.schedule.final_fraction = 0.1
-    assert rate(settings, decision)(185) == pytest.approx(0.1 + 0.9 / 2)
+    assert lr_schedule(settings, decision)(185) == pytest.approx(0.1 + 0.9 / 2)
     early = Decision(decision="decay", step=20, from_step=4, decay_steps=2)  # from within the warm-up
-    assert rate(settings, early)(20) == pytest.approx(planned(4))
+    assert lr_schedule(settings, early)(20) == pytest.approx(planned(4))
     ended = Decision(decision="end", step=160, from_step=100)
-    assert rate(settings, ended)(150) == planned(150)
+    assert lr_schedule(settings, ended)(150) == planned(150)
 
 
 def test_rows_are_read_back():

@@ -115,7 +115,7 @@ def decide(
     return Decision(decision="decay", step=step, from_step=best.step, decay_steps=steps)
 
 
-def rate(settings: Settings, decision: Decision | None = None) -> Callable[[int], float]:
+def lr_schedule(settings: Settings, decision: Decision | None = None) -> Callable[[int], float]:
     """The learning-rate multiplier as a function of the update's number from 0."""
     schedule, total = settings.schedule, settings.train.steps
     assert total is not None

@@ -1,0 +1,323 @@
+"""A run between two updates: what it records, evaluates, samples, decides and saves. Nothing here updates weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hornbook.data.shards import Prepared
+from hornbook.engine import checkpoint as checkpoints
+from hornbook.engine.device import Telemetry
+from hornbook.engine.saving import Saver
+from hornbook.engine.signals import Stop
+from hornbook.facts.errors import InputError, SystemFailure
+from hornbook.facts.hardware import Accelerator
+from hornbook.facts.settings import Settings
+from hornbook.facts.shape import GPTShape
+from hornbook.model.decoder import Decoder
+from hornbook.planning.choose import step_tokens
+from hornbook.planning.pace import StepTimes
+from hornbook.records.run import Run, checkpoint_step
+from hornbook.reporting.live import View
+from hornbook.training.best import Best, prune
+from hornbook.training.decisions import Decision, decays, decide, decision_of, decisions_of
+from hornbook.training.loop import Step, TrainState
+from hornbook.training.monitor import Rails, diverged
+from hornbook.training.pace import FirstSteps
+from hornbook.training.watch import Watch
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Everything that is settled before the first update."""
+
+    run: Run
+    settings: Settings
+    shape: GPTShape
+    prepared: Prepared
+    initial: Decoder | None = None  # given weights, of --from
+    checkpoint: Path | None = None  # to go on from
+    device: Accelerator | None = None  # where it was measured just now
+    plan: Callable[[StepTimes], None] | None = None  # to be called once the times of the first steps are known
+    may_decide: bool = False  # whether the run may end early: nobody gave it a length, and its best weights are used
+
+
+@dataclass
+class Job:
+    """A run under way, and the few numbers that a checkpoint carries besides weights."""
+
+    context: RunContext
+    state: TrainState
+    view: View
+    telemetry: Telemetry
+    monitor: Rails
+    watch: Watch
+    saver: Saver
+    first_steps: FirstSteps
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    updates: int = 0  # steps that were applied: those with a finite gradient
+    best: Best = field(default_factory=Best)
+    since_best: int = 0  # evaluations at even steps
+    decision: Decision | None = None  # that the weights are a function of
+    recorded: list[Decision] = field(default_factory=list)  # in the log, perhaps by a process that went further
+    saved: int | None = None  # the steps of the newest checkpoint, evaluation and sample
+    evaluated: int | None = None
+    sampled: int | None = None
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    memorizing: bool = False  # it was reported that what is learned now does not carry over
+
+    @property
+    def run(self) -> Run:
+        return self.context.run
+
+    @property
+    def settings(self) -> Settings:
+        return self.context.settings
+
+    @property
+    def is_fresh(self) -> bool:
+        return self.step == 0 and self.run.environment.get("from") is None
+
+    @property
+    def last(self) -> int:
+        """The number of the last update."""
+        return self.watch.looks.steps
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """How far training is."""
+        return {
+            "step": self.step,
+            "tokens": self.tokens,
+            "epoch": self.state.batches.epoch(self.step),
+            "seconds": self.seconds,
+            "flops": self.tokens * self.context.shape.flops_per_token(),
+        }
+
+    # ---- What is due after a step
+
+    def looked_at(self, step: int) -> bool:
+        """Whether anything is done with the weights after this step."""
+        return self.saver.due(step) or self.sample_due(step) or self.watch.looks.due(step)
+
+    def evaluation_due(self) -> bool:
+        return self.watch.looks.due(self.step) and self.evaluated != self.step
+
+    def sample_due(self, step: int) -> bool:
+        sample_every = self.settings.watch.sample_every
+        assert sample_every is not None
+        return step % sample_every == 0
+
+    def has_stalled(self) -> bool:
+        """Whether `train.early_stop` evaluations went by without a better validation loss."""
+        patience = self.settings.train.early_stop
+        return patience is not None and self.since_best >= patience
+
+    # ---- Record
+
+    def record(self, step: Step) -> None:
+        """Log the loss and the pace of an update, and warn of what looks wrong. Raises SystemFailure once the run has
+        diverged."""
+        update, seconds = step.update, step.seconds
+        self.step = step.number
+        self.tokens += update.num_tokens
+        self.seconds += seconds
+        self.updates += update.gradient_norm is not None
+        row = {
+            "event": "step",
+            **self.position,
+            "train_loss_nats_per_token": update.loss,
+            "learning_rate": (self.settings.optimizer.learning_rate or 0.0) * step.lr_scale,
+            "gradient_norm": update.gradient_norm,
+            "tokens_per_second": update.num_tokens / seconds,
+            "mfu": self.telemetry.mfu(update.num_tokens * self.context.shape.flops_per_token() / seconds),
+        }
+        self.run.log(row)
+        self.view.row(row)
+        self.saver.listen()
+        self.warn(self.monitor.step(row))
+        self.first_steps.hear(seconds, step.is_last)
+        if self.monitor.is_lost:
+            raise SystemFailure(self.diverged())
+
+    def warn(self, warnings: dict[str, str]) -> None:
+        for fault, sentence in warnings.items():
+            self.run.log({"event": "warning", "step": self.step, "fault": fault, "sentence": sentence})
+            self.view.note(f"step {self.step:,}: {sentence}")
+
+    def diverged(self) -> str:
+        """The sentence for a run whose weights are lost."""
+        self.saver.settle()
+        return diverged(self.run.rows(), map(checkpoint_step, self.run.checkpoints()), self.run.folder)
+
+    # ---- Evaluate and sample
+
+    def evaluate(self, stop: Stop) -> bool:
+        """Score the probes and record it; False when a signal came meanwhile."""
+        numbers = self.watch.evaluate(self.state.model, self.step, fresh=self.is_fresh, stop=stop)
+        if numbers is None:
+            return False
+        row: dict[str, Any] = {"event": "evaluation"} | self.position | numbers
+        loss = numbers.get("probe_validation_loss_nats_per_token")
+        self.since_best += loss is not None and self.watch.looks.even(self.step)
+        if loss is not None and loss < self.best.loss:
+            self.since_best = 0
+            may_go_back = self.context.may_decide and self.decision is None and not decays(self.settings, self.step)
+            self.best.take(
+                self.state, step=self.step, loss=loss, updates=self.updates, optimizer=may_go_back and self.step > 0
+            )  # fmt: skip
+        warnings = self.monitor.evaluation(row)
+        forecast = self.monitor.forecast(self.last * step_tokens(self.settings))
+        row["forecast_loss_nats_per_token"] = forecast and forecast.central
+        row["forecast_loss_nats_per_token_interval_90"] = forecast and (forecast.low, forecast.high)
+        row["cost"] = self.telemetry.reading()
+        self.run.log(row)
+        self.view.row(row)
+        self.warn(warnings)
+        self.evaluated = self.step
+        self.evaluations.append(row)
+        self._warn_of_memorizing()
+        if self.saved == self.step:  # by a process that was interrupted before this: its manifest knows nothing of it
+            self.saved = None
+            self.save()
+        return True
+
+    def _warn_of_memorizing(self) -> None:
+        if self.memorizing or len(self.evaluations) < 2:
+            return
+        from hornbook.reporting.words import only_memorizing
+
+        num_tokens, repeated = self.context.prepared.train.num_tokens, self.monitor.repeated_share
+        sentence = only_memorizing(self.evaluations, num_tokens, repeated_share=repeated)
+        if sentence is not None:
+            self.memorizing = True
+            self.warn({"memorizing": sentence})
+
+    def sample(self, stop: Stop) -> None:
+        """Let the model write, and record it, once a step."""
+        if self.sampled == self.step:
+            return
+        try:
+            texts = self.watch.samples(self.state.model, fresh=self.is_fresh, stop=stop)
+        except InputError:
+            if self.step == 0:
+                raise
+            sentence = "nothing can be sampled: the logits are no longer finite numbers."
+            self.warn(self.monitor.once("no sample", sentence))
+            self.sampled = self.step
+            return
+        if texts is None:
+            return
+        where = {"step": self.step, "tokens": self.tokens, "seed": 0, "temperature": self.settings.watch.temperature}
+        for prompt, text in texts.items():
+            self.run.log_sample(where | {"prompt": prompt, "text": text})
+            self.view.show_sample(prompt + text)
+        self.sampled = self.step
+
+    # ---- Decide
+
+    def decide(self) -> None:
+        """Follow what the evaluations so far call for, or what an earlier process decided here."""
+        if not self.context.may_decide or self.step >= self.last:
+            return
+        since = -1 if self.decision is None else self.decision.step
+        ahead = [decision for decision in self.recorded if decision.step > since]
+        decision = next((decision for decision in ahead if decision.step == self.step), None)
+        if not ahead and self.evaluated == self.step > since and self.watch.looks.even(self.step):
+            epoch = self.context.prepared.train.num_tokens
+            from hornbook.reporting.curves import evaluations
+
+            decision = decide(
+                evaluations(self.evaluations), self.settings, self.step, self.decision, epoch_tokens=epoch
+            )
+        if decision is None:
+            return
+        self.saver.settle()  # it may be writing the best weights
+        if decision.decision == "decay" and not self.best.can_go_on(self.run):
+            decision = Decision(decision="end", step=decision.step, from_step=decision.from_step)
+        if decision.decision == "decay":
+            self.best.put_back(self.run, self.state)
+            self.updates = self.best.updates
+        self.follow(decision)
+        self.saved = None
+        self.save()
+
+    def follow(self, decision: Decision) -> None:
+        """From now on the run is what was decided; it is written down where it is not yet."""
+        self.decision = decision
+        self.watch.follow(decision.step, decision.last)
+        self.view.total = self.last
+        if decision not in self.recorded:
+            self.recorded.append(decision)
+            row = {"event": "decision", "tokens": self.tokens, "sentence": decision.sentence}
+            row |= msgspec.to_builtins(decision)
+            self.run.log(row)
+            self.evaluations.append(row)
+            self.view.note(f"step {decision.step:,}: {decision.sentence}")
+
+    # ---- Save and go on
+
+    def save(self, *, beside: bool = False) -> None:
+        """Write a checkpoint and drop what is no longer kept; `beside`: while an accelerator trains on."""
+        self.saver.settle()
+        keep, model, step, tokens = self.settings.checkpoint, self.state.model, self.step, self.tokens
+        state = {
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "updates": self.updates,
+            "since_best": self.since_best,
+            "use_step": self.best.step if keep.best else None,
+            "decision": None if self.decision is None else msgspec.to_builtins(self.decision),
+            "prepared": self.context.prepared.key,
+        } | self.best.state()
+        drop_old = partial(prune, self.run, keep=keep.keep, steady=self.saver.steady)
+        if self.saved == step:
+            drop_old()
+            return
+
+        def written() -> None:
+            self.run.log({"event": "checkpoint", "step": step, "tokens": tokens})
+            drop_old()
+
+        self.best.write(self.run, self.state, step)
+        self.saver.write(
+            self.run.checkpoint_folder(step), checkpoints.contents(model, self.state.optimizers if step else ()),
+            step=step, shape=model.shape, state=state, then=written, beside=beside,
+        )  # fmt: skip
+        self.saved = step
+
+    def restore(self, folder: Path) -> None:
+        """Go on from a checkpoint."""
+        manifest = checkpoints.load_into(folder, model=self.state.model, optimizers=self.state.optimizers)
+        state, self.step = manifest["state"], manifest["step"]
+        if missing := {"tokens", "seconds", "updates", "since_best", "best_loss", "best_step"} - state.keys():
+            raise InputError(f"{folder} is damaged: it has no {min(missing)}; go back to an older checkpoint.")
+        self.tokens, self.seconds, self.updates = state["tokens"], state["seconds"], state["updates"]
+        self.best, self.since_best = Best.of(state), state["since_best"]
+        self.run.log({"event": "resume", "step": self.step, "tokens": self.tokens, "cost": self.telemetry.reading()})
+        self.saved = self.step
+        self.recorded = decisions_of(self.run.rows())
+        if state.get("decision") is not None:
+            self.follow(decision_of(state["decision"]))
+        self.evaluations = [row for row in self.run.rows() if row["event"] in ("evaluation", "decision")]
+        self.evaluated = max((row["step"] for row in self.evaluations if row["event"] == "evaluation"), default=None)
+        self.memorizing = any(row.get("fault") == "memorizing" for row in self.run.rows())
+        samples = self.run.samples()
+        self.sampled = samples[-1]["step"] if samples else None
+
+    def forget_later(self) -> None:
+        """What an earlier process wrote beyond where we go on from is void: damaged checkpoints and their rows."""
+        for folder in self.run.checkpoints():
+            if self.saved is None or checkpoint_step(folder) > self.saved:
+                checkpoints.discard(folder)
+        if self.saved is None and self.run.rows():
+            # What was seen at step 0 is seen again: that of the earlier process is void as well.
+            self.run.log({"event": "resume", "step": -1, "tokens": 0, "cost": self.telemetry.reading()})
+            self.recorded = decisions_of(self.run.rows())

@@ -1,0 +1,53 @@
+"""What a run's own parts take: its steps, a scored token, a written one."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hornbook.data.shards import TokenStream
+from hornbook.engine.device import _best_of
+from hornbook.evaluation.probe import Probe
+from hornbook.model.generate import generate
+from hornbook.planning.pace import StepTimes
+from hornbook.training.loop import TrainState
+
+MEASURED_TOKENS, MEASURED_SECONDS = 4096, 0.5  # scored to learn how long that takes: the fewer of the two
+
+
+def pace_of(parts: TrainState, text: TokenStream, step: float) -> StepTimes:
+    """The pace of a model whose steps take `step` seconds. Draws from no randomness that training uses."""
+    shape = parts.model.shape
+    per_second = 3 * parts.batches.batch_size * shape.context / step  # tokens scored, about: a third of a step's work
+    tokens = min(MEASURED_TOKENS, max(shape.context, int(MEASURED_SECONDS * per_second)))
+    probe = Probe(text, context=shape.context, num_tokens=tokens, byte_lengths=np.ones(shape.vocabulary, np.int32))
+    scored = _best_of(2, lambda: probe.score(parts.model)) / probe.num_tokens
+    prompt = text.take(np.zeros(1, np.int64), 1)[0].tolist()
+    written = _best_of(2, lambda: list(generate(parts.model, prompt, max_tokens=16, temperature=1.0, seed=0))) / 16
+    return StepTimes(step, scored, written)
+
+
+@dataclass
+class FirstSteps:
+    """Says what is expected of a run, as soon as its first steps have shown their pace and no update is under way."""
+
+    plan: Callable[[StepTimes], None] | None
+    parts: TrainState
+    text: TokenStream
+    seconds: list[float] = field(default_factory=list)
+
+    def hear(self, seconds: float, is_last: bool) -> None:
+        if self.plan is None:
+            return
+        self.seconds.append(seconds)
+        if is_last and enough_steps(self.seconds):
+            plan, self.plan = self.plan, None
+            plan(pace_of(self.parts, self.text, statistics.median(self.seconds[1:])))
+
+
+def enough_steps(seconds: Sequence[float]) -> bool:
+    """Whether so many steps show their pace; the first does not count."""
+    return len(seconds) >= 12 or (len(seconds) >= 3 and sum(seconds[1:]) > 3.0)
