@@ -108,8 +108,8 @@ import os, signal, sys
 from pathlib import Path
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
-from hornbook.model.decoder import initialise
-from hornbook.optim.muon import AdamW
+from hornbook.model.init import initialise
+from hornbook.optim.adamw import AdamW
 from hornbook.engine import checkpoint
 
 folder = Path(sys.argv[1])

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import hornbook
-from hornbook.commands import train as job
 from hornbook.engine import checkpoint, saving
 from hornbook.engine.saving import Saver
 from hornbook.facts.errors import SystemFailure
@@ -12,6 +11,7 @@ from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
 from hornbook.records.run import Run, checkpoint_step
+from hornbook.setup import build
 
 SHAPE = GPTShape(family="qwen3", layers=1, width=16, heads=2, context=8, vocabulary=50)
 
@@ -63,7 +63,7 @@ def test_a_run_that_is_written_beside_training_keeps_what_it_should(tmp_path, en
     one from before the learning rate fell."""
     (tmp_path / "text.txt").write_text(english[:6000], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(job, "Saver", lambda *given, beside: Saver(*given, beside=True))
+    monkeypatch.setattr(build, "Saver", lambda *given, beside: Saver(*given, beside=True))
     counts, real = [], checkpoint.write
 
     def write(final, *given, **named):
@@ -88,7 +88,7 @@ def test_a_run_that_is_written_beside_training_keeps_what_it_should(tmp_path, en
 def test_what_is_being_written_is_finished_before_a_failing_run_lets_go(tmp_path, english, monkeypatch):
     (tmp_path / "text.txt").write_text(english[:6000], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(job, "Saver", lambda *given, beside: Saver(*given, beside=True))
+    monkeypatch.setattr(build, "Saver", lambda *given, beside: Saver(*given, beside=True))
     real = checkpoint.write
 
     def slow(*given, **named):
@@ -97,7 +97,7 @@ def test_what_is_being_written_is_finished_before_a_failing_run_lets_go(tmp_path
 
     monkeypatch.setattr(checkpoint, "write", slow)
     options = {"model.width": 16, "model.layers": 1, "model.context": 16, "train.batch": 4, "text.tokenizer": "bytes"}
-    monkeypatch.setattr(job.Rails, "is_lost", property(lambda self: len(self.losses) == 7))
+    monkeypatch.setattr(build.Rails, "is_lost", property(lambda self: len(self.losses) == 7))
     with pytest.raises(SystemFailure, match="the last sound checkpoint is of step 6"):
         hornbook.train("text.txt", out="run", **options, **{"train.steps": 24, "checkpoint.every": 6})
     assert [checkpoint_step(folder) for folder in Run.open("run").checkpoints()] == [0, 6]

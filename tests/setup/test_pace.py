@@ -11,7 +11,7 @@ from hornbook.facts.hardware import custom
 TRIM = """
 import threading, torch
 from pathlib import Path
-from hornbook.setup.pace import return_freed_memory
+from hornbook.engine.device import return_freed_memory
 kept = []
 def work():  # what stays at the end keeps all that lies before it
     kept.append([torch.ones(16_384) for _ in range(2000)])

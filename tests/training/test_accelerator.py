@@ -128,15 +128,14 @@ GRAPHS = """
 import sys
 import hornbook
 from torch._dynamo.utils import counters
-from hornbook.commands import train as job
-from hornbook.training.loop import steps
+from hornbook.training import loop
 
-seen = []
+seen, steps = [], loop.steps
 def counted(*arguments, **options):
     for done in steps(*arguments, **options):
         seen.append((done.number, counters["stats"]["unique_graphs"]))
         yield done
-job.steps = counted
+loop.steps = counted
 options = {
     "model.width": 32, "model.layers": 3, "model.context": 32, "train.batch": 4, "train.microbatch": 2,
     "train.compile": True, "watch.evaluate_every": 3, "watch.sample_every": 4, "checkpoint.every": 5,
@@ -162,7 +161,8 @@ MANY = """
 import torch
 from hornbook.facts.shape import GPTShape
 from hornbook.model.compiled import compile_training, sum_nats
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
 
 real = torch.compile
 torch.compile = lambda function, **options: real(function, backend="eager", **options)  # no code is made, only graphs

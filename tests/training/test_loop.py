@@ -9,7 +9,7 @@ from hornbook.engine import checkpoint
 from hornbook.training import loop
 from hornbook.training.loop import dropout_seed, microbatches, steps
 
-HOW = {"multiplier": lambda step: 1.0, "clip_norm": 1.0, "seed": 4}
+HOW = {"lr_schedule": lambda step: 1.0, "clip_norm": 1.0, "seed": 4}
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, lr_scale: float, skip: Tensor | None = None) -> None:
-        """One update at `multiplier` times the peak learning rate. Parameters without a gradient stay; all stay where
+        """One update at `lr_scale` times the peak learning rate. Parameters without a gradient stay; all stay where
         `skip`, () bool on their device, is true."""
         self.count += 1 if skip is None else ~skip
         gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}

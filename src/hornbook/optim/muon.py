@@ -64,7 +64,7 @@ class Muon:
 
     @torch.no_grad()
     def step(self, lr_scale: float, skip: Tensor | None = None) -> None:
-        """One update at `multiplier` times the peak learning rate; none where `skip`, () bool, is true."""
+        """One update at `lr_scale` times the peak learning rate; none where `skip`, () bool, is true."""
         rate = self.learning_rate * lr_scale
         for shape, stack in self.stacks.items():
             parameters = list(stack.values())

@@ -116,7 +116,7 @@ def decide(
 
 
 def lr_schedule(settings: Settings, decision: Decision | None = None) -> Callable[[int], float]:
-    """The learning-rate multiplier as a function of the update's number from 0."""
+    """The learning-rate scale as a function of the update's number from 0."""
     schedule, total = settings.schedule, settings.train.steps
     assert total is not None
     assert schedule.warmup_steps is not None

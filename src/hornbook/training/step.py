@@ -67,7 +67,7 @@ def train_step(
     before_microbatch: Callable[[int], bool] = lambda index: True,
     num_tokens: int | None = None,
 ) -> Pending | None:
-    """Update `model` once from `microbatches`, at `multiplier` times the optimizers' peak learning rates.
+    """Update `model` once from `microbatches`, at `lr_scale` times the optimizers' peak learning rates.
 
     The gradient is that of (all nats) / (all scored tokens): nats are summed over microbatches and divided once, so
     the update is the same however the batch is cut. `before_microbatch(index)` seeds what is random in the forward
