@@ -64,7 +64,7 @@ def memory(number: int, work: Path) -> dict[str, Any]:
 
 def hours() -> list[dict[str, Any]]:
     """Each published run with its range by the runs of other families."""
-    from hornbook.facts.hardware import lookup
+    from hornbook.facts.accelerators import lookup
     from hornbook.planning.budget import implied_utilisation, run_flops, utilisation
     from hornbook.planning.published import RUNS as PUBLISHED
 

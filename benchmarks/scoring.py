@@ -58,7 +58,7 @@ def prepare(name: str, folder: Path) -> None:
         import msgspec
 
         from hornbook.facts.shape import preset
-        from hornbook.text.tokenizer import train_bpe
+        from hornbook.text.make_tokenizer import train_bpe
 
         tokenizer = train_bpe([text()[:2_000_000]], 4096)
         shape = msgspec.structs.replace(preset("6M"), vocabulary=4096, context=512)

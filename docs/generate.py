@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from hornbook.cli import build_parser
+from hornbook.facts.accelerators import lookup
 from hornbook.facts.conclusions import conclusions
-from hornbook.facts.hardware import lookup
 from hornbook.facts.metrics import METRICS
 from hornbook.facts.settings import OFF, Settings, fields
 from hornbook.facts.units import format_count

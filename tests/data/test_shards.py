@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from hornbook.data import shards
 from hornbook.data.prepare import prepare
-from hornbook.data.shards import MANIFEST, TokenStream, manifest_bytes, open_foreign_bin, open_prepared, read_manifest
+from hornbook.data.shard_writer import manifest_bytes
+from hornbook.data.shards import MANIFEST, TokenStream, open_foreign_bin, open_prepared, read_manifest
 from hornbook.facts.errors import InputError
 from hornbook.text.documents import documents
-from hornbook.text.tokenizer import raw_bytes
+from hornbook.text.make_tokenizer import raw_bytes
 
 HEADER_BYTES = 64
 
@@ -167,7 +168,7 @@ def test_a_shard_of_another_kind_is_refused_with_the_reason(copy, offset, value,
 
 
 def test_another_tokenizer_beside_the_shards_is_refused(copy):
-    from hornbook.text.tokenizer import characters
+    from hornbook.text.make_tokenizer import characters
 
     characters(["abc"]).save(copy)
     for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import hornbook
-from hornbook.data.shards import manifest_bytes, read_manifest
+from hornbook.data.shard_writer import manifest_bytes
+from hornbook.data.shards import read_manifest
 
 HANG_SECONDS = float(os.environ.get("HORNBOOK_HANG_SECONDS", "60"))  # a guard against hanging, not a measurement
 SMALL = (

@@ -12,7 +12,8 @@ import pytest
 
 import hornbook
 from hornbook.facts.errors import InputError
-from hornbook.records.run import Run, read_rows
+from hornbook.records.rows import read_rows
+from hornbook.records.run import Run
 from hornbook.setup.model import RESOLVED
 
 SETTINGS = {

@@ -12,7 +12,7 @@ from hornbook.formats.gguf import write_gguf
 from hornbook.formats.huggingface import write_huggingface
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
-from hornbook.text.tokenizer import characters, raw_bytes, train_bpe
+from hornbook.text.make_tokenizer import characters, raw_bytes, train_bpe
 
 transformers = pytest.importorskip("transformers", reason="transformers is the second implementation here")
 

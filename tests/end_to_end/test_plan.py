@@ -281,7 +281,7 @@ def test_counters_of_energy_are_read_and_may_wrap(tmp_path):
     import torch
 
     from hornbook.engine.device import Telemetry
-    from hornbook.facts.hardware import lookup
+    from hornbook.facts.accelerators import lookup
 
     socket = tmp_path / "intel-rapl:0"
     socket.mkdir()

@@ -11,7 +11,8 @@ import pytest
 
 import hornbook
 from hornbook.facts.errors import InputError
-from hornbook.records.run import Run, read_rows, without_replaced
+from hornbook.records.rows import read_rows, without_replaced
+from hornbook.records.run import Run
 
 STEPS, EVERY = 300, 20
 # Muon and AdamW, dropout, accumulation, evaluation and samples; an epoch ends every 21.25 steps.

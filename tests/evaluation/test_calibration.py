@@ -9,7 +9,7 @@ from hornbook.evaluation.corpus import conventions, encode_documents
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
-from hornbook.text.tokenizer import raw_bytes
+from hornbook.text.make_tokenizer import raw_bytes
 
 
 def decoder(spread):

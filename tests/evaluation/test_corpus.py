@@ -29,7 +29,7 @@ from hornbook.likelihood import chunk_rows
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
 from hornbook.records.result import DocumentRow
-from hornbook.text.tokenizer import raw_bytes
+from hornbook.text.make_tokenizer import raw_bytes
 
 VOCABULARY, END = 90, 89
 CONTEXT = 48

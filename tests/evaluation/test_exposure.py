@@ -8,8 +8,8 @@ from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
 from hornbook.text.canaries import REPETITIONS, Canaries, Canary, make_canaries, plant
 from hornbook.text.documents import Document, safe_pieces
+from hornbook.text.make_tokenizer import characters
 from hornbook.text.split import Segment
-from hornbook.text.tokenizer import characters
 
 
 def test_two_hundred_null_canaries_average_1_44_bits():

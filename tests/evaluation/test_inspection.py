@@ -14,7 +14,7 @@ from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import six_steps
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
-from hornbook.text.tokenizer import raw_bytes
+from hornbook.text.make_tokenizer import raw_bytes
 
 TEXT = "The moral is: grow or perish. Ø\n" * 4
 

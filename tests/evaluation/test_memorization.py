@@ -19,8 +19,8 @@ from hornbook.model.generate import generate
 from hornbook.model.init import initialise
 from hornbook.text.canaries import Canaries, make_canaries, plant
 from hornbook.text.documents import Document, builtin_documents, safe_pieces
+from hornbook.text.make_tokenizer import characters
 from hornbook.text.split import Segment
-from hornbook.text.tokenizer import characters
 
 CONTEXT = 32
 SMALL = {"num_windows": 80, "num_samples": 32, "sample_tokens": 32}

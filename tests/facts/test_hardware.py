@@ -3,22 +3,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from hornbook.facts import hardware
+from hornbook.facts import accelerators, hardware
 from hornbook.facts.errors import InputError
 
 
 def test_the_table_is_large_and_every_row_has_a_source_and_a_date() -> None:
-    assert len(hardware.ACCELERATORS) >= 20
-    for accelerator in hardware.ACCELERATORS:
+    assert len(accelerators.ACCELERATORS) >= 20
+    for accelerator in accelerators.ACCELERATORS:
         assert accelerator.source
         assert len(accelerator.date) == 7
         assert accelerator.peak_flops
 
 
 def test_no_name_means_two_accelerators() -> None:
-    for accelerator in hardware.ACCELERATORS:
+    for accelerator in accelerators.ACCELERATORS:
         for name in (accelerator.name, *accelerator.also):
-            assert hardware.find(name) is accelerator
+            assert accelerators.find(name) is accelerator
 
 
 @pytest.mark.parametrize(
@@ -30,35 +30,35 @@ def test_no_name_means_two_accelerators() -> None:
     ],
 )  # fmt: skip
 def test_lookup(text: str, count: int, name: str) -> None:
-    found, accelerator = hardware.lookup(text)
+    found, accelerator = accelerators.lookup(text)
     assert (found, accelerator.name) == (count, name)
 
 
 def test_peaks_are_dense_and_not_those_with_sparsity() -> None:
-    assert hardware.lookup("A100")[1].peak_flops["bfloat16"] == 312e12
-    assert hardware.lookup("H100")[1].peak_flops["bfloat16"] == 989.4e12
-    assert hardware.lookup("H100 PCIe")[1].peak_flops["bfloat16"] == 756e12
+    assert accelerators.lookup("A100")[1].peak_flops["bfloat16"] == 312e12
+    assert accelerators.lookup("H100")[1].peak_flops["bfloat16"] == 989.4e12
+    assert accelerators.lookup("H100 PCIe")[1].peak_flops["bfloat16"] == 756e12
 
 
 def test_an_unknown_accelerator_is_refused_and_the_nearest_is_named() -> None:
     with pytest.raises(InputError, match=r'unknown accelerator "H10O" \(did you mean "H100"\?\).*--peak'):
-        hardware.lookup("8xH10O")
+        accelerators.lookup("8xH10O")
 
 
 def test_a_part_of_a_name_is_not_enough() -> None:
-    assert hardware.find("A100X") is None
-    assert hardware.find("NVIDIA A100 Something") is None
+    assert accelerators.find("A100X") is None
+    assert accelerators.find("NVIDIA A100 Something") is None
 
 
 @pytest.mark.parametrize("text", ["", "0xA100", "x", "8x"])
 def test_no_accelerator_at_all(text: str) -> None:
     with pytest.raises(InputError):
-        hardware.lookup(text)
+        accelerators.lookup(text)
 
 
 def test_what_is_unknown_is_none() -> None:
-    assert hardware.lookup("TPUv5p")[1].power_watts is None
-    assert hardware.lookup("EPYC-7763")[1].memory_bytes is None
+    assert accelerators.lookup("TPUv5p")[1].power_watts is None
+    assert accelerators.lookup("EPYC-7763")[1].memory_bytes is None
     assert hardware.custom("mine", 1e12).balance is None
 
 

@@ -19,7 +19,7 @@ from hornbook.formats.gguf_file import load_gguf_tokenizer, read_header
 from hornbook.formats.huggingface import write_huggingface
 from hornbook.likelihood import token_nats
 from hornbook.model.decoder import Decoder
-from hornbook.text.tokenizer import raw_bytes, train_bpe
+from hornbook.text.make_tokenizer import raw_bytes, train_bpe
 
 gguf = pytest.importorskip("gguf", reason="the gguf package is an extra")
 

@@ -15,7 +15,8 @@ from mutations import mutated_bytes, mutated_tree
 
 from hornbook.data.loader import Batches
 from hornbook.data.prepare import prepare
-from hornbook.data.shards import MANIFEST, file_entry, manifest_bytes, open_prepared
+from hornbook.data.shard_writer import manifest_bytes
+from hornbook.data.shards import MANIFEST, file_entry, open_prepared
 from hornbook.engine import checkpoint as checkpoints
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table, read_table, to_toml

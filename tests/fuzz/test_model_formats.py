@@ -25,7 +25,8 @@ from hornbook.formats.huggingface import load_huggingface, naming_of, read_huggi
 from hornbook.formats.huggingface_config import _GPT2, _Llama
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
-from hornbook.text.tokenizer import characters, load_tokenizer, raw_bytes, train_bpe
+from hornbook.text.make_tokenizer import characters, raw_bytes, train_bpe
+from hornbook.text.tokenizer import load_tokenizer
 
 NUM_MUTATIONS = 300
 TEXT = "Call me Ishmael. Some years ago—never mind how long—having 1234 dollars,\n\n  I'd sail: ñ é e\u0301 日本 🙂.\n"

@@ -12,7 +12,7 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
-from hornbook.text.tokenizer import raw_bytes
+from hornbook.text.make_tokenizer import raw_bytes
 
 MUTATIONS = 300
 ROWS = [

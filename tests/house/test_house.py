@@ -9,7 +9,7 @@ import pytest
 
 from hornbook.cli.parser import COMMANDS
 from hornbook.facts.metrics import METRICS
-from hornbook.records.run import read_rows
+from hornbook.records.rows import read_rows
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))

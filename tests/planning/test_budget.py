@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hornbook.facts.accelerators import ACCELERATORS, lookup
 from hornbook.facts.errors import InputError
-from hornbook.facts.hardware import ACCELERATORS, custom, lookup
+from hornbook.facts.hardware import custom
 from hornbook.facts.shape import PRESETS
 from hornbook.planning import budget as planning
 from hornbook.planning.budget import Range, budget, implied_utilisation, price, training_flops, utilisation

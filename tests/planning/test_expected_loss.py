@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.facts.hardware import lookup
+from hornbook.facts.accelerators import lookup
 from hornbook.planning.expected_loss import (
     OFFSET,
     PER_PARAMETER,

@@ -6,8 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from hornbook.facts.accelerators import lookup
 from hornbook.facts.errors import InputError
-from hornbook.facts.hardware import custom, lookup
+from hornbook.facts.hardware import custom
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import preset
 from hornbook.planning.budget import Range

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.io import write_aside
 from hornbook.records.listing import list_runs
-from hornbook.records.run import Run, checkpoint_step, default_out, read_rows, without_replaced
+from hornbook.records.rows import read_rows, without_replaced
+from hornbook.records.run import Run, checkpoint_step, default_out
 
 
 def _start(program: str, folder: Path) -> subprocess.Popen[str]:

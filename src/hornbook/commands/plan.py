@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from hornbook.facts.accelerators import lookup
 from hornbook.facts.errors import InputError, SystemFailure
-from hornbook.facts.hardware import HERE, Accelerator, custom, lookup
+from hornbook.facts.hardware import HERE, Accelerator, custom
 from hornbook.facts.settings import Settings, from_table, overridden, read_table, to_toml
 from hornbook.facts.shape import preset
 from hornbook.facts.units import parse_count, parse_price

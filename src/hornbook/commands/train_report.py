@@ -21,6 +21,7 @@ from hornbook.evaluation.corpus import evaluate as score
 from hornbook.evaluation.inspection import inspect_text
 from hornbook.evaluation.kinds import surprise_ratio
 from hornbook.facts.errors import Interrupted
+from hornbook.facts.io import shown
 from hornbook.model.decoder import Decoder
 from hornbook.planning.plan import Plan
 from hornbook.planning.plan import score as score_plan
@@ -32,7 +33,6 @@ from hornbook.reporting.plots import loss_plot
 from hornbook.reporting.words import Said, conclusions
 from hornbook.setup.chosen import chosen_on
 from hornbook.setup.run import ngram_baselines
-from hornbook.text.files import shown
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.training.job import Job, RunContext
 from hornbook.training.watch import Watch

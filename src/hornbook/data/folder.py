@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hornbook.data import shards
+from hornbook.data import shard_writer, shards
 from hornbook.data.shards import MANIFEST, PARTS
 from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.io import others_in, own, remove_own, sync
@@ -156,7 +156,7 @@ def commit(folder: Path, out: Path, manifest: dict[str, Any]) -> None:
     for path in sorted(path for path in folder.iterdir() if path.name != "lock"):
         sync(path)
         files[path.name] = shards.file_entry(path)
-    (folder / MANIFEST).write_bytes(shards.manifest_bytes(manifest | {"files": files}))
+    (folder / MANIFEST).write_bytes(shard_writer.manifest_bytes(manifest | {"files": files}))
     sync(folder / MANIFEST)
     sync(folder)
     old = shards.old_folder(out)

@@ -22,10 +22,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from hornbook.data import shards
+from hornbook.data import shard_writer, shards
 from hornbook.data.encode import encoded
 from hornbook.data.folder import aside, check_out, commit, disk
-from hornbook.data.shards import PARTS, Prepared, ShardWriter, open_prepared
+from hornbook.data.shard_writer import ShardWriter
+from hornbook.data.shards import PARTS, Prepared, open_prepared
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import usable_cores
 from hornbook.facts.lost import lost_warning
@@ -33,9 +34,10 @@ from hornbook.facts.units import counted
 from hornbook.text.canaries import CANARIES, make_canaries, plant
 from hornbook.text.checkup import Checkup, check_up
 from hornbook.text.documents import Document
+from hornbook.text.make_tokenizer import is_path, make_tokenizer
 from hornbook.text.split import Segment, default_rule, digest_of, gap_characters, segment_pieces
 from hornbook.text.split import split as split_documents
-from hornbook.text.tokenizer import Tokenizer, is_path, load_tokenizer, make_tokenizer
+from hornbook.text.tokenizer import Tokenizer, load_tokenizer
 
 Progress = Callable[[int, int], None]  # (bytes encoded, bytes to encode)
 
@@ -95,7 +97,7 @@ def prepare(
                     made = given or make_tokenizer(tokenizer, sides[0].pieces, sides[0].num_bytes, documents)
                     made.save(folder)
                     if canaries:
-                        (folder / CANARIES).write_bytes(shards.json_bytes(msgspec.to_builtins(planted)))
+                        (folder / CANARIES).write_bytes(shard_writer.json_file(msgspec.to_builtins(planted)))
                     parts = _write_parts(folder, sides, made, shard_bytes, threads or usable_cores(), progress)
                     found = checked or checkup()
                     wall_seconds = time.perf_counter() - begin

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from hornbook.facts.hardware import HERE, Accelerator, custom, find
+from hornbook.facts.hardware import HERE, Accelerator, custom
 from hornbook.facts.settings import Precision
 
 NEAR_PEAK = 0.9  # of a measured peak: training does not get there, so the machine was busy as it was measured
@@ -31,6 +31,8 @@ def this_device(on: torch.device, precision: Precision | None = None) -> Acceler
     if on.type != "cuda":
         return custom(HERE, _product(on, torch.bfloat16 if precision == "bfloat16" else torch.float32))
     name, memory = torch.cuda.get_device_name(on), torch.cuda.get_device_properties(on).total_memory
+    from hornbook.facts.accelerators import find
+
     return find(name) or custom(name, _product(on, torch.bfloat16), memory, dtype="bfloat16")
 
 

@@ -1,15 +1,20 @@
-"""What is ours on a disk: nothing is written through a link, and nothing is deleted but files of our own names."""
+"""The only place that writes whole files: aside, synced, renamed; never through a link. Deletes only our own names."""
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from hornbook.facts.errors import InputError, SystemFailure
+from hornbook.facts.printing import on_one_line
 
 
 def own(path: str | os.PathLike[str], flags: int) -> int:
@@ -94,3 +99,40 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def shown(path: str) -> str:
+    """Return the path as it can be printed and stored: bytes that are not UTF-8 appear as \\xNN."""
+    return on_one_line(path)
+
+
+def json_bytes(content: Any) -> bytes:
+    """JSON. Numpy's numbers and paths become plain values, NaN and infinity null; a file name that is not UTF-8 is
+    written as it is printed."""
+    try:
+        return msgspec.json.encode(content, enc_hook=_plain)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_printable(msgspec.to_builtins(content, enc_hook=_plain)))
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable(each) for key, each in value.items()}
+    return [_printable(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    item = getattr(value, "item", None)
+    if item is None:
+        raise TypeError(f"{type(value).__name__} cannot be written to a log")
+    plain = item()
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
+
+
+def pretty(content: Any) -> bytes:
+    """JSON for people."""
+    return msgspec.json.format(json_bytes(content), indent=2) + b"\n"

@@ -11,8 +11,9 @@ import math
 
 import msgspec
 
+from hornbook.facts.accelerators import lookup
 from hornbook.facts.errors import InputError
-from hornbook.facts.hardware import Accelerator, lookup
+from hornbook.facts.hardware import Accelerator
 from hornbook.planning.published import RUNS, PublishedRun
 
 REFERENCE_BALANCE = 153.0  # FLOPs per byte of an A100-80, where the constant of the fit is anchored

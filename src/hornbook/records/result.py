@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from hornbook.facts.errors import InputError
-from hornbook.records.rows import pretty
+from hornbook.facts.io import pretty
 
 _FORMAT = "hornbook report"
 _VERSION = 1

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from hornbook.text.files import shown
+from hornbook.facts.errors import InputError
+from hornbook.records.run import Row
 
-Row = dict[str, Any]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Number = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 
@@ -112,33 +112,51 @@ def check_sample(row: Row) -> None:
     msgspec.convert(row, _Resume if row.get("event") == "resume" else _Sample)
 
 
-def json_bytes(content: Any) -> bytes:
-    """JSON. Numpy's numbers and paths become plain values, NaN and infinity null; a file name that is not UTF-8 is
-    written as it is printed."""
+def without_replaced(rows: list[Row]) -> list[Row]:
+    """Drop the rows that a later resume replaced: those with a greater step before a resume at step k. Decisions stay.
+
+    >>> without_replaced([{"step": 1}, {"step": 2}, {"event": "resume", "step": 1}, {"step": 2}])
+    [{'step': 1}, {'event': 'resume', 'step': 1}, {'step': 2}]
+    """
+    kept: list[Row] = []
+    for row in rows:
+        if row.get("event") == "resume":
+            kept = [old for old in kept if old.get("step", 0) <= row["step"] or old.get("event") == "decision"]
+        kept.append(row)
+    return kept
+
+
+def read_rows(path: Path, check: Callable[[Row], None] | None = None) -> list[Row]:
+    """Rows of a .jsonl log, [] when it is absent. A torn last line (the writer was killed, or is writing) is left out.
+
+    Raises InputError naming the line when a line before the last is not an object, or `check` says that it is none of
+    ours by a ValidationError.
+    """
     try:
-        return msgspec.json.encode(content, enc_hook=_plain)
-    except UnicodeEncodeError:
-        return msgspec.json.encode(_printable(msgspec.to_builtins(content, enc_hook=_plain)))
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    decoder = msgspec.json.Decoder(Row)
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            row = decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            if number < len(lines):
+                raise InputError(_damaged(path, number)) from error
+            continue
+        try:
+            if check is not None:
+                check(row)
+        except msgspec.ValidationError as error:
+            raise InputError(_damaged(path, number)) from error
+        rows.append(row)
+    return rows
 
 
-def _printable(value: Any) -> Any:
-    if isinstance(value, str):
-        return shown(value)
-    if isinstance(value, dict):
-        return {_printable(key): _printable(each) for key, each in value.items()}
-    return [_printable(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Path):
-        return str(value)
-    item = getattr(value, "item", None)
-    if item is None:
-        raise TypeError(f"{type(value).__name__} cannot be written to a log")
-    plain = item()
-    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
-
-
-def pretty(content: Any) -> bytes:
-    """JSON for people."""
-    return msgspec.json.format(json_bytes(content), indent=2) + b"\n"
+def _damaged(path: Path, number: int) -> str:
+    return f"{path}, line {number}, is damaged; remove this line to read the others"

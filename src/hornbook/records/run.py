@@ -19,15 +19,16 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
 from hornbook.facts.errors import InputError, SystemFailure
-from hornbook.facts.io import encoded, no_link, own, write_aside
-from hornbook.records.rows import Row, check_row, check_sample, json_bytes, pretty, renamed
+from hornbook.facts.io import encoded, json_bytes, no_link, own, pretty, write_aside
+
+Row = dict[str, Any]
 
 # What a creation that was killed half-way can leave behind: such a folder may be created again.
 LEFTOVERS = {".lock", "environment.json", ".environment.json.part", ".settings.toml.part", "checkpoints", "reports",
@@ -224,10 +225,18 @@ class Run:
 
     def rows(self) -> list[Row]:
         """Every row of metrics.jsonl that still holds, in order, resume events included."""
+        if not (self.folder / "metrics.jsonl").exists():
+            return []
+        from hornbook.records.rows import check_row, read_rows, renamed, without_replaced
+
         return [renamed(row) for row in without_replaced(read_rows(self.folder / "metrics.jsonl", check_row))]
 
     def samples(self) -> list[Row]:
         """Every sample that still holds, in order."""
+        if not (self.folder / "samples.jsonl").exists():
+            return []
+        from hornbook.records.rows import check_sample, read_rows, without_replaced
+
         rows = without_replaced(read_rows(self.folder / "samples.jsonl", check_sample))
         return [row for row in rows if row.get("event") != "resume"]
 
@@ -268,52 +277,6 @@ def checkpoint_step(folder: Path) -> int:
     if match is None:
         raise InputError(f"{folder} is not a checkpoint (its name should be like step-00001000)")
     return int(match[1])
-
-
-def without_replaced(rows: list[Row]) -> list[Row]:
-    """Drop the rows that a later resume replaced: those with a greater step before a resume at step k. Decisions stay.
-
-    >>> without_replaced([{"step": 1}, {"step": 2}, {"event": "resume", "step": 1}, {"step": 2}])
-    [{'step': 1}, {'event': 'resume', 'step': 1}, {'step': 2}]
-    """
-    kept: list[Row] = []
-    for row in rows:
-        if row.get("event") == "resume":
-            kept = [old for old in kept if old.get("step", 0) <= row["step"] or old.get("event") == "decision"]
-        kept.append(row)
-    return kept
-
-
-def read_rows(path: Path, check: Callable[[Row], None] | None = None) -> list[Row]:
-    """Rows of a .jsonl log, [] when it is absent. A torn last line (the writer was killed, or is writing) is left out.
-
-    Raises InputError naming the line when a line before the last is not an object, or `check` says that it is none of
-    ours by a ValidationError.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    decoder = msgspec.json.Decoder(Row)
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            row = decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            if number < len(lines):
-                raise InputError(_damaged(path, number)) from error
-            continue
-        try:
-            if check is not None:
-                check(row)
-        except msgspec.ValidationError as error:
-            raise InputError(_damaged(path, number)) from error
-        rows.append(row)
-    return rows
 
 
 def default_out(stem: str, parent: Path = Path("runs")) -> Path:
@@ -361,10 +324,6 @@ def _locked(folder: Path) -> Iterator[None]:
             os.ftruncate(file, 0)
     finally:
         os.close(file)  # gives up the lock; the file stays, since removing it would let two processes lock two files
-
-
-def _damaged(path: Path, number: int) -> str:
-    return f"{path}, line {number}, is damaged; remove this line to read the others"
 
 
 def _repair_last_line(path: Path) -> None:

@@ -22,8 +22,8 @@ from hornbook.planning.choose import CorpusStats
 from hornbook.planning.workload import TextEstimate
 from hornbook.records.run import Run, is_run
 from hornbook.text.documents import Document, builtin_documents, documents
+from hornbook.text.make_tokenizer import default_vocabulary
 from hornbook.text.split import default_rule, num_characters
-from hornbook.text.tokenizer import default_vocabulary
 
 Progress = Callable[[int, int], None]
 VALIDATION_CHARACTERS = 300_000  # beyond, a 95 % interval is about 1 % of the loss, and scoring takes its time

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.io import shown
 from hornbook.facts.units import counted
 from hornbook.text.files import (
     BlankError,
@@ -22,7 +23,6 @@ from hornbook.text.files import (
     inner_name,
     sentences,
     separated_parts,
-    shown,
     text_start,
 )
 from hornbook.text.paths import find_files, unique_names

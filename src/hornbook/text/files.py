@@ -22,7 +22,7 @@ from io import BufferedReader
 from typing import Any, cast
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.printing import on_one_line
+from hornbook.facts.io import shown
 
 COMPRESSED = (".gz", ".zst")
 CHUNK = 1 << 18  # bytes read at once
@@ -56,11 +56,6 @@ def inner_name(name: str) -> str:
 
 
 # Failures as sentences
-
-
-def shown(path: str) -> str:
-    """Return the path as it can be printed and stored: bytes that are not UTF-8 appear as \\xNN."""
-    return on_one_line(path)
 
 
 @contextmanager

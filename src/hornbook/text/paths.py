@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.io import shown
 from hornbook.facts.units import counted
-from hornbook.text.files import check_kind, inner_name, sentences, shown
+from hornbook.text.files import check_kind, inner_name, sentences
 
 ENDINGS = (".txt", ".md", ".jsonl", ".ndjson", ".parquet")  # that count in a folder
 

@@ -18,16 +18,9 @@ from typing import Any
 import msgspec
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.io import shown
 from hornbook.facts.printing import on_one_line
-from hornbook.text.files import (
-    LINE_BYTES,
-    bytes_of,
-    check_encoding,
-    encoding_remedy,
-    line_at,
-    sentences,
-    shown,
-)
+from hornbook.text.files import LINE_BYTES, bytes_of, check_encoding, encoding_remedy, line_at, sentences
 
 Text = str | None
 Reader = Callable[[str, str], Iterator[tuple[int, Text, Callable[[], Text]]]]
