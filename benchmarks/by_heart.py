@@ -31,7 +31,8 @@ from hornbook.evaluation.ngram_search import find_spans
 from hornbook.setup.model import open_model
 from hornbook.text.canaries import Canaries, Canary, random_payloads
 from hornbook.text.checkup import check_up
-from hornbook.text.documents import Document, builtin_documents, documents, safe_pieces
+from hornbook.text.documents import Document, builtin_documents, documents
+from hornbook.text.pieces import safe_pieces
 
 QUICK = {"train.threads": 1, "watch.sample_tokens": 8}
 SMALL = {"model.layers": 2, "model.width": 96, "model.context": 64, "train.batch": 8, "text.tokenizer": "bytes"}

@@ -27,7 +27,8 @@ from hornbook.evaluation.corpus import encode_documents
 from hornbook.facts.capacity import REPEATED
 from hornbook.facts.leaks import LEAKED
 from hornbook.text.checkup import Checkup, Duplicate, check_up
-from hornbook.text.documents import Document, safe_pieces
+from hornbook.text.documents import Document
+from hornbook.text.pieces import safe_pieces
 
 Texts = list[tuple[str, str]]
 Row = dict[str, Any]

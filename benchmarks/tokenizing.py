@@ -28,7 +28,7 @@ CASES = (
 def prepare(name: str, folder: Path) -> None:
     from importlib.resources import files
 
-    from hornbook.text.tokenizer import gpt2
+    from hornbook.text.make_tokenizer import gpt2
 
     gpt2().save(folder / "gpt2")
     text, library = folder / "text", Path(sysconfig.get_paths()["stdlib"])

@@ -7,8 +7,9 @@ from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
 from hornbook.text.canaries import REPETITIONS, Canaries, Canary, make_canaries, plant
-from hornbook.text.documents import Document, safe_pieces
+from hornbook.text.documents import Document
 from hornbook.text.make_tokenizer import characters
+from hornbook.text.pieces import safe_pieces
 from hornbook.text.split import Segment
 
 

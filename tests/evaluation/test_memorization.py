@@ -18,8 +18,9 @@ from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate
 from hornbook.model.init import initialise
 from hornbook.text.canaries import Canaries, make_canaries, plant
-from hornbook.text.documents import Document, builtin_documents, safe_pieces
+from hornbook.text.documents import Document, builtin_documents
 from hornbook.text.make_tokenizer import characters
+from hornbook.text.pieces import safe_pieces
 from hornbook.text.split import Segment
 
 CONTEXT = 32

@@ -20,9 +20,9 @@ from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
 from hornbook.text.bytelevel import BYTE_CHARACTERS
-from hornbook.text.make_tokenizer import make_tokenizer, raw_bytes
-from hornbook.text.tokenizer import gpt2, load_tokenizer, tokenizer_of
-from hornbook.text.tokenizer_json import added_token, byte_level
+from hornbook.text.make_tokenizer import gpt2, make_tokenizer, raw_bytes
+from hornbook.text.tokenizer import load_tokenizer, tokenizer_of
+from hornbook.text.tokenizer_content import added_token, byte_level
 
 TOKENIZER = raw_bytes()
 

@@ -4,8 +4,8 @@ import pytest
 
 from hornbook.facts.errors import InputError
 from hornbook.formats.gguf_file import CONTROL, NAMES, NORMAL, UNUSED, tokenizer_json, tokenizer_metadata
-from hornbook.text.make_tokenizer import characters, raw_bytes, train_bpe
-from hornbook.text.tokenizer import gpt2, tokenizer_of
+from hornbook.text.make_tokenizer import characters, gpt2, raw_bytes, train_bpe
+from hornbook.text.tokenizer import tokenizer_of
 from hornbook.text.tokenizer_json import checked
 
 TEXT = (

@@ -14,6 +14,7 @@ import pytest
 from mutations import mutated_bytes, mutated_tree
 
 from hornbook.data.loader import Batches
+from hornbook.data.manifest import held_out_in_words
 from hornbook.data.prepare import prepare
 from hornbook.data.shard_writer import manifest_bytes
 from hornbook.data.shards import MANIFEST, file_entry, open_prepared
@@ -24,7 +25,7 @@ from hornbook.records.listing import list_runs
 from hornbook.records.run import Run
 from hornbook.reporting.curves import best_step_between, evaluations
 from hornbook.reporting.pages import run_page
-from hornbook.reporting.prepared import held_out_in_words, print_prepared
+from hornbook.reporting.prepared import print_prepared
 from hornbook.setup.model import beginning, open_model, settings_of
 from hornbook.text.documents import documents
 from hornbook.training.decisions import decisions_of, tokens_read

@@ -18,7 +18,7 @@ from hornbook.model.generate import generate
 from hornbook.model.init import initialise
 from hornbook.reporting.terminal import print_report
 from hornbook.setup.model import LoadedModel
-from hornbook.text.documents import PIECE
+from hornbook.text.pieces import PIECE
 from hornbook.text.tokenizer import load_tokenizer
 
 STYLES = ("prepend", "metaspace", "metaspace first", "unigram")

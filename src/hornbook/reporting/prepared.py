@@ -5,45 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hornbook.data.manifest import held_out_in_words
 from hornbook.facts.printing import print
 from hornbook.facts.units import counted
 from hornbook.reporting.terminal import print_table
-
-
-def held_out_in_words(manifest: Mapping[str, Any]) -> str:
-    """One sentence: which share of a prepared text was kept back to judge the model, from where, and by which rule.
-
-    >>> sides = {"train": {"num_bytes": 900}, "validation": {"num_bytes": 100, "num_documents": 2}}
-    >>> held_out_in_words({"parts": sides, "split": "hash:0.1", "source_documents": 20})
-    'held out for validation: 10% of the text, 2 documents drawn by a hash of each (--split hash:0.1)'
-    >>> sides = {"train": {"num_bytes": 880}, "validation": {"num_bytes": 100, "num_documents": 8}}
-    >>> sides["train"]["num_characters"], sides["validation"]["num_characters"] = 880, 100
-    >>> held_out_in_words({"parts": sides, "split": "blocks:0.1", "source_documents": 1, "gap_characters": 20})
-    'held out for validation: 10% of the text, 8 pieces from inside it; gaps around them lose 2.0% (--split blocks:0.1)'
-    >>> held_out_in_words({"parts": sides, "split": "blocks:0.1", "source_documents": 1}).split("; ")[1]
-    'gaps around them are left out (--split blocks:0.1)'
-    """
-    kind, _, argument = manifest["split"].partition(":")
-    train, held = manifest["parts"]["train"], manifest["parts"]["validation"]
-    if kind == "none":
-        return "held out for validation: nothing (--split none)"
-    inside = "it" if manifest["source_documents"] == 1 else "its documents"
-    where = {
-        "hash": f"{counted(held['num_documents'], 'document')} drawn by a hash of each",
-        "tail": "its end",
-        "blocks": f"{counted(held['num_documents'], 'piece')} from inside {inside}; {_lost_to_gaps(manifest)}",
-        "folder": f"what lies in {argument}",
-    }[kind]
-    share = held["num_bytes"] / (held["num_bytes"] + train["num_bytes"])
-    return f"held out for validation: {share:.0%} of the text, {where} (--split {manifest['split']})"
-
-
-def _lost_to_gaps(manifest: Mapping[str, Any]) -> str:
-    lost = manifest.get("gap_characters")
-    if lost is None:  # prepared before this was written down
-        return "gaps around them are left out"
-    whole = lost + sum(part["num_characters"] for part in manifest["parts"].values())
-    return f"gaps around them lose {lost / whole:.1%}"
 
 
 def print_prepared(manifest: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hornbook.data.manifest import held_out_in_words
 from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Prepared, TokenStream
 from hornbook.engine.device import accelerator_facts, device, return_freed_memory, this_device
 from hornbook.evaluation.baselines import baselines
@@ -45,7 +46,6 @@ from hornbook.planning.workload import TextEstimate, settle, wall_of, watched
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out
 from hornbook.reporting.live import View
-from hornbook.reporting.prepared import held_out_in_words
 from hornbook.setup.build import usd_per_hour
 from hornbook.setup.chosen import chosen_on
 from hornbook.setup.model import LoadedModel, open_model

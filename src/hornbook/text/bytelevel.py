@@ -7,9 +7,8 @@ the merges in order) when each token, encoded alone, becomes itself; that is che
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -17,13 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hornbook.facts.errors import InputError
-from hornbook.text.documents import WHITESPACE
+from hornbook.text.pieces import WHITESPACE
 
 Ids = npt.NDArray[np.int32]
 
-SAMPLE_BYTES = 200_000_000  # the training text is thinned to at most this much, evenly
-DISTINCT_BYTES = 12_000_000  # ... and so that its different words are at most about this much (see `_sample`)
-WORD_BYTES = 64  # longer words are cut for training: merging takes time quadratic in the length of a word
 
 # GPT-2 writes the 188 bytes that Latin-1 can print as themselves and the others, in order, as U+0100 and following.
 _PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
@@ -215,63 +211,3 @@ def _samples(tokens: list[tuple[bytes, int]], added: set[str]) -> list[str]:
 
 
 # Training
-
-
-def train_merges(pieces: Iterable[str], num_tokens: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Return vocabulary (token to id: 256 bytes, then merges) and merges, of at most `num_tokens` tokens.
-
-    There are fewer when no pair occurs twice any more. Raises InputError when there is no text.
-    """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    sample = _sample(pieces)
-    if not sample:
-        raise InputError("there is no text to train a tokenizer on; give a text, or take the tokenizer bytes")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.FixedLength(WORD_BYTES)]
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=num_tokens, min_frequency=2, show_progress=False, initial_alphabet=sorted(BYTE_CHARACTERS)
-    )
-    tokenizer.train_from_iterator((piece.decode() for piece in sample), trainer)
-    model: dict[str, Any] = json.loads(tokenizer.to_str())["model"]
-    return model["vocab"], [(left, right) for left, right in model["merges"]]
-
-
-def _sample(pieces: Iterable[str]) -> list[bytes]:
-    """Return every k-th piece, k as small as the two limits allow.
-
-    The trainer keeps about 90 to 130 bytes for each byte of *different* words (measured): English has few of them, text
-    without spaces consists of them. Their share is estimated on about a million characters.
-    """
-    kept: list[bytes] = []
-    stride, size = 1, 0
-    for i, piece in enumerate(pieces):
-        if i % stride or not piece:
-            continue
-        kept.append(utf8(piece))
-        size += len(kept[-1])
-        while size > SAMPLE_BYTES and len(kept) > 1:
-            kept, stride = kept[::2], stride * 2
-            size = sum(map(len, kept))
-    limit = DISTINCT_BYTES / max(_distinct_share(kept[:: max(1, len(kept) // 16)]), 1e-3)
-    while size > limit and len(kept) > 1:
-        kept = kept[::2]
-        size = sum(map(len, kept))
-    return kept
-
-
-def _distinct_share(pieces: list[bytes]) -> float:
-    """Return bytes of different words / bytes of all words."""
-    from tokenizers import pre_tokenizers
-
-    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words = [word for piece in pieces for word in _words(split, piece.decode())]
-    return sum(map(len, set(words))) / max(1, sum(map(len, words)))
-
-
-def _words(split: Any, text: str) -> Iterator[str]:
-    for word, _ in split.pre_tokenize_str(text):
-        for start in range(0, len(word), WORD_BYTES):
-            yield word[start : start + WORD_BYTES]

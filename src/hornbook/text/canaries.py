@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 
 from hornbook.facts.errors import InputError
-from hornbook.text.documents import Document, safe_pieces
+from hornbook.text.documents import Document
+from hornbook.text.pieces import safe_pieces
 from hornbook.text.split import Segment
 
 CANARIES = "canaries.json"  # in a prepared folder and a run

