@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.facts.errors import InputError
-from hornbook.text.tokenizer_json import _ONE_CHARACTER, END_OF_TEXT, GPT2_FILES
+from hornbook.text.tokenizer_json import _ONE_CHARACTER, BYTE_LEVEL, END_OF_TEXT
 
 
 def byte_level(vocab: dict[str, int], merges: list[tuple[str, str]], *, use_regex: bool = True) -> dict[str, Any]:
     """Return the content for a byte-level BPE; without `use_regex` nothing is split (the bytes kind)."""
-    step = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": use_regex}
+    step = BYTE_LEVEL | {"use_regex": use_regex}
     return content_of(bpe_model(vocab, merges), step, step, [added_token(len(vocab), END_OF_TEXT)])
 
 
@@ -92,3 +92,9 @@ def gpt2_files(path: Path | None) -> tuple[dict[str, int], list[tuple[str, str]]
     del vocab[END_OF_TEXT]
     lines = data["vocab.bpe"].decode().split("\n")[1:-1]  # the first line is a version
     return vocab, [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
+
+
+GPT2_FILES = {  # the names others give them, and the SHA-256 that tiktoken_ext/openai_public.py has
+    "vocab.bpe": ("merges.txt", "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
+    "encoder.json": ("vocab.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
+}

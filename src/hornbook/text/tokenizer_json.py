@@ -16,7 +16,6 @@ import msgspec
 from hornbook.facts.errors import InputError
 from hornbook.facts.keys import shown
 from hornbook.text.bytelevel import BYTE_CHARACTERS, merged_tokens, split_pattern, to_bytes
-from hornbook.text.tokenizer_content import byte_level
 
 END_OF_TEXT = "<|endoftext|>"
 LARGEST_FILE_BYTES = 1 << 26  # the largest vocabularies in use take half of it
@@ -24,15 +23,12 @@ LARGEST_VOCABULARY = 1 << 19  # ids, twice the largest in use; a file that asks 
 LARGEST_PATTERN = 10_000  # characters; o200k's has 300
 LARGEST_GROWTH = 1024  # times as long as it was, a normalizer may make a text; in use are below 100
 DEEPEST = 32  # steps within steps
-GPT2_FILES = {  # the names others give them, and the SHA-256 that tiktoken_ext/openai_public.py has
-    "vocab.bpe": ("merges.txt", "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
-    "encoder.json": ("vocab.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
-}
 GPT2_FINGERPRINT = "df928fbc83bfc8d8e4df1d0e8fadc5ad3813f19d80ae618d412b2147b50d55c3"
 # What the special tokens of GPT-style models are called, for folders that do not say which they are.
 USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
 USUAL_BEGINNINGS = ("<|begin_of_text|>", "<s>", "<bos>")
 
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
 _ONE_CHARACTER = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False}
 _UNKNOWN = re.compile(r"<.+>|\[.+\]")
 _BACK_REFERENCE = re.compile(r"\\[1-9kg]|\(\?R")
@@ -290,8 +286,8 @@ def kind(content: dict[str, Any], fingerprint: str) -> str:
         is_sorted = list(vocab.items()) == [(character, i) for i, character in enumerate(sorted(vocab))]
         return "characters" if is_sorted and all(len(character) == 1 for character in vocab) else "foreign"
     if model["type"] == "BPE" and not model["merges"] and vocab == {c: byte for byte, c in enumerate(BYTE_CHARACTERS)}:
-        whole = byte_level(vocab, [], use_regex=False)["pre_tokenizer"]
-        return "bytes" if content.get("pre_tokenizer") == whole else "foreign"
+        unsplit = BYTE_LEVEL | {"use_regex": False}
+        return "bytes" if content.get("pre_tokenizer") == unsplit else "foreign"
     is_bpe = split_pattern(content.get("pre_tokenizer")) == "gpt2" and merged_tokens(model, set()) is not None
     return "bpe" if is_bpe else "foreign"
 
