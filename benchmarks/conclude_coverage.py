@@ -29,7 +29,7 @@ from hornbook.evaluation.intervals import (
     one_passage,
     strata,
 )
-from hornbook.setup.text import automatic_share
+from hornbook.setup.documents import automatic_share
 from hornbook.text.documents import builtin_documents
 from hornbook.text.split import piece_counts, piece_edges
 

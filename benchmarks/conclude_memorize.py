@@ -32,8 +32,7 @@ import hornbook
 from hornbook.data.shards import Prepared
 from hornbook.evaluation.memorization import memorization
 from hornbook.facts.settings import from_table
-from hornbook.setup.model import open_model
-from hornbook.setup.run import tokenizer_of
+from hornbook.setup.model import open_model, tokenizer_of
 from hornbook.setup.text import prepared_text
 from hornbook.text.documents import builtin_documents
 

@@ -119,7 +119,7 @@ def of_the_law(data: Path) -> list[dict[str, Any]]:
     from hornbook.data.shards import NUM_BYTES
     from hornbook.facts.settings import from_table, overridden
     from hornbook.planning.choose import CorpusStats, Machine, choose
-    from hornbook.setup.run import ngram_baselines
+    from hornbook.setup.expectation import ngram_baselines
     from hornbook.setup.text import prepared_text
 
     known = json.loads(RESULTS.resolve().read_text())

@@ -161,7 +161,7 @@ def test_gpt2_from_a_folder_under_either_names_and_the_hashes_of_tiktoken(tmp_pa
         text=True,
         check=True,
     ).stdout.strip()
-    for name, (other, digest) in tokenizer_json.GPT2_FILES.items():
+    for name, (other, digest) in tokenizer_content.GPT2_FILES.items():
         data = (source / name).read_bytes()
         assert hashlib.sha256(data).hexdigest() == digest
         assert digest in Path(public).read_text()

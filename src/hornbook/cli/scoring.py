@@ -66,7 +66,7 @@ def inspect_command(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from hornbook.facts.errors import InputError
-    from hornbook.setup.text import named_documents
+    from hornbook.setup.documents import named_documents
 
     text = arguments.text
     if arguments.file is not None:

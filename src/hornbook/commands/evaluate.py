@@ -26,8 +26,9 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table
 from hornbook.records.result import Report
 from hornbook.setup.chosen import chosen_on
+from hornbook.setup.documents import named_documents
 from hornbook.setup.model import LoadedModel, open_model, settings_of
-from hornbook.setup.text import Progress, is_prepared, named_documents, prepared_before, prepared_text
+from hornbook.setup.text import Progress, is_prepared, prepared_before, prepared_text
 
 
 def evaluate(

@@ -13,8 +13,7 @@ from hornbook.facts.by_heart import readings
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import check_seed, from_table
 from hornbook.reporting.memorization import memory_page
-from hornbook.setup.model import LoadedModel, open_model
-from hornbook.setup.run import tokenizer_of
+from hornbook.setup.model import LoadedModel, open_model, tokenizer_of
 from hornbook.setup.text import prepared_text
 from hornbook.text.canaries import CANARIES, planted_canaries
 from hornbook.training.decisions import tokens_read

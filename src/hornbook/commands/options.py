@@ -90,7 +90,8 @@ def text_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def check_inputs(*models: str, texts: Sequence[str] = (), settings: dict[str, Any] | None = None) -> None:
     """Say what is wrong with names and files before torch is imported, which takes seconds."""
     from hornbook.records.listing import check_model
-    from hornbook.setup.text import is_prepared, named_documents
+    from hornbook.setup.documents import named_documents
+    from hornbook.setup.text import is_prepared
 
     for model in models:
         check_model(model)

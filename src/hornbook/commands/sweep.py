@@ -18,8 +18,8 @@ from hornbook.planning.ladder import Point, fit
 from hornbook.planning.pace import StepTimes, steps_within
 from hornbook.planning.workload import wall_of
 from hornbook.reporting.live import View
+from hornbook.setup.expectation import ngram_baselines
 from hornbook.setup.pace import measure
-from hornbook.setup.run import ngram_baselines
 from hornbook.setup.text import prepared_text
 
 SIZES = 4

@@ -32,7 +32,7 @@ from hornbook.reporting.pages import run_page
 from hornbook.reporting.plots import loss_plot
 from hornbook.reporting.words import Said, conclusions
 from hornbook.setup.chosen import chosen_on
-from hornbook.setup.run import ngram_baselines
+from hornbook.setup.expectation import ngram_baselines
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.training.job import Job, RunContext
 from hornbook.training.watch import Watch

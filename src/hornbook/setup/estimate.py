@@ -13,7 +13,8 @@ from hornbook.facts.settings import Text
 from hornbook.facts.units import format_count
 from hornbook.planning.choose import CorpusStats
 from hornbook.planning.workload import TextEstimate
-from hornbook.setup.text import automatic_share, is_prepared, prepared_folder, read_documents
+from hornbook.setup.documents import automatic_share, read_documents
+from hornbook.setup.text import is_prepared, prepared_folder
 from hornbook.text.make_tokenizer import default_vocabulary
 from hornbook.text.split import default_rule
 

@@ -12,8 +12,10 @@ import torch
 from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine.device import device
 from hornbook.facts.errors import InputError
+from hornbook.facts.io import write_aside
 from hornbook.facts.settings import Settings, from_table, parse_table
 from hornbook.model.decoder import Decoder
+from hornbook.planning.choose import SHAPE
 from hornbook.records.listing import check_model
 from hornbook.records.run import Run, checkpoint_step, is_run
 from hornbook.text.tokenizer import Tokenizer, load_tokenizer
@@ -165,3 +167,22 @@ def _checkpoint_of(run: Run, step: int | None) -> Path:
             return folder
     kept = ", ".join(map(str, sorted({checkpoint_step(folder) for folder in found})))
     raise InputError(f"{run.folder} has no checkpoint at step {step}: it keeps {kept}.")
+
+
+def tokenizer_of(opened: LoadedModel) -> str:
+    """A folder with the tokenizer of given weights, so that the text is prepared with it."""
+    folder = opened.run.folder if opened.run is not None else Path(opened.name)
+    if not (folder / "tokenizer.json").is_file():  # a GGUF file or a hub id
+        folder = Path("prepared") / f"tokenizer-{opened.tokenizer.fingerprint[:8]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in opened.tokenizer.files().items():
+            write_aside(folder / name, content)
+    return str(folder)
+
+
+def refuse_other_shape(wanted: Settings, opened: LoadedModel) -> None:
+    """Given weights have their shape: raises InputError when another one is asked for."""
+    for name in ("preset", *SHAPE):
+        asked = getattr(wanted.model, name)
+        if asked is not None and asked != getattr(opened.model.shape, name, None):
+            raise InputError(f"model.{name} is {asked!r}, but the shape is that of {opened.name}: leave it out.")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +14,14 @@ import torch
 
 from hornbook.data.manifest import held_out_in_words
 from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Prepared, TokenStream
-from hornbook.engine.device import accelerator_facts, device, return_freed_memory, this_device
-from hornbook.evaluation.baselines import baselines
-from hornbook.evaluation.corpus import Conventions, Places, beginning_of, part_documents
+from hornbook.engine.device import accelerator_facts, device, this_device
 from hornbook.facts.capacity import memorization_estimate
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import usable_cores
-from hornbook.facts.io import write_aside
-from hornbook.facts.leaks import leaked_in_words
 from hornbook.facts.settings import Settings, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.facts.units import counted, format_bytes, format_count, format_duration
-from hornbook.planning.budget import Range
 from hornbook.planning.choose import (
-    SHAPE,
     Machine,
     ResolvedSettings,
     choose,
@@ -38,17 +30,13 @@ from hornbook.planning.choose import (
     given_length,
     worthwhile_epochs,
 )
-from hornbook.planning.expected_loss import small_run_bits
-from hornbook.planning.pace import REPORT_SECONDS, StepTimes
-from hornbook.planning.plan import brief
+from hornbook.planning.pace import StepTimes
 from hornbook.planning.plan_run import plan_of
-from hornbook.planning.workload import TextEstimate, settle, wall_of, watched
+from hornbook.planning.workload import TextEstimate, settle, wall_of
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out
 from hornbook.reporting.live import View
 from hornbook.setup.build import usd_per_hour
-from hornbook.setup.chosen import chosen_on
-from hornbook.setup.model import LoadedModel, open_model
 from hornbook.setup.pace import MEASURED_FROM, measure
 from hornbook.setup.text import is_prepared, prepared_text, stem
 from hornbook.text.canaries import CANARIES
@@ -65,9 +53,12 @@ def fresh(
         raise InputError(f"{out} exists and is not a run: give --out a fresh folder.")
     given_length(wanted)  # what is wrong is said before the text is read
     usd_per_hour(wanted)
-    opened = open_model(from_) if from_ is not None else None
-    if opened is not None:
-        _refuse_other_shape(wanted, opened)
+    opened = None
+    if from_ is not None:
+        from hornbook.setup.model import open_model, refuse_other_shape, tokenizer_of
+
+        opened = open_model(from_)
+        refuse_other_shape(wanted, opened)
         if wanted.text.tokenizer == "auto" and not is_prepared(wanted.text.paths):
             wanted.text.tokenizer = tokenizer_of(opened)
     prepared = read_text(wanted, view)
@@ -112,7 +103,13 @@ def fresh(
     start = RunContext(run, settings, shape, prepared, initial, device=device_here, may_decide=open_end)
     for sentence in wrong:
         view.note(f"  warning: {sentence}")
-    plan = partial(_plan, start, reading, view, started, time.monotonic() - started)
+    spent = time.monotonic() - started
+
+    def plan(times: StepTimes | None) -> None:
+        from hornbook.setup.expectation import show_plan
+
+        show_plan(start, reading, view, started, spent, times)
+
     if pace is None and settings.train.steps >= MEASURED_FROM:
         return replace(start, plan=plan)
     plan(pace)
@@ -169,58 +166,6 @@ def may_decide_of(asked: Settings, settings: Settings) -> bool:
     return given_length(asked) in (None, "budget") and bool(settings.checkpoint.best)
 
 
-def _plan(
-    start: RunContext, reading: TextEstimate, view: View, started: float, spent: float, pace: StepTimes | None
-) -> None:
-    """What is expected of a run, from its pace and what models that only count get: said, and written down. The run
-    began at `started`, and before its first step `spent` seconds had gone."""
-    settings, shape, begin = start.settings, start.shape, time.monotonic()
-    levels = ngram_baselines(start.prepared, shape, chosen_on(settings, start.prepared))
-    leaked = start.prepared.leak["validation_leaked"]  # then what counts is as wrong about unseen text as the loss
-    spent += time.monotonic() - begin
-    assert start.device is not None
-    planned = plan_of(
-        settings, shape, reading, (1, start.device), pace=pace, spent=spent, usd=usd_per_hour(settings),
-        expected=None if start.initial is not None or leaked else _expected(levels, settings, shape, reading),
-        may_decide=start.may_decide,
-    )  # fmt: skip
-    view.note(f"  {brief(planned)}")
-    if leaked and start.initial is None:
-        view.note(f"  which loss to expect is unknown: {leaked_in_words(start.prepared.leak)}")
-    if pace is not None and planned.wall_seconds is not None:
-        after = pace.scored * watched(settings, shape, reading.data).scored_tokens + REPORT_SECONDS
-        view.expect(started + planned.wall_seconds - after)
-    start.run.write_plan({"plan": planned, "pace": pace, "baselines": levels})
-
-
-def _expected(
-    levels: Mapping[str, Mapping[str, Any]], settings: Settings, shape: GPTShape, reading: TextEstimate
-) -> Range | None:
-    """The final loss in nats per token that the counting models' levels promise a small run."""
-    counted = [each["bits_per_byte"] for each in levels.values() if each["bits_per_byte"] is not None]
-    if not counted or settings.train.steps is None or settings.train.batch is None:
-        return None
-    data, tokens = reading.data, settings.train.steps * settings.train.batch * shape.context
-    if settings.optimizer.name != "muon" or shape.family == "gpt2":
-        return None
-    bits = small_run_bits(min(counted), shape.parameters, data.num_bytes, tokens, tokens / data.num_tokens)
-    return None if bits is None else bits.times(math.log(2) * reading.bytes_per_token)
-
-
-def ngram_baselines(
-    prepared: Prepared, shape: GPTShape, leave_out: Sequence[Places] | None = None
-) -> dict[str, dict[str, Any]]:
-    """What n-gram baselines get on the validation text, `leave_out` aside; {} where there is none."""
-    if prepared.validation.num_tokens < 2:
-        return {}
-    tokenizer = prepared.tokenizer
-    how = Conventions(shape.context, max(1, shape.context // 2), beginning_of(tokenizer))
-    return_freed_memory()  # of the first steps: counting takes its place
-    return baselines(
-        prepared.train, part_documents(prepared.validation, tokenizer), how, tokenizer.vocabulary, leave_out
-    )  # fmt: skip
-
-
 def read_text(wanted: Settings, view: View) -> Prepared:
     with view.progress("preparing") as progress:
         prepared = prepared_text(wanted.text, progress=progress)
@@ -244,22 +189,3 @@ def record_text(prepared: Prepared, run: Run) -> None:
 def _shown(folder: Path) -> Path:
     """Relative to where we are, if it lies below."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-
-
-def tokenizer_of(opened: LoadedModel) -> str:
-    """A folder with the tokenizer of given weights, so that the text is prepared with it."""
-    folder = opened.run.folder if opened.run is not None else Path(opened.name)
-    if not (folder / "tokenizer.json").is_file():  # a GGUF file or a hub id
-        folder = Path("prepared") / f"tokenizer-{opened.tokenizer.fingerprint[:8]}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in opened.tokenizer.files().items():
-            write_aside(folder / name, content)
-    return str(folder)
-
-
-def _refuse_other_shape(wanted: Settings, opened: LoadedModel) -> None:
-    """Given weights have their shape: raises InputError when another one is asked for."""
-    for name in ("preset", *SHAPE):
-        asked = getattr(wanted.model, name)
-        if asked is not None and asked != getattr(opened.model.shape, name, None):
-            raise InputError(f"model.{name} is {asked!r}, but the shape is that of {opened.name}: leave it out.")

@@ -1,0 +1,78 @@
+"""What is expected of a run, from the times of its first steps and what n-gram baselines get on its text."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hornbook.data.shards import Prepared
+from hornbook.engine.device import return_freed_memory
+from hornbook.evaluation.baselines import baselines
+from hornbook.evaluation.corpus import Conventions, Places, beginning_of, part_documents
+from hornbook.facts.leaks import leaked_in_words
+from hornbook.facts.settings import Settings
+from hornbook.facts.shape import GPTShape
+from hornbook.planning.budget import Range
+from hornbook.planning.expected_loss import small_run_bits
+from hornbook.planning.pace import REPORT_SECONDS, StepTimes
+from hornbook.planning.plan import brief
+from hornbook.planning.plan_run import plan_of
+from hornbook.planning.workload import TextEstimate, watched
+from hornbook.reporting.live import View
+from hornbook.setup.build import usd_per_hour
+from hornbook.setup.chosen import chosen_on
+from hornbook.training.job import RunContext
+
+
+def show_plan(
+    start: RunContext, reading: TextEstimate, view: View, started: float, spent: float, pace: StepTimes | None
+) -> None:
+    """What is expected of a run, from its pace and what models that only count get: said, and written down. The run
+    began at `started`, and before its first step `spent` seconds had gone."""
+    settings, shape, begin = start.settings, start.shape, time.monotonic()
+    levels = ngram_baselines(start.prepared, shape, chosen_on(settings, start.prepared))
+    leaked = start.prepared.leak["validation_leaked"]  # then what counts is as wrong about unseen text as the loss
+    spent += time.monotonic() - begin
+    assert start.device is not None
+    planned = plan_of(
+        settings, shape, reading, (1, start.device), pace=pace, spent=spent, usd=usd_per_hour(settings),
+        expected=None if start.initial is not None or leaked else _expected(levels, settings, shape, reading),
+        may_decide=start.may_decide,
+    )  # fmt: skip
+    view.note(f"  {brief(planned)}")
+    if leaked and start.initial is None:
+        view.note(f"  which loss to expect is unknown: {leaked_in_words(start.prepared.leak)}")
+    if pace is not None and planned.wall_seconds is not None:
+        after = pace.scored * watched(settings, shape, reading.data).scored_tokens + REPORT_SECONDS
+        view.expect(started + planned.wall_seconds - after)
+    start.run.write_plan({"plan": planned, "pace": pace, "baselines": levels})
+
+
+def _expected(
+    levels: Mapping[str, Mapping[str, Any]], settings: Settings, shape: GPTShape, reading: TextEstimate
+) -> Range | None:
+    """The final loss in nats per token that the counting models' levels promise a small run."""
+    counted = [each["bits_per_byte"] for each in levels.values() if each["bits_per_byte"] is not None]
+    if not counted or settings.train.steps is None or settings.train.batch is None:
+        return None
+    data, tokens = reading.data, settings.train.steps * settings.train.batch * shape.context
+    if settings.optimizer.name != "muon" or shape.family == "gpt2":
+        return None
+    bits = small_run_bits(min(counted), shape.parameters, data.num_bytes, tokens, tokens / data.num_tokens)
+    return None if bits is None else bits.times(math.log(2) * reading.bytes_per_token)
+
+
+def ngram_baselines(
+    prepared: Prepared, shape: GPTShape, leave_out: Sequence[Places] | None = None
+) -> dict[str, dict[str, Any]]:
+    """What n-gram baselines get on the validation text, `leave_out` aside; {} where there is none."""
+    if prepared.validation.num_tokens < 2:
+        return {}
+    tokenizer = prepared.tokenizer
+    how = Conventions(shape.context, max(1, shape.context // 2), beginning_of(tokenizer))
+    return_freed_memory()  # of the first steps: counting takes its place
+    return baselines(
+        prepared.train, part_documents(prepared.validation, tokenizer), how, tokenizer.vocabulary, leave_out
+    )  # fmt: skip
