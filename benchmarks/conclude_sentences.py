@@ -190,7 +190,7 @@ def settings_of(spec: Spec, text: Any) -> tuple[Any, Any]:
     table: dict[str, Any] = {
         "model": {"family": spec.family, "layers": LAYERS, "width": WIDTH, "heads": 2, "context": CONTEXT},
         "optimizer": {"name": spec.optimizer},
-        "schedule": {"kind": spec.schedule},
+        "schedule": {"name": spec.schedule},
         "train": {"steps": spec.steps, "batch": BATCH, "seed": spec.seed, "precision": "float32", "compile": False},
     }
     if spec.rate != 1.0:

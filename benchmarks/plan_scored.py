@@ -49,7 +49,7 @@ HEALTHY: list[tuple[str, str, int, int, int, int, int, dict[str, Any]]] = [
     ("books/alice-in-wonderland.txt", "bytes", 2, 64, 128, 8, 300, {"optimizer.name": "adamw"}),
     ("books/dorian-gray.txt", "bpe:1024", 4, 96, 64, 32, 150, {"model.family": "gpt2"}),
     ("books/dorian-gray.txt", "bytes", 4, 64, 128, 16, 250, {}),
-    ("books/peter-pan.txt", "auto", 2, 128, 128, 8, 200, {"schedule.kind": "cosine"}),
+    ("books/peter-pan.txt", "auto", 2, 128, 128, 8, 200, {"schedule.name": "cosine"}),
     ("books/war-and-peace.txt", "bpe:4096", 2, 96, 64, 32, 150, {}),
     ("books/war-and-peace.txt", "bpe:1024", 3, 64, 128, 16, 300, {}),
     ("books/grimms-fairy-tales.txt", "auto", 4, 128, 64, 16, 200, {}),
@@ -264,12 +264,12 @@ def other_tokenizer() -> Iterator[None]:
 
 FAULTS: dict[str, tuple[dict[str, Any], Any]] = {
     "targets not shifted": ({}, targets_not_shifted),
-    "learning rate": ({"optimizer.learning_rate": 0.3, "optimizer.matrix_learning_rate": 0.9}, contextlib.nullcontext),
+    "learning rate": ({"optimizer.learning_rate": 0.3, "optimizer.muon_learning_rate": 0.9}, contextlib.nullcontext),
     "only token frequencies": ({"train.steps": 240}, shuffled_labels),
     "frozen layer": ({}, frozen_layer),
     "unlike validation text": ({}, other_tokenizer),
     "no warm-up": (
-        {"schedule.warmup_steps": 0, "optimizer.learning_rate": 0.05, "optimizer.matrix_learning_rate": 0.1},
+        {"schedule.warmup_steps": 0, "optimizer.learning_rate": 0.05, "optimizer.muon_learning_rate": 0.1},
         contextlib.nullcontext,
     ),
 }

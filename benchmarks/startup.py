@@ -59,7 +59,7 @@ def side(name: str, which: str, folder: Path) -> dict[str, Any]:
         next(line for line in process.stdout if line.startswith("first step"))
         seconds = time.monotonic() - begin
     else:
-        shape = {"layers": LAYERS, "width": WIDTH, "heads": HEADS, "hidden": HIDDEN, "context": CONTEXT}
+        shape = {"layers": LAYERS, "width": WIDTH, "heads": HEADS, "intermediate_size": HIDDEN, "context": CONTEXT}
         flags = [text for key, value in shape.items() for text in (f"--model.{key}", str(value))]
         flags += ["--train.batch", str(BATCH), "--steps", "100", "--out", str(out)]
         begin = time.monotonic()

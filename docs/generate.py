@@ -1,18 +1,26 @@
-"""Writes docs/settings.md, docs/metrics.md, docs/conclusions.md and the published runs of docs/cost.md:
+"""Writes docs/settings.md, docs/metrics.md, docs/conclusions.md, the published runs of docs/cost.md and the
+stub of the package:
 python docs/generate.py"""
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
-from hornbook.cli import build_parser
+import hornbook
+from hornbook.commands.options import is_reading
 from hornbook.facts.accelerators import lookup
 from hornbook.facts.conclusions import conclusions
 from hornbook.facts.metrics import METRICS
-from hornbook.facts.settings import OFF, Settings, fields
+from hornbook.facts.names import Field
+from hornbook.facts.settings import OFF, Settings, fields, names
 from hornbook.facts.units import format_count
 from hornbook.planning.budget import implied_utilisation, run_flops, utilisation
 from hornbook.planning.published import RUNS
@@ -24,22 +32,30 @@ MADE = "<!-- Made by docs/generate.py. Do not edit. -->\n"
 def settings_page() -> str:
     """Every setting, a table for each section."""
     sections = {field.name: field.type for field in msgspec.inspect.type_info(Settings).fields}
-    flags = _flags()
     lines = [
         MADE, "# Settings\n",
         "A recipe is a TOML file of these, and so is the `settings.toml` of every run. On the command line each is "
-        "`--section.name VALUE`. *Automatic* means chosen from the text, the machine and the time; what was chosen is "
-        "printed and stands in `settings.toml`.",
+        "`--section.name VALUE`, in Python `**{\"section.name\": value}`; where no other setting has its name, "
+        "`--name VALUE` and `name=value` are read too, and so are the names in the last column, by which other "
+        "trainers call it. Hyphens are underscores. A switch is `--name` and `--no-name`. *Automatic* means chosen "
+        "from the text, the machine and the time; what was chosen is printed and stands in `settings.toml`.",
     ]  # fmt: skip
     for name, struct in sections.items():
-        lines += [f"\n## [{name}]\n", f"{struct.cls.__doc__}\n", "| setting | value | default | what it is |"]
-        lines.append("|---|---|---|---|")
+        lines += [
+            f"\n## [{name}]\n",
+            f"{struct.cls.__doc__}\n",
+            "| setting | value | default | what it is | also read |",
+        ]
+        lines.append("|---|---|---|---|---|")
         kinds = {field.name: field.type for field in struct.fields}
         for field in (field for field in fields() if field.name.startswith(f"{name}.")):
-            key = field.name.partition(".")[2]
             default = "automatic" if field.optional and field.name not in OFF else _value(field.default)
-            short = "".join(f", `{flag}`" for flag in flags.get(field.name, []) if "." not in flag)
-            lines.append(f"| `{key}`{short} | {_kind(kinds[key])} | {default} | {field.description} |")
+            also = ", ".join(f"`{alias}`" for alias in field.aliases)
+            also += f"{', ' * bool(also)}`{field.was}` (its name before)" if field.was else ""
+            alone = "" if field.key in names() else f" (`{field.name}`)"
+            unit = f" ({field.unit})" if field.unit else ""
+            value = f"{_kind(kinds[field.key])}{unit}"
+            lines.append(f"| `{field.key}`{alone} | {value} | {default} | {field.description} | {also} |")
     return "\n".join(lines) + "\n"
 
 
@@ -113,21 +129,66 @@ def conclusions_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+WITH_SETTINGS: dict[str, Callable[[str], bool]] = {  # functions that take settings as keywords, and which
+    "train": lambda name: True,
+    "plan": lambda name: True,
+    "sweep": lambda name: name.startswith(("text.", "optimizer.")) or name == "train.seed",
+    "prepare": lambda name: name.startswith("text."),
+    "evaluate": is_reading,
+    "compare": is_reading,
+}
+INTERNAL = ("view", "started")  # arguments that only the command line gives
+
+
+def stub() -> str:
+    """What an editor shows of `hornbook`: its names, and the settings among the keywords of its functions."""
+    imports = {"from typing import Any, Literal", "from collections.abc import Callable, Sequence"}
+    functions = []
+    for name, place in hornbook._PLACES.items():
+        if name in WITH_SETTINGS:
+            functions.append(_function(getattr(hornbook, name), imports))
+        else:
+            imports.add(f"from {place} import {name} as {name}")
+    names = "".join(f'    "{name}",\n' for name in hornbook.__all__)
+    header = ["# Made by docs/generate.py. Do not edit.", *sorted(imports)]
+    return "\n".join([*header, f"\n__version__: str\n__all__ = [\n{names}]\n", *functions])
+
+
+def _function(function: Callable[..., Any], imports: set[str]) -> str:
+    """A function with its settings before **; where its types come from is added to `imports`."""
+    signature = inspect.signature(function)
+    parameters = {name: arg for name, arg in signature.parameters.items() if name not in INTERNAL}
+    settings = [
+        inspect.Parameter(field.key, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=_annotation(field))
+        for field in fields()
+        if WITH_SETTINGS[function.__name__](field.name) and field.key in names() and field.key not in parameters
+    ]
+    *own, rest = parameters.values()
+    shown = signature.replace(parameters=[*own, *(arg for arg in settings if arg.name != "paths"), rest])
+    text = str(shown).replace("Ellipsis", "...")
+    for quoted in {str(arg.annotation) for arg in shown.parameters.values()} | {str(shown.return_annotation)}:
+        text = text.replace(f"{quoted!r}", quoted)
+        for word in re.findall(r"[A-Za-z]\w+", quoted):
+            value = function.__globals__.get(word)
+            if isinstance(value, type) and value.__module__.startswith(("hornbook", "pathlib")):
+                imports.add(f"from {value.__module__.partition('._')[0]} import {word}")
+    text = text.replace("Progress |", "Callable[[int, int], None] |")
+    text = re.sub(r"(?:(?<=^\()|(?<=, ))(?=\*{0,2}\w+: )", "\n    ", text).replace(", \n", ",\n")
+    return f"def {function.__name__}{text}:\n" + textwrap.indent(f'"""{inspect.getdoc(function)}\n"""', "    ") + "\n"
+
+
+def _annotation(field: Field) -> str:
+    plain = get_args(field.type)[0] if get_origin(field.type) is Annotated else field.type
+    name = plain.__name__ if isinstance(plain, type) and not get_args(plain) else str(plain).replace("typing.", "")
+    return name + " | None" * field.optional
+
+
 PAGES = {
     "settings.md": settings_page,
     "metrics.md": metrics_page,
     "conclusions.md": conclusions_page,
     "cost.md": cost_page,
 }
-
-
-def _flags() -> dict[str, list[str]]:
-    """Setting -> its flags of `hornbook train`."""
-    commands = next(action for action in build_parser()._actions if action.dest == "command").choices
-    flags: dict[str, list[str]] = {}
-    for action in commands["train"]._actions:
-        flags.setdefault(action.dest, []).extend(action.option_strings)
-    return flags
 
 
 def _kind(kind: msgspec.inspect.Type) -> str:
@@ -152,6 +213,9 @@ def _value(value: object) -> str:
     return "none" if value in (None, []) else f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
+STUB = HERE.parent / "src" / "hornbook" / "__init__.pyi"
+
 if __name__ == "__main__":
+    STUB.write_text(stub(), encoding="utf-8")
     for name, page in PAGES.items():
         (HERE / name).write_text(page(), encoding="utf-8")

@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "train": "hornbook.commands.train",
-    "prepare": "hornbook.setup.text",
+    "prepare": "hornbook.commands.prepare",
     "evaluate": "hornbook.commands.evaluate",
     "generate": "hornbook.commands.generate",
     "inspect": "hornbook.commands.inspect",
@@ -21,6 +21,7 @@ _PLACES = {
     "memorize": "hornbook.commands.memorize",
     "plan": "hornbook.commands.plan",
     "sweep": "hornbook.commands.sweep",
+    "runs": "hornbook.records.listing",
     "open_model": "hornbook.setup.model",
     "Decoder": "hornbook.model.decoder",
     "GPTShape": "hornbook.facts.shape",

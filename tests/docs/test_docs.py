@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import hornbook
 from hornbook.cli import build_parser, main
+from hornbook.facts.settings import names
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -68,11 +70,30 @@ def test_maths_is_doctested():
     assert examples > 40
 
 
-@pytest.mark.parametrize("name", ["settings.md", "metrics.md"])
-def test_generated_pages_are_fresh(name):
+def generator():
     spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
+    return generate
+
+
+def test_the_stub_is_fresh_and_has_every_setting_that_can_be_a_keyword():
+    generate = generator()
+    written = generate.STUB.read_text(encoding="utf-8")
+    assert written == generate.stub(), "the stub is stale: run python docs/generate.py"
+    functions = {node.name: node for node in ast.parse(written).body if isinstance(node, ast.FunctionDef)}
+    keywords = {argument.arg for argument in functions["train"].args.kwonlyargs}
+    own = {name for name, field in names().items() if name == field.key} - {"paths"}
+    assert keywords == own | {"recipe", "out", "from_", "quiet"}
+    listed = ast.parse(written).body
+    imported = {a.asname for node in listed if isinstance(node, ast.ImportFrom) for a in node.names if a.asname}
+    assert imported | functions.keys() | {"__version__"} == set(hornbook.__all__)
+    assert all(ast.get_docstring(function) for function in functions.values())
+
+
+@pytest.mark.parametrize("name", ["settings.md", "metrics.md"])
+def test_generated_pages_are_fresh(name):
+    generate = generator()
     written = (DOCS / name).read_text(encoding="utf-8")
     assert written == generate.PAGES[name](), f"docs/{name} is stale: run python docs/generate.py"
 
@@ -117,8 +138,7 @@ def test_readme_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.txt").write_text((ROOT / "LICENSE").read_text(encoding="utf-8"), encoding="utf-8")
     code = "\n".join(blocks(ROOT / "README.md", "python"))
-    small = '"train.steps": 3, "model.preset": "0.2M", "train.threads": 1'
-    code, replaced = re.subn(r'"train\.budget": "\w+"', small, code)
+    code, replaced = re.subn(r'budget="\w+"', 'steps=3, preset="0.2M", threads=1', code)
     assert replaced == 1
     exec(compile(code, "README.md", "exec"), {})
     assert list((tmp_path / "runs").iterdir())

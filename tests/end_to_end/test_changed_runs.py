@@ -1,5 +1,6 @@
 """A run whose files were changed after they were written is refused, or says what cannot be checked."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +72,37 @@ def test_the_changed_tokenizer_of_a_run_prepares_no_text(run):
     replace(run / "tokenizer.json", b'"a"', b'"\xc3\xbf"')
     with pytest.raises(InputError, match="is not what was written"):
         hornbook.prepare("text.txt", tokenizer="run")
+
+
+OF_BEFORE = {
+    b"muon_learning_rate": b"matrix_learning_rate", b"intermediate_size": b"hidden", b'name = "wsd"': b'kind = "wsd"',
+}  # fmt: skip
+
+
+def test_a_run_with_names_of_before_goes_on_in_silence_and_to_the_same_bits(run, tmp_path, capfd):
+    """Its files are what was written then, and their hashes hold."""
+    hornbook.train("text.txt", out="new", **(SETTINGS | {"schedule.name": "wsd", "train.steps": 24}))
+    shutil.copytree("new", "old")
+    old, hashes = tmp_path / "old", {}
+    for new_name, old_name in OF_BEFORE.items():
+        replace(old / "settings.toml", new_name, old_name)
+    replace(old / "environment.json", b'"schedule":', b'"schedule": {"kind": "wsd"}, "was":')
+    replace(old / "environment.json", b', "was": {\n      "name": "wsd"\n    }', b"")
+    for name in ("settings.toml", "environment.json"):
+        hashes[name] = [hashlib.sha256((old / name).read_bytes()).hexdigest()]
+    known = json.loads((old / "files.json").read_bytes())
+    (old / "files.json").write_text(json.dumps(known | hashes))
+    capfd.readouterr()
+    for folder in ("new", "old"):
+        assert hornbook.compare("run", folder)["differing_settings"] == {}
+        assert hornbook.train("text.txt", out=folder, **{"schedule.name": "wsd", "train.steps": 30}, quiet=True)
+    assert capfd.readouterr().err == ""
+    assert (old / "settings.toml").read_bytes() == Path("new/settings.toml").read_bytes()
+    weights = "checkpoints/step-00000030/model.safetensors"
+    assert (old / weights).read_bytes() == Path("new", weights).read_bytes()
+    replace(old / "settings.toml", b"batch = 4", b"batch = 5")
+    with pytest.raises(InputError, match=r"old/settings\.toml is not what was written"):
+        hornbook.train(out="old", quiet=True)
 
 
 def test_a_newest_checkpoint_that_is_gone_is_said(run):

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import hornbook
+from hornbook.cli import main
 from hornbook.cli.parser import COMMANDS, build_parser
+from hornbook.commands.options import normal
 from hornbook.records.run import Run
 
 HANG_SECONDS = float(os.environ.get("HORNBOOK_HANG_SECONDS", "300"))  # a guard against hanging, not a measurement
@@ -303,7 +305,7 @@ def test_a_short_text_is_learned_by_heart(tmp_path, monkeypatch, english):
         **{
             "text.tokenizer": "characters", "text.split": "tail:0.1", "model.family": "gpt2", "model.layers": 2,
             "model.width": 64, "model.heads": 4, "model.context": 32, "optimizer.name": "adamw",
-            "optimizer.learning_rate": 5e-3, "optimizer.weight_decay": 0.1, "schedule.kind": "constant",
+            "optimizer.learning_rate": 5e-3, "optimizer.weight_decay": 0.1, "schedule.name": "constant",
             "train.batch": 8, "train.epochs": 150, "train.threads": 1, "watch.sample_tokens": 8,
         },
     )  # fmt: skip
@@ -335,3 +337,73 @@ def test_a_size_has_both_names_and_a_device_is_found(command_line):
     wrong = command_line("plan", "--parameters", "124M", "--tokens", "1B", "--accelerator", "A100")
     assert wrong.code == 2
     assert 'did you mean "--on"?' in wrong.stderr
+
+
+def settings_of(*words):
+    """The settings that `hornbook train` reads from these words."""
+    parser = build_parser()
+    arguments = parser.parse_args(["train", *normal(words, parser.commands["train"]._option_string_actions)])
+    return {name: value for name, value in vars(arguments).items() if "." in name} | {"texts": arguments.texts}
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        (("--lr", "3e-3", "--batch_size=4"), {"optimizer.learning_rate": 3e-3, "train.batch": 4}),
+        (("--n-layer=2", "--n_embd", "32"), {"model.layers": 2, "model.width": 32}),
+        (("--learning-rate", "1", "--max_iters", "5"), {"optimizer.learning_rate": 1.0, "train.steps": 5}),
+        (("--train.early-stop", "3", "--model.n_head", "2"), {"train.early_stop": 3, "model.heads": 2}),
+        (("--dtype", "bfloat16", "--optimizer", "muon"), {"train.precision": "bfloat16", "optimizer.name": "muon"}),
+        (("--dedup", "a.txt"), {"text.dedup": True, "texts": ["a.txt"]}),
+        (("--dedup", "true", "a.txt"), {"text.dedup": True, "texts": ["a.txt"]}),
+        (("--no-dedup", "true"), {"text.dedup": False, "texts": ["true"]}),
+        (("--text.dedup", "false"), {"text.dedup": False}),
+        (("--compile=False", "--no-train.shift_windows"), {"train.compile": False, "train.shift_windows": False}),
+        (("--no-tie-weights", "--", "--dedup"), {"model.tied": False, "texts": ["--dedup"]}),
+    ],
+)  # fmt: skip
+def test_a_setting_by_any_of_its_names(words, settings):
+    assert settings_of(*words) == {"texts": []} | settings
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_hyphens_and_underscores_and_switches_of_a_command(command):
+    options = build_parser().commands[command]._option_string_actions
+    for name, action in options.items():
+        if name.startswith("--"):
+            value = [] if action.nargs == 0 else ["true" if action.nargs == "?" else "3"]
+            for spelled in (name, name.replace("_", "-"), "--" + name[2:].replace("-", "_")):
+                assert options[normal([spelled, *value], options)[0].partition("=")[0]] is action
+    assert normal(["--no-json"], options) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("train", "--resume"), ": a run goes on when --out names its folder, and --from MODEL starts from"),
+        (("train", "--name", "x"), ": --out names the folder that is written; of the settings there are --optimizer.n"),
+        (("train", "--device=cpu"), ": the accelerator is used where there is one, and the environment variable CUDA_"),
+        (("prepare", "--output_dir", "x"), ": --out names the folder that is written;"),
+        (("train", "--min-lr", "0"), ": --final-fraction is the learning rate at the end, as a share of the peak;"),
+        (("generate", "--lr", "1"), ": it is a setting of hornbook train, --optimizer.learning_rate;"),
+        (("train", "--lrr", "1"), ' (did you mean "--lr"?);'),
+        (("train", "--max-itters", "1"), ' (did you mean "--max-iters"?);'),
+        (("train", "--no-dedupe"), ' (did you mean "--dedup"?);'),
+        (("generate", "--lrs", "x"), "; a text that begins with - comes last"),
+    ],
+)
+def test_an_option_that_is_none_is_answered_with_the_right_one(capsys, words, answer):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f'hornbook: there is no option "{words[1].partition("=")[0]}"{answer}'), error
+    assert error.count("\n") == 1
+
+
+def test_a_flag_of_before_is_answered_with_the_present_one(capsys):
+    expected = {"optimizer.muon_learning_rate": 0.3, "schedule.name": "wsd", "model.intermediate_size": 8, "texts": []}
+    assert settings_of("--matrix-learning-rate", "0.3", "--schedule.kind=wsd", "--model.hidden", "8") == expected
+    assert capsys.readouterr().err.splitlines() == [
+        "hornbook: --matrix-learning-rate is now --optimizer.muon_learning_rate.",
+        "hornbook: --schedule.kind is now --schedule.name.",
+        "hornbook: --model.hidden is now --model.intermediate_size.",
+    ]

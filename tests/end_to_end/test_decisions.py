@@ -20,8 +20,8 @@ from hornbook.training.decisions import decisions_of
 SETTINGS = {
     "text.tokenizer": "bpe:320", "text.split": "tail:0.2", "train.threads": 1, "train.precision": "float32",
     "model.layers": 2, "model.width": 64, "model.context": 32, "train.batch": 4, "optimizer.name": "muon",
-    "optimizer.matrix_learning_rate": 0.06,
-    "watch.sample_tokens": 4, "watch.evaluate_every": 4, "schedule.kind": "constant", "checkpoint.every": 16,
+    "optimizer.muon_learning_rate": 0.06,
+    "watch.sample_tokens": 4, "watch.evaluate_every": 4, "schedule.name": "constant", "checkpoint.every": 16,
     "train.budget": "10m",
 }  # fmt: skip
 COMMAND = ["train", "text.txt", *(f"--{name}={value}" for name, value in SETTINGS.items()), "--out", "run"]
@@ -140,7 +140,7 @@ def test_a_run_that_is_lengthened_gets_its_length_and_its_last_weights(tmp_path,
     """By budget it decided for itself; the length that is given later is kept, though the text is learned by heart."""
     (tmp_path / "text.txt").write_text(english[:3000], encoding="utf-8")
     command = hornbook_in(tmp_path)
-    arguments = [each for each in COMMAND if not each.startswith(("--schedule.kind", "--optimizer.matrix"))]
+    arguments = [each for each in COMMAND if not each.startswith(("--schedule.name", "--optimizer.muon"))]
     first = command(*arguments, "--json")
     assert first.code == 0, first.stderr
     assert decisions_of(Run(tmp_path / "run").rows()) == []

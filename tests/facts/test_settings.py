@@ -8,17 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.settings import Settings, fields, from_table, overridden, read_table, to_toml
+from hornbook.facts.names import ELSEWHERE
+from hornbook.facts.settings import Settings, fields, from_table, names, overridden, read_table, to_toml
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
 
 def test_every_setting_says_what_it_is():
-    found = list(fields())
-    names = [field.name for field in found]
-    assert len(names) == len(set(names)) > 40
+    found = fields()
+    dotted = [field.name for field in found]
+    assert len(dotted) == len(set(dotted)) > 40
     table = msgspec.to_builtins(Settings())
-    assert names == [f"{section}.{key}" for section, values in table.items() for key in values]
+    assert dotted == [f"{section}.{key}" for section, values in table.items() for key in values]
     for field in found:
         assert field.description, field.name
         assert not field.description.endswith("."), field.name
@@ -74,7 +75,7 @@ def test_what_is_open_is_left_out():
         ({"train": {"steps": 1.5}}, "expected a whole number, got a number at train.steps"),
         ({"model": {"context": 1}}, "expected a whole number >= 2 at model.context"),
         ({"model": {"dropout": 1.0}}, "expected a number < 1.0 at model.dropout"),
-        ({"schedule": {"kind": "cosin"}}, "expected wsd or cosine or linear or constant, not 'cosin' at schedule.kind"),
+        ({"schedule": {"name": "cosin"}}, "expected wsd or cosine or linear or constant, not 'cosin' at schedule.name"),
     ],
 )
 def test_what_is_wrong_is_named(table, sentence):
@@ -116,12 +117,72 @@ def test_changes_come_on_top_and_one_length_replaces_another():
     assert overridden(table, {"train.batch": 8})["train"] == {"epochs": 3.0, "batch": 8}
 
 
-def test_changes_by_a_bare_name_or_onto_a_value_are_refused():
-    with pytest.raises(InputError, match='not "steps"'):
-        overridden({}, {"steps": 3})
+def test_changes_onto_a_value_are_refused():
     for changes in ({"train.steps": 3}, {"train.batch": 3}):
         with pytest.raises(InputError, match="must be a section"):
             from_table(overridden({"train": 7}, changes), source="recipe.toml")
+
+
+PEOPLE_TYPE = {
+    "lr": "optimizer.learning_rate", "batch_size": "train.batch", "block_size": "model.context",
+    "max_steps": "train.steps", "max_iters": "train.steps", "n_layer": "model.layers", "n_embd": "model.width",
+    "n_head": "model.heads", "eval_interval": "watch.evaluate_every", "dropout": "model.dropout",
+    "dtype": "train.precision", "learning_rate": "optimizer.learning_rate", "optimizer": "optimizer.name",
+}  # fmt: skip
+RENAMED = {
+    "optimizer.matrix_learning_rate": "optimizer.muon_learning_rate", "model.hidden": "model.intermediate_size",
+    "schedule.kind": "schedule.name",
+}  # fmt: skip
+
+
+def test_a_setting_is_read_by_every_name_that_is_its_alone():
+    read = {name: field.name for name, field in names().items()}
+    assert PEOPLE_TYPE.items() | RENAMED.items() <= read.items()
+    assert {field.name for field in fields()} <= read.keys()
+    assert "name" not in read, "two settings end in it"
+    assert not ELSEWHERE.keys() & read.keys()
+    bare = [name for field in fields() for name in (*field.aliases, field.was) if name]
+    assert len(bare) == len(set(bare))
+    assert not set(bare) & {field.key for field in fields()}
+    assert overridden({}, {"lr": 3e-3, "train.batch_size": 4})["optimizer"] == {"learning_rate": 3e-3}
+    assert overridden({"train": {"epochs": 2.0}}, {"max_iters": 3}) == {"train": {"steps": 3}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"leraning_rate": 1}, 'there is no setting "leraning_rate" (did you mean "learning_rate"?).'),
+        ({"resume": True}, 'there is no setting "resume": a run goes on when out names its folder, and from MODEL'),
+        ({"lr": 1, "learning_rate": 1}, "optimizer.learning_rate is given by two names, of which learning_rate is"),
+    ],
+)
+def test_a_name_that_no_setting_has_is_answered(changes, sentence):
+    with pytest.raises(InputError) as error:
+        overridden({}, changes)
+    assert str(error.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_a_name_of_before_is_read_and_answered_with_the_present_one(name, tmp_path, capsys):
+    section, _, key = name.partition(".")
+    value = "cosine" if key == "kind" else 3
+    (tmp_path / "r.toml").write_text(f"[{section}]\n{key} = {value!r}\n", encoding="utf-8")
+    read = from_table(read_table(tmp_path / "r.toml"), source="r.toml")
+    assert capsys.readouterr().err == f"hornbook: {tmp_path}/r.toml: {name} is now {RENAMED[name]}.\n"
+    assert read == from_table(overridden({}, {name: value}), source="settings")
+    assert capsys.readouterr().err == f"hornbook: {name} is now {RENAMED[name]}.\n"
+    assert read == from_table({section: {key: value}}, source="an old run") != Settings()
+    assert capsys.readouterr().err == "", "a run folder is read in silence"
+    assert name not in to_toml(read)
+    with pytest.raises(InputError, match=f"r.toml: {name} is {RENAMED[name]}, which is given too"):
+        from_table({section: {key: value, RENAMED[name].partition(".")[2]: value}}, source="r.toml")
+
+
+def test_what_other_trainers_say_in_a_recipe():
+    table = {"model": {"n_layer": 2, "block_size": 32}, "optimizer": {"lr": 3e-3}}
+    assert from_table(table, source="r.toml").model.context == 32
+    with pytest.raises(InputError, match=r'unknown setting "train.lr" \(did you mean "optimizer.learning_rate"\?\)'):
+        from_table({"train": {"lr": 3e-3}}, source="r.toml")
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

@@ -21,7 +21,7 @@ from hornbook.data.shards import MANIFEST, file_entry, open_prepared
 from hornbook.engine import checkpoint as checkpoints
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table, read_table, to_toml
-from hornbook.records.listing import list_runs
+from hornbook.records.listing import runs
 from hornbook.records.run import Run
 from hornbook.reporting.curves import best_step_between, evaluations
 from hornbook.reporting.pages import run_page
@@ -180,7 +180,7 @@ def test_a_damaged_log_is_refused_or_read_without_an_exception(run):
         else:
             path.write_bytes(mutated_bytes(content, seed))
         outcome(lambda: look(run))
-        (facts,) = (facts for facts in list_runs(run.parent) if facts["run"] == str(run))
+        (facts,) = (facts for facts in runs(run.parent) if facts["run"] == str(run))
         assert path.name == "metrics.jsonl" or not facts["state"].startswith("damaged")
         path.write_bytes(content)
 
@@ -208,7 +208,7 @@ def test_a_damaged_run_from_before_the_hashes(run):
         else:
             path.write_bytes(mutated_bytes(content, seed))
         outcome(lambda: look(run))
-        list_runs(run.parent)
+        runs(run.parent)
         path.write_bytes(content)
     (run.parent / "kept.json").rename(run / "files.json")
 

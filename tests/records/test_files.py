@@ -15,7 +15,7 @@ import pytest
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.io import write_aside
-from hornbook.records.listing import check_model, list_runs
+from hornbook.records.listing import check_model, runs
 from hornbook.records.run import Run
 
 FILES = (
@@ -173,7 +173,7 @@ def test_one_damaged_run_is_named_and_the_others_are_listed(run: Run, tmp_path: 
     whole = Run.create(tmp_path / "whole", "", {})
     whole.log({"event": "evaluation", "step": 5, "tokens": 9, "probe_validation_loss_nats_per_token": 3.5})
     (run.folder / "metrics.jsonl").write_bytes(damage + b'{"event":"end","step":1}\n')
-    states = {Path(facts["run"]).name: facts["state"] for facts in list_runs(tmp_path)}
+    states = {Path(facts["run"]).name: facts["state"] for facts in runs(tmp_path)}
     assert states["run"].startswith("damaged: ")
     assert "line 1" in states["run"]
     assert states["whole"] == "unfinished"
@@ -181,5 +181,5 @@ def test_one_damaged_run_is_named_and_the_others_are_listed(run: Run, tmp_path: 
         check_model(tmp_path / "typo")
     (run.folder / "metrics.jsonl").unlink()
     (run.folder / "settings.toml").write_text(json.dumps("changed"))
-    states = {Path(facts["run"]).name: facts["state"] for facts in list_runs(tmp_path)}
+    states = {Path(facts["run"]).name: facts["state"] for facts in runs(tmp_path)}
     assert "settings.toml is not what was written" in states["run"]

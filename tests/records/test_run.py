@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.io import write_aside
-from hornbook.records.listing import list_runs
+from hornbook.records.listing import runs
 from hornbook.records.rows import read_rows, without_replaced
 from hornbook.records.run import Run, checkpoint_step, default_out
 
@@ -299,10 +299,10 @@ def test_a_run_that_goes_on_is_not_listed_with_the_numbers_of_its_earlier_end(tm
     )
     run.log({"event": "end", "step": 5, "reason": "length reached", "plan_score": {"memory_bytes": {}}})
     run.write_report("evaluation.json", '{"loss_nats_per_token": 3.25, "bits_per_byte": 1.9}')
-    (done,) = list_runs(tmp_path)
+    (done,) = runs(tmp_path)
     assert (done["validation_loss_nats_per_token"], done["bits_per_byte"]) == (3.25, 1.9)
     assert done["probe_validation_loss_nats_per_token"] == 3.5
     run.log({"event": "evaluation", "step": 6, "tokens": 9})
-    (going,) = list_runs(tmp_path)
+    (going,) = runs(tmp_path)
     assert going["state"] == "unfinished"
     assert not {"plan_score", "validation_loss_nats_per_token", "bits_per_byte"} & going.keys()

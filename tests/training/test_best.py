@@ -21,7 +21,7 @@ SHAPE = GPTShape(family="qwen3", layers=1, width=16, heads=2, context=8, vocabul
 def parts():
     settings = Settings()
     o = settings.optimizer
-    o.name, o.learning_rate, o.matrix_learning_rate, o.weight_decay, o.beta2, o.momentum = (
+    o.name, o.learning_rate, o.muon_learning_rate, o.weight_decay, o.beta2, o.momentum = (
         "muon",
         1e-3,
         0.02,

@@ -12,7 +12,7 @@ TOKENS = 100  # of a step
 
 def settings_of(steps=500, kind="wsd", warmup=10):
     settings = Settings()
-    settings.train.steps, settings.schedule.warmup_steps, settings.schedule.kind = steps, warmup, kind
+    settings.train.steps, settings.schedule.warmup_steps, settings.schedule.name = steps, warmup, kind
     return settings
 
 

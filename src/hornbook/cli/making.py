@@ -118,9 +118,9 @@ def describe_runs(parser: argparse.ArgumentParser) -> None:
 
 def runs_command(arguments: argparse.Namespace) -> None:
     """list the runs of a folder"""
-    from hornbook.records.listing import list_runs
+    from hornbook.records.listing import runs
 
-    found = list_runs(arguments.folder)
+    found = runs(arguments.folder)
     if arguments.json:
         print_json({"runs": found})
     else:

@@ -12,11 +12,13 @@ from typing import NoReturn
 
 from hornbook import __version__
 from hornbook.cli import asking, making, scoring
+from hornbook.commands.options import normal
 from hornbook.facts.errors import InputError, Interrupted, SystemFailure, suggestion
+from hornbook.facts.names import ELSEWHERE
 from hornbook.facts.printing import on_one_line, print, ready_streams
+from hornbook.facts.settings import names
 from hornbook.facts.threads import let_waiting_threads_sleep
 
-_SETTING = re.compile(r"--([a-z]+\.[a-z0-9_-]+)(|=.*)", re.DOTALL)
 MEANT = {"--accelerator": "--on", "--device": "--on", "--devices": "--on", "--gpu": "--on", "--hardware": "--on"}
 
 MAY_BE_EMPTY = ("prompt", "text", "stop", "text.separator", "watch.prompts")
@@ -35,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 1 for a failure of the world, 130 and 143."""
-    argv = _normal(sys.argv[1:] if argv is None else argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
     ready_streams()
     let_waiting_threads_sleep()
     gc.set_threshold(700, 10, 1000)  # whole passes find nothing in hundreds of imported modules, a tenth of their time
@@ -50,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if argv[0] not in commands and not argv[0].startswith("-"):
             raise InputError(f'there is no command "{argv[0]}"{suggestion(argv[0], commands)}; see hornbook --help.')
+        if argv[0] in commands:
+            argv = normal(argv, parser.commands[argv[0]]._option_string_actions)
         arguments = _parse(parser, argv)
         if arguments.print_completion is not None:
             _print_completion(parser, arguments.print_completion)
@@ -96,14 +100,6 @@ def _say(sentence: object, code: int) -> int:
     return code
 
 
-def _normal(argv: Sequence[str]) -> list[str]:
-    """--train.early-stop is --train.early_stop; what is no setting's name, or stands after "--", stays as it is."""
-    end = argv.index("--") if "--" in argv else len(argv)
-    return [
-        f"--{name[1].replace('-', '_')}{name[2]}" if (name := _SETTING.fullmatch(word)) else word for word in argv[:end]
-    ] + list(argv[end:])
-
-
 def _parse(parser: _Parser, argv: list[str]) -> argparse.Namespace:
     if "--" in argv:  # what follows is no option: argparse would know that only in some places
         end = argv.index("--")
@@ -143,10 +139,19 @@ def _unmark(arguments: argparse.Namespace, unknown: list[str]) -> None:
 
 
 def _no_option(option: str, command: _Parser) -> str:
-    known = [name for action in command._actions for name in action.option_strings]
-    meant = f' (did you mean "{MEANT[option]}"?)' if MEANT.get(option) in known else suggestion(option, known)
+    known, name = command._option_string_actions, option.lstrip("-").replace("-", "_")
+    setting, elsewhere = names().get(name), ELSEWHERE.get(name, "")
+    if (meant := MEANT.get(option)) in known:
+        why = f' (did you mean "{meant}"?)'
+    elif elsewhere:
+        why = f": {elsewhere}" if set(re.findall(r"--[a-z._-]*[a-z]", elsewhere)) <= known.keys() else ""
+    elif setting is not None:
+        why = f": it is a setting of hornbook train, --{setting.name}"
+    else:  # without the dashes, which would make --lr resemble --help
+        read = [other.replace("_", "-") for other, field in names().items() if f"--{field.name}" in known]
+        why = suggestion(option[2:], [flag[2:] for flag in known] + read).replace('"', '"--', 1)
     takes_text = any(action.dest in MAY_BE_EMPTY for action in command._positionals._group_actions)
-    return f'there is no option "{option}"{meant}{"; a text that begins with - comes last, after --" * takes_text}'
+    return f'there is no option "{option}"{why}{"; a text that begins with - comes last, after --" * takes_text}'
 
 
 def build_parser() -> _Parser:

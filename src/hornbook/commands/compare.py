@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from hornbook.commands.evaluate import documents_for, score_documents
 from hornbook.commands.evaluate_options import trained_on_share, training_text
 from hornbook.evaluation.comparison import compare as compare_reports
 from hornbook.evaluation.corpus import lost_share
 from hornbook.facts.errors import InputError
-from hornbook.facts.settings import read_table
+from hornbook.facts.tables import Result
 from hornbook.setup.model import LoadedModel, open_model, settings_of
 from hornbook.setup.text import Progress
 
@@ -19,7 +20,7 @@ from hornbook.setup.text import Progress
 def compare(
     a: str | LoadedModel, b: str | LoadedModel, on: str | Sequence[str] = (), *, step_a: int | None = None,
     step_b: int | None = None, progress: Progress | None = None, **text_settings: Any,
-) -> dict[str, Any]:  # fmt: skip
+) -> Result:  # fmt: skip
     """Score the texts `on` with both and return their difference, as `hornbook compare --json` prints it.
 
     Of two runs without a text: their validation side, where it is the same. `text_settings` are field, separator and
@@ -52,14 +53,14 @@ def compare(
         elif trained_on is not None:
             best = bool(settings_of(each.run).checkpoint.best)
             result[side] |= trained_on.leak | {"chosen_on_this_text": best}
-    return {"text": found[0][1], **result, "differing_settings": differing_settings(*opened)}
+    return Result(text=found[0][1], **result, differing_settings=differing_settings(*opened))
 
 
 def differing_settings(a: LoadedModel, b: LoadedModel) -> dict[str, list[Any]] | None:
     """Settings of two runs that are not the same, by their dotted name: [of a, of b]. None where one is no run."""
     if a.run is None or b.run is None:
         return None
-    one, other = (_flat(read_table(Path(opened.run.folder) / "settings.toml")) for opened in (a, b) if opened.run)
+    one, other = (_flat(msgspec.to_builtins(settings_of(opened.run))) for opened in (a, b) if opened.run)
     one["step"], other["step"] = a.step, b.step
     names = [*one, *(name for name in other if name not in one)]
     return {name: [one.get(name), other.get(name)] for name in names if one.get(name) != other.get(name)}

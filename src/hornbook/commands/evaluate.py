@@ -24,6 +24,7 @@ from hornbook.evaluation.corpus import EncodedDocument, conventions, encode_docu
 from hornbook.evaluation.corpus import evaluate as score
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table
+from hornbook.facts.tables import Result
 from hornbook.records.result import Report
 from hornbook.setup.chosen import chosen_on
 from hornbook.setup.documents import named_documents
@@ -36,7 +37,7 @@ def evaluate(
     per_document: bool = False,
     step: int | None = None, batch_size: int = 256, like: str | None = None, tasks: Sequence[str] = (),
     task_limit: int | None = None, calibration: bool = False, progress: Progress | None = None, **text_settings: Any,
-) -> Report | dict[str, Any]:  # fmt: skip
+) -> Report | Result:  # fmt: skip
     """Score `texts` (of a run without texts: its validation side) under `model`, and return the Report.
 
     `text_settings` are field, separator and errors of the section [text]. `calibration` adds how well the model knows
@@ -57,7 +58,7 @@ def evaluate(
     weights = {"step": opened.step, "weights": opened.note}
     extra: dict[str, Any] = {"tasks": ask(opened, tasks, task_limit, plain, progress)} if tasks else {}
     if tasks and not texts:
-        return {"model": opened.name} | weights | extra
+        return Result({"model": opened.name} | weights | extra)
     trained_on = training_text(opened) if opened.run is not None else None
     if texts and opened.run is not None and opened.step:
         extra["trained_on_share"] = trained_on_share(trained_on, documents)
@@ -66,7 +67,8 @@ def evaluate(
     if like is not None:
         numbers = like_another(opened, like, plain, window=window, stride=stride)
         lost = lost_share(documents)
-        return {"model": opened.name, "text": name} | weights | numbers | extra | ({"lost_share": lost} if lost else {})
+        numbers = {"model": opened.name, "text": name} | weights | numbers | extra
+        return Result(numbers | ({"lost_share": lost} if lost else {}))
     how = conventions(opened.model, opened.tokenizer, window=window, stride=stride, per_document=per_document)
     # A run's own validation text without what chose its weights, as in its summary.
     chosen = None

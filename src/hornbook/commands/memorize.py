@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from hornbook.commands.evaluate import own_text
@@ -12,6 +10,7 @@ from hornbook.evaluation.memorization import memorization
 from hornbook.facts.by_heart import readings
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import check_seed, from_table
+from hornbook.facts.tables import Result
 from hornbook.reporting.memorization import memory_page
 from hornbook.setup.model import LoadedModel, open_model, tokenizer_of
 from hornbook.setup.text import prepared_text
@@ -22,7 +21,7 @@ from hornbook.training.decisions import tokens_read
 def memorize(
     model: str, *, train: str | None = None, heldout: str | None = None, reference: str | None = None,
     step: int | None = None, seed: int = 0,
-) -> dict[str, Any]:  # fmt: skip
+) -> Result:  # fmt: skip
     """Measure what `model` knows of `train` by heart, against `heldout`; of a run, a text that is not named is its own.
 
     `reference` is a model with the same tokenizer, trained alike, that has read neither text. Returns what `--json`
@@ -67,7 +66,7 @@ def memorize(
             opened.run.write_report("memorization.json", msgspec.json.format(msgspec.json.encode(result), indent=2))
         except OSError as error:
             result |= {"report": None, "report_problem": f"no report was written: {error}."}
-    return result
+    return Result(result)
 
 
 def _whole(opened: LoadedModel, path: str) -> TokenStream:

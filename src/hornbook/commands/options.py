@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 
@@ -36,38 +36,70 @@ def count(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
 
 
-# Flags that scripts rely on, for settings that are asked for most.
-_SHORT = {
-    "budget": "train.budget", "epochs": "train.epochs", "steps": "train.steps", "tokens": "train.tokens",
-    "seed": "train.seed", "threads": "train.threads", "tokenizer": "text.tokenizer", "split": "text.split",
-    "field": "text.field", "separator": "text.separator", "errors": "text.errors",
-}  # fmt: skip
+def add_settings(parser: argparse.ArgumentParser, wanted: Callable[[str], bool]) -> None:
+    """An option for each setting whose dotted name is wanted, and its short name where the command has no such option.
 
-_SWITCHES = {"text.dedup": "dedup", "text.canaries": "canaries"}  # flags without a value
+    `normal` reads the other names of settings.
+    """
+    from hornbook.facts.settings import OFF, fields, names
 
-
-def add_settings(parser: argparse.ArgumentParser, names: Callable[[str], bool]) -> None:
-    """An option for each setting whose dotted name is wanted; the short flag stands beside the dotted one."""
-    from hornbook.facts.settings import OFF, fields
-
-    shorts = {dotted: f"--{short}" for short, dotted in _SHORT.items()}
     for field in fields():
-        if field.name == "text.paths" or not names(field.name):
+        if field.name == "text.paths" or not wanted(field.name):
             continue
-        flags = [f"--{field.name}"] + ([shorts[field.name]] if field.name in shorts else [])
-        listed = get_origin(field.type) is list
-        default = "none" if field.name in OFF else "automatic" if field.optional else field.default
+        short = f"--{field.key.replace('_', '-')}"
+        taken = field.key not in names() or short in parser._option_string_actions
+        listed, switch = get_origin(field.type) is list, field.type is bool
+        default = "none" if field.name in OFF else "automatic" if field.optional else str(field.default)
         parser.add_argument(
-            *flags, dest=field.name, default=argparse.SUPPRESS, action="append" if listed else "store",
+            f"--{field.name}", *([] if taken else [short]), dest=field.name, default=argparse.SUPPRESS,
+            action="append" if listed else "store", nargs="?" if switch else None, const=True if switch else None,
             type=count if field.name == "train.tokens" else value(get_args(field.type)[0] if listed else field.type),
-            metavar="VALUE",
-            help=f"{field.description} (default: {default})".replace("%", "%%"),
+            metavar="true|false" if switch else (field.unit or "value").upper(),
+            help=f"{field.description} (default: {default.lower() if switch else default})".replace("%", "%%"),
         )  # fmt: skip
-        if field.name in _SWITCHES:
-            parser.add_argument(
-                f"--{_SWITCHES[field.name]}", dest=field.name, default=argparse.SUPPRESS, action="store_const",
-                const=True, help=field.description,
-            )  # fmt: skip
+    parser.epilog = (
+        "A setting is also read by what other trainers call it, such as --lr or --n_layer (docs/settings.md), and a "
+        "switch as --dedup and --no-dedup."
+    )
+
+
+def normal(argv: Sequence[str], options: Mapping[str, argparse.Action]) -> list[str]:
+    """The arguments with every option by a name of `options`: hyphens or underscores, any name of a setting, --x or
+    --no-x of a switch. What is no option of these, or stands after "--", stays as it is."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    words, read = list(argv[:end]), list[str]()
+    while words:
+        word = words.pop(0)
+        given, equals, said = word.partition("=")
+        name, off = _known(given, options)
+        action = options.get(name)
+        if action is None or (off and equals):
+            read.append(word)
+        elif action.nargs == "?":  # the switch of a setting
+            if not off and not equals and words and words[0].lower() in ("true", "false"):
+                said = words.pop(0)
+            read.append(f"{name}={said or str(not off).lower()}")
+        elif not off:
+            read.append(f"{name}{equals}{said}")
+    return read + list(argv[end:])
+
+
+def _known(given: str, options: Mapping[str, argparse.Action]) -> tuple[str, bool]:
+    """The name in `options` of a given one, and whether that turns a switch off."""
+    from hornbook.facts.names import note_if_renamed
+    from hornbook.facts.settings import names
+
+    for off in (False, True):
+        bare = given.removeprefix("--no-" if off else "--")
+        if bare == given:
+            continue
+        setting = names().get(bare.replace("-", "_"))
+        for name in (f"--{bare}", f"--{bare.replace('_', '-')}", *([] if setting is None else [f"--{setting.name}"])):
+            if name in options and (not off or options[name].nargs in (0, "?")):
+                if setting is not None:
+                    note_if_renamed(given, setting)
+                return name, off
+    return given, False
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 from hornbook.data.shards import Prepared
 from hornbook.facts.capacity import REPETITION_SENTENCE, memorization_estimate
 from hornbook.facts.errors import InputError
-from hornbook.facts.settings import Settings, from_table
+from hornbook.facts.settings import Settings, from_table, overridden
+from hornbook.facts.tables import Result
 from hornbook.facts.units import parse_count
 from hornbook.planning.choose import Machine, choose, corpus_stats
 from hornbook.setup.text import Progress, prepared_text
@@ -18,17 +19,19 @@ from hornbook.setup.text import Progress, prepared_text
 def prepare(
     *texts: str, out: str | Path | None = None, parameters: str | None = None, progress: Progress | None = None,
     **settings: Any,
-) -> dict[str, Any]:  # fmt: skip
+) -> Result:  # fmt: skip
     """Prepare `texts` and return the data report, as `hornbook prepare --json` prints it.
 
     `settings` are those of the section [text]: tokenizer, split, field, separator, errors, dedup, canaries. The outlook
     is for a model of so many `parameters` ("124M"), or of the size that training would choose for so much text. Raises
     InputError for bad input, SystemFailure when the disk is full.
     """
-    wanted = from_table({"text": {"paths": list(texts)} | settings}, source="settings").text
+    changes = {f"text.{name.removeprefix('text.')}": value for name, value in settings.items()}
+    wanted = from_table(overridden({"text": {"paths": list(texts)}}, changes), source="settings").text
     prepared = prepared_text(wanted, out=Path(out) if out is not None else None, progress=progress)
     expected = _outlook(prepared, parameters)
-    return {"prepared": str(prepared.folder)} | prepared.manifest | ({} if expected is None else {"outlook": expected})
+    report = {"prepared": str(prepared.folder)} | prepared.manifest
+    return Result(report | ({} if expected is None else {"outlook": expected}))
 
 
 def _outlook(prepared: Prepared, parameters: str | None) -> dict[str, Any] | None:

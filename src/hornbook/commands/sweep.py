@@ -11,7 +11,9 @@ from hornbook.commands.train import train
 from hornbook.data.shards import Prepared
 from hornbook.engine.device import device, this_device
 from hornbook.facts.errors import InputError
-from hornbook.facts.settings import from_table, overridden
+from hornbook.facts.names import by_dotted_names
+from hornbook.facts.settings import from_table, names, overridden
+from hornbook.facts.tables import Result
 from hornbook.facts.units import format_count, parse_count, parse_duration
 from hornbook.planning.choose import LADDER, Machine, ResolvedSettings, choose, corpus_stats
 from hornbook.planning.ladder import Point, fit
@@ -31,14 +33,14 @@ FEW_STEPS, MOST_TIMES, MOST_EPOCHS = 200, 2.0, 4.0  # from where on the law is s
 
 def sweep(
     *texts: str, budget: str = "10m", size: str | None = None, tokens: str | None = None,
-    out: str | Path = "sweep", view: View | None = None, **changes: Any,
-) -> dict[str, Any]:  # fmt: skip
+    out: str | Path = "sweep", quiet: bool = False, view: View | None = None, **changes: Any,
+) -> Result:  # fmt: skip
     """Train a ladder of sizes on `texts` within `budget`, fit the law, and say what `size` on `tokens` would reach.
 
-    `changes` are settings by their dotted names, for all runs. By default `size` is four times the largest of the
-    ladder, on its tokens. Raises InputError for bad input.
+    `changes` are settings for all runs, by any of their names. By default `size` is four times the largest of the
+    ladder, on its tokens. Progress is shown on stderr unless `quiet`. Raises InputError for bad input.
     """
-    view = view or View(quiet=True)
+    view, changes = view or View(quiet=quiet), by_dotted_names(changes, names())
     of_text = {name: value for name, value in changes.items() if name.startswith("text.")}
     wanted = from_table(overridden({}, {"text.paths": list(texts)} | of_text), source="settings")
     seconds, asked = parse_duration(budget, "the budget"), parse_count(size, "--size") if size else None
@@ -74,7 +76,7 @@ def sweep(
     for name in ("alpha", "beta"):
         least, middle, most = law.exponent(name)
         result |= {name: middle, f"{name}_interval_90": (least, most)}
-    return result
+    return Result(result)
 
 
 def _changes(width: int, layers: int, steps: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hornbook.commands.options import add_settings, add_texts, given_settings
 from hornbook.facts.errors import Interrupted, SystemFailure
 from hornbook.facts.printing import print_json
 from hornbook.facts.settings import from_table, overridden, read_table
+from hornbook.facts.tables import Result
 
 if TYPE_CHECKING:
     from hornbook.engine.signals import Stop
@@ -47,20 +48,27 @@ def command(arguments: argparse.Namespace) -> None:
 
 def train(
     *texts: str, recipe: str | Path | None = None, out: str | Path | None = None, from_: str | None = None,
-    view: View | None = None, started: float | None = None, **changes: Any,
-) -> dict[str, Any]:  # fmt: skip
+    quiet: bool = False, view: View | None = None, started: float | None = None, **changes: Any,
+) -> Result:  # fmt: skip
     """Train a model on `texts` and return the summary of its run, as `hornbook train --json` prints it.
 
-    `changes` are settings by their dotted name, such as `**{"train.steps": 100}`, on top of `recipe`. With the `out`
-    of an earlier run, that run goes on exactly where its newest checkpoint stands. Raises InputError for bad input,
-    SystemFailure when the disk is full, Interrupted after a signal, when everything is saved.
+    >>> summary = hornbook.train("my.txt", steps=300, learning_rate=3e-3, out="runs/first")  # doctest: +SKIP
+
+    `texts` are files, folders, globs or one prepared folder; none: the built-in corpus. `changes` are settings, on top
+    of the file `recipe`: `steps`, `epochs`, `budget` ("10m"), `preset` ("6M"), `layers`, `width`, `context`, `batch`,
+    `learning_rate`, `seed`, `tokenizer` ("bpe:4096"), ... (all: docs/settings.md), also by what other trainers call
+    them (`lr`) or by their whole name (`**{"train.steps": 300}`). What is left out is chosen automatically.
+    With the `out` of an earlier run, that run goes on exactly where its newest checkpoint stands; `from_` is a model
+    to start from. Progress is shown on stderr unless `quiet`. The summary is a dict that prints as a table: `run` (its
+    folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when the disk is full, Interrupted
+    after a signal, when everything is saved.
     """
     from hornbook.records.run import Run, is_run
     from hornbook.reporting.live import View
     from hornbook.setup.run import fresh
 
     started = time.monotonic() if started is None else started
-    view = view or View(quiet=True)
+    view = view or View(quiet=quiet)
     if texts:
         changes["text.paths"] = list(texts)
     request = overridden(read_table(Path(recipe)) if recipe is not None else {}, changes)
@@ -72,10 +80,10 @@ def train(
 
             run = Run.open(folder)
             with run.lock():
-                return _carry_out(resumed(run, wanted, request, from_=from_, view=view), view, started)
+                return Result(_carry_out(resumed(run, wanted, request, from_=from_, view=view), view, started))
         context = fresh(wanted, request, out=folder, from_=from_, view=view, started=started)
         with context.run.lock():
-            return _carry_out(context, view, started)
+            return Result(_carry_out(context, view, started))
     except OSError as error:
         raise SystemFailure(f"cannot go on: {error.strerror or error}.") from error
 

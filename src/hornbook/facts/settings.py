@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -18,6 +19,7 @@ import tomli_w
 from msgspec import Meta
 
 from hornbook.facts.errors import InputError, suggestion
+from hornbook.facts.names import Field, by_dotted_names, by_present_names, read_names
 from hornbook.facts.printing import on_one_line
 
 Precision = Literal["float32", "bfloat16"]
@@ -35,135 +37,126 @@ Fraction = Annotated[float, Meta(ge=0, lt=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
+# fmt: off
+def row(sentence: str, unit: str = "", *, also: str = "", was: str = "") -> Meta:
+    """A setting beside its type and default: what it is, its unit, its names in other trainers, its name of before. Its
+    short name is the last part of the dotted one, where no other setting has that."""
+    return Meta(description=sentence, extra={"unit": unit, "aliases": tuple(also.split()), "was": was})
+
+
 class Text(msgspec.Struct, forbid_unknown_fields=True):
     """What is read, and how it is cut."""
 
-    paths: Annotated[list[str], Meta(description="files, folders or globs; empty: the built-in corpus")] = []
-    field: Annotated[
-        str, Meta(description="field that holds the text in rows of .jsonl, .json, .csv, .tsv, .parquet")
-    ] = "text"
-    separator: Annotated[
-        str | None, Meta(description="a string that separates documents within a file; none: a file is one document")
-    ] = None
-    errors: Annotated[Literal["strict", "replace"], Meta(description="what to do with bytes that are not UTF-8")] = (
-        "strict"
-    )
-    tokenizer: Annotated[
-        str,
-        Meta(
-            description="auto, bpe:4096, characters (of the whole text), bytes, gpt2, or a folder with a tokenizer.json"
-        ),
-    ] = "auto"
-    split: Annotated[
-        str, Meta(description="hash:0.1, tail:0.1, blocks:0.1 or folder:PATH; auto by the number of documents")
-    ] = "auto"
-    dedup: Annotated[
-        bool, Meta(description="leave out training documents that copy an earlier one or a validation document")
-    ] = False
-    canaries: Annotated[
-        bool, Meta(description="plant random lines in the training side, to measure how well they are remembered")
-    ] = False
+    paths: Annotated[list[str], row("files, folders or globs; empty: the built-in corpus")] = []
+    field: Annotated[str, row("field that holds the text in rows of .jsonl, .json, .csv, .tsv, .parquet")] = "text"
+    separator: Annotated[str | None, row(
+        "a string that separates documents within a file; none: a file is one document")] = None
+    errors: Annotated[Literal["strict", "replace"], row("what to do with bytes that are not UTF-8")] = "strict"
+    tokenizer: Annotated[str, row(
+        "auto, bpe:4096, characters (of the whole text), bytes, gpt2, or a folder with a tokenizer.json")] = "auto"
+    split: Annotated[str, row(
+        "hash:0.1, tail:0.1, blocks:0.1 or folder:PATH; auto by the number of documents")] = "auto"
+    dedup: Annotated[bool, row(
+        "leave out training documents that copy an earlier one or a validation document")] = False
+    canaries: Annotated[bool, row(
+        "plant random lines in the training side, to measure how well they are remembered")] = False
 
 
 class Model(msgspec.Struct, forbid_unknown_fields=True):
     """The decoder."""
 
-    preset: Annotated[str | None, Meta(description="a named shape such as 6M or gpt2; other settings override it")] = (
-        None
-    )
-    family: Annotated[str | None, Meta(description="gpt2, llama, qwen2 or qwen3")] = None
-    layers: Annotated[Count | None, Meta(description="number of blocks")] = None
-    width: Annotated[Count | None, Meta(description="features of a hidden state")] = None
-    heads: Annotated[Count | None, Meta(description="attention heads")] = None
-    kv_heads: Annotated[Count | None, Meta(description="key/value heads (grouped-query attention)")] = None
-    hidden: Annotated[Count | None, Meta(description="features inside the MLP")] = None
-    context: Annotated[Context | None, Meta(description="tokens that the model can see at once")] = None
-    tied: Annotated[bool | None, Meta(description="whether the head shares the embedding's weights")] = None
-    rope_base: Annotated[Positive | None, Meta(description="base of the rotary frequencies")] = None
-    dropout: Annotated[Fraction, Meta(description="share of activations dropped in training")] = 0.0
+    preset: Annotated[str | None, row("a named shape such as 6M or gpt2; other settings override it")] = None
+    family: Annotated[str | None, row("gpt2, llama, qwen2 or qwen3")] = None
+    layers: Annotated[Count | None, row("number of blocks", "blocks", also="n_layer n_layers num_layers")] = None
+    width: Annotated[Count | None, row("features of a hidden state", "features", also="n_embd hidden_size")] = None
+    heads: Annotated[Count | None, row("attention heads", "heads", also="n_head n_heads num_heads")] = None
+    kv_heads: Annotated[Count | None, row("key/value heads (grouped-query attention)", "heads")] = None
+    intermediate_size: Annotated[Count | None, row("features inside the MLP", "features", was="hidden")] = None
+    context: Annotated[Context | None, row(
+        "tokens that the model can see at once", "tokens", also="block_size context_length seq_len max_seq_len")] = None
+    tied: Annotated[bool | None, row(
+        "whether the head shares the embedding's weights", also="tie_weights tie_word_embeddings")] = None
+    rope_base: Annotated[Positive | None, row("base of the rotary frequencies", also="rope_theta")] = None
+    dropout: Annotated[Fraction, row("share of activations dropped in training")] = 0.0
 
 
 class Optimizer(msgspec.Struct, forbid_unknown_fields=True):
     """How weights are updated."""
 
-    name: Annotated[
-        Literal["adamw", "muon"] | None, Meta(description="adamw, or muon for matrices and adamw for the rest")
-    ] = None
-    learning_rate: Annotated[Positive | None, Meta(description="peak learning rate of AdamW")] = None
-    matrix_learning_rate: Annotated[Positive | None, Meta(description="peak learning rate of Muon")] = None
-    weight_decay: Annotated[NotNegative | None, Meta(description="decoupled decay, on matrices only")] = None
-    beta1: Annotated[Fraction, Meta(description="AdamW: decay of the first moment")] = 0.9
-    beta2: Annotated[Fraction | None, Meta(description="AdamW: decay of the second moment")] = None
-    epsilon: Annotated[Positive, Meta(description="AdamW: added to the denominator")] = 1e-8
-    momentum: Annotated[Fraction | None, Meta(description="Muon: momentum")] = None
-    clip_norm: Annotated[Positive, Meta(description="largest global norm of the gradient")] = 1.0
+    name: Annotated[Literal["adamw", "muon"] | None, row(
+        "adamw, or muon for matrices and adamw for the rest", also="optimizer")] = None
+    learning_rate: Annotated[Positive | None, row("peak learning rate of AdamW", also="lr max_lr")] = None
+    muon_learning_rate: Annotated[Positive | None, row(
+        "peak learning rate of Muon", also="muon_lr", was="matrix_learning_rate")] = None
+    weight_decay: Annotated[NotNegative | None, row("decoupled decay, on matrices only", also="wd")] = None
+    beta1: Annotated[Fraction, row("AdamW: decay of the first moment", also="adam_beta1")] = 0.9
+    beta2: Annotated[Fraction | None, row("AdamW: decay of the second moment", also="adam_beta2")] = None
+    epsilon: Annotated[Positive, row("AdamW: added to the denominator", also="eps adam_epsilon")] = 1e-8
+    momentum: Annotated[Fraction | None, row("Muon: momentum")] = None
+    clip_norm: Annotated[Positive, row("largest global norm of the gradient", also="grad_clip max_grad_norm")] = 1.0
 
 
 class Schedule(msgspec.Struct, forbid_unknown_fields=True):
     """How the learning rate moves."""
 
-    kind: Annotated[
-        Literal["wsd", "cosine", "linear", "constant"], Meta(description="wsd: warm up, stay, decay linearly")
-    ] = "wsd"
-    warmup_steps: Annotated[Index | None, Meta(description="steps until the peak")] = None
-    decay_fraction: Annotated[Share, Meta(description="wsd: share of the steps that decay")] = 0.6
-    final_fraction: Annotated[Share, Meta(description="learning rate at the end, of the peak")] = 0.0
+    name: Annotated[Literal["wsd", "cosine", "linear", "constant"], row(
+        "wsd: warm up, stay, decay linearly", also="schedule lr_schedule lr_scheduler_type", was="kind")] = "wsd"
+    warmup_steps: Annotated[Index | None, row("steps until the peak", "steps", also="warmup warmup_iters")] = None
+    decay_fraction: Annotated[Share, row("wsd: share of the steps that decay")] = 0.6
+    final_fraction: Annotated[Share, row("learning rate at the end, of the peak")] = 0.0
 
 
 class Train(msgspec.Struct, forbid_unknown_fields=True):
     """How long and how much at once."""
 
-    steps: Annotated[Count | None, Meta(description="length in steps (optimizer updates)")] = None
-    epochs: Annotated[Epochs | None, Meta(description="length in passes over the training text")] = None
-    tokens: Annotated[Count | None, Meta(description="length in training tokens")] = None
-    budget: Annotated[str | None, Meta(description="length in wall time, such as 90s, 10m or 2h, start to end")] = None
-    batch: Annotated[Count | None, Meta(description="sequences per step")] = None
-    microbatch: Annotated[Count | None, Meta(description="sequences at once; the step sums over them")] = None
-    seed: Annotated[Seed, Meta(description="of weights, data order and dropout")] = 0
-    precision: Annotated[
-        Precision | None,
-        Meta(description="of the forward pass; weights stay float32; bfloat16 where the machine has units for it"),
-    ] = None
-    compile: Annotated[bool | None, Meta(description="torch.compile each block")] = None
-    deterministic: Annotated[
-        bool, Meta(description="the same bits every time on an accelerator too, where attention is slower for it")
-    ] = False
-    shift_windows: Annotated[
-        bool, Meta(description="each epoch cuts the text at other places; false: at the same, as the book does")
-    ] = True
-    recompute: Annotated[
-        bool, Meta(description="keep only the inputs of blocks for the backward pass: less memory, a third more time")
-    ] = False
-    document_mask: Annotated[bool, Meta(description="attention never crosses a document")] = False
-    early_stop: Annotated[
-        Count | None, Meta(description="stop after so many evaluations without a better validation loss")
-    ] = None
-    threads: Annotated[Threads | None, Meta(description="CPU threads; part of the run's identity")] = None
+    steps: Annotated[Count | None, row(
+        "length in steps (optimizer updates)", "steps", also="max_steps max_iters num_steps")] = None
+    epochs: Annotated[Epochs | None, row(
+        "length in passes over the training text", "epochs", also="num_epochs max_epochs num_train_epochs")] = None
+    tokens: Annotated[Count | None, row("length in training tokens", "tokens", also="num_tokens")] = None
+    budget: Annotated[str | None, row("length in wall time, such as 90s, 10m or 2h, start to end")] = None
+    batch: Annotated[Count | None, row("sequences per step", "sequences", also="batch_size")] = None
+    microbatch: Annotated[Count | None, row(
+        "sequences at once; the step sums over them", "sequences", also="micro_batch_size")] = None
+    seed: Annotated[Seed, row("of weights, data order and dropout")] = 0
+    precision: Annotated[Precision | None, row(
+        "of the forward pass; weights stay float32; bfloat16 where the machine has units for it", also="dtype")] = None
+    compile: Annotated[bool | None, row("torch.compile each block")] = None
+    deterministic: Annotated[bool, row(
+        "the same bits every time on an accelerator too, where attention is slower for it")] = False
+    shift_windows: Annotated[bool, row(
+        "each epoch cuts the text at other places; false: at the same, as the book does")] = True
+    recompute: Annotated[bool, row(
+        "keep only the inputs of blocks for the backward pass: less memory, a third more time",
+        also="gradient_checkpointing activation_checkpointing")] = False
+    document_mask: Annotated[bool, row("attention never crosses a document")] = False
+    early_stop: Annotated[Count | None, row(
+        "stop after so many evaluations without a better validation loss", "evaluations", also="patience")] = None
+    threads: Annotated[Threads | None, row("CPU threads; part of the run's identity", also="num_threads")] = None
 
 
 class Watch(msgspec.Struct, forbid_unknown_fields=True):
     """What is looked at while training. None of it changes the weights."""
 
-    evaluate_every: Annotated[Count | None, Meta(description="steps between evaluations of the probe")] = None
-    sample_every: Annotated[Count | None, Meta(description="steps between text samples")] = None
-    probe_tokens: Annotated[Count | None, Meta(description="tokens of each side that the probe scores")] = None
-    prompts: Annotated[list[str], Meta(description="what samples start with; empty: the start of a document")] = []
-    sample_tokens: Annotated[Count, Meta(description="length of a sample in tokens")] = 100
-    temperature: Annotated[NotNegative, Meta(description="of samples; 0 is greedy")] = 0.8
-    price: Annotated[
-        str | None, Meta(description="US dollars for the machine, such as 30/hour; the cost is counted from it")
-    ] = None
+    evaluate_every: Annotated[Count | None, row(
+        "steps between evaluations of the probe", "steps", also="eval_interval eval_every eval_steps")] = None
+    sample_every: Annotated[Count | None, row("steps between text samples", "steps", also="sample_interval")] = None
+    probe_tokens: Annotated[Count | None, row("tokens of each side that the probe scores", "tokens")] = None
+    prompts: Annotated[list[str], row("what samples start with; empty: the start of a document")] = []
+    sample_tokens: Annotated[Count, row("length of a sample in tokens", "tokens")] = 100
+    temperature: Annotated[NotNegative, row("of samples; 0 is greedy")] = 0.8
+    price: Annotated[str | None, row(
+        "US dollars for the machine, such as 30/hour; the cost is counted from it")] = None
 
 
 class Checkpoints(msgspec.Struct, forbid_unknown_fields=True):
     """What is kept."""
 
-    every: Annotated[Count | None, Meta(description="steps between checkpoints")] = None
-    keep: Annotated[Count, Meta(description="newest checkpoints kept, besides step 0 and the best weights")] = 2
-    best: Annotated[
-        bool | None,
-        Meta(description="use the weights with the lowest probe loss, not the last; true where no length is given"),
-    ] = None
+    every: Annotated[Count | None, row("steps between checkpoints", "steps", also="save_every save_interval")] = None
+    keep: Annotated[Count, row("newest checkpoints kept, besides step 0 and the best weights", "checkpoints")] = 2
+    best: Annotated[bool | None, row(
+        "use the weights with the lowest probe loss, not the last; true where no length is given")] = None
+# fmt: on
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
@@ -182,26 +175,25 @@ RECIPES = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "r
 LENGTHS = ("steps", "epochs", "tokens", "budget")  # of [train]; a run has one of them
 
 
-class Field(msgspec.Struct, frozen=True):
-    """One setting as the command line and the documentation need it."""
-
-    name: str  # dotted
-    type: Any  # without None
-    optional: bool
-    default: Any
-    description: str
-
-
-def fields() -> Iterator[Field]:
+@cache
+def fields() -> tuple[Field, ...]:
     """Every setting in order."""
+    rows = []
     for section, struct in get_type_hints(Settings).items():
         hints = get_type_hints(struct, include_extras=True)
         for info in msgspec.structs.fields(struct):
             inner, *metas = get_args(hints[info.name])
             alternatives = [a for a in get_args(inner) if a is not type(None)] if type(None) in get_args(inner) else []
             default = info.default if info.default is not msgspec.NODEFAULT else info.default_factory()
-            kind = alternatives[0] if alternatives else inner
-            yield Field(f"{section}.{info.name}", kind, bool(alternatives), default, metas[-1].description)
+            facts = (f"{section}.{info.name}", (alternatives or [inner])[0], bool(alternatives), default)
+            rows.append(Field(*facts, metas[-1].description, **metas[-1].extra))
+    return tuple(rows)
+
+
+@cache
+def names() -> dict[str, Field]:
+    """Every name by which a setting is read."""
+    return read_names(fields())
 
 
 OFF = (
@@ -233,6 +225,7 @@ def check_seed(seed: int) -> None:
 def from_table(table: Mapping[str, Any], *, source: str) -> Settings:
     """Settings from nested tables; raises InputError naming the unknown or wrong key, its place and the nearest."""
     sections = get_type_hints(Settings)
+    table = by_present_names(table, names(), source=source)
     for section, values in table.items():
         if section not in sections:
             raise InputError(f'{source}: unknown section "{section}"{suggestion(section, sections)}.')
@@ -241,7 +234,8 @@ def from_table(table: Mapping[str, Any], *, source: str) -> Settings:
         known = [info.name for info in msgspec.structs.fields(sections[section])]
         for key in values:
             if key not in known:
-                raise InputError(f'{source}: unknown setting "{section}.{key}"{suggestion(key, known)}.')
+                near = suggestion(names()[key].name, [names()[key].name]) if key in names() else suggestion(key, known)
+                raise InputError(f'{source}: unknown setting "{section}.{key}"{near}.')
     try:
         settings = msgspec.convert(table, Settings)
     except msgspec.ValidationError as error:
@@ -272,7 +266,8 @@ def read_table(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():  # a device may have no end, a FIFO no writer
             raise IsADirectoryError
-        return parse_table(path.read_text(encoding="utf-8-sig"), path)
+        table = parse_table(path.read_text(encoding="utf-8-sig"), path)
+        return by_present_names(table, names(), source=str(path), note=True)
     except FileNotFoundError:
         there = sorted(str(file) for folder in (path.parent, Path("recipes")) for file in folder.glob("*.toml"))
         near = suggestion(str(path), there) if path.suffix else suggestion(str(path), own)
@@ -294,15 +289,18 @@ def parse_table(text: str, path: Path) -> dict[str, Any]:
 
 
 def overridden(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`table` with dotted `changes` put in. A length in `changes` replaces whatever length the table has."""
+    """`table` with `changes` put in, by any name of a setting. A length in `changes` replaces that of the table.
+
+    >>> overridden({"train": {"epochs": 3.0, "batch": 4}}, {"steps": 300, "lr": 3e-3})
+    {'train': {'batch': 4, 'steps': 300}, 'optimizer': {'learning_rate': 0.003}}
+    """
+    changes = by_dotted_names(changes, names())
     merged: dict[str, Any] = {s: dict(values) if isinstance(values, Mapping) else values for s, values in table.items()}
     if any(f"train.{length}" in changes for length in LENGTHS) and isinstance(merged.get("train"), dict):
         for length in LENGTHS:
             merged["train"].pop(length, None)
     for name, value in changes.items():
         section, _, key = name.partition(".")
-        if not key:
-            raise InputError(f'a setting is named by section and key, such as "train.steps", not "{name}".')
         if isinstance(merged.setdefault(section, {}), dict):  # else from_table refuses it
             merged[section][key] = value
     return merged

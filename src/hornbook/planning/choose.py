@@ -16,7 +16,7 @@ from hornbook.data.shards import Prepared
 from hornbook.facts.capacity import BITS_PER_BYTE, capacity_bits
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import HERE, Accelerator, has_bfloat16_units
-from hornbook.facts.settings import LENGTHS, Settings
+from hornbook.facts.settings import LENGTHS, Model, Settings
 from hornbook.facts.shape import FAMILIES, GPTShape, preset
 from hornbook.facts.units import counted, parse_duration
 from hornbook.planning.looks import watching
@@ -31,7 +31,9 @@ LADDER = (
 DEFAULT_SECONDS = 180.0  # on a CPU, start to end
 TOKENS_PER_PARAMETER = 1.0  # of those that multiply: what a run of minutes should at least see
 ROOM = 0.9  # of an accelerator's memory: the rest is for what is looked at in between
-SHAPE = ("family", "layers", "width", "heads", "kv_heads", "hidden", "context", "tied", "rope_base")
+SHAPE = {  # setting -> what a shape calls it
+    name: name for name in ("family", "layers", "width", "heads", "kv_heads", "context", "tied", "rope_base")
+} | {"intermediate_size": "hidden"}
 EPOCHS = 6.0  # of a text that is small beside the model, where no length is given
 MAX_EPOCHS = 4.0  # beyond, repeated tokens are worth much less than new ones (Muennighoff et al. 2023)
 
@@ -153,8 +155,13 @@ def steps_of(settings: Settings, data: CorpusStats) -> int | None:
 
 def shape_of(settings: Settings, vocabulary: int) -> GPTShape:
     """The shape that resolved settings describe."""
-    named = {name: getattr(settings.model, name) for name in SHAPE}
-    return GPTShape(**{name: value for name, value in named.items() if value is not None}, vocabulary=vocabulary)
+    return GPTShape(**_named(settings.model), vocabulary=vocabulary)
+
+
+def _named(model: Model) -> dict[str, Any]:
+    """What is given of a shape, by its own names."""
+    given = {own: getattr(model, name) for name, own in SHAPE.items()}
+    return {own: value for own, value in given.items() if value is not None}
 
 
 def fill_steps(settings: Settings, steps: int, data: CorpusStats) -> None:
@@ -189,7 +196,7 @@ def _shape(
     settings: Settings, data: CorpusStats, machine: Machine, seconds: float | None, reasons: list[str]
 ) -> GPTShape:
     model = settings.model
-    named: dict[str, Any] = {name: getattr(model, name) for name in SHAPE if getattr(model, name) is not None}
+    named = _named(model)
     if model.preset is not None:
         base = msgspec.structs.asdict(preset(model.preset))
         if named.keys() & {"family", "width", "heads"}:  # what was derived for the preset must be derived again
@@ -247,8 +254,8 @@ def _size(data: CorpusStats, machine: Machine, seconds: float | None, settings: 
 def _fill_model(settings: Settings, shape: GPTShape) -> None:
     model = settings.model
     model.preset = None
-    for name in SHAPE:
-        setattr(model, name, getattr(shape, name))
+    for name, own in SHAPE.items():
+        setattr(model, name, getattr(shape, own))
 
 
 def _fill_batch(settings: Settings, shape: GPTShape, data: CorpusStats, machine: Machine, reasons: list[str]) -> None:
@@ -306,8 +313,8 @@ def _fill_optimizer(settings: Settings, shape: GPTShape, machine: Machine, reaso
         # AdamW alone: Porian et al. 2024 as OLMo uses it, capped; beside Muon it moves tables, head and norms.
         alone = min(3e-3, 0.0047 * (shape.parameters / 108e6) ** (-1 / 3) / 2)
         optimizer.learning_rate = 0.01 * min(1.0, (128 / shape.width) ** 0.5) if muon else float(f"{alone:.2g}")
-    if optimizer.matrix_learning_rate is None:
-        optimizer.matrix_learning_rate = 0.03
+    if optimizer.muon_learning_rate is None:
+        optimizer.muon_learning_rate = 0.03
     if optimizer.momentum is None:
         optimizer.momentum = 0.95 if machine.accelerator else 0.9  # runs of few steps do not live long enough for more
     if optimizer.weight_decay is None:

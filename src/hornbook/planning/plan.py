@@ -12,6 +12,7 @@ import msgspec
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator
 from hornbook.facts.shape import GPTShape
+from hornbook.facts.tables import html_table
 from hornbook.facts.units import counted, format_bytes, format_count, format_duration, format_usd
 from hornbook.planning.budget import Range, budget, training_flops, typical_shape
 from hornbook.planning.expected_loss import (
@@ -69,6 +70,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     assumed: list[str]
     unknown: list[str]
     warnings: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        result: dict[str, Any] = msgspec.to_builtins(self)
+        return result
+
+    def __str__(self) -> str:
+        return "\n".join(render(self))
+
+    def _repr_html_(self) -> str:
+        return html_table((line[:14], line[14:]) for line in render(self))
 
 
 def shape_of_size(parameters: int, *, context: int | None = None) -> GPTShape:

@@ -85,5 +85,5 @@ def learning_rates(settings: Settings) -> dict[str, float]:
     """Peaks by the kinds that `sanity.rate_rule` knows."""
     o = settings.optimizer
     if o.name == "muon":
-        return {"muon": o.matrix_learning_rate or 0.0, "beside muon": o.learning_rate or 0.0}
+        return {"muon": o.muon_learning_rate or 0.0, "beside muon": o.learning_rate or 0.0}
     return {"adamw": o.learning_rate or 0.0}

@@ -11,8 +11,9 @@ from hornbook.facts.errors import InputError, suggestion
 from hornbook.records.run import EVALUATION, Run, is_run
 
 
-def list_runs(folder: str | Path) -> list[dict[str, Any]]:
-    """Facts of every run directly below `folder`, oldest first. Raises InputError when there is no such folder."""
+def runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
+    """Facts of every run directly below `folder`, oldest first, as `hornbook runs --json` lists them: its folder, its
+    state, and the last numbers recorded. Raises InputError when there is no such folder."""
     parent = Path(folder)
     if not parent.is_dir():
         raise InputError(f"there is no folder {folder}; runs are made by hornbook train.")

@@ -9,6 +9,7 @@ import msgspec
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.io import pretty
+from hornbook.facts.tables import as_html, as_text
 
 _FORMAT = "hornbook report"
 _VERSION = 1
@@ -131,6 +132,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if clash := fields.keys() & self.extra.keys():
             raise ValueError(f"extra results would hide {sorted(clash)}")
         return {**fields, **self.extra}
+
+    def __str__(self) -> str:
+        return as_text(self.to_dict())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.to_dict())
 
     def to_json(self) -> str:
         """`to_dict` as JSON text. NaN and infinity become null."""

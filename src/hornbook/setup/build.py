@@ -84,7 +84,7 @@ def make_optimizers(settings: Settings, model: Decoder) -> list[Optimizer]:
     """AdamW for all, or Muon for the matrices inside the blocks and AdamW for the rest."""
     o = settings.optimizer
     assert o.learning_rate is not None
-    assert o.matrix_learning_rate is not None
+    assert o.muon_learning_rate is not None
     assert o.weight_decay is not None
     assert o.beta2 is not None
     assert o.momentum is not None
@@ -94,7 +94,7 @@ def make_optimizers(settings: Settings, model: Decoder) -> list[Optimizer]:
         inside = {name: p for name, p in matrices.items() if name.startswith("blocks.")}
         matrices = {name: p for name, p in matrices.items() if name not in inside}
         optimizers.append(
-            Muon(inside, learning_rate=o.matrix_learning_rate, momentum=o.momentum, weight_decay=o.weight_decay)
+            Muon(inside, learning_rate=o.muon_learning_rate, momentum=o.momentum, weight_decay=o.weight_decay)
         )
     for parameters, decay in ((matrices, o.weight_decay), (others, 0.0)):
         if parameters:

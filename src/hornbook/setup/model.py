@@ -23,7 +23,7 @@ from hornbook.training.decisions import decisions_of
 
 UNCHECKED = "it was made before the hashes of its files were kept, so whether one was changed is not known"
 RESOLVED = (  # settings that every run has
-    "model.context", "optimizer.learning_rate", "optimizer.matrix_learning_rate", "optimizer.weight_decay",
+    "model.context", "optimizer.learning_rate", "optimizer.muon_learning_rate", "optimizer.weight_decay",
     "optimizer.beta2", "optimizer.momentum", "schedule.warmup_steps", "train.batch", "train.microbatch", "train.steps",
     "watch.evaluate_every", "watch.sample_every", "watch.probe_tokens", "checkpoint.every",
 )  # fmt: skip
@@ -184,5 +184,5 @@ def refuse_other_shape(wanted: Settings, opened: LoadedModel) -> None:
     """Given weights have their shape: raises InputError when another one is asked for."""
     for name in ("preset", *SHAPE):
         asked = getattr(wanted.model, name)
-        if asked is not None and asked != getattr(opened.model.shape, name, None):
+        if asked is not None and asked != getattr(opened.model.shape, SHAPE.get(name, name), None):
             raise InputError(f"model.{name} is {asked!r}, but the shape is that of {opened.name}: leave it out.")

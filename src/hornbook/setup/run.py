@@ -121,7 +121,11 @@ def _refuse_too_large(settings: Settings, shape: GPTShape) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     batch = settings.train.batch or 1
     for what, num_bytes, remedy in (
-        (f"a model of {format_count(shape.parameters)} parameters", 4 * shape.parameters, "width, .hidden or .layers"),
+        (
+            f"a model of {format_count(shape.parameters)} parameters",
+            4 * shape.parameters,
+            "width, .intermediate_size or .layers",
+        ),
         (f"a step of {format_count(batch)} sequences", 8 * batch * shape.context, "context or --train.batch"),
     ):
         if num_bytes > memory:

@@ -60,7 +60,7 @@ def steady_steps(settings: Settings) -> int:
     assert steps is not None
     assert schedule.warmup_steps is not None
     return decay_start(
-        kind=schedule.kind, steps=steps, warmup_steps=schedule.warmup_steps, decay_fraction=schedule.decay_fraction
+        kind=schedule.name, steps=steps, warmup_steps=schedule.warmup_steps, decay_fraction=schedule.decay_fraction
     )
 
 
@@ -124,7 +124,7 @@ def lr_schedule(settings: Settings, decision: Decision | None = None) -> Callabl
 
     def planned(step: int) -> float:
         return lr_scale(
-            step, kind=schedule.kind, steps=total, warmup_steps=warmup, decay_fraction=schedule.decay_fraction,
+            step, kind=schedule.name, steps=total, warmup_steps=warmup, decay_fraction=schedule.decay_fraction,
             final_fraction=schedule.final_fraction,
         )  # fmt: skip
 
@@ -143,6 +143,6 @@ def decays(settings: Settings, step: int) -> bool:
     assert settings.train.steps is not None
     assert schedule.warmup_steps is not None
     return step >= decay_start(
-        kind=schedule.kind, steps=settings.train.steps, warmup_steps=schedule.warmup_steps,
+        kind=schedule.name, steps=settings.train.steps, warmup_steps=schedule.warmup_steps,
         decay_fraction=schedule.decay_fraction,
     )  # fmt: skip

@@ -79,7 +79,7 @@ def quantise(model: Decoder) -> Decoder:
 @lru_cache
 def library() -> ctypes.CDLL | None:
     """The built kernel, from the user's cache; None where it cannot be built: then PyTorch decodes."""
-    source = files("hornbook.model").joinpath("decode.cpp").read_bytes()
+    source = files("hornbook.model.cpu").joinpath("decode.cpp").read_bytes()
     cpu = next((line for line in _lines("/proc/cpuinfo") if line.startswith(("flags", "Features"))), "")
     key = hashlib.sha256(b"\0".join([source, " ".join(COMPILE).encode(), cpu.encode()])).hexdigest()[:16]
     folder = _cache()
