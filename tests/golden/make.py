@@ -40,7 +40,11 @@ from typing import Any
 
 GOLDEN = Path(__file__).resolve().parent
 ROOT = GOLDEN.parents[1]
-RENAMED: dict[str, str] = {}  # old dotted name of a setting -> its new one; recipes and runs keep the old one
+RENAMED = {  # old dotted name of a setting -> its new one; recipes and runs keep the old one
+    "optimizer.matrix_learning_rate": "optimizer.muon_learning_rate",
+    "model.hidden": "model.intermediate_size",
+    "schedule.kind": "schedule.name",
+}
 OLD = (
     "texts.jsonl",
     "parts.txt",
