@@ -64,17 +64,18 @@ def memory(number: int, work: Path) -> dict[str, Any]:
 
 def hours() -> list[dict[str, Any]]:
     """Each published run with its range by the runs of other families."""
+    from utilisation import RUNS as PUBLISHED
+    from utilisation import run_flops, utilisation
+
     from hornbook.facts.accelerators import lookup
-    from hornbook.planning.budget import implied_utilisation, run_flops, utilisation
-    from hornbook.planning.published import RUNS as PUBLISHED
+    from hornbook.planning.budget import implied_utilisation
 
     rows = []
     for run in PUBLISHED:
         device = lookup(run.accelerator)[1]
         used = implied_utilisation(run_flops(run), run.accelerator_hours, device)
-        share = utilisation(device, run.parameters, without_family=run.family)
+        share = utilisation(device, without_family=run.family)
         assert used is not None
-        assert share is not None
         rows.append({
             "run": run.name, "family": run.family, "error": math.log(used / share.central),
             "half_width": math.log(share.central / share.low), "inside": share.contains(used),

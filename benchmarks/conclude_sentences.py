@@ -85,7 +85,7 @@ class Spec:
     leak: bool = False
     shuffle_targets: bool = False
     tokenizer: str = "bytes"
-    rate: float = 1.0  # times the rule
+    rate: float = 1.0  # times the usual one
     warmup: int | None = None
     schedule: str = "wsd"
     seed: int = 0
@@ -185,7 +185,7 @@ def settings_of(spec: Spec, text: Any) -> tuple[Any, Any]:
     from hornbook.data.shards import NUM_BYTES
     from hornbook.facts.settings import from_table
     from hornbook.planning.choose import CorpusStats, Machine, choose, fill_steps
-    from hornbook.planning.sanity import rate_rule
+    from hornbook.planning.health import usual_learning_rate
 
     table: dict[str, Any] = {
         "model": {"family": spec.family, "layers": LAYERS, "width": WIDTH, "heads": 2, "context": CONTEXT},
@@ -194,7 +194,7 @@ def settings_of(spec: Spec, text: Any) -> tuple[Any, Any]:
         "train": {"steps": spec.steps, "batch": BATCH, "seed": spec.seed, "precision": "float32", "compile": False},
     }
     if spec.rate != 1.0:
-        table["optimizer"]["learning_rate"] = spec.rate * rate_rule("adamw", WIDTH)
+        table["optimizer"]["learning_rate"] = spec.rate * usual_learning_rate("AdamW", WIDTH)
     if spec.warmup is not None:
         table["schedule"]["warmup_steps"] = spec.warmup
     part = text.train
@@ -299,7 +299,7 @@ def counted(spec: Spec, folder: Path) -> dict[str, Any]:
     from hornbook.evaluation.baselines import baselines, training_stream
     from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
     from hornbook.evaluation.kinds import surprise_ratio
-    from hornbook.training.monitor import PAIRS_TOKENS, bigram_nats
+    from hornbook.training.monitor import BIGRAM_TOKENS, bigram_nats
 
     text = prepared(spec, folder)
     vocabulary, stream = text.tokenizer.vocabulary, training_stream(text.train)
@@ -311,7 +311,7 @@ def counted(spec: Spec, folder: Path) -> dict[str, Any]:
         "leaked_share": checkup["leaked_share"],
         "counting": {name: level["loss_nats_per_token"] for name, level in levels.items()},
         "counts": np.bincount(stream, minlength=vocabulary).tolist(),
-        "bigram_nats": bigram_nats(stream[:PAIRS_TOKENS], vocabulary),
+        "bigram_nats": bigram_nats(stream[:BIGRAM_TOKENS], vocabulary),
         "surprise_ratio": surprise_ratio(stream, training_stream(text.validation), vocabulary),
     }
 
@@ -386,6 +386,7 @@ Verdicts = dict[str, dict[str, bool]]
 def judged(run: dict[str, Any]) -> Verdicts:
     """By id of a conclusion: "false", whether it was said, where it is not so; "missing", whether it was not, where it
     is so. What lies between (a rise of 0.03 nats is neither a turn nor none) is judged by neither."""
+    from hornbook.reporting.changes import fall_at_end
     from hornbook.reporting.curves import best_step_between, read_curves
     from hornbook.reporting.words import conclusions
 
@@ -410,7 +411,7 @@ def judged(run: dict[str, Any]) -> Verdicts:
     judge("still_falling", wrong=truth.fall < 0.01, due=truth.fall > 0.06 and truth.rise < 0.02)
     judge("rising", wrong=truth.fall > -0.01, due=truth.fall < -0.06, or_by=["turned", "unstable"])
     judge("flat", wrong=abs(truth.fall) > 0.04)
-    fall = curves.fall
+    fall = fall_at_end(curves.looks)
     judge("no_trend", wrong=fall is not None and abs(truth.fall - fall.nats) > fall.half + 0.005)
     repeated, growth = bool(truth.readings[-1] > 1.1), float(truth.growth[-1])
     is_other = spec["kind"].startswith("other")
@@ -430,8 +431,8 @@ def judged(run: dict[str, Any]) -> Verdicts:
     judge("above_baseline", wrong=final < best, due=final > best + 0.03)
     if spec["kind"].startswith("shuffled"):
         verdicts["below_baseline"]["order"] = any("learned more" in sentence for sentence in said.values())
-    if "parted" in said and curves.parted is not None:
-        before, at = (look.step for look in curves.parted)
+    if "parted" in said and curves.gap.opened is not None:
+        before, at = (look.step for look in curves.gap.opened)
         early = truth.at(truth.readings, at) <= 1.0 or truth.at(truth.growth, at) < 0.0
         verdicts["parted"] = {"false": early or truth.at(truth.growth, before) > 0.15}
     if "turned" in said:
@@ -485,7 +486,7 @@ def live(run: dict[str, Any], rows: list[dict[str, Any]], truth: Truth, is_turne
 def health(run: dict[str, Any], rows: list[dict[str, Any]], truth: Truth) -> Verdicts:
     """The health checks, at each look. Nothing is wrong with any of these runs but what their text was made for."""
     from hornbook.facts.shape import GPTShape
-    from hornbook.planning.health import Course, faults, unigram_nats
+    from hornbook.planning.health import History, issues, unigram_nats
 
     spec, unigram = run["spec"], unigram_nats(run["counts"])
     shape = GPTShape(
@@ -494,21 +495,17 @@ def health(run: dict[str, Any], rows: list[dict[str, Any]], truth: Truth) -> Ver
     heard: dict[str, tuple[int, str]] = {}
     looks = [row for row in rows if row["event"] == "evaluation" and row["step"] > 0]
     for count, look in enumerate(looks, 1):
-        course = Course(
+        history = History(
             shape=shape, train_losses=run["losses"][: look["step"]],
-            gradient_norms=[norm or math.nan for norm in run["norms"][: look["step"]]],
             validation_tokens=[seen["tokens"] for seen in looks[:count]],
             validation_losses=[seen["probe_validation_loss_nats_per_token"] for seen in looks[:count]],
             unigram_nats=unigram, bigram_nats=run["bigram_nats"], epochs=look["epoch"],
             learning_rates=run["learning_rates"], warmup_steps=run["warmup_steps"], leaked_share=run["leaked_share"],
             bytes_per_token=run["train_bytes"] / run["tokens_per_epoch"],
         )  # fmt: skip
-        for name, sentence in faults(course).items():
+        for name, sentence in issues(history).items():
             heard.setdefault(name, (look["step"], sentence))
-    verdicts: Verdicts = {
-        f"{name}": {"false": name in heard}
-        for name in ("first loss", "targets not shifted", "learning rate", "no warm-up", "diverges", "frozen layer")
-    }
+    verdicts: Verdicts = {f"{name}": {"false": name in heard} for name in ("learning rate", "no warm-up", "diverges")}
     stands = heard.get("only token frequencies")
     row = verdicts["only token frequencies"] = {
         "false": stands is not None and truth.at(truth.train, stands[0]) < 0.97 * unigram

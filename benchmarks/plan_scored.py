@@ -189,25 +189,6 @@ def replaced(place: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def targets_not_shifted() -> Iterator[None]:
-    from hornbook.data.loader import Batches
-    from hornbook.evaluation.probe import Probe
-
-    batch, make = Batches.batch, Probe.__init__
-
-    def same(self: Any, step: int) -> Any:
-        inputs, _ = batch(self, step)
-        return inputs, inputs.copy()
-
-    def probe(self: Any, *arguments: Any, **named: Any) -> None:
-        make(self, *arguments, **named)
-        self.targets = self.inputs.clone()
-
-    with replaced(Batches, "batch", same), replaced(Probe, "__init__", probe):
-        yield
-
-
-@contextlib.contextmanager
 def shuffled_labels() -> Iterator[None]:
     import numpy as np
 
@@ -221,22 +202,6 @@ def shuffled_labels() -> Iterator[None]:
         return inputs, targets.reshape(-1)[order].reshape(targets.shape)
 
     with replaced(Batches, "batch", shuffled):
-        yield
-
-
-@contextlib.contextmanager
-def frozen_layer() -> Iterator[None]:
-    from hornbook.commands import train as job
-
-    build = job.build
-
-    def frozen(*arguments: Any) -> Any:
-        parts = build(*arguments)
-        for parameter in parts.model.blocks[1].parameters():
-            parameter.register_hook(lambda gradient: gradient * 0)
-        return parts
-
-    with replaced(job, "build", frozen):
         yield
 
 
@@ -263,10 +228,8 @@ def other_tokenizer() -> Iterator[None]:
 
 
 FAULTS: dict[str, tuple[dict[str, Any], Any]] = {
-    "targets not shifted": ({}, targets_not_shifted),
     "learning rate": ({"optimizer.learning_rate": 0.3, "optimizer.muon_learning_rate": 0.9}, contextlib.nullcontext),
     "only token frequencies": ({"train.steps": 240}, shuffled_labels),
-    "frozen layer": ({}, frozen_layer),
     "unlike validation text": ({}, other_tokenizer),
     "no warm-up": (
         {"schedule.warmup_steps": 0, "optimizer.learning_rate": 0.05, "optimizer.muon_learning_rate": 0.1},

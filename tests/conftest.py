@@ -150,14 +150,14 @@ def make():
     from hornbook.optim.groups import groups
     from hornbook.optim.muon import Muon
 
-    def build(*, seed=0, dropout=0.0, family="qwen3", tied=False, vocabulary=257):
+    def build(*, seed=0, dropout=0.0, family="qwen3", tied=False, vocabulary=257, moved=True):
         shape = GPTShape(
             family=family, layers=2, width=16, heads=2, context=16, vocabulary=vocabulary, tied=tied
         )  # fmt: skip
         model = initialise(Decoder(shape, dropout=dropout), seed)
         generator = torch.Generator().manual_seed(seed + 1)
         with torch.no_grad():  # nothing stays at zero, where gradients of what lies before would be zero as well
-            for parameter in model.parameters():
+            for parameter in model.parameters() if moved else ():
                 parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
         matrices, others = groups(model)
         inside = {name: p for name, p in matrices.items() if name.startswith("blocks.")}

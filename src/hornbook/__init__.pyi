@@ -248,8 +248,8 @@ def plan(
 
     `given` are texts or a recipe (a .toml file); `changes` are settings by any of their names. `on` is a device known
     by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which `measure` tries for some
-    seconds; `price` ("30/hour") pays for all of them. `hours` are the device-hours that a training of that size is said
-    to take: what they imply and cost is planned. Raises InputError for what cannot be read, is missing or impossible.
+    seconds; `price` ("30/hour") pays for all of them. `hours` are the reported device-hours of a training of that size:
+    the plan is what they imply and cost. Raises InputError for what cannot be read, is missing or impossible.
     """
 
 def sweep(

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hornbook.data.packing import IGNORE
+from hornbook.facts.limits import LOGITS_BYTES
 
-LOGITS_BYTES = 64 * 2**20  # the logits of one chunk stay below this
-CACHED_BYTES = 2 * 2**20  # of them, 8 rows or what fits here in float64 are raised at once: they stay in the cache
+CACHED_BYTES = 2 * 2**20  # 8 rows of logits, or what fits here in float64, are raised at once: they stay in the cache
 
 
 def token_nats(logits_NV: Tensor, targets_N: Tensor) -> Tensor:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from hornbook.commands import train_report as finish
 from hornbook.facts.conclusions import conclusions
-from hornbook.planning.health import RULES
+from hornbook.planning.health import CHECKS
 from hornbook.reporting import words
 
 
 def test_every_sentence_of_a_run_and_every_health_check_has_its_row() -> None:
     source = "".join(Path(module.__file__ or "").read_text(encoding="utf-8") for module in (words, finish))
-    said = set(re.findall(r'Said\(\s*"(\w+)"', source))
+    said = set(re.findall(r'Finding\(\s*"(\w+)"', source))
     assert len(said) > 15
-    live = {*RULES, "left its forecast", "memorizing", "run_turned", "forecast"}
+    live = {*CHECKS, "left its forecast", "memorizing", "run_turned", "forecast"}
     assert said | live <= set(conclusions())
     assert {row.id for row in conclusions().values() if row.case == "sentences"} <= said | live
 

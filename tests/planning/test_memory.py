@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hornbook.facts.shape import GPTShape
-from hornbook.planning import memory as planning
 from hornbook.planning.memory import largest_microbatch, memory, saved_bytes
 
 SHAPES = [
@@ -13,12 +12,6 @@ SHAPES = [
     GPTShape(family="llama", layers=2, width=96, heads=3, context=64, vocabulary=97),
     GPTShape(family="gpt2", layers=4, width=64, heads=2, context=32, vocabulary=97),
 ]
-
-
-def test_the_chunk_of_logits_is_the_trainer_s() -> None:
-    from hornbook import likelihood
-
-    assert planning.LOGITS_BYTES == likelihood.LOGITS_BYTES
 
 
 @pytest.mark.parametrize("half", [False, True])

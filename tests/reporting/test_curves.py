@@ -82,8 +82,8 @@ def test_a_text_learned_by_heart_is_called_so() -> None:
     assert best_step_between(rows) == (292, 375)
     assert f"lowest, {curves.best.validation_loss:.2f}, between step 292 and step 375 (epochs 5.8 to 7.5)" in said
     assert "while training loss went on falling" in said
-    assert curves.parted is not None  # the gap is 10 x share - 3.8 from a share of 0.3 on, and -0.2 at the start
-    before, at = curves.parted
+    assert curves.gap.opened is not None  # the gap is 10 x share - 3.8 from a share of 0.3 on, and -0.2 at the start
+    before, at = curves.gap.opened
     assert (before.step, at.step) == (375, 417)
     assert "beyond the noise from between step 375 and step 417 (epochs 7.5 to 8.3) on" in said
     sentence = only_memorizing(rows, 5000)
@@ -107,7 +107,7 @@ def test_curves_that_part_for_a_moment_have_not_parted() -> None:
     rows = _run(lambda share: 5 + (0.3 < share < 0.5), lambda share: 5.0)
     curves = read_curves(rows, tokens_per_epoch=5000)
     assert curves is not None
-    assert curves.parted is None
+    assert curves.gap.opened is None
 
 
 def test_a_wide_gap_with_low_training_loss_is_by_heart_before_validation_turns() -> None:
@@ -191,8 +191,8 @@ def test_the_curves_never_part_before_anything_was_read_twice() -> None:
     for epochs in (2.0, 5.0, 20.0):
         curves = read_curves(rows, tokens_per_epoch=round(100_000 / epochs))
         assert curves is not None
-        assert curves.parted is not None
-        assert curves.parted[1].tokens > 1.05 * 100_000 / epochs
+        assert curves.gap.opened is not None
+        assert curves.gap.opened[1].tokens > 1.05 * 100_000 / epochs
 
 
 def test_an_upward_turn_with_a_modest_gap_is_no_learning_by_heart() -> None:
@@ -300,8 +300,8 @@ def test_a_gap_of_nine_tenths_of_a_nat_is_a_gap() -> None:
     rows = _run(lambda share: 4 + 2.5 * math.exp(-9 * share), lambda share: 3.1 + 3.4 * math.exp(-7 * share), points=8)
     curves = read_curves(_windows(rows, 0.1), tokens_per_epoch=20_000)
     assert curves is not None
-    assert curves.growth is not None
-    assert curves.growth.half < 0.1
+    assert curves.gap.growth is not None
+    assert curves.gap.growth.half < 0.1
     assert {"apart", "parted"} <= {said.id for said in conclusions(_windows(rows, 0.1), tokens_per_epoch=20_000)}
 
 
@@ -325,7 +325,7 @@ def test_without_a_probe_the_training_steps_speak() -> None:
     ]
     curves = read_curves(rows, tokens_per_epoch=25_000)
     assert curves is not None
-    assert curves.train_loss == pytest.approx(4.0, abs=0.01)
+    assert curves.train_loss(curves.last) == pytest.approx(4.0, abs=0.01)
 
 
 def test_the_later_of_two_evaluations_at_one_step_counts() -> None:

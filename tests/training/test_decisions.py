@@ -66,7 +66,7 @@ def test_what_was_given_up_counts_no_more():
     assert decide(few, settings, 205, earlier) is None
 
 
-def test_the_rate_follows_the_decision():
+def test_the_learning_rate_follows_the_decision():
     settings, decision = settings_of(), Decision(decision="decay", step=160, from_step=100, decay_steps=50)
     planned, decided = lr_schedule(settings), lr_schedule(settings, decision)
     assert [decided(step) for step in range(160)] == [planned(step) for step in range(160)]

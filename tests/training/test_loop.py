@@ -6,6 +6,7 @@ import torch
 
 from hornbook.data.loader import Batches
 from hornbook.engine import checkpoint
+from hornbook.facts.shape import FAMILIES
 from hornbook.training import loop
 from hornbook.training.loop import dropout_seed, microbatches, steps
 
@@ -28,6 +29,16 @@ def test_steps_are_numbered_and_know_their_epoch(make, batches):
     assert [step.epoch for step in done] == [batches.epoch(n) for n in range(1, 26)]
     assert done[-1].epoch > 1
     assert done[0].update.loss - done[-1].update.loss > 0.5
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_weight_of_a_fresh_model_moves(make, bits, batches, family, tied):
+    """None is frozen, though some start at zero and hold back the gradients of what lies before."""
+    model, optimizers = make(family=family, tied=tied, moved=False)
+    before = bits(model)
+    assert len(list(steps(model, optimizers, batches, first=0, last=3, microbatch=8, **HOW))) == 3
+    assert [name for name, weight in bits(model).items() if torch.equal(weight, before[name])] == []
 
 
 def test_each_token_of_an_epoch_is_counted_once(make, prepared):

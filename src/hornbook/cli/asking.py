@@ -21,7 +21,7 @@ def describe_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on", metavar="DEVICES", help="what it runs on, such as 8xA100 (default: this machine)")
     parser.add_argument("--peak", metavar="FLOPS", help="FLOP/s of a device that is not known by name, such as 300T")
     parser.add_argument("--price", metavar="PRICE", help="of all devices together, such as 30/hour")
-    parser.add_argument("--hours", metavar="N", help="device-hours it is said to take: what they imply and cost")
+    parser.add_argument("--hours", metavar="N", help="reported device-hours: prints the implied utilisation and cost")
     parser.add_argument("--measure", action="store_true", help="try this machine for some seconds first")
     parser.add_argument("--plot", metavar="FILE", help="draw the best loss against its cost, as .png or .svg")
     add_settings(parser, lambda name: name not in ("train.tokens", "model.context"))
@@ -44,7 +44,7 @@ def plan_command(arguments: argparse.Namespace) -> None:
 
         cost_plot([msgspec.to_builtins(point) for point in made.frontier], arguments.plot)
     if arguments.json:
-        print_json(made)
+        print_json(made.to_dict())
     else:
         print("\n".join(render(made)))
 

@@ -99,14 +99,14 @@ def _update_norms(opened: LoadedModel, text: str) -> list[float]:
     assert opened.step is not None
     settings = settings_of(opened.run)
     decided = [decision for decision in decisions_of(opened.run.rows()) if decision.step <= opened.step]
-    step = min(opened.step, (settings.train.steps or 1) - 1)
     model = copy.deepcopy(opened.model).train()
     optimizers = make_optimizers(settings, model)
     checkpoints.load_into(opened.run.checkpoint_folder(opened.step), model=model, optimizers=optimizers)
     before = [parameter.detach().clone() for parameter in model.parameters()]
+    schedule = lr_schedule(settings, decided[-1] if decided else None)
     train_step(
         model, optimizers, _windows(prompt_ids(opened, text), model.shape.context),
-        lr_scale=lr_schedule(settings, decided[-1] if decided else None)(step),
+        lr_scale=schedule(min(opened.step, (settings.train.steps or 1) - 1)),
         clip_norm=settings.optimizer.clip_norm,
     )  # fmt: skip
     moved: dict[str, list[Tensor]] = {}

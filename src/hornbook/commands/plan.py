@@ -41,11 +41,11 @@ def plan(
 
     `given` are texts or a recipe (a .toml file); `changes` are settings by any of their names. `on` is a device known
     by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which `measure` tries for some
-    seconds; `price` ("30/hour") pays for all of them. `hours` are the device-hours that a training of that size is said
-    to take: what they imply and cost is planned. Raises InputError for what cannot be read, is missing or impossible.
+    seconds; `price` ("30/hour") pays for all of them. `hours` are the reported device-hours of a training of that size:
+    the plan is what they imply and cost. Raises InputError for what cannot be read, is missing or impossible.
     """
-    recipes = [Path(each) for each in given if str(each).endswith(".toml")]
-    texts = [str(each) for each in given if not str(each).endswith(".toml")]
+    recipes = [Path(name) for name in given if str(name).endswith(".toml")]
+    texts = [str(name) for name in given if not str(name).endswith(".toml")]
     if len(recipes) > 1:
         raise InputError(f"a plan is for one recipe, and {len(recipes)} were given.")
     devices = _devices(on, peak)
@@ -89,12 +89,12 @@ def _of_size(
         raise InputError("name the length of the training, such as --tokens 2T.")
     if devices is None:
         raise InputError("name what it is to run on, such as --on 8xA100.")
-    given = None
+    wall = None
     if hours is not None:
         refuse_impossible(size, tokens, hours, devices[1])
         seconds = 3600 * hours / devices[0]
-        given = Range(seconds, seconds, seconds, "the hours are given, and all of them paid for")
-    made = make_plan(tokens=tokens, on=devices, context=context, parameters=size, usd_per_hour=usd, wall=given)
+        wall = Range(seconds, seconds, seconds, "the hours are given, and all of them paid for")
+    made = make_plan(tokens=tokens, on=devices, context=context, parameters=size, usd_per_hour=usd, wall=wall)
     if hours is None:
         return made
     return msgspec.structs.replace(made, utilisation=implied_utilisation(made.flops, hours, devices[1]))
@@ -131,15 +131,15 @@ def _planned(
         on, here = (1, device), True
     resolved = settle(choice, pace, START_SECONDS)
     steps = resolved.train.steps or 0
-    said, fits = f"steps: {steps:,}", False
+    reason, fits = f"steps: {steps:,}", False
     if steps == choice.most_steps:
-        said += f" ({worthwhile_epochs(choice.data, choice.shape):.2g} epochs: more would raise the validation loss)"
+        reason += f" ({worthwhile_epochs(choice.data, choice.shape):.2g} epochs: more would raise the validation loss)"
     elif choice.seconds is not None and here:  # then the steps vary, not the time
-        said += f" ({steps / pace.factor:,.0f} to {steps * pace.factor:,.0f}: as many as fit the time when it begins)"
+        reason += f" ({steps / pace.factor:,.0f} to {steps * pace.factor:,.0f}: as many as fit the time when it begins)"
         pace, fits = msgspec.structs.replace(pace, factor=MEASURED_FACTOR), True
     return plan_of(
         resolved, choice.shape, reading, on, pace=pace if here else None, spent=START_SECONDS if here else 0.0, usd=usd,
-        chosen=[*choice.reasons, said], assumed=assumed, fits=fits,
+        chosen=[*choice.reasons, reason], assumed=assumed, fits=fits,
         may_decide=given_length(settings) in (None, "budget") and bool(choice.settings.checkpoint.best),
     )  # fmt: skip
 

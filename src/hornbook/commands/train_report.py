@@ -23,14 +23,13 @@ from hornbook.evaluation.kinds import surprise_ratio
 from hornbook.facts.errors import Interrupted
 from hornbook.facts.io import shown
 from hornbook.model.decoder import Decoder
-from hornbook.planning.plan import Plan
 from hornbook.planning.plan import score as score_plan
 from hornbook.records.result import Report
 from hornbook.reporting.curves import best_step_between, evaluations
 from hornbook.reporting.live import View
 from hornbook.reporting.pages import run_page
 from hornbook.reporting.plots import loss_plot
-from hornbook.reporting.words import Said, conclusions
+from hornbook.reporting.words import Finding, conclusions
 from hornbook.setup.chosen import chosen_on
 from hornbook.setup.expectation import ngram_baselines
 from hornbook.text.tokenizer import Tokenizer
@@ -152,14 +151,14 @@ def _probe_loss(watch: Watch, side: str, model: Decoder) -> float | None:
     return None if seen is None else seen.loss
 
 
-def _chosen_in_words(used: int, report: Report, apart: bool) -> Said:
+def _chosen_in_words(used: int, report: Report, apart: bool) -> Finding:
     if apart:
-        return Said(
+        return Finding(
             "chosen_apart",
             f"The weights of step {used:,} are used, those with the lowest probe loss; the loss above is that of "
             f"{report.num_tokens:,} validation tokens outside the probe.",
         )
-    return Said(
+    return Finding(
         "chosen_on_this_text",
         f"The weights of step {used:,} are used, chosen on this validation text itself, since it is too short to keep "
         "a part of it aside: the loss above is a little too low.",
@@ -174,7 +173,7 @@ def _conclusions(
     used: int,
     *,
     apart: bool,
-) -> list[Said]:
+) -> list[Finding]:
     train, validation = start.prepared.train, start.prepared.validation
     ratio, prepared = None, start.prepared
     if validation.num_tokens:
@@ -222,7 +221,7 @@ def _plan_score(known: dict[str, Any], summary: dict[str, Any], whole: bool) -> 
     for name, key in (("loss_nats_per_token", "validation_loss_nats_per_token"), ("bits_per_byte", "bits_per_byte")):
         if summary.get(key) is not None:
             actual[name] = summary[key]
-    return score_plan(msgspec.convert(known["plan"], Plan), **actual)
+    return score_plan(known["plan"], **actual)
 
 
 def _final_report(

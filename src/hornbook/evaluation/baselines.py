@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from hornbook.data.shards import TokenStream
 from hornbook.evaluation.corpus import Conventions, EncodedDocument, kept_tokens
 from hornbook.evaluation.corpus import Places as LeftOut
+from hornbook.facts.limits import COUNTED_TOKENS
 
 Ids = NDArray[np.int64]
 Places = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
 ORDER = 5
-MOST_TOKENS = 2**22  # of a longer training text, evenly spread stretches are counted
 _STRETCH_TOKENS = 2**16
 FALLBACK = (0.5, 1.0, 1.5)  # as KenLM's
 
@@ -169,8 +169,8 @@ def window_nats(part: TokenStream, tokens: Ids, vocabulary: int) -> dict[str, Fl
 
 
 def training_stream(part: TokenStream) -> Ids:
-    """The ids of a part, or evenly spread stretches of it where they are more than MOST_TOKENS."""
-    every = -(-part.num_tokens // MOST_TOKENS)
+    """The ids of a part, or evenly spread stretches of it where they are more than COUNTED_TOKENS."""
+    every = -(-part.num_tokens // COUNTED_TOKENS)
     starts = range(0, part.num_tokens, _STRETCH_TOKENS * every)
     pieces = [part.take(np.array([s]), min(_STRETCH_TOKENS, part.num_tokens - s))[0] for s in starts]
     return np.concatenate(pieces)

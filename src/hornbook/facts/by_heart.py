@@ -1,4 +1,4 @@
-"""The one rule for what may be called "learned by heart"; the end of a run and `hornbook memorize` both ask it."""
+"""The one rule for "learned by heart", of the end of a run and of `hornbook memorize`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def by_heart(
     """
     share = share_low if share_low is not None else 1 - train_loss / new_loss if new_loss > 0 else 0.0
     repeated = readings is None or readings > READ_ONCE
-    found = {
+    shown = {
         "extraction": extraction_low is not None and extraction_low > MATERIAL,
         "copying": copying_low is not None and copying_low > MATERIAL,
         "gap": repeated and texts_differ is not True and share > HALF,
@@ -77,6 +77,6 @@ def by_heart(
         "extraction": extraction_low, "copying": copying_low, "kind": texts_differ, "interval": share_low,
     }  # fmt: skip
     return ByHeart(
-        tuple(name for name, shown in found.items() if shown),
+        tuple(name for name, holds in shown.items() if holds),
         tuple(name for name, value in known.items() if value is None),
     )

@@ -10,7 +10,7 @@ from hornbook.facts.units import format_count
 
 BITS_PER_PARAMETER = 3.6  # what a GPT can memorize of random data (Morris et al. 2025, arXiv 2505.24832, abstract)
 BITS_PER_BYTE = 2.0  # what prose costs a good small model: 8 / compression ratio of strong compressors
-REPEATED = 1.2  # readings in one epoch from which on a text is said to repeat itself; novels have 1.00
+REPEATED = 1.2  # readings in one epoch from which on a text repeats itself; novels have 1.00
 REPETITIONS = 15.387756  # R*_D (Muennighoff et al. 2023, arXiv 2305.16264, equation 5 and appendix A)
 FREE_EPOCHS = 4.0  # up to so many, repeated tokens are worth nearly as much as new ones (same, abstract)
 
@@ -41,7 +41,7 @@ def capacity_bits(parameters: int) -> float:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class MemorizationEstimate:
     """What to expect of training on a text; `fill` is the text's bits over the model's capacity.
 
     `by_heart_epochs` is None where the text does not fit; it is right within a factor of about 3. `effective_tokens`
@@ -62,7 +62,7 @@ class Outlook:
 
 def memorization_estimate(
     num_tokens: int, num_bytes: int, parameters: int, epochs: float | None = None, *, readings_per_epoch: float = 1.0
-) -> Outlook:
+) -> MemorizationEstimate:
     """Will `parameters` learn this text by heart, and within how many epochs? In one epoch what the text has is read
     `readings_per_epoch` times: so much of it is repetition.
 
@@ -85,19 +85,21 @@ def memorization_estimate(
     if needed is not None and (epochs is None or epochs > free):
         expect = "by heart" if epochs is None or epochs >= needed else "in part"
     distinct = "" if again == 1 else f", {tokens:,.0f} without repetition,"
-    said = f"{num_tokens:,} tokens{distinct} against {format_count(parameters)} parameters: "
+    sentence = f"{num_tokens:,} tokens{distinct} against {format_count(parameters)} parameters: "
     if needed is None:
-        said += (
+        sentence += (
             f"the text has {data / capacity:.1f} times the bits that the model can hold, so it cannot be learned by "
             f"heart, and up to {free:.2g} epochs teach nearly as much as new text would."
         )
     elif epochs is not None and expect != "by heart":
-        what = "little of it is" if expect == "not by heart" else "parts of it are"
-        said += f"with {round(epochs, 1):g} epochs {what} learned by heart (all of it within {_roughly(needed)})."
+        memory = (
+            "little memorization is expected" if expect == "not by heart" else "part of it will be learned by heart"
+        )
+        sentence += f"with {round(epochs, 1):g} epochs {memory} (all of it within {_roughly(needed)})."
     else:
-        said += f"this will be learned by heart within {_roughly(needed)} epochs (a rough rule)."
+        sentence += f"this will be learned by heart within {_roughly(needed)} epochs (a rough rule)."
     seen = effective_tokens(tokens, math.inf if epochs is None else epochs * again)
-    return Outlook(data, capacity, seen, needed, expect, said)
+    return MemorizationEstimate(data, capacity, seen, needed, expect, sentence)
 
 
 def _roughly(epochs: float) -> str:

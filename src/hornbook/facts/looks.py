@@ -61,6 +61,15 @@ def mean_of_windows(values: Sequence[float], *, tail: float = 0.025) -> tuple[fl
     return math.fsum(values) / n, t_quantile(k - 1, tail) * error
 
 
+def paired(
+    late: Sequence[float], early: Sequence[float], *, tail: float = 0.025
+) -> tuple[float, float] | None:  # fmt: skip
+    """`mean_of_windows` of the differences of the same windows at two looks; None where they are not the same."""
+    if len(late) != len(early):
+        return None
+    return mean_of_windows([a - b for a, b in zip(late, early, strict=True)], tail=tail)
+
+
 def wavering(tokens: Sequence[int], values: Sequence[float]) -> float | None:
     """Standard deviation of one of `values`, from how far each lies off the line between its neighbours, over the
     logarithm of the tokens; None under 4 looks.
@@ -87,12 +96,10 @@ def worse(look: Evaluation, best: Evaluation, noise: float | None) -> bool:
     `noise` (`wavering` of validation loss), of which at most 0.15 nats counts. Else the losses differ by six times the
     noise, of which at most 0.5 nats counts; without a noise nothing is worse.
     """
-    if len(look.windows) == len(best.windows):
-        pairs = [a - b for a, b in zip(look.windows, best.windows, strict=True)]
-        paired = mean_of_windows(pairs, tail=SURE)
-        if paired is not None:
-            clear = max(WORSE_NATS, min(5 * (noise or 0.0), MOST_WAVERING_NATS))
-            return paired[0] > max(clear, paired[1])
+    rise_of_windows = paired(look.windows, best.windows, tail=SURE)
+    if rise_of_windows is not None:
+        clear = max(WORSE_NATS, min(5 * (noise or 0.0), MOST_WAVERING_NATS))
+        return rise_of_windows[0] > max(clear, rise_of_windows[1])
     if noise is None:
         return False
     rise = look.validation_loss - best.validation_loss
@@ -106,6 +113,11 @@ def went_on(looks: Sequence[Evaluation], *, from_step: int, step: int) -> list[E
     before = max((look.tokens for look in looks if look.step <= step), default=0)
     given_up = before - (kept[-1].tokens if kept else 0)
     return kept + [replace(look, tokens=look.tokens - given_up) for look in looks if look.step > step]
+
+
+def noise_of(looks: Sequence[Evaluation]) -> float | None:
+    """How far validation loss wavers from look to look."""
+    return wavering([look.tokens for look in looks], [look.validation_loss for look in looks])
 
 
 def turned(looks: Sequence[Evaluation], *, after_tokens: float = 0) -> Evaluation | None:
@@ -127,5 +139,5 @@ def turned(looks: Sequence[Evaluation], *, after_tokens: float = 0) -> Evaluatio
         or newest.tokens - best.tokens <= best.tokens / 2
     ):
         return None
-    noise = wavering([look.tokens for look in looks], [look.validation_loss for look in looks])
+    noise = noise_of(looks)
     return best if all(worse(look, best, noise) for look in after) else None

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hornbook.data.packing import IGNORE
+from hornbook.facts.limits import COMPILED_LOGITS_BYTES
 from hornbook.likelihood import Head
 from hornbook.model.decoder import Block, Decoder, autocast
 
-LOGITS_BYTES = 2**30  # of one chunk: enough rows for products at full speed
-EAGER_LOGITS_BYTES = 2**27  # where float32 copies of them stand beside them
+EAGER_LOGITS_BYTES = 2**27  # of a chunk, where float32 copies of them stand beside them
 ALIGNED = 64  # columns of a table: products with an odd number of them take two to three times as long
 
 Differentiate = Callable[[Tensor, Tensor, int], Tensor]
@@ -51,7 +51,7 @@ def sum_nats(model: Decoder, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
     """As `likelihood.sum_nats`, to rounding: a float32 scalar, to be differentiated once."""
     head: Head = model.head
     x_ND = autocast(head.norm(hidden_ND))
-    most = EAGER_LOGITS_BYTES if model.differentiate is None else LOGITS_BYTES
+    most = EAGER_LOGITS_BYTES if model.differentiate is None else COMPILED_LOGITS_BYTES
     rows = chunk_rows(len(x_ND), model.shape.vocabulary, most // x_ND.itemsize)
     total: Tensor = _WideProjection.apply(  # type: ignore[no-untyped-call]
         x_ND, head.projection.weight, targets_N, rows, model.differentiate or differentiate_

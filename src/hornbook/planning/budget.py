@@ -1,24 +1,33 @@
 """FLOPs -> GPU-hours, wall time, kWh, money. Each is a range that should contain the truth in nine cases of ten.
 
 hours = FLOPs / (peak x utilisation x 3600). FLOPs and peak are known; the utilisation of a whole run, with its restarts
-and evaluations, is not, and it is what the ranges are about. It is fitted on `published.RUNS`.
+and evaluations, is not, and it is what the ranges are about: see docs/cost.md.
 """
 
 from __future__ import annotations
 
-import functools
 import math
+from typing import Any
 
 import msgspec
 
-from hornbook.facts.accelerators import lookup
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator
-from hornbook.planning.published import RUNS, PublishedRun
 
 REFERENCE_BALANCE = 153.0  # FLOPs per byte of an A100-80, where the constant of the fit is anchored
-SLOPE_PRIOR = 0.2  # sd; the slope lies between 0 (bound by arithmetic) and -1 (bound by memory), nearer to 0
-DEVIATIONS = tuple(0.02 + 0.04 * k for k in range(15))  # that an sd of log utilisation may have, all as likely before
+# Fitted by benchmarks/utilisation.py on published runs, over x = log(balance / 153), within their balances: the log of
+# the utilisation, constant and slope, and the coefficients of half the width of its 90 % range, a polynomial in x.
+BALANCES = (136.666666667, 295.343283582)
+LOG_UTILISATION = (-0.953609726069, -0.418776187191)
+HALF_WIDTH = (
+    0.570653598028,
+    -0.0220633302435,
+    0.0422344127013,
+    0.0016541840139,
+    -0.00152428512453,
+    -0.000185966957154,
+    0.000121077035379,
+)
 SMALLEST_PARAMETERS = 50e6  # the smallest run of the table has 70M
 DRAW = (0.75, 0.85, 0.95)  # of the power limit while training: Luccioni et al. 2022, Morrison et al. 2025
 HOST = (1.10, 1.15, 1.20)  # processors, memory, network of the host, beside its accelerators
@@ -38,6 +47,17 @@ class Range(msgspec.Struct, frozen=True):
 
     def contains(self, value: float) -> bool:
         return self.low <= value <= self.high
+
+
+def flat(name: str, value: Range | float | None) -> dict[str, Any]:
+    """As values of JSON: the central value by its name, the ends as `<name>_interval_90`; None where unknown.
+
+    >>> flat("gpu_hours", Range(1.0, 2.0, 4.0, "measured"))
+    {'gpu_hours': 2.0, 'gpu_hours_interval_90': (1.0, 4.0)}
+    """
+    if isinstance(value, Range):
+        return {name: value.central, f"{name}_interval_90": (value.low, value.high)}
+    return {name: value, f"{name}_interval_90": None}
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -76,10 +96,6 @@ def training_flops(
     return float((6 * parameters + 12 * layers * width * context) * tokens)
 
 
-def run_flops(run: PublishedRun) -> float:
-    return training_flops(run.parameters, run.tokens, context=run.context, layers=run.layers, width=run.width)
-
-
 def implied_utilisation(flops: float, gpu_hours: float, accelerator: Accelerator) -> float | None:
     """FLOPs done / FLOPs that the hours could have done at the peak; None where no peak is known."""
     peak = accelerator.training_flops()
@@ -95,6 +111,7 @@ def refuse_impossible(
 
     llm.c's scripts/run_gpt3_125M.sh states 150 ms a step of 524,288 tokens on eight A100, an hour of which is
 
+    >>> from hornbook.facts.hardware import lookup
     >>> refuse_impossible(124.5e6, 24_000 * 524_288, 8, lookup("A100")[1])  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     hornbook.facts.errors.InputError: training ... needs 105% of the peak of one A100-80 (312 TFLOP/s), ...
@@ -109,105 +126,10 @@ def refuse_impossible(
         )
 
 
-def _balance(accelerator: Accelerator) -> float:
-    """log(balance / reference), the balance kept within those of the fitted runs."""
-    balances = [lookup(run.accelerator)[1].balance or REFERENCE_BALANCE for run in RUNS]
-    balance = min(max(accelerator.balance or REFERENCE_BALANCE, min(balances)), max(balances))
-    return math.log(balance / REFERENCE_BALANCE)
-
-
-def _observed(run: PublishedRun) -> tuple[float, float]:
-    """(log balance, log utilisation) of a published run."""
-    accelerator = lookup(run.accelerator)[1]
-    used = implied_utilisation(run_flops(run), run.accelerator_hours, accelerator)
-    assert used is not None  # the peak of every device in the table is known
-    return _balance(accelerator), math.log(used)
-
-
-class Fit(msgspec.Struct, frozen=True):
-    """log utilisation = constant + slope x log(balance / 153) + an error of its family + one of its own, with the
-    variances of both errors and the covariance of the coefficients, given the variances."""
-
-    constant: float
-    slope: float
-    between: float  # variance of families
-    within: float  # variance of runs of one family
-    covariance: tuple[float, float, float]  # of (constant, constant), (constant, slope), (slope, slope)
-    log_likelihood: float  # restricted: of the data with the coefficients integrated out, up to a constant
-
-    def deviation(self, x: float) -> float:
-        """sd of the error on a new run of a new family at the log balance `x`."""
-        a, b, c = self.covariance
-        return math.sqrt(self.between + self.within + a + 2 * b * x + c * x * x)
-
-
-Sums = dict[str, float]
-
-
-def _sums(runs: list[PublishedRun]) -> list[Sums]:
-    """Of each family: the sums of products of 1, x = log balance and y = log utilisation over its runs."""
-    points: dict[str, list[tuple[float, float, float]]] = {}
-    for run in runs:
-        points.setdefault(run.family, []).append((1.0, *_observed(run)))
-    pairs = [(i, j) for i in range(3) for j in range(i, 3)]
-    return [
-        {"1xy"[i] + "1xy"[j]: math.fsum(point[i] * point[j] for point in some) for i, j in pairs}
-        for some in points.values()
-    ]
-
-
-def _solve(families: list[Sums], between: float, within: float) -> Fit:
-    """Generalised least squares in which runs of a family share an error.
-
-    Within a family of n the precision is (I - between / (within + n between) x ones) / within, so that every product
-    of the normal equations, and the determinant, is a sum over families, in closed form.
-    """
-    total = dict.fromkeys(("11", "1x", "1y", "xx", "xy", "yy"), 0.0)
-    log_determinant = 0.0
-    for sums in families:
-        n = sums["11"]
-        common = between / (within + n * between)
-        for pair in total:
-            total[pair] += (sums[pair] - common * sums[f"1{pair[0]}"] * sums[f"1{pair[1]}"]) / within
-        log_determinant += (n - 1) * math.log(within) + math.log(within + n * between)
-    total["xx"] += SLOPE_PRIOR**-2
-    determinant = total["11"] * total["xx"] - total["1x"] ** 2
-    slope = (total["11"] * total["xy"] - total["1x"] * total["1y"]) / determinant
-    constant = (total["1y"] - slope * total["1x"]) / total["11"]
-    left = total["yy"] - constant * total["1y"] - slope * total["xy"]
-    covariance = (total["xx"] / determinant, -total["1x"] / determinant, total["11"] / determinant)
-    likelihood = -0.5 * (log_determinant + math.log(determinant) + left)
-    return Fit(constant, slope, between, within, covariance, likelihood)
-
-
-@functools.cache
-def fit(without_family: str | None = None) -> tuple[tuple[float, Fit], ...]:
-    """(share, fit) of the published runs for every pair of deviations between and within families, each with a share
-    by its restricted likelihood (Harville 1974) and none before: few families do not say their variance exactly."""
-    families = _sums([run for run in RUNS if run.family != without_family])
-    fits = [_solve(families, a * a, b * b) for a in DEVIATIONS for b in DEVIATIONS]
-    most = max(found.log_likelihood for found in fits)
-    shares = [math.exp(found.log_likelihood - most) for found in fits]
-    return tuple((share / math.fsum(shares), found) for share, found in zip(shares, fits, strict=True))
-
-
-def predicted(x: float, without_family: str | None = None) -> tuple[float, float]:
-    """(log utilisation, half the width of its 90 % range) of a new run of a new family at the log balance `x`."""
-    said = [(share, found.constant + found.slope * x, found.deviation(x)) for share, found in fit(without_family)]
-    central = math.fsum(share * mean for share, mean, _ in said)
-
-    def beyond(half: float) -> float:
-        return math.fsum(
-            share * math.erfc((half + side * (mean - central)) / (math.sqrt(2) * deviation)) / 2
-            for share, mean, deviation in said
-            for side in (-1, 1)
-        )
-
-    low, high = 0.0, 4.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if beyond(middle) > 0.10 else (low, middle)
-    return central, high
+def log_balance(accelerator: Accelerator) -> float:
+    """log(balance / 153), the balance kept within those of the published runs."""
+    low, high = BALANCES
+    return math.log(min(max(accelerator.balance or REFERENCE_BALANCE, low), high) / REFERENCE_BALANCE)
 
 
 def why_unknown(accelerator: Accelerator, parameters: float) -> str | None:
@@ -225,16 +147,19 @@ def why_unknown(accelerator: Accelerator, parameters: float) -> str | None:
     return None
 
 
-def utilisation(accelerator: Accelerator, parameters: float, *, without_family: str | None = None) -> Range | None:
+def utilisation(accelerator: Accelerator, parameters: float) -> Range | None:
     """Share of the peak that a whole run reaches, or None with `why_unknown`.
 
+    >>> from hornbook.facts.hardware import lookup
     >>> u = utilisation(lookup("A100")[1], 7e9)
     >>> f"{u.central:.2f} {u.high / u.low:.1f}"
     '0.39 3.1'
     """
     if why_unknown(accelerator, parameters) is not None:
         return None
-    central, factor = map(math.exp, predicted(_balance(accelerator), without_family))
+    x = log_balance(accelerator)
+    central = math.exp(LOG_UTILISATION[0] + LOG_UTILISATION[1] * x)
+    factor = math.exp(math.fsum(c * x**power for power, c in enumerate(HALF_WIDTH)))
     reason = (
         f"by published runs, nine in ten on such accelerators use {central / factor:.0%} to {central * factor:.0%} of "
         "the peak, restarts and evaluations included"
@@ -245,6 +170,7 @@ def utilisation(accelerator: Accelerator, parameters: float, *, without_family: 
 def power_range(accelerator: Accelerator) -> Range | None:
     """Watts per accelerator while training, with its share of host and building; None where the limit is unknown.
 
+    >>> from hornbook.facts.hardware import lookup
     >>> p = power_range(lookup("A100")[1])
     >>> round(p.low), round(p.central), round(p.high)
     (356, 469, 684)

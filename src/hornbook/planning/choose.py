@@ -13,12 +13,13 @@ from typing import Any
 import msgspec
 
 from hornbook.data.shards import Prepared
-from hornbook.facts.capacity import BITS_PER_BYTE, capacity_bits
+from hornbook.facts.capacity import BITS_PER_BYTE, FREE_EPOCHS, capacity_bits
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import HERE, Accelerator, has_bfloat16_units
 from hornbook.facts.settings import LENGTHS, Model, Settings
 from hornbook.facts.shape import FAMILIES, GPTShape, preset
 from hornbook.facts.units import counted, parse_duration
+from hornbook.planning.health import usual_learning_rate
 from hornbook.planning.looks import watching
 from hornbook.planning.memory import Memory, largest_microbatch, memory
 from hornbook.planning.pace import REACHED
@@ -35,7 +36,6 @@ SHAPE = {  # setting -> what a shape calls it
     name: name for name in ("family", "layers", "width", "heads", "kv_heads", "context", "tied", "rope_base")
 } | {"intermediate_size": "hidden"}
 EPOCHS = 6.0  # of a text that is small beside the model, where no length is given
-MAX_EPOCHS = 4.0  # beyond, repeated tokens are worth much less than new ones (Muennighoff et al. 2023)
 
 
 @dataclass(frozen=True)
@@ -207,13 +207,13 @@ def _shape(
     if "width" not in named or "layers" not in named:
         width, layers = _size(data, machine, seconds, settings)
         defaults |= {"width": width, "layers": layers}
-        said, how = f"model: {counted(layers, 'layer')} of width {width}, for this much text", "(--model.*)"
+        reason, how = f"model: {counted(layers, 'layer')} of width {width}, for this much text", "(--model.*)"
         if seconds is not None:
-            said += (
+            reason += (
                 f" and time at {machine.flops_per_second / 1e9:,.3g} GFLOP/s; a busier machine may choose a smaller one"
             )
             how = "(--model.preset, or --model.width and --model.layers, or a recipe fix it)"
-        reasons.append(f"{said} {how}")
+        reasons.append(f"{reason} {how}")
     merged = defaults | named
     if "heads" not in merged:
         head = 32 if merged["width"] <= 128 else 64
@@ -223,8 +223,8 @@ def _shape(
     if "context" not in merged:
         merged["context"] = _context(data, machine)
         reasons.append(f"context: {merged['context']} tokens (--model.context)")
-    kind = FAMILIES.get(merged["family"])
-    if "rope_base" not in merged and kind is not None and kind.positions == "rotary":
+    family = FAMILIES.get(merged["family"])
+    if "rope_base" not in merged and family is not None and family.positions == "rotary":
         merged["rope_base"] = 1_000.0 if merged["context"] <= 256 else 10_000.0
     return GPTShape(**merged, vocabulary=data.vocabulary)
 
@@ -237,11 +237,11 @@ def _context(data: CorpusStats, machine: Machine) -> int:
 
 
 def _size(data: CorpusStats, machine: Machine, seconds: float | None, settings: Settings) -> tuple[int, int]:
-    """The largest of LADDER that sees TOKENS_PER_PARAMETER within the time and MAX_EPOCHS."""
+    """The largest of LADDER that sees TOKENS_PER_PARAMETER within the time and FREE_EPOCHS."""
     best = LADDER[0]
     for width, layers in LADDER:
         shape = GPTShape(family="qwen3", layers=layers, width=width, heads=1, context=256, vocabulary=data.vocabulary)
-        affordable = MAX_EPOCHS * data.num_tokens
+        affordable = FREE_EPOCHS * data.num_tokens
         if seconds is not None:
             affordable = min(affordable, seconds * machine.flops_per_second / shape.flops_per_token())
         elif settings.train.tokens is not None:
@@ -310,9 +310,10 @@ def _fill_optimizer(settings: Settings, shape: GPTShape, machine: Machine, reaso
         reasons.append(f"optimizer: {optimizer.name} (--optimizer.name)")
     muon = optimizer.name == "muon"
     if optimizer.learning_rate is None:
-        # AdamW alone: Porian et al. 2024 as OLMo uses it, capped; beside Muon it moves tables, head and norms.
+        # AdamW alone: Porian et al. 2024 as OLMo uses it, capped.
         alone = min(3e-3, 0.0047 * (shape.parameters / 108e6) ** (-1 / 3) / 2)
-        optimizer.learning_rate = 0.01 * min(1.0, (128 / shape.width) ** 0.5) if muon else float(f"{alone:.2g}")
+        beside = usual_learning_rate("AdamW beside Muon", shape.width)
+        optimizer.learning_rate = beside if muon else float(f"{alone:.2g}")
     if optimizer.muon_learning_rate is None:
         optimizer.muon_learning_rate = 0.03
     if optimizer.momentum is None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hornbook.facts.capacity import FREE_EPOCHS
 from hornbook.planning.budget import Range
 
 SMALLEST_POINTS = 6
@@ -18,7 +19,6 @@ EXPONENTS = np.geomspace(0.03, 2.0, 60)
 SKIPPED = 0.1  # share of the tokens seen so far whose points tell nothing: warm-up and the fall from ln V
 NEARLY = 2.7  # rise of the summed squares, in residual variances, that an exponent may cost: 90 % of chi-squared(1)
 NOISE = 0.005  # share of the loss below which points are not told apart: evaluations repeat themselves
-MOST_READINGS = 4.0  # later ones are worth much less than new text (Muennighoff et al. 2023, arXiv:2305.16264)
 RISEN = 0.03  # share of the loss by which the last two points lie above the lowest where a curve rises
 DECAY_GAIN = 0.10  # the last fall of the learning rate lowers the loss below the law by up to this share of it
 MARGIN = 0.04  # share of the loss that is added on both sides: the law is a description, not a law
@@ -42,7 +42,7 @@ def forecast(
     if keep.any():
         keep &= t >= SKIPPED * t[keep].max()
     t, y = t[keep], y[keep]
-    if len(t) < SMALLEST_POINTS or at <= 0 or readings > MOST_READINGS or min(y[-2:]) > (1 + RISEN) * min(y):
+    if len(t) < SMALLEST_POINTS or at <= 0 or readings > FREE_EPOCHS or min(y[-2:]) > (1 + RISEN) * min(y):
         return None
     costs, answers = _every_exponent(t / t[-1], y, at / t[-1])
     best = float(costs.min())
@@ -102,11 +102,11 @@ def leaves_band(tokens: Sequence[float], losses: Sequence[float], *, last: int =
         return None
     highest = 0.0
     for now, loss in zip(tokens[-last:], losses[-last:], strict=True):
-        said = forecast(tokens[:-last], losses[:-last], now)
-        if said is None or (math.isfinite(loss) and loss <= said.high):
+        band = forecast(tokens[:-last], losses[:-last], now)
+        if band is None or (math.isfinite(loss) and loss <= band.high):
             return None
-        highest = said.high
+        highest = band.high
     return (
         f"the validation loss has left its forecast: {losses[-1]:.3f} nats per token after {tokens[-1]:,.0f} tokens, "
-        f"where this run's own curve said at most {highest:.3f}."
+        f"where this run's own curve promised at most {highest:.3f}."
     )

@@ -88,9 +88,8 @@ def _not_negative(columns: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float
     best, least = np.zeros(columns.shape[1]), float(y @ y)
     for size in range(1, columns.shape[1] + 1):
         for chosen in itertools.combinations(range(columns.shape[1]), size):
-            some = columns[:, chosen]
-            solved = np.linalg.lstsq(some, y, rcond=None)[0]
-            cost = float(((y - some @ solved) ** 2).sum())
+            solved = np.linalg.lstsq(columns[:, chosen], y, rcond=None)[0]
+            cost = float(((y - columns[:, chosen] @ solved) ** 2).sum())
             if (solved >= 0).all() and cost < least:
                 best, least = np.zeros(columns.shape[1]), cost
                 best[list(chosen)] = solved

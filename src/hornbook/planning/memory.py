@@ -10,10 +10,9 @@ from collections.abc import Callable
 import msgspec
 
 from hornbook.facts.hardware import cpu_workers, usable_cores
+from hornbook.facts.limits import COMPILED_LOGITS_BYTES, COUNTED_TOKENS, LOGITS_BYTES
 from hornbook.facts.shape import GPTShape
 
-LOGITS_BYTES = 64 * 2**20  # as likelihood.LOGITS_BYTES, which needs torch: a test holds the two together
-WIDE_LOGITS_BYTES = 2**30  # likewise model.compiled.LOGITS_BYTES, on an accelerator; their gradient takes their place
 LOGITS_COPIES = 2  # logits and their log-softmax, whose place their gradient takes
 CPU_PROCESS_BYTES = 245 * 2**20  # Python with torch imported and the buffers of its kernels; measured, Linux, CPU build
 RECOMPUTING_BYTES = 110 * 2**20  # modules that torch.utils.checkpoint imports when it is first called
@@ -25,7 +24,6 @@ CPU_FRAGMENTATION = {"layer": 0.35, "rms": 0.6}
 # The n-gram baselines are made beside the model (`evaluation.baselines`): bytes per token of the training text at their
 # peak (tracemalloc, and the text), measured on English. In BPE, 4M tokens: 82 of 2,368 ids, 98 of 32,000, up to 140
 # in shorter texts, which hold little. In bytes: 57 in 30 kB, 38 in 1 MB.
-COUNTED_TOKENS = 2**22
 COUNTED_IN_WORDS, COUNTED_IN_CHARACTERS, FEW_IDS = 100, 45, 512
 GPU_MARGIN = 0.05  # rounding and fragmentation of torch's caching allocator, of everything
 
@@ -71,14 +69,14 @@ def saved_bytes(shape: GPTShape, *, half: bool = False, on_cpu: bool = True, pro
     >>> saved_bytes(GPTShape(family="gpt2", layers=1, width=8, heads=2, context=4, vocabulary=16)) // 4
     130
     """
-    kind, D = shape.kind, shape.width
+    family, D = shape.kind, shape.width
     Q, K = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-    inputs = 1 if kind.norm == "layer" or not on_cpu else 2
-    normed = inputs * (2 * D + (Q + K) * kind.qk_norm)
+    inputs = 1 if family.norm == "layer" or not on_cpu else 2
+    normed = inputs * (2 * D + (Q + K) * family.qk_norm)
     statistics = shape.heads * (shape.context if products else 1)
-    rest = 2 * D + 2 * Q + 2 * K + shape.hidden * (4 if kind.gated_mlp else 2) + statistics
-    each = 2 if half else 4
-    return (4 if on_cpu else each) * normed + each * rest
+    rest = 2 * D + 2 * Q + 2 * K + shape.hidden * (4 if family.gated_mlp else 2) + statistics
+    itemsize = 2 if half else 4
+    return (4 if on_cpu else itemsize) * normed + itemsize * rest
 
 
 def counting_bytes(train_tokens: int, vocabulary: int) -> int:
@@ -87,8 +85,8 @@ def counting_bytes(train_tokens: int, vocabulary: int) -> int:
     >>> round(counting_bytes(3_150_000, 2368) / 2**20), counting_bytes(10**12, 50257) == counting_bytes(2**22, 50257)
     (300, True)
     """
-    each = COUNTED_IN_CHARACTERS if vocabulary < FEW_IDS else COUNTED_IN_WORDS
-    return min(train_tokens, COUNTED_TOKENS) * each
+    token_bytes = COUNTED_IN_CHARACTERS if vocabulary < FEW_IDS else COUNTED_IN_WORDS
+    return min(train_tokens, COUNTED_TOKENS) * token_bytes
 
 
 def evaluation_bytes(shape: GPTShape, threads: int | None = None) -> int:
@@ -127,9 +125,9 @@ def memory(
     moments = 2 * parameters - blocks if optimizer == "muon" else 2 * parameters
     products = half and on_cpu and shape.context <= 8 * shape.head_width and shape.kv_heads == shape.heads
     layer = saved_bytes(shape, half=half, on_cpu=on_cpu, products=products)
-    each = 2 if half else 4
+    itemsize = 2 if half else 4
     # Beside what is kept: the gradients that flow through one layer at a time, the widest of them in its MLP.
-    flowing = (3 if shape.kind.gated_mlp else 2) * shape.hidden * each + 2 * shape.width * 4
+    flowing = (3 if shape.kind.gated_mlp else 2) * shape.hidden * itemsize + 2 * shape.width * 4
     kept = shape.width * shape.layers * 4 + layer if checkpointing else layer * shape.layers
     activations = tokens * (kept + flowing)
     # A chunk of logits on each worker, and the gradient of the table, which is summed over chunks.
@@ -138,7 +136,7 @@ def memory(
         chunk = min(tokens * shape.vocabulary * 4, LOGITS_BYTES * workers)
         logits = round(chunk * (LOGITS_COPIES + half)) + table * (8 if half else 4)
     else:
-        logits = min(tokens * shape.vocabulary * each, WIDE_LOGITS_BYTES) + table * (4 + each)
+        logits = min(tokens * shape.vocabulary * itemsize, COMPILED_LOGITS_BYTES) + table * (4 + itemsize)
     copies = (blocks // (shape.layers if checkpointing else 1)) * 2 * workers if half else 0  # of weights
     parts_of = Memory(
         weights=(parameters * 4 + (0 if on_cpu else parameters * 2 * half)) // shards + gathered,

@@ -9,9 +9,9 @@ from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
 from hornbook.planning.budget import Range
 from hornbook.planning.choose import CorpusStats
+from hornbook.planning.health import RunFacts
 from hornbook.planning.pace import StepTimes, wall_seconds
 from hornbook.planning.plan import Plan, make_plan
-from hornbook.planning.sanity import Recipe
 from hornbook.planning.workload import TextEstimate, learning_rates, watched
 
 
@@ -29,7 +29,7 @@ def plan_of(
     assert train.batch is not None
     assert schedule.warmup_steps is not None
     step_tokens = train.batch * shape.context
-    recipe = Recipe(
+    facts = RunFacts(
         shape=shape, batch_tokens=step_tokens, steps=train.steps, warmup_steps=schedule.warmup_steps,
         evaluate_every=settings.watch.evaluate_every, optimizer=settings.optimizer.name or "adamw",
         precision=train.precision, threads=train.threads, may_decide=may_decide,
@@ -43,7 +43,7 @@ def plan_of(
     microbatch = train.microbatch or train.batch
     data = CorpusStats(step_tokens, 0, shape.vocabulary) if reading is None else reading.data
     return make_plan(
-        tokens=train.steps * step_tokens, on=on, shape=shape, usd_per_hour=usd, recipe=recipe, microbatch=microbatch,
+        tokens=train.steps * step_tokens, on=on, shape=shape, usd_per_hour=usd, facts=facts, microbatch=microbatch,
         accumulating=microbatch < train.batch, checkpointing=train.recompute,
         memory_bytes=memory_bytes() if on[1].name == HERE or on[1].memory_bytes is None else None,
         wall=None if pace is None else _around(

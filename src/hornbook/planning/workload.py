@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import msgspec
 
@@ -66,7 +67,7 @@ def watched(settings: Settings, shape: GPTShape, data: CorpusStats) -> Overhead:
     assert steps is not None
     assert watch.evaluate_every is not None
     every = (watch.sample_every, settings.checkpoint.every)
-    samples, saves = (1 + steps // (each or steps) + (steps % (each or steps) > 0) for each in every)
+    samples, saves = (1 + math.ceil(steps / (interval or steps)) for interval in every)
     seen, probe = looks(steps, steps_per_epoch(settings, data), watch.evaluate_every), watch.probe_tokens or 0
     # Eight samples are written together: a position of all of them takes about twice as long as a token of one.
     copies = 2 * min(COPY_PROBE_TOKENS, shape.context) if held else 0
@@ -82,8 +83,8 @@ def watched(settings: Settings, shape: GPTShape, data: CorpusStats) -> Overhead:
 
 
 def learning_rates(settings: Settings) -> dict[str, float]:
-    """Peaks by the kinds that `sanity.rate_rule` knows."""
+    """Peaks, as `health.usual_learning_rate` names them."""
     o = settings.optimizer
     if o.name == "muon":
-        return {"muon": o.muon_learning_rate or 0.0, "beside muon": o.learning_rate or 0.0}
-    return {"adamw": o.learning_rate or 0.0}
+        return {"Muon": o.muon_learning_rate or 0.0, "AdamW beside Muon": o.learning_rate or 0.0}
+    return {"AdamW": o.learning_rate or 0.0}

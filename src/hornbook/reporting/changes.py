@@ -13,7 +13,15 @@ from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
-from hornbook.facts.looks import MOST_NOISE_NATS, WORTH_SAYING_NATS, Evaluation, mean_of_windows, wavering
+from hornbook.facts.looks import (
+    MOST_NOISE_NATS,
+    WORTH_SAYING_NATS,
+    Evaluation,
+    mean_of_windows,
+    noise_of,
+    paired,
+    wavering,
+)
 
 MOST_SWAY_NATS = 0.03  # by so much an evaluation wavers at most where its windows speak for themselves
 
@@ -29,36 +37,49 @@ class Change(NamedTuple):
         return self.nats > max(WORTH_SAYING_NATS, self.half)
 
 
-def gap_growth(
-    looks: Sequence[Evaluation], read_once_tokens: float
-) -> tuple[float | None, Change | None, tuple[Evaluation, Evaluation] | None]:
-    """The gap at the last looks before anything was read twice, how far validation loss has moved away from
-    training loss since (until then a gap says how the two texts differ), and the two looks between which that became
-    clear."""
+class Gap(NamedTuple):
+    """Validation loss above training loss. `first`: at the last looks before anything was read twice, where it says how
+    the two texts differ; `growth` since then; `opened`: the look before and the first look from which on that is beyond
+    noise. None where unknown."""
+
+    first: float | None = None
+    growth: Change | None = None
+    opened: tuple[Evaluation, Evaluation] | None = None
+
+
+def is_apart(change: Change) -> bool:
+    return change.nats > max(2 * WORTH_SAYING_NATS, change.half)
+
+
+def gap_of(looks: Sequence[Evaluation], read_once_tokens: float) -> Gap:
+    """The gap of a run, in which up to `read_once_tokens` nothing was read twice."""
     both = [look for look in looks if look.train_loss is not None]
-    early = [look for look in both if look.tokens <= read_once_tokens]
-    later = both[len(early) :] if early else both[1:]
     if not both:
-        return None, None, None
+        return Gap()
+    early = [look for look in both if look.tokens <= read_once_tokens]
+    later = both[max(1, len(early)) :]
     start = _median(early[-3:]) if early else both[0]
-    first_gap = start.validation_loss - (start.train_loss or 0.0)
-    if not later:
-        return first_gap, None, None
-    gaps = [look.validation_loss - (look.train_loss or 0.0) for look in both]
-    noise = wavering([look.tokens for look in both], gaps)
-    changes = [gap_change(start, look, noise) for look in later]
-    if any(change is None for change in changes):
-        return first_gap, None, None
-    apart = [change is not None and change.nats > max(2 * WORTH_SAYING_NATS, change.half) for change in changes]
+    first = _gap(start)
+    noise = wavering([look.tokens for look in both], [_gap(look) for look in both])
+    changes = [change for look in later if (change := gap_change(start, look, noise)) is not None]
+    if not later or len(changes) < len(later):
+        return Gap(first)
+    apart = [is_apart(change) for change in changes]
     if not apart[-1]:
-        return first_gap, changes[-1], None
-    first = len(apart) - apart[::-1].index(False) if False in apart else 0
-    return first_gap, changes[-1], (later[first - 1] if first else early[-1] if early else both[0], later[first])
+        return Gap(first, changes[-1])
+    at = len(apart) - apart[::-1].index(False) if False in apart else 0
+    return Gap(first, changes[-1], (later[at - 1] if at else early[-1] if early else both[0], later[at]))
 
 
-def fall_at_end(looks: Sequence[Evaluation], noise: float | None) -> Change | None:
+def _gap(look: Evaluation) -> float:
+    return look.validation_loss - (look.train_loss or 0.0)
+
+
+def fall_at_end(looks: Sequence[Evaluation]) -> Change | None:
     """Fall of the least-squares line over the last quarter (three looks at least). It is a sum of looks with fixed
-    weights, so that each window has a fall of its own; to their interval comes the wavering of the looks."""
+    weights, so that each window has a fall of its own; to their interval comes the wavering of the looks. None where
+    that is unknown."""
+    noise = noise_of(looks)
     if noise is None:
         return None
     begin = looks[-1].tokens - (looks[-1].tokens - looks[0].tokens) / 4
@@ -72,9 +93,10 @@ def fall_at_end(looks: Sequence[Evaluation], noise: float | None) -> Change | No
             math.fsum(w * x for w, x in zip(weights, nats, strict=True))
             for nats in zip(*(look.windows for look in late), strict=True)
         ]
-        paired = mean_of_windows(falls)
-        if paired is not None:
-            return Change(paired[0], math.hypot(paired[1], 2 * min(noise, MOST_SWAY_NATS) * span / math.sqrt(spread)))
+        mean_fall = mean_of_windows(falls)
+        if mean_fall is not None:
+            sway = 2 * min(noise, MOST_SWAY_NATS) * span / math.sqrt(spread)
+            return Change(mean_fall[0], math.hypot(mean_fall[1], sway))
     fall = math.fsum(w * look.validation_loss for w, look in zip(weights, late, strict=True))
     if len(looks) >= 5 and all(b.validation_loss < a.validation_loss for a, b in pairwise(looks[-5:])):
         return Change(fall, 0.0)  # five looks each below the one before are no noise
@@ -98,11 +120,9 @@ def _median(looks: Sequence[Evaluation]) -> Evaluation:
 def gap_change(start: Evaluation, look: Evaluation, noise: float | None) -> Change | None:
     """By windows where both looks have them on both sides: two means of paired differences, and the hypotenuse of their
     intervals. Else the losses, with six times the noise of a gap; None without any."""
+    validation = paired(look.windows, start.windows)
+    train = paired(look.train_windows, start.train_windows)
+    if validation is not None and train is not None:
+        return Change(validation[0] - train[0], math.hypot(validation[1], train[1]))
     nats = (look.validation_loss - start.validation_loss) - ((look.train_loss or 0.0) - (start.train_loss or 0.0))
-    pairs = []
-    for late, early in ((look.windows, start.windows), (look.train_windows, start.train_windows)):
-        if len(late) == len(early):
-            pairs.append(mean_of_windows([a - b for a, b in zip(late, early, strict=True)]))
-    if len(pairs) == 2 and pairs[0] is not None and pairs[1] is not None:
-        return Change(pairs[0][0] - pairs[1][0], math.hypot(pairs[0][1], pairs[1][1]))
     return None if noise is None else Change(nats, min(6 * noise, MOST_NOISE_NATS))

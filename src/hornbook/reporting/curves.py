@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hornbook.facts.by_heart import READ_ONCE, readings
-from hornbook.facts.looks import Evaluation, wavering, went_on, worse
-from hornbook.reporting.changes import Change, fall_at_end, gap_growth
+from hornbook.facts.looks import Evaluation, noise_of, went_on, worse
+from hornbook.reporting.changes import Gap, gap_of
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -22,28 +23,15 @@ VALLEY_NATS, BUMP_NATS = 0.15, 0.1  # see `around_best`
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves in numbers. Losses in nats per token, None where unknown.
+    """What the looks that the present weights descend from show. Losses in nats per token, None where unknown."""
 
-    noise: how far validation loss wavers from look to look. turned_upward: see `_turned_upward`. fall: of validation
-    loss over the last quarter of the tokens. readings: epochs, times how often the text stands in itself. repeated:
-    more than a few tokens were read twice. first_gap: validation loss above training loss at the last looks before
-    that. growth: of that gap from there to the end. parted: the look before, and the first look from which on that
-    growth is beyond noise.
-    """
-
-    around: tuple[Evaluation | None, Evaluation | None]  # the best look, see `around_best`
+    rows: Rows
     looks: Sequence[Evaluation]
-    best: Evaluation
-    noise: float | None
-    turned_upward: bool
-    fall: Change | None
-    train_at_best: float | None
-    train_loss: float | None
-    epochs: float
-    readings: float
-    first_gap: float | None
-    growth: Change | None
-    parted: tuple[Evaluation, Evaluation] | None
+    beside_best: tuple[Evaluation | None, Evaluation | None]  # see `around_best`
+    tokens_per_epoch: int
+    epochs: float  # that these weights have read
+    readings: float  # epochs, times how often the text stands in itself
+    gap: Gap
 
     @property
     def first(self) -> Evaluation:
@@ -54,8 +42,43 @@ class Curves:
         return self.looks[-1]
 
     @property
+    def best(self) -> Evaluation:
+        return min(self.looks, key=lambda look: look.validation_loss)
+
+    @property
     def repeated(self) -> bool:
+        """Whether more than a few tokens were read twice."""
         return self.readings > READ_ONCE
+
+    @cached_property
+    def turned_upward(self) -> bool:
+        """Whether the last two looks are worse than the best, or two earlier ones were and no look since was below
+        both."""
+        looks, best, lowest_since = self.looks, self.best, math.inf
+        for stop in range(len(looks), 1, -1):
+            two = looks[stop - 2 : stop]
+            if two[0].step <= best.step:
+                return False
+            noise = noise_of(looks[:stop])
+            if min(look.validation_loss for look in two) <= lowest_since and all(worse(x, best, noise) for x in two):
+                return True
+            lowest_since = min(lowest_since, two[1].validation_loss)
+        return False
+
+    def train_loss(self, look: Evaluation) -> float | None:
+        """The probe's training loss at a look, or at the nearest one that has it, later ones first; without a probe,
+        the mean of the steps around it (5 % of the run)."""
+        known = [
+            (abs(other.tokens - look.tokens), -other.step, other.train_loss)
+            for other in self.looks
+            if other.train_loss is not None
+        ]
+        if known:
+            return min(known)[2]
+        reach = (self.last.tokens - self.first.tokens) / 20
+        steps = zip(*train_losses(self.rows), strict=True)
+        near = [loss for tokens, loss in steps if abs(tokens - look.tokens) <= reach]
+        return math.fsum(near) / len(near) if near else None
 
 
 def evaluations(rows: Rows) -> list[Evaluation]:
@@ -101,27 +124,10 @@ def read_curves(rows: Rows, *, tokens_per_epoch: int, repeated_share: float = 0.
     looks, given_up, around = _branches(rows)
     if not looks:
         return None
-    best, last = min(looks, key=lambda look: look.validation_loss), looks[-1]
-    noise = wavering([look.tokens for look in looks], [look.validation_loss for look in looks])
     epochs = (max((row["tokens"] for row in rows if "tokens" in row), default=0) - given_up) / tokens_per_epoch
+    gap = gap_of(looks, READ_ONCE * tokens_per_epoch / readings(1.0, repeated_share))
     read = readings(epochs, repeated_share)
-    first_gap, growth, parted = gap_growth(looks, READ_ONCE * tokens_per_epoch / readings(1.0, repeated_share))
-    train = _train_loss(rows, last, looks)
-    return Curves(
-        looks=looks,
-        around=around_best(around),
-        best=best,
-        noise=noise,
-        turned_upward=_turned_upward(looks),
-        fall=fall_at_end(looks, noise),
-        train_at_best=_train_loss(rows, best, looks),
-        train_loss=train,
-        epochs=epochs,
-        readings=read,
-        first_gap=first_gap,
-        growth=growth,
-        parted=parted,
-    )
+    return Curves(rows, looks, around_best(around), tokens_per_epoch, epochs, read, gap)
 
 
 def _branches(rows: Rows) -> tuple[list[Evaluation], int, list[Evaluation]]:
@@ -139,21 +145,6 @@ def _branches(rows: Rows) -> tuple[list[Evaluation], int, list[Evaluation]]:
     return looks, given_up, around
 
 
-def _turned_upward(looks: Sequence[Evaluation]) -> bool:
-    """Whether the last two looks are worse than the best, or two earlier ones were and no look since was below both."""
-    best = min(looks, key=lambda look: look.validation_loss)
-    lowest_since = math.inf
-    for stop in range(len(looks), 1, -1):
-        two = looks[stop - 2 : stop]
-        if two[0].step <= best.step:
-            return False
-        noise = wavering([look.tokens for look in looks[:stop]], [look.validation_loss for look in looks[:stop]])
-        if min(look.validation_loss for look in two) <= lowest_since and all(worse(x, best, noise) for x in two):
-            return True
-        lowest_since = min(lowest_since, two[1].validation_loss)
-    return False
-
-
 def around_best(looks: Sequence[Evaluation]) -> tuple[Evaluation | None, Evaluation | None]:
     """The looks between which the lowest point lies: before and after the best one, or None at an end. Where a bump of
     0.1 nats stands between the best and another look that is as low to 0.15 nats, as in an unstable start, the lowest
@@ -166,19 +157,3 @@ def around_best(looks: Sequence[Evaluation]) -> tuple[Evaluation | None, Evaluat
         if loss < losses[at] + VALLEY_NATS and between and max(between) > loss + BUMP_NATS:
             first, last = min(first, i), max(last, i)
     return looks[first - 1] if first else None, looks[last + 1] if last + 1 < len(looks) else None
-
-
-def _train_loss(rows: Rows, look: Evaluation, looks: Sequence[Evaluation]) -> float | None:
-    """The probe's training loss at a look, or at the nearest one that has it, later ones first; without a probe, the
-    mean of the steps around it (5 % of the run)."""
-    known = [
-        (abs(other.tokens - look.tokens), -other.step, other.train_loss)
-        for other in looks
-        if other.train_loss is not None
-    ]
-    if known:
-        return min(known)[2]
-    tokens, losses = train_losses(rows)
-    reach = (looks[-1].tokens - looks[0].tokens) / 20
-    near = [loss for seen, loss in zip(tokens, losses, strict=True) if abs(seen - look.tokens) <= reach]
-    return math.fsum(near) / len(near) if near else None

@@ -10,20 +10,20 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hornbook.facts.by_heart import ByHeart, by_heart
-from hornbook.facts.looks import WORTH_SAYING_NATS, Evaluation, mean_of_windows, worse
+from hornbook.facts.leaks import MOSTLY_LEAKED
+from hornbook.facts.looks import WORTH_SAYING_NATS, Evaluation, mean_of_windows, noise_of, worse
 from hornbook.facts.units import perplexity_text
-from hornbook.reporting.changes import Change
+from hornbook.reporting.changes import Change, fall_at_end, is_apart
 from hornbook.reporting.curves import Curves, Rows, read_curves
 
 TOGETHER_NATS = 0.1  # a gap that has grown by less for sure is none to speak of
-LEAKED = 0.1  # share of the validation text from which on its loss is that of text that was trained on
 # Of `evaluation.kinds`: 1.1 is reached by 61 % of 105 pairs of prose, verse, speech and code, and by 1.4 % of 220 pairs
 # of passages of one text.
 TEXTS_DIFFER, SURELY_DIFFER, FIRST_GAP_NATS = 1.1, 1.6, 0.2
 NOTICED_REPEATS = 0.02  # share of a text that stands in it again, from which on it is said
 
 
-class Said(NamedTuple):
+class Finding(NamedTuple):
     """A sentence that concludes something, and its id in `facts.conclusions`."""
 
     id: str
@@ -33,24 +33,16 @@ class Said(NamedTuple):
 class _Text(NamedTuple):
     """What is known of the text besides the curves: see `conclusions`."""
 
-    tokens_per_epoch: int
     repeated_share: float
     leaked_share: float
     surprise_ratio: float | None
 
 
 def conclusions(
-    rows: Rows,
-    *,
-    tokens_per_epoch: int,
-    counting: Mapping[str, float] | None = None,
-    used_step: int | None = None,
-    final_loss: float | None = None,
-    repeated_share: float = 0.0,
-    leaked_share: float = 0.0,
-    surprise_ratio: float | None = None,
-    outside_probe: bool = False,
-) -> list[Said]:
+    rows: Rows, *, tokens_per_epoch: int, counting: Mapping[str, float] | None = None, used_step: int | None = None,
+    final_loss: float | None = None, repeated_share: float = 0.0, leaked_share: float = 0.0,
+    surprise_ratio: float | None = None, outside_probe: bool = False,
+) -> list[Finding]:  # fmt: skip
     """What the curves say, the most important first. Empty when there is no evaluation.
 
     `final_loss`: on all of the validation text, or on what lies `outside_probe`, with the weights of `used_step`, those
@@ -62,148 +54,141 @@ def conclusions(
     curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch, repeated_share=repeated_share)
     if curves is None:
         return []
-    text = _Text(tokens_per_epoch, repeated_share, leaked_share, surprise_ratio)
-    said = [
-        _final(curves, final_loss, used_step, outside_probe), _level(curves), _shape(rows, curves, tokens_per_epoch),
-        _used(curves, used_step),
+    found = [
+        _final(curves, final_loss, used_step, outside_probe), _level(curves), _shape(curves), _used(curves, used_step),
     ]  # fmt: skip
     decided = [row["sentence"] for row in rows if row.get("event") == "decision"]
-    said += [Said("decision", sentence[0].upper() + sentence[1:]) for sentence in decided]
-    said += [*_gap(curves, text), *_against_baselines(final_loss, counting or {})]
+    found += [Finding("decision", sentence[0].upper() + sentence[1:]) for sentence in decided]
+    found += _gap(curves, _Text(repeated_share, leaked_share, surprise_ratio))
+    found += _against_baselines(final_loss, counting or {})
     lost = sum(row.get("event") == "step" and row.get("train_loss_nats_per_token", 0) is None for row in rows)
     if lost:
-        said.append(Said("not_finite", f"At {lost:,} step{'s' * (lost > 1)} the training loss was not finite."))
-    return [sentence for sentence in said if sentence is not None]
+        found.append(Finding("not_finite", f"At {lost:,} step{'s' * (lost > 1)} the training loss was not finite."))
+    return [finding for finding in found if finding is not None]
 
 
 def curves_in_words(rows: Rows, *, tokens_per_epoch: int, **known: Any) -> list[str]:
     """The sentences of `conclusions`, which has the same arguments."""
-    return [said.sentence for said in conclusions(rows, tokens_per_epoch=tokens_per_epoch, **known)]
+    return [finding.sentence for finding in conclusions(rows, tokens_per_epoch=tokens_per_epoch, **known)]
 
 
 def only_memorizing(rows: Rows, tokens_per_epoch: int, *, repeated_share: float = 0.0) -> str | None:
     """One sentence where what is still learned does not carry over to the validation text; None where nothing shows
     that."""
     curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch, repeated_share=repeated_share)
-    if curves is None or not (curves.turned_upward and curves.repeated):
+    if curves is None or not (curves.repeated and curves.turned_upward):
         return None
-    train, before = curves.train_loss, curves.train_at_best
+    train, before = curves.train_loss(curves.last), curves.train_loss(curves.best)
     if train is None or before is None or before - train <= WORTH_SAYING_NATS:
         return None
     return (
-        f"probe validation loss was lowest {_between(curves, tokens_per_epoch)} and has risen since, while training "
-        "loss falls: what is learned now does not carry over to the validation text (--train.early_stop 2 ends such a "
-        "run)."
+        f"probe validation loss was lowest {_around_best(curves)} and has risen since, while training loss falls: what "
+        "is learned now does not carry over to the validation text (--train.early_stop 2 ends such a run)."
     )
 
 
-def _final(curves: Curves, loss: float | None, used_step: int | None, outside_probe: bool) -> Said | None:
+def _final(curves: Curves, loss: float | None, used_step: int | None, outside_probe: bool) -> Finding | None:
     if loss is None:
         return None
     where = "the validation text outside the probe" if outside_probe else "all of the validation text"
     other = "" if used_step in (None, curves.last.step) else f", with the weights of step {used_step:,}"
-    return Said(
-        "final_loss",
-        f"Loss on {where} is {loss:.2f} nats per token (perplexity {perplexity_text(loss)}){other}.",
-    )
+    sentence = f"Loss on {where} is {loss:.2f} nats per token (perplexity {perplexity_text(loss)}){other}."
+    return Finding("final_loss", sentence)
 
 
-def _level(curves: Curves) -> Said:
+def _level(curves: Curves) -> Finding:
     first, last = curves.first.validation_loss, curves.last.validation_loss
     ends = f"{last:.2f} (perplexity {perplexity_text(last)})"
     if curves.first.step == curves.last.step:
-        return Said("level", f"Probe validation loss is {ends}; it was measured once.")
-    risen = worse(curves.last, curves.first, curves.noise or 0.0)
-    if risen and (curves.train_loss or 0) > (curves.first.train_loss or first):
-        return Said(
-            "made_worse", f"Training made the model worse: probe validation loss rose from {first:.2f} to {ends}."
-        )
-    verb = "fell" if last < first else "rose"
-    return Said(
-        "level", f"Probe validation loss {verb} from {first:.2f} (perplexity {perplexity_text(first)}) to {ends}."
-    )
+        return Finding("level", f"Probe validation loss is {ends}; it was measured once.")
+    train, risen = curves.train_loss(curves.last), worse(curves.last, curves.first, noise_of(curves.looks) or 0.0)
+    if risen and (train or 0) > (curves.first.train_loss or first):
+        sentence = f"Training made the model worse: probe validation loss rose from {first:.2f} to {ends}."
+        return Finding("made_worse", sentence)
+    verb, begins = "fell" if last < first else "rose", f"{first:.2f} (perplexity {perplexity_text(first)})"
+    return Finding("level", f"Probe validation loss {verb} from {begins} to {ends}.")
 
 
-def _shape(rows: Rows, curves: Curves, tokens_per_epoch: int) -> Said | None:
-    best, last, fall = curves.best, curves.last, curves.fall
+def _shape(curves: Curves) -> Finding | None:
+    best, last, fall = curves.best, curves.last, fall_at_end(curves.looks)
     if curves.turned_upward:
-        rise = last.validation_loss - best.validation_loss
-        lowest = f"It was lowest, {best.validation_loss:.2f}, {_between(curves, tokens_per_epoch)}"
-        turn = f"{lowest}, and has risen by {rise:.2f}"
-        train, before = curves.train_loss, curves.train_at_best
+        turn = (
+            f"It was lowest, {best.validation_loss:.2f}, {_around_best(curves)}, and has risen by "
+            f"{last.validation_loss - best.validation_loss:.2f} nats since"
+        )
+        train, before = curves.train_loss(last), curves.train_loss(best)
         if train is None or before is None:
-            return Said("turned", f"{turn} nats since.")
-        if before - train > WORTH_SAYING_NATS:
-            only = ": what was learned since does not carry over to the validation text"
-            return Said(
-                "turned",
-                f"{turn} nats since, while training loss went on falling from {before:.2f} to {train:.2f}{only}.",
-            )
-        return Said(
-            "unstable", f"{turn} nats since, but training loss did not fall meanwhile: look for an unstable step."
+            return Finding("turned", f"{turn}.")
+        if before - train <= WORTH_SAYING_NATS:
+            return Finding("unstable", f"{turn}, but training loss did not fall meanwhile: look for an unstable step.")
+        return Finding(
+            "turned",
+            f"{turn}, while training loss went on falling from {before:.2f} to {train:.2f}: what was learned since "
+            "does not carry over to the validation text.",
         )
     if fall is None:
         if curves.first.step == last.step:
             return None
-        return Said("few_looks", "There are too few evaluations to say how the curve bends.")
+        return Finding("few_looks", "There are too few evaluations to say how the curve bends.")
     if fall.is_rise:  # of what fell
-        also = ", while the learning rate fell: whether a longer run would end lower is not known" * _rate_fell(rows)
-        return Said(
-            "still_falling", f"It was still falling at the end, by {fall.nats:.2f} nats over the last quarter{also}."
-        )
+        fell = _learning_rate_fell(curves.rows)
+        also = ", while the learning rate fell: whether a longer run would end lower is not known" * fell
+        sentence = f"It was still falling at the end, by {fall.nats:.2f} nats over the last quarter{also}."
+        return Finding("still_falling", sentence)
     if Change(-fall.nats, fall.half).is_rise:
-        return Said("rising", f"It rose by {-fall.nats:.2f} nats over the last quarter.")
+        return Finding("rising", f"It rose by {-fall.nats:.2f} nats over the last quarter.")
     if abs(fall.nats) + fall.half <= 2 * WORTH_SAYING_NATS:
-        return Said("flat", "It hardly moved over the last quarter.")
-    return Said(
-        "no_trend",
-        f"Over the last quarter there is no trend beyond the noise ({-fall.nats:+.2f} ± {fall.half:.2f} nats).",
-    )
+        return Finding("flat", "It hardly moved over the last quarter.")
+    noise = f"{-fall.nats:+.2f} ± {fall.half:.2f} nats"
+    return Finding("no_trend", f"Over the last quarter there is no trend beyond the noise ({noise}).")
 
 
-def _used(curves: Curves, step: int | None) -> Said | None:
-    if not curves.turned_upward or step is None or step <= curves.best.step:
+def _used(curves: Curves, step: int | None) -> Finding | None:
+    best = curves.best.step
+    if step is None or step <= best or not curves.turned_upward:
         return None
-    return Said(
+    return Finding(
         "not_best_used",
-        f"The run is scored and used with the weights of step {step:,}, not with those of step {curves.best.step:,}, "
-        f"the lowest look, which are kept beside them (--step {curves.best.step}): --checkpoint.best true uses the "
-        "best, and --train.early_stop 2 ends soon after it.",
+        f"The run is scored and used with the weights of step {step:,}, not with those of step {best:,}, the lowest "
+        f"look, which are kept beside them (--step {best}): --checkpoint.best true uses the best, and "
+        "--train.early_stop 2 ends soon after it.",
     )
 
 
-def _gap(curves: Curves, text: _Text) -> list[Said]:
-    train = curves.train_loss
+def _gap(curves: Curves, text: _Text) -> list[Finding]:
+    train, ratio = curves.train_loss(curves.last), text.surprise_ratio
     if train is None:
         return []
     if not curves.repeated:
         once = f"The run read its text {'at most' if curves.epochs <= 1 else 'about'} once"
-        return [Said("read_once", f"{once}, so nothing can have been learned by heart through repetition.")]
+        return [Finding("read_once", f"{once}, so nothing can have been learned by heart through repetition.")]
     gap = (
         f"the gap of {curves.last.validation_loss - train:.2f} nats to training loss says nothing of learning by heart."
     )
-    if text.leaked_share >= LEAKED:
+    if text.leaked_share >= MOSTLY_LEAKED:
         stands = f"{text.leaked_share:.0%} of the validation text stands in the training text too"
-        return [Said("gap_leaked", f"{stands}: {gap}")]
-    if text.surprise_ratio is not None and _differ(text.surprise_ratio, curves.first_gap):
-        more = f"pairs of tokens are {text.surprise_ratio - 1:.0%} more surprising in it"
-        return [Said("texts_differ", f"The validation text is of another kind than the training text ({more}): {gap}")]
+        return [Finding("gap_leaked", f"{stands}: {gap}")]
+    if ratio is not None and _differ(ratio, curves.gap.first):
+        kind = f"of another kind than the training text (pairs of tokens are {ratio - 1:.0%} more surprising in it)"
+        return [Finding("texts_differ", f"The validation text is {kind}: {gap}")]
     moved = _moved(curves, train, text)
-    if curves.parted is None or moved is None or moved.id not in ("by_heart", "apart"):
-        return [moved] if moved else []
-    span = _span(*curves.parted, text.tokens_per_epoch)
-    return [moved, Said("parted", f"The gap between the two is beyond the noise from {span} on.")]
+    if moved is None:
+        return []
+    if curves.gap.opened is None or moved.id not in ("by_heart", "apart"):
+        return [moved]
+    span = _span(*curves.gap.opened, curves.tokens_per_epoch)
+    return [moved, Finding("parted", f"The gap between the two is beyond the noise from {span} on.")]
 
 
-def _moved(curves: Curves, train: float, text: _Text) -> Said | None:
+def _moved(curves: Curves, train: float, text: _Text) -> Finding | None:
     """Whether the two losses of a text that was read again moved apart."""
-    validation, growth = curves.last.validation_loss, curves.growth
+    validation, growth = curves.last.validation_loss, curves.gap.growth
     seen = f"having read it {curves.epochs:.1f} times"
     if text.repeated_share >= NOTICED_REPEATS:
         seen += f" ({text.repeated_share:.0%} of it stands in it more than once: about {curves.readings:.0f} readings)"
     verdict = _by_heart(curves, train, texts_differ=None if text.surprise_ratio is None else False)
     if verdict.holds:
-        return Said(
+        return Finding(
             "by_heart",
             f"The model has probably learned text by heart: {seen}, its loss on the probe is {train:.2f} nats per "
             f"token of the training text and {validation:.2f} of the validation text. Not measured: "
@@ -211,19 +196,19 @@ def _moved(curves: Curves, train: float, text: _Text) -> Said | None:
         )
     if growth is None:
         return None
-    if growth.nats > max(2 * WORTH_SAYING_NATS, growth.half):
-        return Said(
+    if is_apart(growth):
+        return Finding(
             "apart",
             f"On the probe training loss ended at {train:.2f}, {validation - train:.2f} nats below validation loss, "
             f"{seen}: part of what was learned does not carry over to the validation text.",
         )
     if growth.nats + growth.half <= TOGETHER_NATS:
-        return Said(
+        return Finding(
             "together",
             f"The gap between training ({train:.2f}) and validation loss ({validation:.2f}) on the probe has not grown "
             f"since the first reading, {seen}: no sign of learning by heart.",
         )
-    return Said(
+    return Finding(
         "apart_unknown",
         f"Whether training and validation loss move apart is within the noise of the probe: {seen}, the gap has grown "
         f"by {growth.nats:.2f} ± {growth.half:.2f} nats.",
@@ -247,39 +232,28 @@ def _by_heart(curves: Curves, train: float, *, texts_differ: bool | None) -> ByH
     )  # fmt: skip
 
 
-def _against_baselines(final_loss: float | None, counting: Mapping[str, float]) -> list[Said]:
+def _against_baselines(final_loss: float | None, counting: Mapping[str, float]) -> list[Finding]:
     """The loss on all of the validation text beside the n-gram baselines on the same text. Being below them proves
     nothing about order or grammar: smoothing costs a baseline more than a model of the same counts."""
     if not counting or final_loss is None:
         return []
-    said: list[Said] = []
-    name = min(counting, key=lambda baseline: counting[baseline])
+    found, final = [], f"The final loss of {final_loss:.2f} is"
     if final_loss > counting["uniform"] + WORTH_SAYING_NATS:
-        said.append(Said(
-            "worse_than_uniform",
-            f"The final loss of {final_loss:.2f} is worse than uniform guessing ({counting['uniform']:.2f}): the model "
-            "is confidently wrong.",
-        ))  # fmt: skip
-    below, best = (
-        counting[name] - final_loss,
-        f"the best n-gram baseline on the same text ({name}, {counting[name]:.2f})",
-    )
+        guessing = f"worse than uniform guessing ({counting['uniform']:.2f}): the model is confidently wrong"
+        found.append(Finding("worse_than_uniform", f"{final} {guessing}."))
+    name = min(counting, key=lambda baseline: counting[baseline])
+    below = counting[name] - final_loss
+    best = f"the best n-gram baseline on the same text ({name}, {counting[name]:.2f})"
     if below > WORTH_SAYING_NATS:
-        said.append(Said("below_baseline", f"The final loss of {final_loss:.2f} is below {best}."))
-    elif below < -WORTH_SAYING_NATS:
-        said.append(
-            Said(
-                "above_baseline", f"The final loss of {final_loss:.2f} is above {best}: counts predict the text better."
-            )
-        )
-    else:
-        said.append(Said("equals_baseline", f"The final loss of {final_loss:.2f} is about that of {best}."))
-    return said
+        return [*found, Finding("below_baseline", f"{final} below {best}.")]
+    if below < -WORTH_SAYING_NATS:
+        return [*found, Finding("above_baseline", f"{final} above {best}: counts predict the text better.")]
+    return [*found, Finding("equals_baseline", f"{final} about that of {best}.")]
 
 
-def _between(curves: Curves, tokens_per_epoch: int) -> str:
-    before, after = curves.around
-    return _span(before or curves.best, after or curves.best, tokens_per_epoch)
+def _around_best(curves: Curves) -> str:
+    before, after = curves.beside_best
+    return _span(before or curves.best, after or curves.best, curves.tokens_per_epoch)
 
 
 def _span(before: Evaluation, after: Evaluation, tokens_per_epoch: int) -> str:
@@ -287,9 +261,7 @@ def _span(before: Evaluation, after: Evaluation, tokens_per_epoch: int) -> str:
     return f"between step {before.step:,} and step {after.step:,} (epochs {epochs[0]} to {epochs[1]})"
 
 
-def _rate_fell(rows: Rows) -> bool:
-    """Whether the learning rate fell by more than a tenth over the last quarter of the steps."""
-    rates = [
-        row["learning_rate"] for row in rows if row.get("event") == "step" and row.get("learning_rate") is not None
-    ]
+def _learning_rate_fell(rows: Rows) -> bool:
+    """Whether it fell by more than a tenth over the last quarter of the steps."""
+    rates = [rate for row in rows if row.get("event") == "step" and (rate := row.get("learning_rate")) is not None]
     return bool(rates) and rates[-1] < 0.9 * max(rates[-max(1, len(rates) // 4) :])

@@ -21,11 +21,12 @@ from hornbook.model.init import initialise
 from hornbook.optim.adamw import AdamW
 from hornbook.optim.groups import Optimizer, groups
 from hornbook.optim.muon import Muon
+from hornbook.planning.workload import learning_rates
 from hornbook.reporting.live import View
 from hornbook.training.decisions import steady_steps
 from hornbook.training.job import Job, RunContext
 from hornbook.training.loop import TrainState, steps
-from hornbook.training.monitor import Rails
+from hornbook.training.monitor import Monitor
 from hornbook.training.pace import FirstSteps, enough_steps
 from hornbook.training.watch import Watch
 
@@ -57,7 +58,10 @@ def start_job(context: RunContext, view: View, started: float) -> Job:
     job = Job(
         context, state, view,
         Telemetry(started, on, this_device(on, precision), usd_per_hour(settings), earlier, precision=precision),
-        Rails(settings, context.shape, prepared, state.model, given=run.environment.get("from")),
+        Monitor(
+            context.shape, prepared, learning_rates=learning_rates(settings),
+            warmup_steps=settings.schedule.warmup_steps, given=run.environment.get("from"),
+        ),
         Watch(settings, context.shape, prepared),
         Saver(settings.checkpoint.every, steady_steps(settings), beside=on.type != "cpu"),
         FirstSteps(context.plan, state, prepared.train),

@@ -27,21 +27,21 @@ def read(text: Text) -> TextEstimate:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         return _estimated(text)
-    found = msgspec.json.decode(manifest.read_bytes())
-    train, validation = found["parts"]["train"], found["parts"]["validation"]
+    facts = msgspec.json.decode(manifest.read_bytes())
+    train, validation = facts["parts"]["train"], facts["parts"]["validation"]
     data = CorpusStats(
-        train["num_tokens"], train["num_bytes"], found["tokenizer"]["vocabulary"], validation["num_tokens"]
+        train["num_tokens"], train["num_bytes"], facts["tokenizer"]["vocabulary"], validation["num_tokens"]
     )  # fmt: skip
-    said = [] if is_prepared(text.paths) else [f"the text is what it was when {folder} was prepared."]
+    assumed = [] if is_prepared(text.paths) else [f"the text is what it was when {folder} was prepared."]
     documents = max(1, train["num_documents"])
-    return TextEstimate(data, validation["num_bytes"], train["num_tokens"] / documents, said)
+    return TextEstimate(data, validation["num_bytes"], train["num_tokens"] / documents, assumed)
 
 
 def _estimated(text: Text) -> TextEstimate:
     """From the first characters of a text and the sizes of its files."""
-    found, seen, sizes = read_documents(text), set[str](), list[int]()
+    documents, seen, sizes = read_documents(text), set[str](), list[int]()
     characters = num_bytes = 0
-    for document in found:
+    for document in documents:
         sizes.append(0)
         for piece in document.pieces():
             length = len(piece.encode())
@@ -53,29 +53,29 @@ def _estimated(text: Text) -> TextEstimate:
             break
     whole = 1.0
     if characters > SAMPLE_CHARACTERS:  # compressed files have more text than bytes: then this is too little
-        whole = max(1.0, sum(map(os.path.getsize, {document.path for document in found})) / num_bytes)
-    kept = 1.0 - _validation_share(text, len(found), round(whole * characters))
+        whole = max(1.0, sum(map(os.path.getsize, {document.path for document in documents})) / num_bytes)
+    kept = 1.0 - _validation_share(text, len(documents), round(whole * characters))
     total = round(whole * num_bytes)
     vocabulary, per_token = _tokens(text.tokenizer, kept * total, len(seen), num_bytes / max(1, characters))
     tokens = round(kept * total / per_token)
     like = "" if text.tokenizer in ("bytes", "characters") else " as in English prose"
-    said = (
+    assumed = (
         f"the text is not prepared yet: {per_token:.2g} bytes a token{like}, about {format_count(tokens)} tokens to "
         "train on."
     )
     held = round((1 - kept) * total)
     data = CorpusStats(tokens, round(kept * total), vocabulary, round(held / per_token))
-    return TextEstimate(data, held, statistics.median(sizes) / per_token, [said])
+    return TextEstimate(data, held, statistics.median(sizes) / per_token, [assumed])
 
 
 def _validation_share(text: Text, num_documents: int, characters: int) -> float:
-    kind, _, share = text.split.partition(":")
-    if kind == "auto":
+    rule, _, share = text.split.partition(":")
+    if rule == "auto":
         return automatic_share(default_rule(num_documents).partition(":")[0], num_documents, characters)
     try:
         return float(share)
     except ValueError:  # a folder, or none
-        return 0.0 if kind == "none" else 0.1
+        return 0.0 if rule == "none" else 0.1
 
 
 def _tokens(tokenizer: str, num_bytes: float, num_characters: int, bytes_per_character: float) -> tuple[int, float]:

@@ -46,8 +46,8 @@ def show_plan(
         view.note(f"  which loss to expect is unknown: {leaked_in_words(start.prepared.leak)}")
     if pace is not None and planned.wall_seconds is not None:
         after = pace.scored * watched(settings, shape, reading.data).scored_tokens + REPORT_SECONDS
-        view.expect(started + planned.wall_seconds - after)
-    start.run.write_plan({"plan": planned, "pace": pace, "baselines": levels})
+        view.expect(started + planned.wall_seconds.central - after)
+    start.run.write_plan({"plan": planned.to_dict(), "pace": pace, "baselines": levels})
 
 
 def _expected(

@@ -91,12 +91,12 @@ class Best:
 def prune(run: Run, *, keep: int, steady: int = 0) -> None:
     """Discard all but the newest `keep` checkpoints, those of step 0 and `steady`, and the best weights that one of
     them speaks of."""
-    found = run.checkpoints()
-    kept = found[-keep:]
+    checkpointed = run.checkpoints()
+    kept = checkpointed[-keep:]
     best = set()
     for folder in kept:
         with suppress(InputError):  # an older one that was damaged is no reason not to train on
             best.add(checkpoints.read_manifest(folder)["state"].get("best_step"))
-    for folder in [*found[:-keep], *run.best_checkpoints()]:
+    for folder in [*checkpointed[:-keep], *run.best_checkpoints()]:
         if checkpoint_step(folder) not in best | {0, steady}:
             checkpoints.discard(folder)

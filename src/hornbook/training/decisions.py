@@ -56,12 +56,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 def steady_steps(settings: Settings) -> int:
     """After how many steps the learning rate begins to fall: weights up to there are those of any longer run too."""
-    schedule, steps = settings.schedule, settings.train.steps
-    assert steps is not None
-    assert schedule.warmup_steps is not None
-    return decay_start(
-        kind=schedule.name, steps=steps, warmup_steps=schedule.warmup_steps, decay_fraction=schedule.decay_fraction
-    )
+    return decay_start(**_schedule(settings))
 
 
 def decisions_of(rows: Sequence[Mapping[str, Any]]) -> list[Decision]:
@@ -90,8 +85,8 @@ def tokens_read(rows: Sequence[Mapping[str, Any]], step: int) -> int:
     def spent(at: int) -> int:
         return max((tokens for number, tokens in seen.items() if number <= at), default=0)
 
-    gone = [each for each in decisions_of(rows) if each.decision == "decay" and each.step <= step]
-    return spent(step) - sum(spent(each.step) - spent(each.from_step) for each in gone)
+    went_back = [d for d in decisions_of(rows) if d.decision == "decay" and d.step <= step]
+    return spent(step) - sum(spent(d.step) - spent(d.from_step) for d in went_back)
 
 
 def decide(
@@ -116,33 +111,29 @@ def decide(
 
 
 def lr_schedule(settings: Settings, decision: Decision | None = None) -> Callable[[int], float]:
-    """The learning-rate scale as a function of the update's number from 0."""
-    schedule, total = settings.schedule, settings.train.steps
-    assert total is not None
-    assert schedule.warmup_steps is not None
-    warmup = schedule.warmup_steps
+    """Share of the peak learning rate as a function of the update's number from 0."""
+    how, final = _schedule(settings), settings.schedule.final_fraction
 
     def planned(step: int) -> float:
-        return lr_scale(
-            step, kind=schedule.name, steps=total, warmup_steps=warmup, decay_fraction=schedule.decay_fraction,
-            final_fraction=schedule.final_fraction,
-        )  # fmt: skip
+        return lr_scale(step, **how, final_fraction=final)
 
-    def at(step: int) -> float:
+    def decided(step: int) -> float:
         if decision is None or decision.decision == "end" or step < decision.step:
             return planned(step)
         left = 1 - (step - decision.step) / decision.decay_steps
-        return schedule.final_fraction + (planned(decision.from_step) - schedule.final_fraction) * max(0.0, left)
+        return final + (planned(decision.from_step) - final) * max(0.0, left)
 
-    return at
+    return decided
 
 
 def decays(settings: Settings, step: int) -> bool:
     """Whether after `step` updates the learning rate falls as planned."""
+    return step >= steady_steps(settings)
+
+
+def _schedule(settings: Settings) -> dict[str, Any]:
     schedule = settings.schedule
-    assert settings.train.steps is not None
-    assert schedule.warmup_steps is not None
-    return step >= decay_start(
-        kind=schedule.name, steps=settings.train.steps, warmup_steps=schedule.warmup_steps,
-        decay_fraction=schedule.decay_fraction,
-    )  # fmt: skip
+    return {
+        "name": schedule.name, "steps": settings.train.steps, "warmup_steps": schedule.warmup_steps,
+        "decay_fraction": schedule.decay_fraction,
+    }  # fmt: skip

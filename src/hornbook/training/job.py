@@ -20,6 +20,7 @@ from hornbook.facts.hardware import Accelerator
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
+from hornbook.planning.budget import flat
 from hornbook.planning.choose import step_tokens
 from hornbook.planning.pace import StepTimes
 from hornbook.records.run import Run, checkpoint_step
@@ -27,7 +28,7 @@ from hornbook.reporting.live import View
 from hornbook.training.best import Best, prune
 from hornbook.training.decisions import Decision, decays, decide, decision_of, decisions_of
 from hornbook.training.loop import Step, TrainState
-from hornbook.training.monitor import Rails, diverged
+from hornbook.training.monitor import Monitor, diverged_in_words
 from hornbook.training.pace import FirstSteps
 from hornbook.training.watch import Watch
 
@@ -55,7 +56,7 @@ class Job:
     state: TrainState
     view: View
     telemetry: Telemetry
-    monitor: Rails
+    monitor: Monitor
     watch: Watch
     saver: Saver
     first_steps: FirstSteps
@@ -144,18 +145,18 @@ class Job:
         self.saver.listen()
         self.warn(self.monitor.step(row))
         self.first_steps.hear(seconds, step.is_last)
-        if self.monitor.is_lost:
+        if self.monitor.diverged:
             raise SystemFailure(self.diverged())
 
-    def warn(self, warnings: dict[str, str]) -> None:
-        for fault, sentence in warnings.items():
-            self.run.log({"event": "warning", "step": self.step, "fault": fault, "sentence": sentence})
+    def warn(self, issues: dict[str, str]) -> None:
+        for name, sentence in issues.items():
+            self.run.log({"event": "warning", "step": self.step, "fault": name, "sentence": sentence})
             self.view.note(f"step {self.step:,}: {sentence}")
 
     def diverged(self) -> str:
         """The sentence for a run whose weights are lost."""
         self.saver.settle()
-        return diverged(self.run.rows(), map(checkpoint_step, self.run.checkpoints()), self.run.folder)
+        return diverged_in_words(self.run.rows(), map(checkpoint_step, self.run.checkpoints()), self.run.folder)
 
     # ---- Evaluate and sample
 
@@ -174,9 +175,7 @@ class Job:
                 self.state, step=self.step, loss=loss, updates=self.updates, optimizer=may_go_back and self.step > 0
             )  # fmt: skip
         warnings = self.monitor.evaluation(row)
-        forecast = self.monitor.forecast(self.last * step_tokens(self.settings))
-        row["forecast_loss_nats_per_token"] = forecast and forecast.central
-        row["forecast_loss_nats_per_token_interval_90"] = forecast and (forecast.low, forecast.high)
+        row |= flat("forecast_loss_nats_per_token", self.monitor.forecast(self.last * step_tokens(self.settings)))
         row["cost"] = self.telemetry.reading()
         self.run.log(row)
         self.view.row(row)
@@ -194,8 +193,8 @@ class Job:
             return
         from hornbook.reporting.words import only_memorizing
 
-        num_tokens, repeated = self.context.prepared.train.num_tokens, self.monitor.repeated_share
-        sentence = only_memorizing(self.evaluations, num_tokens, repeated_share=repeated)
+        per_epoch, repeated = self.monitor.tokens_per_epoch, self.monitor.repeated_share
+        sentence = only_memorizing(self.evaluations, per_epoch, repeated_share=repeated)
         if sentence is not None:
             self.memorizing = True
             self.warn({"memorizing": sentence})

@@ -1,4 +1,4 @@
-"""The guide rails at work: what a run records goes in, sentences come out. Weights are looked at, never changed."""
+"""The health checks at work: what a run records goes in, sentences come out."""
 
 from __future__ import annotations
 
@@ -9,48 +9,44 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 
 from hornbook.data.shards import NUM_BYTES, Prepared
 from hornbook.evaluation.baselines import count_ngrams, ngram_nats, training_stream
 from hornbook.facts.by_heart import readings
-from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder
 from hornbook.planning.budget import Range
 from hornbook.planning.forecast import forecast
-from hornbook.planning.health import LOST, Course, faults, leap, skipped, unigram_nats
-from hornbook.planning.workload import learning_rates
+from hornbook.planning.health import DIVERGED_STEPS, History, issues, loss_spike, skipped_updates, unigram_nats
 from hornbook.records.run import is_run
 
-PAIRS_TOKENS = 2**16  # of the training text, enough to tell whether a token says anything of the next
+BIGRAM_TOKENS = 2**16  # of the training text, enough to tell whether a token says anything of the next
 SKIPPED = "the gradient was not finite: the update was skipped and the weights stayed as they were"
-SETTLED = 20  # steps before a weight that has not moved is a sign
 
 
-class Rails:
-    """Grows with the run; says each fault once."""
+class Monitor:
+    """Grows with the run; reports each issue once."""
 
     def __init__(
-        self, settings: Settings, shape: GPTShape, prepared: Prepared, model: Decoder, *, given: str | None
-    ) -> None:
-        """`given` are the weights that the run started from; None for fresh ones."""
+        self, shape: GPTShape, prepared: Prepared, *, learning_rates: Mapping[str, float], warmup_steps: int | None,
+        given: str | None,
+    ) -> None:  # fmt: skip
+        """`learning_rates` are peaks, as `planning.rails.usual_learning_rate` names them. `given` are the weights that
+        the run started from; None for fresh ones."""
         stream = training_stream(prepared.train)
         counts = np.bincount(stream, minlength=shape.vocabulary)
         self.losses, self.norms, self.tokens, self.validation = (list[float]() for _ in range(4))
-        self.course = Course(
-            shape=shape, train_losses=self.losses, gradient_norms=self.norms, validation_tokens=self.tokens,
-            validation_losses=self.validation, unigram_nats=unigram_nats(counts.tolist()),
-            bigram_nats=bigram_nats(stream[:PAIRS_TOKENS], shape.vocabulary),
-            learning_rates=learning_rates(settings), warmup_steps=settings.schedule.warmup_steps,
+        self.history = History(
+            shape=shape, train_losses=self.losses, validation_tokens=self.tokens, validation_losses=self.validation,
+            unigram_nats=unigram_nats(counts.tolist()),
+            bigram_nats=bigram_nats(stream[:BIGRAM_TOKENS], shape.vocabulary),
+            learning_rates=learning_rates, warmup_steps=warmup_steps,
             fresh=given is None, own_tokenizer=given is not None and _of_a_run(Path(given)),
             bytes_per_token=int(prepared.train.documents[:, NUM_BYTES].sum()) / prepared.train.num_tokens,
             leaked_share=prepared.leak["leaked_share"] or 0.0,
         )  # fmt: skip
-        self.said: set[str] = set()
+        self.reported: set[str] = set()
         self.tokens_per_epoch = prepared.train.num_tokens
         self.repeated_share = prepared.checkup.get("repeated_share", 0.0)
-        self.model, self.start, self.since = model, _fingerprints(model), 0
 
     def recall(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take in what an earlier process has recorded."""
@@ -60,46 +56,45 @@ class Rails:
             elif row["event"] == "evaluation":
                 self._evaluation(row)
             elif row["event"] == "warning" and "fault" in row:
-                self.said.add(row["fault"])
-        self.since = 0
+                self.reported.add(row["fault"])
 
     def step(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Faults of one update, by name. One that was skipped, and a loss that leapt, are said every time."""
+        """Issues of one update, by name. A skipped update and a loss spike are reported every time."""
         self._step(row)
-        found = self._new(self.course) if row["step"] == 1 else {}
-        if skipped(self.norms):
+        found = self._new(issues(self.history)) if row["step"] == 1 else {}
+        if skipped_updates(self.norms):
             return found | {"skipped": SKIPPED}
-        return found if (sentence := leap(self.losses)) is None else found | {"leap": sentence}
+        return found if (sentence := loss_spike(self.losses)) is None else found | {"loss spike": sentence}
 
     @property
-    def is_lost(self) -> bool:
+    def diverged(self) -> bool:
         """Whether the weights give no finite gradient any more."""
-        return skipped(self.norms) >= LOST
+        return skipped_updates(self.norms) >= DIVERGED_STEPS
 
     @property
     def was_skipped(self) -> bool:
         """Whether the last update was."""
-        return skipped(self.norms) > 0
+        return skipped_updates(self.norms) > 0
 
     def evaluation(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Faults, by name, that nobody has heard of yet."""
+        """Issues that were not reported yet, by name."""
         self._evaluation(row)
-        movement = {}
-        if self.since >= SETTLED:
-            movement = {name: float(now != self.start[name]) for name, now in _fingerprints(self.model).items()}
-        return self._new(msgspec.structs.replace(self.course, epochs=row["epoch"], movement=movement))
+        return self._new(issues(msgspec.structs.replace(self.history, epochs=row["epoch"])))
 
     def forecast(self, tokens: int) -> Range | None:
         """Where the validation loss will stand after `tokens`, by this run's own curve."""
-        ceiling = math.log(self.course.shape.vocabulary)
+        ceiling = math.log(self.history.shape.vocabulary)
         read = readings(tokens / self.tokens_per_epoch, self.repeated_share)
         return forecast(self.tokens, self.validation, tokens, ceiling=ceiling, readings=read)
+
+    def once(self, name: str, sentence: str) -> dict[str, str]:
+        """An issue that was noticed elsewhere, unless it was reported before."""
+        return self._new({name: sentence})
 
     def _step(self, row: Mapping[str, Any]) -> None:
         loss, norm = row["train_loss_nats_per_token"], row["gradient_norm"]
         self.losses.append(math.nan if loss is None else loss)
         self.norms.append(math.nan if norm is None else norm)
-        self.since += 1
 
     def _evaluation(self, row: Mapping[str, Any]) -> None:
         loss = row.get("probe_validation_loss_nats_per_token")
@@ -107,21 +102,15 @@ class Rails:
             self.tokens.append(row["tokens"])
             self.validation.append(loss)
 
-    def once(self, name: str, sentence: str) -> dict[str, str]:
-        """A fault that was noticed elsewhere, unless it was said before."""
-        found = {} if name in self.said else {name: sentence}
-        self.said.add(name)
-        return found
-
-    def _new(self, course: Course) -> dict[str, str]:
-        found = {name: sentence for name, sentence in faults(course).items() if name not in self.said}
-        self.said |= found.keys()
-        return found
+    def _new(self, found: Mapping[str, str]) -> dict[str, str]:
+        new = {name: sentence for name, sentence in found.items() if name not in self.reported}
+        self.reported |= new.keys()
+        return new
 
 
-def diverged(rows: Sequence[Mapping[str, Any]], kept: Iterable[int], folder: Path) -> str:
-    """The sentence of a run whose weights are lost; of its checkpoints the steps `kept` are there. Those weights were
-    sound from which an update could be computed."""
+def diverged_in_words(rows: Sequence[Mapping[str, Any]], kept: Iterable[int], folder: Path) -> str:
+    """The sentence of a run that has diverged; of its checkpoints the steps `kept` are there. Those weights were sound
+    from which an update could be computed."""
     applied = [row["step"] for row in rows if row["event"] == "step" and row["gradient_norm"] is not None]
     sound = max(applied, default=0) - 1
     before = max((step for step in kept if step <= sound), default=None)
@@ -142,11 +131,3 @@ def bigram_nats(stream: np.ndarray, vocabulary: int) -> float | None:
 
 def _of_a_run(path: Path) -> bool:
     return is_run(path) or (path / "manifest.json").is_file()
-
-
-@torch.no_grad()
-def _fingerprints(model: Decoder) -> dict[str, int]:
-    """A number for each weight that changes when it does: the sum of its values' bits, read as whole numbers."""
-    # Piece by piece: the sum of whole numbers first makes a copy of them in 8 bytes.
-    numbers = {name: p.float().flatten().view(torch.int32) for name, p in model.named_parameters()}
-    return {name: sum(int(x[at : at + 2**20].sum()) for at in range(0, len(x), 2**20)) for name, x in numbers.items()}
