@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hornbook.facts.accelerators import Accelerator, lookup
+from hornbook.facts.accelerators import lookup
+from hornbook.facts.hardware import Accelerator
 from hornbook.planning.budget import Range, implied_utilisation, log_balance, training_flops
 
 SLOPE_PRIOR = 0.2  # sd; the slope lies between 0 (bound by arithmetic) and -1 (bound by memory), nearer to 0

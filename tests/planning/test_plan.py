@@ -158,7 +158,8 @@ def test_looks_and_the_copies_searched_at_some_of_them_are_counted() -> None:
 
 def test_a_plan_needs_no_torch_and_no_matplotlib() -> None:
     code = (
-        "import sys; from hornbook.planning.plan import make_plan, render; from hornbook.facts.accelerators import lookup; "
+        "import sys; from hornbook.planning.plan import make_plan, render; "
+        "from hornbook.facts.accelerators import lookup; "
         "import hornbook.planning.health; "
         "render(make_plan(parameters=7*10**9, tokens=2*10**12, on=lookup('8xA100'), usd_per_hour=30)); "
         "sys.exit(bool({'torch', 'matplotlib', 'tokenizers'} & set(sys.modules)))"
