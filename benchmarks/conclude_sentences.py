@@ -211,19 +211,6 @@ def look_steps(steps: int, steps_per_epoch: float) -> list[int]:
     return sorted({0, steps} | {2**k for k in range(20) if 2**k <= steps} | ends | set(range(every, steps, every)))
 
 
-def window_nats(model: Any, windows: tuple[Any, Any]) -> list[float]:
-    """Mean nats per token of each window."""
-    from hornbook.data.packing import IGNORE
-    from hornbook.evaluation.corpus import evaluating
-    from hornbook.likelihood import head_nats
-
-    inputs, targets = windows
-    with torch.no_grad(), evaluating(model):
-        nats = head_nats(model.head, model.hidden(inputs).flatten(0, 1), targets.flatten(), model.shape.vocabulary)
-    scored = (targets != IGNORE).sum(1)
-    return [round(value, 5) for value in (nats.view(len(inputs), -1).double().sum(1) / scored).tolist()]
-
-
 class Permuted:
     """Batches whose targets are those of other places of the batch."""
 
@@ -242,7 +229,7 @@ class Permuted:
 def trained(spec: Spec, folder: Path) -> dict[str, Any]:
     """The whole run in numbers: every step's loss, and all windows at every look."""
     from hornbook.data.shards import NUM_BYTES
-    from hornbook.evaluation.corpus import beginning_of, byte_lengths, conventions, evaluate, part_documents
+    from hornbook.evaluation.corpus import beginning_of, byte_lengths, conventions, corpus_report, part_documents
     from hornbook.evaluation.probe import Probe
     from hornbook.planning.workload import learning_rates
     from hornbook.setup.build import build
@@ -256,8 +243,7 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
     lengths = byte_lengths(text.tokenizer)
     sides = {}
     for name, part in (("train", text.train), ("validation", text.validation)):
-        probe = Probe(part, context=CONTEXT, num_tokens=SCORED_WINDOWS[name] * CONTEXT, byte_lengths=lengths)
-        sides[name] = (probe.inputs, probe.targets)
+        sides[name] = Probe(part, context=CONTEXT, num_tokens=SCORED_WINDOWS[name] * CONTEXT, byte_lengths=lengths)
     per_epoch = batches.windows_per_epoch / BATCH
     due = set(look_steps(spec.steps, per_epoch))
     dense = due | set(range(0, spec.steps, max(1, spec.steps // 25)))
@@ -267,7 +253,7 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
     tokens = 0
 
     def look(step: int) -> None:
-        scores = {name: window_nats(parts.model, windows) for name, windows in sides.items()}
+        scores = {name: probe.score(parts.model).window_nats for name, probe in sides.items()}
         looks.append({"step": step, "tokens": tokens, "epoch": step / per_epoch, "due": step in due} | scores)
 
     look(0)
@@ -281,9 +267,7 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
         if done.number in dense:
             look(done.number)
     documents, how = part_documents(text.validation, text.tokenizer), conventions(parts.model, text.tokenizer)
-    report = evaluate(
-        parts.model, documents, how, model_name="run", text_name="held", batch_size=64, device=torch.device("cpu")
-    )
+    report = corpus_report(parts.model, documents, how, model_name="run", text_name="held", batch_size=64)
     assert beginning_of(text.tokenizer) == how.beginning
     return {
         "spec": asdict(spec), "tokens_per_epoch": text.train.num_tokens, "vocabulary": shape.vocabulary,

@@ -458,7 +458,7 @@ def check_evaluation(here: Here) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from hornbook.evaluation.corpus import Conventions, EncodedDocument, token_nats
+    from hornbook.evaluation.corpus import Conventions, EncodedDocument, document_records
 
     size = here.size("124M")
     parts, _, _ = made(here, "124M", 2, **{"train.compile": False})
@@ -469,7 +469,7 @@ def check_evaluation(here: Here) -> dict[str, Any]:
     how = Conventions(size.context, size.context // 2, 0)
 
     def scored(model: Any, batch: int, some: list[Any], device: Any) -> Any:
-        return np.concatenate(list(token_nats(model, some, how, batch_size=batch, device=device)))
+        return np.concatenate([r["nats"] for r in document_records(model, some, how, batch_size=batch)])
 
     one, many = (scored(parts.model, batch, documents, here.device) for batch in (1, 64))
     begin = time.perf_counter()

@@ -23,7 +23,7 @@ import torch
 import transformers
 
 import hornbook
-from hornbook.evaluation.corpus import conventions, encode_documents, token_nats
+from hornbook.evaluation.corpus import conventions, document_records, encode_documents
 from hornbook.evaluation.tasks import encode_request, olmo_questions, score_requests
 from hornbook.evaluation.windows import windows
 
@@ -45,7 +45,7 @@ def every_token(ours: Any, theirs: Any, text: str) -> dict[str, Any]:
     """The nats of each token of `text` by the default convention with a window of WINDOW, from both programs."""
     how = conventions(ours.model, ours.tokenizer, window=WINDOW)
     (document,) = encode_documents([("text", text)], ours.tokenizer)
-    (nats,) = token_nats(ours.model, [document], how)
+    nats = next(document_records(ours.model, [document], how))["nats"].copy()
     ids = torch.tensor([how.beginning, *document.tokens.tolist()])
     wanted = []
     with torch.no_grad():

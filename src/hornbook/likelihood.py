@@ -66,14 +66,6 @@ def head_logits(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, vocabulary:
         del logits, some  # before the next are made
 
 
-def head_nats(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, targets_N: Tensor, vocabulary: int) -> Tensor:
-    """Nats of each position in float64, (N,), from the chunks of `head_logits`."""
-    nats = torch.empty(len(targets_N), dtype=torch.float64, device=hidden_ND.device)
-    for at, logits in head_logits(head, hidden_ND, vocabulary):
-        nats[at] = token_nats(logits, targets_N[at])
-    return nats
-
-
 class Head(Protocol):
     """The last norm and the projection onto the vocabulary, a matrix without bias."""
 

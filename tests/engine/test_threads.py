@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hornbook.engine.threads import in_parallel
-from hornbook.evaluation.corpus import Job, compute
+from hornbook.evaluation.score import Request, score_tokens
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
@@ -51,9 +51,9 @@ def test_the_bits_of_a_score_do_not_depend_on_the_number_of_workers():
     before, nats = torch.get_num_threads(), []
     for number in (1, 2, 3):
         torch.set_num_threads(number)
-        jobs = [Job(row[:-1], row[1:], np.zeros(64)) for row in tokens]
-        compute(model, jobs, "cpu")
-        nats.append(np.stack([job.nats for job in jobs]))
+        nats.append(
+            np.stack([records["nats"] for records in score_tokens(model, [Request(row, 64) for row in tokens])])
+        )
     torch.set_num_threads(before)
     assert np.array_equal(nats[0], nats[1])
     assert np.array_equal(nats[0], nats[2])

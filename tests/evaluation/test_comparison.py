@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from hornbook.evaluation.breakdown import TrainState
+from hornbook.evaluation.breakdown import PassageParts
 from hornbook.evaluation.comparison import compare
 from hornbook.facts.errors import InputError
 from hornbook.records.result import DocumentRow, Report
@@ -79,14 +79,16 @@ def passages(shift, *, noise=0.1):
     other = nats.reshape(-1, 2).sum(1) + shift + generator.normal(0, noise, 20_000)
     reports = []
     for name, scores, lengths in (("a", nats, np.ones(40_000, int)), ("b", other, np.full(20_000, 2))):
-        parts = TrainState(40_000)
-        parts.add(scores, lengths)
+        parts = PassageParts(40_000)
+        records = np.zeros(len(scores), [("nats", float)])
+        records["nats"] = scores
+        parts.add(records, lengths)
         made = report(name, [scores.sum()])
         rows = [msgspec.structs.replace(made.documents[0], num_bytes=40_000, num_tokens=len(scores))]
-        extra = made.extra | {"parts": parts.sums.tolist()}
+        extra = made.extra | {"parts": parts.table()}
         reports.append(msgspec.structs.replace(made, documents=rows, extra=extra))
-        assert parts.sums[:, 2].tolist() == [2500] * 16
-        assert parts.sums[:, 0].sum() == pytest.approx(scores.sum())
+        assert parts.sums["num_bytes"].tolist() == [2500] * 16
+        assert parts.sums["nats"].sum() == pytest.approx(scores.sum())
     return reports
 
 

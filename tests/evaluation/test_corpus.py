@@ -13,19 +13,16 @@ from hornbook.evaluation.corpus import (
     Conventions,
     EncodedDocument,
     conventions_in_words,
+    corpus_report,
+    document_records,
     document_row,
     encode_documents,
-    evaluate,
-    forward_rows,
-    head_vocabulary,
-    padded_length,
-    token_nats,
 )
 from hornbook.evaluation.intervals import one_passage
+from hornbook.evaluation.score import forward_rows, padded_length
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
-from hornbook.likelihood import chunk_rows
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
 from hornbook.records.result import DocumentRow
@@ -85,7 +82,7 @@ def test_windows_refuse(window, stride):
 def test_equals_a_float64_oracle(family, stride):
     model, documents = decoder(family), corpus(3, longest=120)
     how = OURS._replace(stride=stride)
-    for doc, nats in zip(documents, token_nats(model, documents, how), strict=True):
+    for doc, records in zip(documents, document_records(model, documents, how), strict=True):
         sequence = torch.tensor([END, *doc.tokens.tolist(), END])
         for target in range(len(sequence) - 1):
             # The context by its definition: the window that ends with the stride in which the target lies.
@@ -93,12 +90,14 @@ def test_equals_a_float64_oracle(family, stride):
             stop = min(stop, len(sequence) - 1)
             with torch.no_grad():
                 logits = model(sequence[None, max(0, stop - CONTEXT) : target + 1])[0, -1].double()
-            assert nats[target] == pytest.approx(-logits.log_softmax(0)[sequence[target + 1]].item(), abs=2e-5)
+            assert records["nats"][target] == pytest.approx(
+                -logits.log_softmax(0)[sequence[target + 1]].item(), abs=2e-5
+            )
 
 
 def score_documents(model, documents, how, **options):
-    scores = token_nats(model, documents, how, **options)
-    return [document_row(each, nats, how) for each, nats in zip(documents, scores, strict=True)]
+    scores = document_records(model, documents, how, **options)
+    return [document_row(each, records, how) for each, records in zip(documents, scores, strict=True)]
 
 
 def test_sums_from_the_same_logits_are_exact():
@@ -110,7 +109,7 @@ def test_sums_from_the_same_logits_are_exact():
     with torch.no_grad():
         rows = forward_rows(32, model, torch.device("cpu"))
         hidden = model.hidden(tokens.expand(rows, 32))[0]
-        padded = torch.zeros(chunk_rows(head_vocabulary(model), bytes_per_logit=8), 32)
+        padded = torch.zeros(256, 32)
         padded[:32] = hidden
         logits = model.head(padded)[:32].double()
     targets = torch.tensor([*short[0].tokens.tolist(), END])
@@ -149,17 +148,17 @@ def test_evaluate_draws_no_randomness_and_leaves_the_model_as_it_was():
     torch.manual_seed(0)
     np.random.seed(0)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    report = evaluate(model, corpus(40), OURS, model_name="m", text_name="t")
+    report = corpus_report(model, corpus(40), OURS, model_name="m", text_name="t")
     assert model.training
     assert torch.equal(torch.get_rng_state(), before)
     assert (np.random.get_state()[1] == numpy_before).all()
-    quiet = evaluate(decoder("gpt2").eval(), corpus(40), OURS, model_name="m", text_name="t")
+    quiet = corpus_report(decoder("gpt2").eval(), corpus(40), OURS, model_name="m", text_name="t")
     assert quiet.nats == report.nats
 
 
 def test_positions_and_sources_add_up():
     documents = [document(f"{'a' if i % 2 else 'b'}/f.jsonl:{i}", d.tokens) for i, d in enumerate(corpus(40))]
-    report = evaluate(decoder(), documents, OURS, model_name="m", text_name="t")
+    report = corpus_report(decoder(), documents, OURS, model_name="m", text_name="t")
     table = report.extra["by_position"]
     assert sum(row["num_tokens"] for row in table) == report.num_tokens
     total = math.fsum(row["num_tokens"] * row["loss_nats_per_token"] for row in table)
@@ -221,14 +220,14 @@ def test_a_long_text_of_few_documents_is_a_passage():
 
 
 def test_intervals_from_documents_pieces_and_passages():
-    many = evaluate(decoder(), corpus(40), OURS, model_name="m", text_name="t")
+    many = corpus_report(decoder(), corpus(40), OURS, model_name="m", text_name="t")
     low, high = many.intervals["bits_per_byte"]
     assert low < many.bits_per_byte < high
     assert many.interval_method.startswith("about other text of this kind")
     assert "from 39 documents" in many.interval_method  # one of the 40 is empty
     assert "parts" not in many.extra
     tokens = np.random.default_rng(0).integers(0, END, 2000)
-    one = evaluate(decoder(), [document("d", tokens)], OURS, model_name="m", text_name="t")
+    one = corpus_report(decoder(), [document("d", tokens)], OURS, model_name="m", text_name="t")
     assert "as this passage does" in one.interval_method
     sums = np.array(one.extra["parts"])
     assert sums.sum(0) == pytest.approx([one.nats, one.num_tokens, one.num_bytes])
@@ -236,11 +235,11 @@ def test_intervals_from_documents_pieces_and_passages():
     expected = one_passage(sums[:, 0], sums[:, 1], one.num_bytes)
     assert one.intervals["loss_nats_per_token"] == pytest.approx(expected.interval)
     pieces = [document(f"d[{i}:{i + 9}]", tokens[i * 100 : i * 100 + 60]) for i in range(8)]
-    spread = evaluate(decoder(), pieces, OURS, model_name="m", text_name="t")
+    spread = corpus_report(decoder(), pieces, OURS, model_name="m", text_name="t")
     assert "this document as a whole" in spread.interval_method
     low, high = spread.intervals["loss_nats_per_token"]
     assert low < spread.loss_nats_per_token < high
-    tiny = evaluate(decoder(), [document("d", np.arange(20))], OURS, model_name="m", text_name="t")
+    tiny = corpus_report(decoder(), [document("d", np.arange(20))], OURS, model_name="m", text_name="t")
     assert tiny.intervals == {}
     assert tiny.interval_method.startswith("none: ")
 
@@ -254,9 +253,9 @@ def bytes_scored(leave_out, texts=LEFT):
     model = initialise(Decoder(shape), seed=1)
     documents = encode_documents([(f"d{i}", text) for i, text in enumerate(texts)], tokenizer)
     how = Conventions(16, 8, tokenizer.end_of_text, tokenizer.end_of_text)
-    return evaluate(
+    return corpus_report(
         model, documents, how, model_name="m", text_name="t", leave_out=leave_out, tokenizer=tokenizer
-    ), list(token_nats(model, documents, how))  # fmt: skip
+    ), [records["nats"] for records in document_records(model, documents, how)]  # fmt: skip
 
 
 def test_what_is_left_out_is_in_no_sum():
@@ -303,7 +302,11 @@ def test_counts_of_chosen_tokens_and_of_the_rest_add_up(text, seed):
 
 def test_progress_reaches_the_total():
     seen = []
-    list(token_nats(decoder(), corpus(9), OURS, batch_size=4, progress=lambda done, total: seen.append((done, total))))
+    list(
+        document_records(
+            decoder(), corpus(9), OURS, batch_size=4, progress=lambda done, total: seen.append((done, total))
+        )
+    )
     assert seen[-1][0] == seen[-1][1]
     assert seen == sorted(seen)
 

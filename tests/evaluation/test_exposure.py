@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hornbook.evaluation.exposure import exposure_table, exposures, rank_correlation
+from hornbook.evaluation.exposure import exposure_table, exposures, rank_correlation, text_nats
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
@@ -59,12 +59,10 @@ def test_an_untrained_model_has_null_exposure_for_every_canary(tiny):
 
 def test_how_texts_are_batched_does_not_show(tiny):
     """Texts of different length are padded; each must have the nats it has alone."""
-    from hornbook.evaluation.exposure import _text_nats
-
     model, tokenizer = tiny
     texts = ["is", "each of these words", "so it does", "any"]
-    alone = [float(_text_nats(model, tokenizer, [text])[0]) for text in texts]
-    assert _text_nats(model, tokenizer, texts).tolist() == pytest.approx(alone, rel=1e-5)
+    alone = [float(text_nats(model, tokenizer, [text])[0]) for text in texts]
+    assert text_nats(model, tokenizer, texts).tolist() == alone
 
 
 def test_canaries_are_planted_as_often_as_they_say_and_nothing_else_changes():

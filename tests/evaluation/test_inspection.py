@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hornbook.evaluation.calibration import calibration
-from hornbook.evaluation.corpus import conventions, encode_documents, evaluate
+from hornbook.evaluation.corpus import conventions, corpus_report, encode_documents
 from hornbook.evaluation.inspection import gradients, inspect_text, weights
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
@@ -34,7 +34,7 @@ def decoder(family="qwen3", width=32, layers=2, context=64):
 def test_the_sum_is_evaluates_sum_exactly(family):
     model, tokenizer = decoder(family), raw_bytes()
     how = conventions(model, tokenizer)
-    report = evaluate(model, encode_documents([("t", TEXT)], tokenizer), how, model_name="m", text_name="t")
+    report = corpus_report(model, encode_documents([("t", TEXT)], tokenizer), how, model_name="m", text_name="t")
     seen = inspect_text(model, tokenizer, TEXT)
     assert seen.nats == report.nats
     result = seen.to_dict()
@@ -111,7 +111,7 @@ def test_gradient_norms_agree_with_finite_differences(family):
     slopes = gradients(model, document, how)
 
     def loss():
-        report = evaluate(model, [document], how, model_name="m", text_name="t")
+        report = corpus_report(model, [document], how, model_name="m", text_name="t")
         return report.loss_nats_per_token
 
     h = 1e-5

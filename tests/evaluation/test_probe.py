@@ -110,9 +110,9 @@ def test_a_stop_gives_no_number_and_restores_the_mode(prepared, model, training)
 def test_the_nats_of_each_window_add_up_and_are_the_same_windows_again(prepared, model):
     probe = probe_of(prepared, 10**9)
     seen = probe.score(model)
-    assert len(seen.window_nats) == len(probe.inputs) > 8
+    assert len(seen.window_nats) == len(probe.requests) > 8
     assert math.fsum(seen.window_nats) * CONTEXT == pytest.approx(seen.surprise.nats, rel=1e-4)
-    alone = [one_by_one(model, prepared, len(probe.inputs), prepared.train)[0] / seen.surprise.num_tokens]
+    alone = [one_by_one(model, prepared, len(probe.requests), prepared.train)[0] / seen.surprise.num_tokens]
     assert np.mean(seen.window_nats) == pytest.approx(alone[0], rel=1e-4)
 
 

@@ -4,9 +4,9 @@ import json
 import pytest
 import torch
 
+from hornbook.evaluation.score import Request
 from hornbook.evaluation.tasks import (
     Question,
-    Request,
     continuation_questions,
     default_beginning,
     encode_request,
@@ -46,7 +46,7 @@ def alone(model, request):
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen3"])
 def test_what_is_shared_changes_nothing(family, monkeypatch):
-    monkeypatch.setattr("hornbook.evaluation.tasks.MANY", 20)  # the choices of one question in several trees too
+    monkeypatch.setattr("hornbook.evaluation.score.MANY", 20)  # the choices of one question in several trees too
     model = decoder(family)
     contexts = [
         "A short one",

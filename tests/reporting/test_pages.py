@@ -180,8 +180,8 @@ def test_a_perplexity_above_the_vocabulary_is_no_hesitation() -> None:
 def test_the_headline_says_numbers_with_their_interval_and_meaning() -> None:
     shown = "".join(Reader(_page()).text)
     for words in (
-        "3.250 nats per token",
-        "95 % interval 3.100 to 3.400",
+        "3.2500 nats per token",
+        "95 % interval 3.1000 to 3.4000",
         "as if between 25.8 equally likely ones",
         "Guessing among all tokens: 8.32",
         "19% of its size",

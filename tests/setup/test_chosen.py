@@ -4,7 +4,7 @@ import pytest
 
 from hornbook.data.prepare import prepare
 from hornbook.evaluation.baselines import baselines
-from hornbook.evaluation.corpus import conventions, evaluate, part_documents
+from hornbook.evaluation.corpus import conventions, corpus_report, part_documents
 from hornbook.evaluation.probe import Probe
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
@@ -41,8 +41,8 @@ def test_the_report_and_the_baselines_leave_out_the_same_tokens(prepared):
     model = initialise(Decoder(shape), seed=3)
     texts, how = part_documents(part, tokenizer), conventions(model, tokenizer)
     places = chosen_on(settings_of(200), prepared)
-    whole = evaluate(model, texts, how, model_name="m", text_name="t")
-    rest = evaluate(model, texts, how, model_name="m", text_name="t", leave_out=places, tokenizer=tokenizer)
+    whole = corpus_report(model, texts, how, model_name="m", text_name="t")
+    rest = corpus_report(model, texts, how, model_name="m", text_name="t", leave_out=places, tokenizer=tokenizer)
     left_out = sum(stop - start for document in places for start, stop in document)
     assert 150 < left_out <= 200
     assert rest.num_tokens == whole.num_tokens - left_out
@@ -58,5 +58,5 @@ def test_what_is_left_out_is_what_the_probe_scores(prepared):
     probe = Probe(part, context=CONTEXT, num_tokens=200, byte_lengths=part_documents(part, tokenizer)[0].byte_lengths)
     places = chosen_on(settings_of(200), prepared)
     inside = sum(stop - start for document in places for start, stop in document)
-    separators = int((probe.targets == tokenizer.end_of_text).sum())
+    separators = sum(int((request.ids[1:] == tokenizer.end_of_text).sum()) for request in probe.requests)
     assert inside == probe.num_tokens - separators

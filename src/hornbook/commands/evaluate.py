@@ -19,9 +19,14 @@ from hornbook.commands.evaluate_options import (
     training_text,
 )
 from hornbook.data.shards import Prepared
-from hornbook.engine.device import device
-from hornbook.evaluation.corpus import EncodedDocument, conventions, encode_documents, lost_share, part_documents
-from hornbook.evaluation.corpus import evaluate as score
+from hornbook.evaluation.corpus import (
+    EncodedDocument,
+    conventions,
+    corpus_report,
+    encode_documents,
+    lost_share,
+    part_documents,
+)
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table
 from hornbook.facts.tables import Result
@@ -76,8 +81,8 @@ def evaluate(
         chosen = chosen_on(settings_of(opened.run), trained_on)
         best = bool(settings_of(opened.run).checkpoint.best)
         extra |= {"outside_probe": chosen is not None, "chosen_on_this_text": best and chosen is None}
-    report = score(
-        opened.model, documents, how, model_name=opened.name, text_name=name, batch_size=batch_size, device=device(),
+    report = corpus_report(
+        opened.model, documents, how, model_name=opened.name, text_name=name, batch_size=batch_size,
         progress=progress, leave_out=chosen, tokenizer=opened.tokenizer,
     )  # fmt: skip
     if calibration:
@@ -93,8 +98,8 @@ def score_documents(
     """The Report of a text by the default conventions."""
     how = conventions(opened.model, opened.tokenizer)
     title = opened.name if opened.step is None else f"{opened.name} at step {opened.step}"
-    return score(
-        opened.model, documents, how, model_name=title, text_name=name, device=device(), progress=progress
+    return corpus_report(
+        opened.model, documents, how, model_name=title, text_name=name, progress=progress
     )  # fmt: skip
 
 

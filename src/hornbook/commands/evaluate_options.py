@@ -11,12 +11,12 @@ import numpy as np
 from hornbook.commands.generate import prompt_ids
 from hornbook.data.shards import MANIFEST, Prepared, open_prepared
 from hornbook.engine.checkpoint import read_manifest
-from hornbook.engine.device import device
 from hornbook.evaluation.baselines import baselines
 from hornbook.evaluation.calibration import calibration, sample_statistics
-from hornbook.evaluation.corpus import Conventions, EncodedDocument, Places, Progress
+from hornbook.evaluation.corpus import Conventions, EncodedDocument, Places
 from hornbook.evaluation.likes import like_huggingface, like_lm_eval
 from hornbook.evaluation.ngram_search import shared_tokens
+from hornbook.evaluation.score import Progress
 from hornbook.evaluation.tasks import (
     CHOICE_CHARACTERS,
     continuation_questions,
@@ -51,11 +51,10 @@ def like_another(
     opened: LoadedModel, like: str, texts: Sequence[str], *, window: int | None, stride: int | None
 ) -> dict[str, Any]:
     """The numbers that another program would print for these texts."""
-    on = device()
     if like == "lm-eval":
-        return like_lm_eval(opened.model, opened.tokenizer, texts, window=window, device=on)
+        return like_lm_eval(opened.model, opened.tokenizer, texts, window=window)
     stride = 512 if stride is None else stride
-    return like_huggingface(opened.model, opened.tokenizer, texts, window=window, stride=stride, device=on)
+    return like_huggingface(opened.model, opened.tokenizer, texts, window=window, stride=stride)
 
 
 def ask(
@@ -80,7 +79,7 @@ def ask(
         first = default_beginning(opened.tokenizer)
         try:
             results[task] = run_task(
-                opened.model, opened.tokenizer, questions, beginning=first, device=device(), progress=progress
+                opened.model, opened.tokenizer, questions, beginning=first, progress=progress
             )  # fmt: skip
         except InputError as error:
             raise InputError(f"{task}: {error}") from None
@@ -135,7 +134,7 @@ def calibration_of(opened: LoadedModel, documents: Sequence[EncodedDocument], ho
     samples = [
         list(generate(model, begin, max_tokens=length, temperature=1.0, seed=seed)) for seed in range(len(starts))
     ]
-    return calibration(model, documents, how, device=device()) | {
+    return calibration(model, documents, how) | {
         "samples": sample_statistics(samples, tokenizer),
         "samples_of_the_text": sample_statistics([stream[at : at + length] for at in starts], tokenizer),
     }

@@ -82,7 +82,7 @@ def look(opened: LoadedModel, text: str, gradients: bool, top_k: int, prompt_tok
     how = conventions(opened.model, opened.tokenizer)
     seen = inspect_text(
         opened.model, opened.tokenizer, text, how=how, top_k=top_k, greedy_prompt=prompt_tokens,
-        with_gradients=gradients, device=device(),
+        with_gradients=gradients,
     )  # fmt: skip
     if seen.gradients is not None:
         for token, slope in zip(seen.scored, seen.gradients["tokens"], strict=True):

@@ -16,12 +16,12 @@ from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine.device import device, peak_memory_bytes
 from hornbook.engine.signals import Stop
 from hornbook.evaluation.baselines import training_stream
-from hornbook.evaluation.corpus import Places, conventions, part_documents
-from hornbook.evaluation.corpus import evaluate as score
+from hornbook.evaluation.corpus import Places, conventions, corpus_report, part_documents
 from hornbook.evaluation.inspection import inspect_text
 from hornbook.evaluation.kinds import surprise_ratio
 from hornbook.facts.errors import Interrupted
 from hornbook.facts.io import shown
+from hornbook.facts.metrics import printed
 from hornbook.model.decoder import Decoder
 from hornbook.planning.plan import score as score_plan
 from hornbook.records.result import Report
@@ -200,14 +200,13 @@ def _to_compare_with(prepared: Prepared, baselines: dict[str, Any]) -> dict[str,
 
 def _final_numbers(report: Report) -> dict[str, Any]:
     """What the summary says of the validation text, with the intervals that it is long enough for."""
-    numbers, known = report.to_dict(), {}
-    for name in ("perplexity", "bits_per_byte", "num_tokens", "num_bytes", "num_documents", "interval_method"):
-        known[name] = numbers[name]
-        if f"{name}_interval_95" in numbers:
-            known[f"{name}_interval_95"] = numbers[f"{name}_interval_95"]
-    known["validation_loss_nats_per_token"] = report.loss_nats_per_token
-    if "loss_nats_per_token_interval_95" in numbers:
-        known["validation_loss_nats_per_token_interval_95"] = numbers["loss_nats_per_token_interval_95"]
+    numbers = report.to_dict()
+    known = {name: numbers[name] for name in ("num_tokens", "num_bytes", "num_documents", "interval_method")}
+    for metric, _, _ in printed(numbers):
+        name = metric.name.replace("loss_nats", "validation_loss_nats")
+        known[name] = numbers[metric.name]
+        if (pair := numbers.get(f"{metric.name}_interval_95")) is not None:
+            known[f"{name}_interval_95"] = pair
     return known
 
 
@@ -244,9 +243,9 @@ def _final_report(
     documents, how = part_documents(part, tokenizer), conventions(model, tokenizer)
     num_tokens = sum(len(document.tokens) - (how.beginning is None) for document in documents)
     view.note(f"scoring the {num_tokens:,} tokens of the validation text")
-    report = score(
+    report = corpus_report(
         model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation side",
-        device=device(), progress=progress, leave_out=chosen, tokenizer=tokenizer,
+        progress=progress, leave_out=chosen, tokenizer=tokenizer,
     )  # fmt: skip
     return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines} | start.prepared.leak)
 
@@ -262,7 +261,7 @@ def _inspections(start: RunContext, model: Decoder) -> tuple[list[dict[str, Any]
     untrained = checkpoints.load_model(first).to(device())
     whole = len(tokenizer.encode(text))  # all of it is given, so that nothing is left to be continued
     before, after = (
-        inspect_text(each, tokenizer, text, greedy_prompt=whole, device=device()).tokens for each in (untrained, model)
+        inspect_text(each, tokenizer, text, greedy_prompt=whole).tokens for each in (untrained, model)
     )  # fmt: skip
     return before, after
 

@@ -46,7 +46,7 @@ class Counts(NamedTuple):
     discounts: Floats
 
 
-class Level(NamedTuple):
+class NgramOrder(NamedTuple):
     """The n-grams of one order: sorted `codes`, (context's place in the order below) x vocabulary + token; how often
     each `stands` in the text; and for the orders above, how many tokens it `continues`, None at the highest order.
     """
@@ -56,9 +56,9 @@ class Level(NamedTuple):
     continues: Counts | None
 
 
-def count_ngrams(stream: Ids, vocabulary: int, order: int = ORDER) -> list[Level]:
+def count_ngrams(stream: Ids, vocabulary: int, order: int = ORDER) -> list[NgramOrder]:
     """Count the n-grams of a stream of ids (n,), n < 2^31, up to `order`, or up to n where the stream is shorter."""
-    levels: list[Level] = []
+    ngrams: list[NgramOrder] = []
     ending, places = np.zeros(len(stream) + 1, np.int32), 1  # the place of the (length - 1)-gram at each position
     for length in range(1, min(order, len(stream)) + 1):
         seen = ending[:-1].astype(np.int64)
@@ -66,17 +66,17 @@ def count_ngrams(stream: Ids, vocabulary: int, order: int = ORDER) -> list[Level
         seen += stream[length - 1 :]
         codes, where, counts = _unique(seen, places * vocabulary)
         del seen
-        if levels:
-            shorter = levels[-1]
+        if ngrams:
+            shorter = ngrams[-1]
             suffix = np.empty(len(codes), np.int32)
             suffix[where] = ending[1:]
             preceded = np.bincount(suffix, minlength=places).astype(np.int32)
             preceded[ending[0]] += 1  # by the beginning
             continues = _discounted(preceded, shorter.codes // vocabulary, len(shorter.stands.followed))
-            levels[-1] = shorter._replace(continues=continues)
-        levels.append(Level(codes, _discounted(counts, codes // vocabulary, places), None))
+            ngrams[-1] = shorter._replace(continues=continues)
+        ngrams.append(NgramOrder(codes, _discounted(counts, codes // vocabulary, places), None))
         ending, places = where, len(codes)
-    return levels
+    return ngrams
 
 
 def _unique(numbers: Ids, bound: int) -> tuple[Ids, Places, Places]:
@@ -123,23 +123,23 @@ def discounts_of(num_with: Sequence[int]) -> Floats:
     return np.array([0.0, *(found if is_sound else FALLBACK)])
 
 
-def ngram_nats(levels: Sequence[Level], sequences: Ids, vocabulary: int) -> list[Floats]:
+def ngram_nats(ngrams: Sequence[NgramOrder], sequences: Ids, vocabulary: int) -> list[Floats]:
     """Nats of each token of `sequences` (..., n) but the first, (..., n - 1), by the n-gram models of order 1, 2, ...
-    of `levels`. Where fewer tokens stand before, the model of the longest context that fits answers."""
+    of `ngrams`. Where fewer tokens stand before, the model of the longest context that fits answers."""
     lower = p = np.full(sequences.shape, 1 / vocabulary)  # `lower`: what the orders below give out
     context, results = np.zeros(sequences.shape, np.int64), []
-    for length, level in enumerate(levels, 1):
+    for length, order in enumerate(ngrams, 1):
         is_known = context >= 0
         place = np.where(is_known, context, 0)
         codes = place * vocabulary + sequences
-        found = np.minimum(np.searchsorted(level.codes, codes), len(level.codes) - 1)
-        is_hit = is_known & (level.codes[found] == codes)
-        is_known &= level.stands.followed[place] > 0
-        shorter, p = p, np.where(is_known, _probability(level.stands, found, is_hit, place, lower), lower)
+        found = np.minimum(np.searchsorted(order.codes, codes), len(order.codes) - 1)
+        is_hit = is_known & (order.codes[found] == codes)
+        is_known &= order.stands.followed[place] > 0
+        shorter, p = p, np.where(is_known, _probability(order.stands, found, is_hit, place, lower), lower)
         p[..., : length - 1] = shorter[..., : length - 1]
         results.append(-np.log(p[..., 1:]))
-        if level.continues is not None:
-            lower = np.where(is_known, _probability(level.continues, found, is_hit, place, lower), lower)
+        if order.continues is not None:
+            lower = np.where(is_known, _probability(order.continues, found, is_hit, place, lower), lower)
         context = np.full(sequences.shape, -1)
         context[..., 1:] = np.where(is_hit, found, -1)[..., :-1]
     return results
@@ -182,8 +182,8 @@ def baselines(
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Loss and bits per byte of each baseline on the tokens that `evaluate` scores, `leave_out` as there."""
     stream = training_stream(part)
-    levels = count_ngrams(stream, vocabulary)
-    order = len(levels)
+    ngrams = count_ngrams(stream, vocabulary)
+    order = len(ngrams)
     before = [] if how.beginning is None else [how.beginning]
     sums: list[list[float]] = [[] for _ in range(order + 1)]
     num_tokens = num_bytes = 0
@@ -196,7 +196,7 @@ def baselines(
         num_tokens += int(kept.sum())
         num_bytes += document.num_bytes - int(document.byte_lengths[scored[~kept]].sum())
         sums[0].append(math.log(vocabulary) * int(kept.sum()))
-        for total, nats in zip(sums[1:], ngram_nats(levels, sequence, vocabulary), strict=True):
+        for total, nats in zip(sums[1:], ngram_nats(ngrams, sequence, vocabulary), strict=True):
             total.append(math.fsum(nats[kept].tolist()))
     names = ["uniform", *ngram_names(order)]
     return {

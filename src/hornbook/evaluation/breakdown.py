@@ -54,22 +54,27 @@ class Positions:
         ]
 
 
-class TrainState:
+class PassageParts:
     """Sums over the 16 parts of equal bytes of a text, its documents one after the other.
 
-    `sums` (16, 3): nats, tokens and bytes of each part.
+    `sums`: (16,) by name, of the fields of the records, and of `num_tokens` and `num_bytes`.
     """
 
     def __init__(self, num_bytes: int) -> None:
         self.num_bytes, self.read = num_bytes, 0
-        self.sums = np.zeros((PASSAGE_PARTS, 3))
+        self.sums: dict[str, np.ndarray] = {}
 
-    def add(self, nats: np.ndarray, num_bytes: np.ndarray) -> None:
-        """The nats and bytes of each scored token of the next document, (n,) both."""
+    def add(self, records: np.ndarray, num_bytes: np.ndarray) -> None:
+        """The records and bytes of each scored token of the next document, (n,) both."""
         part = passage_parts(self.read + np.cumsum(num_bytes), self.num_bytes)
-        for column, values in enumerate((nats, np.ones(len(nats)), num_bytes)):
-            self.sums[:, column] += np.bincount(part, values, PASSAGE_PARTS)
+        fields = {name: records[name] for name in records.dtype.names or ()}
+        for name, values in (fields | {"num_tokens": np.ones(len(records)), "num_bytes": num_bytes}).items():
+            self.sums[name] = self.sums.get(name, 0) + np.bincount(part, values, PASSAGE_PARTS)
         self.read += int(num_bytes.sum())
+
+    def table(self) -> list[list[float]]:
+        """Nats, tokens and bytes of each part."""
+        return np.stack([self.sums[name] for name in ("nats", "num_tokens", "num_bytes")], 1).tolist()  # type: ignore[no-any-return]
 
 
 class Account(NamedTuple):
@@ -138,17 +143,18 @@ def estimate(
     return None
 
 
-def intervals(rows: Sequence[DocumentRow], parts: TrainState) -> tuple[dict[str, tuple[float, float]], Account]:
-    """95 % intervals of loss and bits per byte, and what they are about."""
-    what = account(rows)
-    sums = np.array([(row.nats, row.num_tokens, row.num_bytes) for row in rows], float)
-    pairs = {}
-    for name, column, unit in (("loss_nats_per_token", 1, 1.0), ("bits_per_byte", 2, math.log(2))):
-        found = estimate(
-            what, sums[:, 0], sums[:, column] * unit, parts.sums[:, [0, column]] * [1, unit], parts.num_bytes
-        )
-        if found is not None:
-            pairs[name] = found.interval
+def intervals(rows: Sequence[DocumentRow], parts: PassageParts) -> tuple[dict[str, tuple[float, float]], Account]:
+    """95 % intervals of loss, bits per byte and the means over tokens, and what they are about."""
+    what, pairs = account(rows), {}
+    ratios = [("loss_nats_per_token", "nats", "num_tokens", 1.0), ("bits_per_byte", "nats", "num_bytes", math.log(2))]
+    ratios += [(name, name, "num_tokens", 1.0) for name in rows[0].sums] if rows else []
+    for name, over, under, unit in ratios:
+        numerators = np.array([row.nats if over == "nats" else row.sums[over] for row in rows], float)
+        denominators = np.array([getattr(row, under) for row in rows], float) * unit
+        passage = np.stack([parts.sums[over], parts.sums[under] * unit], 1) if rows else None
+        ratio = estimate(what, numerators, denominators, passage, parts.num_bytes)
+        if ratio is not None:
+            pairs[name] = ratio.interval
     return pairs, what
 
 

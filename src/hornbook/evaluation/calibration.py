@@ -1,4 +1,4 @@
-"""Does the model know how sure it is? And of samples: do they repeat themselves, and are they text at all?"""
+"""Is the model calibrated? And of samples: do they repeat themselves, and are they text at all?"""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from hornbook.evaluation.corpus import Conventions, EncodedDocument, evaluating
-from hornbook.evaluation.inspection import middle_ranks, over_logits
+from hornbook.evaluation.corpus import Conventions, EncodedDocument, document_requests
+from hornbook.evaluation.inspection import target_record
+from hornbook.evaluation.score import score_tokens
 from hornbook.model.decoder import Decoder
 from hornbook.text.tokenizer import Tokenizer
 
@@ -19,28 +19,26 @@ BINS = 15
 TOP = (1, 5, 10, 100)
 
 
-def calibration(
-    model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, *, device: torch.device | str = "cpu"
-) -> dict[str, Any]:
+def calibration(model: Decoder, documents: Sequence[EncodedDocument], how: Conventions) -> dict[str, Any]:
     """Entropy gap, calibration error, top-k accuracy and mean reciprocal rank over every scored token.
 
     `entropy_gap_nats` is mean nats - mean entropy: 0 where the model is as surprised as it expects to be, above 0 where
-    it is too sure of itself. `expected_calibration_error`: the mean of |accuracy - confidence|
+    it is overconfident. `expected_calibration_error`: the mean of |accuracy - confidence|
     of the most probable token over 15 bins of equal mass (Naeini et al. 2015). Equal logits share the mean of their
     places, and count for `top_accuracy` as if drawn in any order.
     """
     how = how._replace(end=None)
 
-    def look(targets: Tensor, nats: Tensor, logits: Tensor) -> tuple[np.ndarray, ...]:
-        log_p = logits.log_softmax(-1)
-        entropy = -(log_p.exp() * log_p.clamp_min(-1e4)).sum(-1)
-        rank, tied = middle_ranks(logits, targets)
-        best, guess = log_p.max(-1)
-        return tuple(x.cpu().numpy() for x in (nats, entropy, rank, tied, best.exp(), guess == targets))
+    def measure(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        best, guess = logits.log_softmax(-1).max(-1)
+        return target_record(logits, targets) | {"confidence": best.exp(), "is_right": guess == targets}
 
-    with evaluating(model):
-        columns = [row for _, row in over_logits(model, documents, how, device, look)]
-    surprise, entropies, ranks, tied_with, confidence, correct = (np.concatenate(c) for c in zip(*columns, strict=True))
+    requests = [request for document in documents for request in document_requests(document, how)]
+    records = np.concatenate(score_tokens(model, requests, measure))
+    surprise, entropies, ranks, tied_with, confidence, correct = (
+        np.ascontiguousarray(records[name])
+        for name in ("nats", "entropy_nats", "rank", "tied", "confidence", "is_right")
+    )
     above = ranks - (tied_with + 1) / 2
     bins = calibration_bins(confidence, correct)
     return {

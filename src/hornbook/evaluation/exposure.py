@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from hornbook.data.packing import IGNORE
 from hornbook.evaluation.intervals import clusters
-from hornbook.likelihood import chunk_rows, token_nats
+from hornbook.evaluation.score import Request, nats_alone, score_tokens
 from hornbook.model.decoder import Decoder
 from hornbook.text.canaries import BEFORE, Canaries, random_payloads
 from hornbook.text.tokenizer import Tokenizer
@@ -41,7 +40,7 @@ def exposure_table(
     """A row for each number of repetitions (0: the null), and the rank correlation (Spearman) of exposure with it."""
     candidates = list(islice(random_payloads(canaries.words, np.random.default_rng([seed, 1])), num_candidates))
     texts = [canary.text for canary in canaries.canaries]
-    nats = _text_nats(model, tokenizer, [*texts, *candidates])
+    nats = text_nats(model, tokenizer, [*texts, *candidates])
     bits = exposures(nats[: len(texts)], nats[len(texts) :])
     repetitions = np.array([canary.repetitions for canary in canaries.canaries])
     rows = []
@@ -66,24 +65,9 @@ def rank_correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1].round(12))
 
 
-@torch.inference_mode()
-def _text_nats(model: Decoder, tokenizer: Tokenizer, texts: Sequence[str]) -> Floats:
+def text_nats(model: Decoder, tokenizer: Tokenizer, texts: Sequence[str]) -> Floats:
     """Nats of each text, (len(texts),), as it was planted: on a line of its own, the line break before not scored."""
-    device, training = next(model.parameters()).device, model.training
     before = tokenizer.encode(BEFORE).tolist()
     ids = [[*before, *tokenizer.encode(text).tolist()][: model.shape.context + 1] for text in texts]
-    width = max(map(len, ids))
-    rows = max(1, chunk_rows(model.shape.vocabulary) // width)
-    nats = []
-    model.eval()
-    for start in range(0, len(ids), rows):
-        padded = np.full((len(ids[start : start + rows]), width), IGNORE)
-        for row, tokens in zip(padded, ids[start : start + rows], strict=True):
-            row[: len(tokens)] = tokens
-        batch = torch.from_numpy(padded).to(device)
-        logits = model(batch[:, :-1].clamp(min=0))
-        scored = batch[:, 1:].clone()
-        scored[:, : len(before) - 1] = IGNORE
-        nats.append(token_nats(logits.flatten(0, 1), scored.flatten()).view(len(batch), -1).double().sum(1).cpu())
-    model.train(training)
-    return torch.cat(nats).numpy()
+    requests = [Request(tokens, len(tokens) - max(1, len(before))) for tokens in ids]
+    return np.array([math.fsum(records["nats"].tolist()) for records in score_tokens(model, requests, nats_alone)])

@@ -19,7 +19,7 @@ from hornbook.evaluation.baselines import window_nats
 from hornbook.evaluation.differences import Floats, Interval, Units, area_interval, auc, placements, ratio_difference
 from hornbook.evaluation.intervals import Estimate
 from hornbook.evaluation.reference import LeftOut, leave_out
-from hornbook.evaluation.sides import Windows, scores
+from hornbook.evaluation.sides import Windows, window_scores
 from hornbook.facts.capacity import capacity_bits
 from hornbook.model.decoder import Decoder
 
@@ -189,6 +189,6 @@ def _reference(
 ) -> tuple[Floats, Floats] | None:
     """The nats of each window by the reference, which has read neither; None where there is none that is fit."""
     if model is not None:
-        known = tuple(scores(model, side.tokens)[0].sum(1) for side in (sides.trained, sides.held_out))
+        known = tuple(window_scores(model, side.tokens)[0].sum(1) for side in (sides.trained, sides.held_out))
         return (known[0], known[1]) if known[1].sum() <= ALIKE * nats[1].sum() else None
     return None if left_out[0] is None else left_out[0].best()

@@ -6,36 +6,28 @@ The nats come from the same shapes and the same chunks as those of `evaluate`, s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hornbook.engine.threads import in_parallel, workers_for
 from hornbook.evaluation.corpus import (
-    Batch,
     Conventions,
     EncodedDocument,
-    batches,
     conventions,
-    document_jobs,
+    document_requests,
     encode_documents,
-    evaluating,
-    head_vocabulary,
-    hidden_states,
     lost_share,
 )
+from hornbook.evaluation.score import evaluating, nats_alone, score_tokens
 from hornbook.facts.errors import InputError
-from hornbook.likelihood import head_logits, perplexity
-from hornbook.likelihood import token_nats as nats_of_logits
+from hornbook.likelihood import perplexity, token_nats
 from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate
 from hornbook.text.tokenizer import Tokenizer
-
-T = TypeVar("T")
 
 _UNSCORED = dict.fromkeys(
     ("logit", "probability", "log_probability", "nats", "rank", "entropy_nats", "surplus_nats", "alternatives")
@@ -90,34 +82,9 @@ class Inspection:
         } | ({"lost_share": self.lost_share} if self.lost_share else {})
 
 
-def over_logits(
-    model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, device: torch.device | str,
-    reduce: Callable[[Tensor, Tensor, Tensor], T],
-) -> Iterator[tuple[np.ndarray, T]]:  # fmt: skip
-    """Yield (targets' indices (N,), reduce(targets, nats, logits)) in parts: (N,), (N,) float64, (N, V) float64. An
-    index counts the targets of its own document.
-
-    The logits of a chunk are those from which the nats were made; each worker holds at most likelihood.LOGITS_BYTES of
-    them. `reduce` runs beside others of its kind and keeps no view of the logits, which the next overwrite.
-    """
-    device = torch.device(device)
-
-    def look(batch: Batch) -> list[tuple[slice, T]]:
-        hidden, targets = hidden_states(model, batch, device)
-        return [
-            (at, reduce(targets[at], nats_of_logits(logits, targets[at]), logits))
-            for at, logits in head_logits(model.head, hidden, head_vocabulary(model))
-        ]
-
-    jobs = [job for document in documents for job in document_jobs(document, how)[1]]
-    for batch, parts in in_parallel(look, batches(model, jobs, device), workers_for(model, device)):
-        indices = np.concatenate([np.arange(job.first, job.first + len(job.targets)) for job in batch.jobs])
-        yield from ((indices[at], reduced) for at, reduced in parts)
-
-
 def inspect_text(
     model: Decoder, tokenizer: Tokenizer, text: str, *, how: Conventions | None = None, top_k: int = 5,
-    greedy_prompt: int | None = None, with_gradients: bool = False, device: torch.device | str = "cpu",
+    greedy_prompt: int | None = None, with_gradients: bool = False,
 ) -> Inspection:  # fmt: skip
     """Look at every token of `text`. `greedy_prompt`: how many of its tokens the greedy continuation is given (default:
     half). Raises InputError when there is no token to score.
@@ -127,20 +94,20 @@ def inspect_text(
     skipped = int(how.beginning is None)
     if len(document.tokens) <= skipped:
         raise InputError("there is no token to score in this text; give a longer one.")
+
+    def measure(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        best = logits.log_softmax(-1).exp().topk(min(top_k, logits.shape[-1]), -1)
+        return target_record(logits, targets) | {"best_ids": best.indices, "best_probabilities": best.values}
+
+    records = np.concatenate(score_tokens(model, document_requests(document, how), measure))
+    ids = document.tokens[skipped:].tolist() + ([] if how.end is None else [how.end])
+    items = [_item(tokenizer, token, record) for token, record in zip(ids, records, strict=True)]
+    end = items.pop() if how.end is not None else None
+    first = [{**_name(tokenizer, int(i)), **_UNSCORED} for i in document.tokens[:skipped]]
+    before = _spell(tokenizer, [*first, *items])
     with evaluating(model):
-        items: list[dict[str, Any]] = [{}] * (len(document.tokens) - skipped + (how.end is not None))
-
-        def look(targets: Tensor, nats: Tensor, logits: Tensor) -> list[dict[str, Any]]:
-            return _items(tokenizer, targets, nats, logits, top_k)
-
-        for indices, some in over_logits(model, [document], how, device, look):
-            for index, item in zip(indices.tolist(), some, strict=True):
-                items[index] = item
-        end = items.pop() if how.end is not None else None
-        first = [{**_name(tokenizer, int(i)), **_UNSCORED} for i in document.tokens[:skipped]]
-        before = _spell(tokenizer, [*first, *items])
         greedy = _greedy(model, tokenizer, document, how, greedy_prompt, [*first, *items], before)
-        slopes = gradients(model, document, how, device=device) if with_gradients else None
+        slopes = gradients(model, document, how) if with_gradients else None
     return Inspection([*first, *items], end, document.num_bytes, greedy, slopes, lost_share([document]))
 
 
@@ -198,32 +165,31 @@ def middle_ranks(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return (logits > own).sum(-1) + (tied.double() + 1) / 2, tied
 
 
-def _items(tokenizer: Tokenizer, targets: Tensor, nats: Tensor, logits: Tensor, top_k: int) -> list[dict[str, Any]]:
-    log_probabilities = logits.log_softmax(-1)
-    probabilities = log_probabilities.exp()
-    # -inf (an id that is masked out) has probability 0 and adds nothing to the entropy.
-    entropies = -(probabilities * log_probabilities.clamp_min(-1e4)).sum(-1)
-    own = logits.gather(-1, targets[:, None])
-    ranks, _ = middle_ranks(logits, targets)
-    best = probabilities.topk(min(top_k, logits.shape[-1]), -1)
-    columns = (targets, own[:, 0], nats, ranks, entropies, best.indices, best.values)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    return [
-        {
-            **_name(tokenizer, token),
-            "logit": logit,
-            "probability": math.exp(-surprise),
-            "log_probability": -surprise,
-            "nats": surprise,
-            "rank": rank,
-            "entropy_nats": entropy,
-            "surplus_nats": surprise - entropy,
-            "alternatives": [
-                {**_name(tokenizer, i), "probability": p} for i, p in zip(best_ids, best_values, strict=True)
-            ],
-        }
-        for token, logit, surprise, rank, entropy, best_ids, best_values in rows
-    ]
+def target_record(logits_NV: Tensor, targets_N: Tensor) -> dict[str, Tensor]:
+    """Of each target: its nats, logit, rank and how many tokens share it; and the entropy of its position."""
+    log_p = logits_NV.log_softmax(-1)
+    rank, tied = middle_ranks(logits_NV, targets_N)
+    return nats_alone(logits_NV, targets_N) | {
+        "logit": logits_NV.gather(-1, targets_N[:, None])[:, 0], "rank": rank, "tied": tied,
+        # -inf (an id that is masked out) has probability 0 and adds nothing to the entropy.
+        "entropy_nats": -(log_p.exp() * log_p.clamp_min(-1e4)).sum(-1),
+    }  # fmt: skip
+
+
+def _item(tokenizer: Tokenizer, token: int, record: np.void) -> dict[str, Any]:
+    nats, entropy = float(record["nats"]), float(record["entropy_nats"])
+    best = zip(record["best_ids"].tolist(), record["best_probabilities"].tolist(), strict=True)
+    return {
+        **_name(tokenizer, token),
+        "logit": float(record["logit"]),
+        "probability": math.exp(-nats),
+        "log_probability": -nats,
+        "nats": nats,
+        "rank": float(record["rank"]),
+        "entropy_nats": entropy,
+        "surplus_nats": nats - entropy,
+        "alternatives": [{**_name(tokenizer, i), "probability": p} for i, p in best],
+    }
 
 
 def _greedy(
@@ -254,28 +220,27 @@ def _greedy(
 
 
 @torch.enable_grad()
-def gradients(
-    model: Decoder, document: EncodedDocument, how: Conventions, *, device: torch.device | str = "cpu"
-) -> dict[str, Any]:
+def gradients(model: Decoder, document: EncodedDocument, how: Conventions) -> dict[str, Any]:
     """How the mean loss of the document would change: by logit, and by part of the model. The model is left as it was.
 
     `tokens`: for each scored target d loss / d its own logit, (p - 1) / N, and the norm of d loss / d all logits of its
     position, |p - onehot| / N. `parts`: the norm of the gradient and of the weights of the embedding, each block and
     the head. The end after the document is not part of the loss.
     """
-    nats, jobs = document_jobs(document, how)
-    num_tokens = len(nats) - (how.end is not None)
+    device, requests = next(model.parameters()).device, document_requests(document, how)
+    num_tokens = sum(request.num_scored for request in requests) - (how.end is not None)
     kept = [(p, p.grad) for p in model.parameters()]
     for parameter in model.parameters():
         parameter.grad = None
     tokens = []
     try:
-        for job in jobs:
-            inputs, targets = (torch.from_numpy(x).to(device) for x in (job.inputs, job.targets))
-            logits = model.head(model.hidden(inputs[None])[0, -len(targets) :])
+        for request in requests:
+            ids = torch.as_tensor(request.ids, device=device)
+            targets = ids[-request.num_scored :]
+            logits = model.head(model.hidden(ids[None, :-1])[0, -len(targets) :])
             logits.retain_grad()
-            surprises = nats_of_logits(logits, targets)
-            inside = len(targets) - (how.end is not None and job is jobs[-1])
+            surprises = token_nats(logits, targets)
+            inside = len(targets) - (how.end is not None and request is requests[-1])
             (surprises[:inside].sum() / num_tokens).backward()  # type: ignore[no-untyped-call]
             slope = logits.grad
             assert slope is not None

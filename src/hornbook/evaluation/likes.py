@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-from hornbook.evaluation.corpus import Job, beginning_of, compute, conventions
+from hornbook.evaluation.corpus import beginning_of, conventions
+from hornbook.evaluation.score import Request, nats_alone, score_tokens
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
 from hornbook.facts.units import counted
@@ -20,9 +20,8 @@ from hornbook.text.tokenizer import Tokenizer
 
 
 def like_huggingface(
-    model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], *, window: int | None = None, stride: int = 512,
-    device: torch.device | str = "cpu",
-) -> dict[str, Any]:  # fmt: skip
+    model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], *, window: int | None = None, stride: int = 512
+) -> dict[str, Any]:
     """The strided perplexity of the transformers documentation ("Perplexity of fixed-length models").
 
     Documents are joined by blank lines into one text, whose first token is not scored; windows of `window` tokens
@@ -33,20 +32,21 @@ def like_huggingface(
     window, stride, *_ = conventions(model, tokenizer, window=window, stride=min(stride, window))
     before, after = tokenizer.around  # as there, where the tokenizer is called without further ado
     ids = np.concatenate([before, tokenizer.encode("\n\n".join(texts)), after]).astype(np.int64)
-    jobs, weights, done = [], [], 0
+    requests, weights, done = [], [], 0
     for start in range(0, len(ids), stride):
         stop = min(start + window, len(ids))
-        targets = ids[max(done, start + 1) : stop]
-        if len(targets):
-            jobs.append(Job(ids[start : stop - 1], targets, np.empty(len(targets))))
+        if num_scored := max(0, stop - max(done, start + 1)):
+            requests.append(Request(ids[start:stop], num_scored))
             weights.append(stop - done - 1)
         done = stop
         if stop == len(ids):
             break
     if not sum(weights):
         raise InputError("there is no token to score in this text; give a longer one.")
-    compute(model, jobs, device)
-    loss = math.fsum(w * float(job.nats.mean()) for w, job in zip(weights, jobs, strict=True)) / sum(weights)
+    means = [
+        float(np.ascontiguousarray(records["nats"]).mean()) for records in score_tokens(model, requests, nats_alone)
+    ]
+    loss = math.fsum(w * mean for w, mean in zip(weights, means, strict=True)) / sum(weights)
     return {
         "like": "huggingface",
         "loss_nats_per_token": loss,
@@ -65,9 +65,8 @@ def like_huggingface(
 
 
 def like_lm_eval(
-    model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], *, window: int | None = None,
-    device: torch.device | str = "cpu",
-) -> dict[str, Any]:  # fmt: skip
+    model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], *, window: int | None = None
+) -> dict[str, Any]:
     """`loglikelihood_rolling` of lm-evaluation-harness: disjoint windows, one token before the first window only.
 
     Words are counted as there: pieces between white space, empty ones at the ends included. Raises InputError for a
@@ -79,24 +78,23 @@ def like_lm_eval(
         raise InputError("lm-eval's convention needs a beginning-of-text token, which this tokenizer does not have.")
     window = conventions(model, tokenizer, window=window).window
     before, after = tokenizer.around
-    jobs = []
+    requests = []
     for text in texts:
         sequence = np.concatenate([[beginning], before, tokenizer.encode(text), after]).astype(np.int64)
-        for w in windows(len(sequence) - 1, window, window):
-            targets = sequence[w.first + 1 : w.stop + 1]
-            jobs.append(Job(sequence[w.start : w.stop], targets, np.empty(len(targets))))
-    compute(model, jobs, device)
-    nats = math.fsum(x for job in jobs for x in job.nats.tolist())
+        cuts = windows(len(sequence) - 1, window, window)
+        requests += [Request(sequence[cut.start : cut.stop + 1], cut.stop - cut.first) for cut in cuts]
+    scored = score_tokens(model, requests, nats_alone)
+    nats = math.fsum(nats for records in scored for nats in records["nats"].tolist())
     words = sum(len(re.split(r"\s+", text)) for text in texts)
     num_bytes = sum(len(text.encode()) for text in texts)
-    if not jobs:
+    if not requests:
         raise InputError("there is no token to score in this text; give a longer one.")
     return {
         "like": "lm-eval",
         "word_perplexity": perplexity(nats / words),
         "byte_perplexity": perplexity(nats / num_bytes),
         "bits_per_byte": nats / (math.log(2) * num_bytes),
-        "num_tokens": sum(len(job.targets) for job in jobs),
+        "num_tokens": sum(request.num_scored for request in requests),
         "num_words": words,
         "num_bytes": num_bytes,
         "conventions": {

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 import threading
-from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from hornbook.data.packing import IGNORE
 from hornbook.data.shards import NUM_TOKENS, START, TokenStream
-from hornbook.engine.threads import in_parallel, workers_for
-from hornbook.evaluation.corpus import evaluating
+from hornbook.evaluation.score import Request, nats_alone, score_tokens
 from hornbook.facts.hardware import MOST_WORKERS
-from hornbook.likelihood import Surprise, head_nats
+from hornbook.likelihood import Surprise
 from hornbook.model.decoder import Decoder
 
 ROWS_TOKENS = 2048  # tokens of one forward pass
@@ -38,6 +35,10 @@ class Seen:
         return self.surprise.bits_per_byte
 
 
+class _Stopped(Exception):
+    """No more is to be scored."""
+
+
 class Probe:
     """Evenly spread windows of a part, cut as training cuts them: each token is predicted from those before it in
     its window. So the two sides of a split are measured alike, and the curves can be compared.
@@ -50,35 +51,26 @@ class Probe:
         places = max(1, part.num_tokens // context)
         starts = np.arange(windows, dtype=np.int64) * places // windows * context
         self.starts, self.context, self.length = starts, context, part.num_tokens
-        tokens = torch.from_numpy(part.take(starts, context + 1))
-        self.inputs, self.targets = tokens[:, :-1].clone(), tokens[:, 1:].clone()
-        self.targets[:, part.num_tokens :] = IGNORE  # a part shorter than the context is not read twice
-        kept = self.targets.numpy() != IGNORE
-        self.counts, scored = kept.sum(1), self.targets.numpy()[kept]
-        self.num_tokens, self.num_bytes = len(scored), int(byte_lengths[scored].sum())
+        tokens = part.take(starts, context + 1)[:, : part.num_tokens + 1]  # a part shorter than that is not read twice
+        self.requests = [Request(row, len(row) - 1) for row in tokens]
+        self.num_tokens, self.num_bytes = tokens[:, 1:].size, int(byte_lengths[tokens[:, 1:]].sum())
 
     def score(self, model: Decoder, stop: threading.Event | None = None) -> Seen | None:
         """The surprise of all windows, or None when `stop` was set meanwhile. Draws from no randomness."""
-        device, vocabulary = next(model.parameters()).device, model.shape.vocabulary
         # A few windows are shared out as for the most workers, so that their bits are the same on any number of cores.
-        rows = max(1, min(ROWS_TOKENS // self.inputs.shape[1], -(-len(self.inputs) // MOST_WORKERS)))
-        nats = np.zeros(len(self.inputs))
+        rows = max(1, min(ROWS_TOKENS // self.context, -(-len(self.requests) // MOST_WORKERS)))
 
-        def some_nats(start: int) -> np.ndarray:
-            inputs = self.inputs[start : start + rows].to(device)
-            targets = self.targets[start : start + rows].to(device)
-            hidden = model.hidden(inputs).flatten(0, 1)
-            each = head_nats(model.head, hidden, targets.flatten(), vocabulary)
-            return each.view(len(inputs), -1).sum(1).cpu().numpy()
+        def done(_: int) -> None:
+            if stop is not None and stop.is_set():
+                raise _Stopped
 
-        scored = in_parallel(some_nats, range(0, len(self.inputs), rows), workers_for(model, device))
-        with evaluating(model), closing(scored):  # no worker is left when the model trains again
-            for start, some in scored:
-                if stop is not None and stop.is_set():
-                    return None
-                nats[start : start + len(some)] = some
-        windows = [round(float(mean), 5) for mean in nats / np.maximum(self.counts, 1)]
-        return Seen(Surprise(math.fsum(nats.tolist()), self.num_tokens, self.num_bytes), windows)
+        try:
+            scored = score_tokens(model, self.requests, nats_alone, shape=(rows, self.context), done=done)
+        except _Stopped:
+            return None
+        nats = torch.from_numpy(np.stack([records["nats"] for records in scored])).sum(1).numpy()
+        means = [round(float(mean), 5) for mean in nats / max(1, self.requests[0].num_scored)]
+        return Seen(Surprise(math.fsum(nats.tolist()), self.num_tokens, self.num_bytes), means)
 
     def ranges(self, part: TokenStream) -> list[list[tuple[int, int]]]:
         """The tokens of each document of the part that this probe scores, as (start, stop) within the document."""

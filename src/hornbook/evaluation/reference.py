@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.data.shards import NUM_TOKENS, START, TokenStream
-from hornbook.evaluation.baselines import Level, count_ngrams, ngram_nats
+from hornbook.evaluation.baselines import NgramOrder, count_ngrams, ngram_nats
 from hornbook.evaluation.ngram_search import find_spans
 from hornbook.evaluation.sides import repeated
 
@@ -77,19 +77,19 @@ def leave_out(
             continue
         if not lengths[kept].sum():
             return None
-        levels = count_ngrams(_tokens(part, starts[kept], lengths[kept]), vocabulary)
+        ngrams = count_ngrams(_tokens(part, starts[kept], lengths[kept]), vocabulary)
         if len(inside):
-            for i, nats in zip(inside.tolist(), _sums(levels, windows[inside], vocabulary).T, strict=True):
+            for i, nats in zip(inside.tolist(), _sums(ngrams, windows[inside], vocabulary).T, strict=True):
                 scored[i] = nats
         if fold % (FOLDS // 2) == 0:  # two of the models are enough for windows that are new to all of them
-            other.append(_sums(levels, others, vocabulary))
+            other.append(_sums(ngrams, others, vocabulary))
     orders = min(min(map(len, scored)), *map(len, other))
     return LeftOut(np.stack([nats[:orders] for nats in scored], 1), np.mean([nats[:orders] for nats in other], axis=0))
 
 
-def _sums(levels: list[Level], windows: Ints, vocabulary: int) -> Floats:
+def _sums(ngrams: list[NgramOrder], windows: Ints, vocabulary: int) -> Floats:
     """The nats of each window by each order, (orders, R)."""
-    return np.stack([nats.sum(-1) for nats in ngram_nats(levels, windows, vocabulary)])
+    return np.stack([nats.sum(-1) for nats in ngram_nats(ngrams, windows, vocabulary)])
 
 
 def _occurrences(part: TokenStream, positions: Ints, windows: Ints) -> tuple[Ints, Ints, Ints]:

@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hornbook.data.shards import NUM_CHARACTERS, NUM_TOKENS, START, TokenStream
 from hornbook.evaluation.differences import Floats, Ints, Units, units_of
 from hornbook.evaluation.ngram_search import find_spans
+from hornbook.evaluation.score import Request, forward_rows, greedy_record, score_tokens
 from hornbook.facts.errors import InputError
-from hornbook.likelihood import chunk_rows, token_nats
 from hornbook.model.decoder import Decoder
 
 LENGTHS = (8, 32, 50)  # tokens of a prefix and of its continuation, where context and documents allow
@@ -94,24 +93,15 @@ def read(model: Decoder, part: TokenStream, count: int, length: int) -> Windows:
     documents = np.searchsorted(ends, places, side="right")
     positions = part.documents[documents, START] + places - (ends - room)[documents]
     tokens = part.take(positions, length)
-    return Windows(positions, documents, tokens, *scores(model, tokens))
+    return Windows(positions, documents, tokens, *window_scores(model, tokens))
 
 
-@torch.inference_mode()
-def scores(model: Decoder, tokens: Ints) -> tuple[Floats, NDArray[np.bool_]]:
+def window_scores(model: Decoder, tokens: Ints) -> tuple[Floats, NDArray[np.bool_]]:
     """Nats of each token but the first, (R, W - 1), and whether the model would have chosen it."""
-    device, training = next(model.parameters()).device, model.training
-    rows = max(1, chunk_rows(model.shape.vocabulary, bytes_per_logit=8) // tokens.shape[1])
-    nats, first_choice = [], []
-    model.eval()
-    for start in range(0, len(tokens), rows):
-        ids = torch.from_numpy(tokens[start : start + rows]).to(device)
-        logits = model(ids[:, :-1]).flatten(0, 1).double()
-        targets = ids[:, 1:].flatten()
-        nats.append(token_nats(logits, targets).view(len(ids), -1).cpu().numpy())
-        first_choice.append((logits.argmax(-1) == targets).view(len(ids), -1).cpu().numpy())
-    model.train(training)
-    return np.concatenate(nats), np.concatenate(first_choice)
+    length, device = tokens.shape[1] - 1, next(model.parameters()).device
+    shape = forward_rows(length, model, device), length
+    records = np.stack(score_tokens(model, [Request(row, length) for row in tokens], greedy_record, shape=shape))
+    return np.ascontiguousarray(records["nats"]), np.ascontiguousarray(records["is_greedy"])
 
 
 def without_ambiguous(

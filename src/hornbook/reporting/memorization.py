@@ -5,21 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hornbook.facts.metrics import metric
+from hornbook.facts.metrics import printed
 from hornbook.reporting.html import escape, page
 
 Row = Mapping[str, Any]
-
-# What stands at the top of the page and on the terminal: the name, what to call it, how to print it.
-MEASURES = (
-    ("extraction_rate", "Continued word for word", ".1%"),
-    ("control_extraction_rate", "Of held-out text", ".1%"),
-    ("copied_share", "Copied of what it writes", ".1%"),
-    ("control_copied_share", "Of held-out text", ".1%"),
-    ("generalization_gap_bits_per_byte", "Gap, bits per byte", ".3f"),
-    ("excess_gap_bits_per_byte", "Gap beyond a reference", ".3f"),
-    ("membership_auc", "Seen or new, told apart", ".2f"),
-)
 
 
 def memory_page(found: Row) -> str:
@@ -46,21 +35,13 @@ def memory_page(found: Row) -> str:
     return page(f"{found['model']}: by heart?", body)
 
 
-def interval_text(found: Row, name: str, form: str) -> str:
-    """`95 % 0.1 to 0.2`, or nothing where there is no interval."""
-    pair = found.get(f"{name}_interval_95")
-    return "" if pair is None else f"95 % {pair[0]:{form}} to {pair[1]:{form}}"
-
-
 def _figures(found: Row) -> str:
-    entries = ""
-    for name, label, form in MEASURES:
-        between = interval_text(found, name, form)
-        entries += (
-            f'<div><dt>{label}</dt><dd class="number">{found[name]:{form}}</dd>'
-            + (f'<dd class="range">{between}</dd>' if between else "")
-            + f'<dd class="meaning">{metric(name).sentence}</dd></div>\n'
-        )
+    entries = "".join(
+        f'<div><dt>{known.title}</dt><dd class="number">{value}</dd>'
+        + (f'<dd class="range">{interval}</dd>' if interval else "")
+        + f'<dd class="meaning">{known.sentence}</dd></div>\n'
+        for known, value, interval in printed(found)
+    )
     return f'<dl class="figures">\n{entries}</dl>'
 
 

@@ -10,7 +10,9 @@ from typing import Any
 from hornbook.facts.leaks import leak_warning, loss_of
 from hornbook.facts.looks import Evaluation
 from hornbook.facts.lost import lost_warning
+from hornbook.facts.metrics import printed
 from hornbook.facts.units import counted, format_bytes, format_count, format_duration, hesitation, perplexity_text
+from hornbook.records.result import exp_of_nats
 from hornbook.reporting.curves import Rows, evaluations
 from hornbook.reporting.heatmap import six_steps
 from hornbook.reporting.html import escape, page
@@ -77,30 +79,13 @@ def _header(title: str, summary: Row) -> str:
 
 
 def _headline(summary: Row) -> str:
-    entries = []
+    meanings = _meanings(summary)
     if (loss := summary.get("validation_loss_nats_per_token")) is not None:
-        meaning = f"How surprised the model is, on average, by each token {loss_of(summary)}."
-        if summary.get("train_loss_nats_per_token") is not None:
-            meaning += f" On its training text: {summary['train_loss_nats_per_token']:.2f}."
-        if (there := summary.get("probe_validation_loss_nats_per_token")) is not None:
-            meaning += f" The curve ends at {there:.2f}, on fixed windows of the same text."
-        if summary.get("vocabulary"):
-            meaning += f" Guessing among all tokens: {math.log(summary['vocabulary']):.2f}."
-        interval = _interval(summary, "validation_loss_nats_per_token", ".3f")
-        entries.append(_figure("Validation loss", f"{loss:.3f}", "nats per token", interval, meaning))
-        perplexity = perplexity_text(loss)
-        meaning = f"Before each token the model hesitates as if between {perplexity} equally likely ones."
-        if (worse := hesitation(loss, summary.get("vocabulary"))) is not None:
-            meaning = f"{worse.capitalize()}."
-        interval = _interval(summary, "perplexity", ",.0f" if loss > 4.6 else ".1f" if loss > 2.3 else ".2f")
-        entries.append(_figure("Perplexity", perplexity, "tokens", interval, meaning))
-    if (bits := summary.get("bits_per_byte")) is not None:
-        meaning = f"With the model the text could be stored in {bits / 8:.0%} of its size. "
-        if bits > 8:
-            meaning = "The text as it stands is smaller than stored with the model. "
-        if lost_warning(summary) is None:
-            meaning += "Only this number compares models with different tokenizers."
-        entries.append(_figure("Bits per byte", f"{bits:.3f}", "", _interval(summary, "bits_per_byte", ".3f"), meaning))
+        summary = {**summary, "perplexity": exp_of_nats(loss)}  # JSON has none that is more than a number holds
+    entries = [
+        _figure(known.title, value, known.unit_in_words, interval, meanings.get(known.name, known.sentence))
+        for known, value, interval in printed(summary)
+    ]
     if (seconds := summary.get("wall_seconds")) is not None:
         entries.append(_figure("Time", format_duration(seconds), "", "", _cost(summary)))
     if not entries:
@@ -112,17 +97,38 @@ def _headline(summary: Row) -> str:
     return f'<dl class="figures">\n{"".join(entries)}</dl>\n{note}'
 
 
+def _meanings(summary: Row) -> dict[str, str]:
+    """What a number says of this model, where more can be said than what it is."""
+    meanings = {}
+    if (loss := summary.get("validation_loss_nats_per_token")) is not None:
+        meaning = f"How surprised the model is, on average, by each token {loss_of(summary)}."
+        if summary.get("train_loss_nats_per_token") is not None:
+            meaning += f" On its training text: {summary['train_loss_nats_per_token']:.2f}."
+        if (there := summary.get("probe_validation_loss_nats_per_token")) is not None:
+            meaning += f" The curve ends at {there:.2f}, on fixed windows of the same text."
+        if summary.get("vocabulary"):
+            meaning += f" Guessing among all tokens: {math.log(summary['vocabulary']):.2f}."
+        meanings["validation_loss_nats_per_token"] = meaning
+        worse = hesitation(loss, summary.get("vocabulary"))
+        meanings["perplexity"] = (
+            f"{worse.capitalize()}."
+            if worse is not None
+            else (f"Before each token the model hesitates as if between {perplexity_text(loss)} equally likely ones.")
+        )
+    if (bits := summary.get("bits_per_byte")) is not None:
+        meaning = f"With the model the text could be stored in {bits / 8:.0%} of its size. "
+        if bits > 8:
+            meaning = "The text as it stands is smaller than stored with the model. "
+        if lost_warning(summary) is None:
+            meaning += "Only this number compares models with different tokenizers."
+        meanings["bits_per_byte"] = meaning
+    return meanings
+
+
 def _figure(name: str, number: str, unit: str, interval: str, meaning: str) -> str:
     head = f'<dt>{name}</dt><dd class="number">{number} <span class="unit">{unit}</span></dd>'
-    between = f'<dd class="range">{interval}</dd>' if interval else ""
+    between = f'<dd class="range">{interval.replace("95 %", "95 % interval")}</dd>' if interval else ""
     return f'<div>{head}{between}<dd class="meaning">{meaning}</dd></div>\n'
-
-
-def _interval(summary: Row, name: str, form: str) -> str:
-    pair = summary.get(f"{name}_interval_95")
-    if pair is None or None in pair or not math.isfinite(pair[1]):
-        return ""
-    return f"95 % interval {pair[0]:{form}} to {pair[1]:{form}}"
 
 
 def _cost(summary: Row) -> str:
@@ -151,7 +157,7 @@ def _curves(words: Sequence[str], loss_svg: str) -> str:
 
 
 def _baselines(summary: Row) -> str:
-    """The model's loss among those of models that only count, the highest first."""
+    """The model's loss among those of the n-gram baselines, the highest first."""
     loss = summary.get("validation_loss_nats_per_token")
     if loss is None or not summary.get("baselines"):
         return ""
@@ -168,8 +174,8 @@ def _baselines(summary: Row) -> str:
         for name, value in rows
     )
     return (
-        "<section>\n<h2>Is this loss normal?</h2>\n<p>On the same tokens, models that only count what stands in the "
-        f'training text, in nats per token.</p>\n<table class="bars">\n<tbody>\n{lines}</tbody>\n</table></section>'
+        "<section>\n<h2>Is this loss normal?</h2>\n<p>N-gram baselines of the training text on the same tokens, in "
+        f'nats per token.</p>\n<table class="bars">\n<tbody>\n{lines}</tbody>\n</table></section>'
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hornbook.facts.leaks import LEAKED, leak_warning, loss_of
 from hornbook.facts.lost import lost_warning
+from hornbook.facts.metrics import interval_text, printed
 from hornbook.facts.printing import print
 from hornbook.facts.units import (
     counted,
@@ -18,7 +18,6 @@ from hornbook.facts.units import (
     format_number,
     format_usd,
     hesitation,
-    perplexity_text,
 )
 from hornbook.records.result import Report
 from hornbook.reporting.console import console
@@ -40,24 +39,14 @@ def print_table(rows: Sequence[tuple[str, str, str]], title: str) -> None:
     console().print(table)
 
 
-def _between(pair: Sequence[float] | None, form: Callable[[float], str] = "{:.3f}".format) -> str:
-    if not pair or not math.isfinite(pair[1]):  # a perplexity may be more than a number holds
-        return ""
-    return f"95 % {form(pair[0])} to {form(pair[1])}"
-
-
 def _surprise_rows(numbers: Mapping[str, Any], loss: str = "loss_nats_per_token") -> list[tuple[str, str, str]]:
     meaning = hesitation(numbers[loss], numbers.get("vocabulary")) or "tokens it hesitates between"
     across = "comparable across tokenizers" if lost_warning(numbers) is None else "not comparable across tokenizers"
-    rows = [
-        ("loss", f"{numbers[loss]:.4f}",
-         f"nats per token  {_between(numbers.get(f'{loss}_interval_95'), '{:.4f}'.format)}"),
-        ("perplexity", perplexity_text(numbers[loss]),
-         f"{meaning}  {_between(numbers.get('perplexity_interval_95'), format_number)}"),
-        ("bits per byte", f"{numbers['bits_per_byte']:.4f}",
-         f"{across}  {_between(numbers.get('bits_per_byte_interval_95'), '{:.4f}'.format)}"),
-    ]  # fmt: skip
-    return [(name, value, note.rstrip()) for name, value, note in rows]
+    notes = {"perplexity": meaning, "bits_per_byte": across}
+    return [
+        (known.label, value, f"{notes.get(known.name, known.unit_in_words)}  {interval}".strip())
+        for known, value, interval in printed(numbers)
+    ]
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
@@ -103,12 +92,12 @@ def print_summary(summary: Mapping[str, Any]) -> None:
 
 
 def score_in_words(scored: Mapping[str, Mapping[str, Any]]) -> str:
-    """One sentence: what was planned and what came, and where that lies outside the planned range.
+    """One sentence: planned and actual, and where that lies outside the planned range.
 
     >>> score_in_words({"wall_seconds": {"predicted": 100.0, "actual": 110.0, "factor": 1.1, "inside": True}})
-    'planned and came: time 1 min 40 s and 1 min 50 s'
+    'planned vs actual: time 1 min 40 s vs 1 min 50 s'
     >>> score_in_words({"bits_per_byte": {"predicted": 1.92, "actual": 2.34, "factor": 1.22, "inside": False}})
-    'planned and came: bits per byte 1.920 and 2.340 (outside its range)'
+    'planned vs actual: bits per byte 1.920 vs 2.340 (outside its range)'
     """
     forms: dict[str, tuple[str, Callable[[float], str]]] = {
         "wall_seconds": ("time", format_duration), "memory_bytes": ("memory", format_bytes),
@@ -116,12 +105,12 @@ def score_in_words(scored: Mapping[str, Mapping[str, Any]]) -> str:
         "bits_per_byte": ("bits per byte", "{:.3f}".format),
     }  # fmt: skip
     said = [
-        f"{name} {form(scored[key]['predicted'])} and {form(scored[key]['actual'])}"
+        f"{name} {form(scored[key]['predicted'])} vs {form(scored[key]['actual'])}"
         + (" (outside its range)" if scored[key].get("inside") is False else "")
         for key, (name, form) in forms.items()
         if key in scored and scored[key]["predicted"] is not None
     ]
-    return f"planned and came: {', '.join(said)}"
+    return f"planned vs actual: {', '.join(said)}"
 
 
 def print_report(report: Report) -> None:
@@ -203,13 +192,13 @@ def _print_trained_on(result: Mapping[str, Any], model: str) -> None:
 
 
 def baselines_in_words(baselines: Mapping[str, Any]) -> str:
-    """What models that only count get on the same tokens, one sentence.
+    """What n-gram baselines get on the same tokens, one sentence.
 
     >>> baselines_in_words({"uniform": {"loss_nats_per_token": 5.545}, "unigram": {"loss_nats_per_token": 3.1}})
-    'for comparison, models that only count: uniform 5.545, unigram 3.100 nats per token'
+    'n-gram baselines: uniform 5.545, unigram 3.100 nats per token'
     """
     numbers = (f"{name} {each['loss_nats_per_token']:.3f}" for name, each in baselines.items())
-    return f"for comparison, models that only count: {', '.join(numbers)} nats per token"
+    return f"n-gram baselines: {', '.join(numbers)} nats per token"
 
 
 def print_answers(result: Mapping[str, Any]) -> None:
@@ -229,7 +218,7 @@ def print_answers(result: Mapping[str, Any]) -> None:
         print_conventions(result["conventions"])
     for task, numbers in result.get("tasks", {}).items():
         rows = [
-            (name.replace("_", " "), f"{value:.4f}", _between(numbers.get(f"{name}_interval_95")))
+            (name.replace("_", " "), f"{value:.4f}", interval_text(numbers, name, "{:.3f}".format))
             for name, value in numbers.items()
             if isinstance(value, float)
         ]
@@ -241,22 +230,22 @@ def print_answers(result: Mapping[str, Any]) -> None:
     if "calibration" in result:
         numbers = result["calibration"]
         rows = [
-            ("entropy gap", f"{numbers['entropy_gap_nats']:+.4f}", "nats; above 0 it is too sure of itself"),
+            ("entropy gap", f"{numbers['entropy_gap_nats']:+.4f}", "nats; above 0 the model is overconfident"),
             ("calibration error", f"{numbers['expected_calibration_error']:.4f}", "of its most probable token"),
             ("mean reciprocal rank", f"{numbers['mean_reciprocal_rank']:.4f}", ""),
-            *((f"among its first {k}", f"{share:.4f}", "of tokens") for k, share in numbers["top_accuracy"].items()),
+            *((f"top-{k} accuracy", f"{share:.1%}", "") for k, share in numbers["top_accuracy"].items() if k != "1"),
         ]
         for name, value in numbers["samples"].items():
             if isinstance(value, float):
                 human = numbers["samples_of_the_text"][name]
                 rows.append((f"samples: {name.replace('_', ' ')}", f"{value:.4f}", f"of the text: {human:.4f}"))
-        print_table(rows, "calibration")
+        print_table(rows, "calibration metrics")
 
 
 def print_comparison(result: Mapping[str, Any]) -> None:
     """The verdict, what it rests on, and in what the two differ."""
     rows = [(side.upper(), f"{result[side]['bits_per_byte']:.4f}", result[side]["model"]) for side in ("a", "b")]
-    interval = _between(result["difference_bits_per_byte_interval_95"], "{:+.4f}".format)
+    interval = interval_text(result, "difference_bits_per_byte", "{:+.4f}".format)
     rows.append(("B − A", f"{result['difference_bits_per_byte']:+.4f}", f"bits per byte  {interval}".rstrip()))
     print_table(rows, f"bits per byte of {result['text']}")
     print(result["verdict"])
@@ -289,6 +278,9 @@ def print_memorization(found: Mapping[str, Any]) -> None:
     """The verdict, the measures that it rests on, each with its control or interval, and what is known best."""
     print(found["verdict"])
     conventions = found["conventions"]
+    notes = {"generalization_gap_bits_per_byte": "",
+             "excess_gap_bits_per_byte": f"bits per byte; {conventions['reference']} that read neither text",
+             "membership_auc": "of pairs; 0.5 is chance"}  # fmt: skip
     rows = [
         ("continued word for word", f"{found['extraction_rate']:.1%}",
          f"of training passages; {found['control_extraction_rate']:.1%} of held-out ones"),
@@ -299,13 +291,8 @@ def print_memorization(found: Mapping[str, Any]) -> None:
          f"nats per token in windows of {conventions['window_tokens']}, nothing before them; "
          f"{found['heldout_loss_nats_per_token']:.3f} on held-out text, "
          f"{found['bigram_heldout_loss_nats_per_token']:.3f} for a bigram model there"),
-        ("gap", f"{found['generalization_gap_bits_per_byte']:.3f}",
-         f"bits per byte  {_between(found.get('generalization_gap_bits_per_byte_interval_95'))}".rstrip()),
-        ("gap beyond a reference", f"{found['excess_gap_bits_per_byte']:.3f}",
-         f"bits per byte; {conventions['reference']} that read neither text  "
-         f"{_between(found.get('excess_gap_bits_per_byte_interval_95'))}".rstrip()),
-        ("told apart by loss", f"{found['membership_auc']:.2f}", "of pairs; 0.5 is chance  "
-         + _between(found.get("membership_auc_interval_95"), "{:.2f}".format)),
+        *((known.label, value, f"{notes[known.name]}  {interval}".strip())
+          for known, value, interval in printed(found) if known.name in notes),
         _memorized(found),
         *((f"canary planted {counted(row['repetitions'], 'time')}", f"{row['exposure_bits']:.1f}",
            f"bits of exposure; {row['largest_possible_bits']:.1f} at most") for row in found["canaries"]),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,12 +21,15 @@ from hornbook.model.decoder import Attention, Block, Decoder
 ROWS = 64  # N is a multiple: matrix products of few different sizes, for each of which oneDNN makes its code once
 
 
+Ids = Sequence[int] | NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Tree:
     """Ids of a beginning, which may be empty, and of branches of it: each sees the beginning and itself."""
 
-    beginning: Sequence[int]
-    branches: Sequence[Sequence[int]]
+    beginning: Ids
+    branches: Sequence[Ids]
 
     @property
     def num_tokens(self) -> int:

@@ -1,0 +1,264 @@
+"""The one scoring loop: requests -> hidden states -> logits, a chunk at a time -> a record for each scored token.
+
+A record holds the nats of the token and what else is computed from its logits; a metric that is a mean over tokens is
+one line in TOKEN_METRICS and one row in `facts/metrics.py`.
+
+The same bits for any batch size: the bits of a matrix product depend on its number of rows, so the forward pass sees
+only a few fixed shapes, and which shape a window gets depends on its own length alone. Choices that begin alike are
+computed as the branches of a tree instead (`model/cpu/branches.py`), several times as fast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hornbook.engine.threads import in_parallel, workers_for
+from hornbook.likelihood import head_logits, token_nats
+from hornbook.model.cpu.branches import Ids, Tree, branch_hidden
+from hornbook.model.decoder import Decoder
+
+Progress = Callable[[int, int], None]  # (scored, to score): targets, or questions of a task
+Records = np.ndarray  # (n,) of scored tokens, a structured array: a field for each number
+Measure = Callable[[Tensor, Tensor], dict[str, Tensor]]  # logits (n, V) float64, targets (n,) -> fields (n, ...)
+
+MANY = 256  # a tree's branches have at most so many tokens, or as many as the beginning that they would repeat
+
+T = TypeVar("T")
+
+
+class Request(NamedTuple):
+    """A sequence of ids of which the last `num_scored` are to be predicted."""
+
+    ids: Ids
+    num_scored: int
+
+
+# ---- What is measured of a token
+
+
+def top1(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """1 where the target is the most probable token, 0 where it is not, (N,); n equally probable ones share the 1, so
+    that a model that knows nothing gets 1 / V.
+
+    >>> top1(torch.tensor([[2.0, 1.0], [1.0, 2.0], [3.0, 3.0]]), torch.tensor([0, 0, 0])).tolist()
+    [1.0, 0.0, 0.5]
+    """
+    best_N = logits_NV.amax(-1)
+    share_N = (logits_NV.gather(-1, targets_N[:, None])[:, 0] == best_N).double()
+    hits = share_N.nonzero()[:, 0]  # the others need not be looked at for ties
+    share_N[hits] /= (logits_NV[hits] == best_N[hits, None]).sum(-1)
+    return share_N
+
+
+TOKEN_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"top1_accuracy": top1}
+
+
+def nats_alone(logits_NV: Tensor, targets_N: Tensor) -> dict[str, Tensor]:
+    return {"nats": token_nats(logits_NV, targets_N)}
+
+
+def token_record(logits_NV: Tensor, targets_N: Tensor) -> dict[str, Tensor]:
+    """What an evaluation keeps of a token: its nats and all TOKEN_METRICS."""
+    return nats_alone(logits_NV, targets_N) | {name: f(logits_NV, targets_N) for name, f in TOKEN_METRICS.items()}
+
+
+def greedy_record(logits_NV: Tensor, targets_N: Tensor) -> dict[str, Tensor]:
+    """Nats, and whether greedy decoding would write the target: of equally probable tokens, the first."""
+    return nats_alone(logits_NV, targets_N) | {"is_greedy": logits_NV.argmax(-1) == targets_N}
+
+
+def no_records() -> Records:
+    """No token, with the fields of `token_record`."""
+    return np.zeros(0, [(name, float) for name in ("nats", *TOKEN_METRICS)])
+
+
+# ---- The loop
+
+
+def _scored(
+    model: Decoder, batches: Iterable[T], hidden: Callable[[T], Tensor], requests: Callable[[T], Sequence[Request]],
+    measure: Measure,
+) -> Generator[tuple[T, list[Records]], None, None]:  # fmt: skip
+    """(batch, the records of each of its `requests`), in order; `hidden` gives the states (N, D) of what they score."""
+
+    def score(batch: T) -> list[Records]:
+        together, hidden_ND = requests(batch), hidden(batch)
+        targets = np.concatenate([request.ids[len(request.ids) - request.num_scored :] for request in together])
+        targets_N = torch.from_numpy(targets.astype(np.int64)).to(hidden_ND.device)
+        chunks = head_logits(model.head, hidden_ND, model.shape.vocabulary)
+        parts = [measure(logits_NV, targets_N[at]) for at, logits_NV in chunks]
+        fields = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+        records = np.empty(len(targets), [(name, column.dtype, column.shape[1:]) for name, column in fields.items()])
+        for name, column in fields.items():
+            records[name] = column
+        return np.split(records, np.cumsum([request.num_scored for request in together])[:-1])
+
+    return in_parallel(score, batches, workers_for(model, _device(model)))
+
+
+def _device(model: Decoder) -> torch.device:
+    return next(model.parameters()).device
+
+
+@contextmanager
+def evaluating(model: Decoder) -> Iterator[None]:
+    """No gradients and no dropout inside; the model's mode afterwards is what it was."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+# ---- Windows
+
+
+def padded_length(num_inputs: int, model: Decoder) -> int:
+    """The length a window is padded to: 2^k or 3 x 2^k from 32 on, at most the context where positions are learned."""
+    length = 32
+    while length < num_inputs:
+        length = length * 3 // 2 if length & (length - 1) == 0 else length * 4 // 3
+    return min(length, model.shape.context) if model.positions is not None else length
+
+
+def forward_rows(length: int, model: Decoder, device: torch.device) -> int:
+    """How many windows of `length` are computed at once: a function of the model, the length and the kind of device.
+
+    Wide models fill the machine with fewer tokens. Rows x length is a multiple of 64, so that no product of matrices
+    has a ragged last tile, in which the bits could depend on where a row stands.
+    """
+    tokens = min(2048, max(1024, 1 << int(math.log2(2**20 / model.shape.width))))
+    tokens *= 1 if device.type == "cpu" else 16
+    step = 64 // math.gcd(64, length)
+    return max(1, tokens // length // step) * step
+
+
+class _Windows(NamedTuple):
+    """Requests by their number, to be computed together in the shape (rows, length)."""
+
+    numbers: Sequence[int]
+    rows: int
+    length: int
+
+
+def _window_batches(
+    model: Decoder, requests: Sequence[Request], shape: tuple[int, int] | None, device: torch.device
+) -> Iterator[_Windows]:
+    by_length: dict[int, list[int]] = {}
+    for number, request in enumerate(requests):
+        if request.num_scored:
+            length = padded_length(len(request.ids) - 1, model) if shape is None else shape[1]
+            by_length.setdefault(length, []).append(number)
+    for length, numbers in by_length.items():
+        rows = forward_rows(length, model, device) if shape is None else shape[0]
+        for start in range(0, len(numbers), rows):
+            yield _Windows(numbers[start : start + rows], rows, length)
+
+
+def score_tokens(
+    model: Decoder, requests: Sequence[Request], measure: Measure = token_record, *,
+    shape: tuple[int, int] | None = None, done: Callable[[int], None] | None = None,
+) -> list[Records]:  # fmt: skip
+    """The records of each request's scored tokens, in order. `shape` (rows, length) where all requests have one
+    length; `done` hears how many tokens were scored in each forward pass, and may raise to end it."""
+    device = _device(model)
+
+    def hidden(batch: _Windows) -> Tensor:
+        tokens, is_scored = np.zeros((batch.rows, batch.length), np.int64), np.zeros((batch.rows, batch.length), bool)
+        for row, (ids, num_scored) in enumerate(map(requests.__getitem__, batch.numbers)):
+            tokens[row, : len(ids) - 1] = ids[:-1]
+            is_scored[row, len(ids) - 1 - num_scored : len(ids) - 1] = True
+        states = model.hidden(torch.from_numpy(tokens).to(device)).flatten(0, 1)
+        return states[torch.from_numpy(np.flatnonzero(is_scored)).to(device)]
+
+    results = [no_records()] * len(requests)
+    batches = _window_batches(model, requests, shape, device)
+    scored = _scored(model, batches, hidden, lambda batch: [requests[i] for i in batch.numbers], measure)
+    with evaluating(model), closing(scored):  # no worker is left behind where `done` raises
+        for batch, records in scored:
+            for number, some in zip(batch.numbers, records, strict=True):
+                results[number] = some
+            if done is not None:
+                done(sum(map(len, records)))
+    return results
+
+
+# ---- Requests that begin alike
+
+
+class _Branching(NamedTuple):
+    """Some requests of the set `number`, and their ids but for the last of each, which is only a target."""
+
+    number: int
+    requests: Sequence[Request]
+    tree: Tree
+
+
+def score_branches(
+    model: Decoder, sets: Sequence[Sequence[Request]], measure: Measure = token_record, *,
+    progress: Progress | None = None, most_tokens: int = 2048,
+) -> list[list[Records]]:  # fmt: skip
+    """The records of each request of each set. What the requests of a set share at their beginning is computed once for
+    all of them. At most about `most_tokens` are computed at once, or one tree, by each of the workers.
+    """
+    device = _device(model)
+
+    def hidden(batch: Sequence[_Branching]) -> Tensor:
+        states = branch_hidden(model, [branching.tree for branching in batch], device)
+        ends = np.cumsum([len(branch) for branching in batch for branch in branching.tree.branches])
+        counts = [request.num_scored for branching in batch for request in branching.requests]
+        scored = [np.arange(end - count, end) for end, count in zip(ends, counts, strict=True)]
+        return states[torch.from_numpy(np.concatenate(scored)).to(device)]
+
+    results: list[list[Records]] = [[] for _ in sets]
+    branchings = [branching for number, requests in enumerate(sets) for branching in _branchings(number, requests)]
+    batches = _passes(branchings, most_tokens)
+    scored = _scored(model, batches, hidden, lambda batch: [r for b in batch for r in b.requests], measure)
+    with evaluating(model), closing(scored):
+        for batch, records in scored:
+            rest = iter(records)
+            for branching in batch:
+                results[branching.number] += [next(rest) for _ in branching.requests]
+            if progress is not None:
+                progress(batch[-1].number + 1, len(sets))
+    return results
+
+
+def _branchings(number: int, requests: Sequence[Request]) -> Iterator[_Branching]:
+    """All requests of a set in one tree, or in several: in a tree, every token of the branches is held against every
+    other, which is wasteful where they are many and the beginning is short.
+    """
+    first = requests[0].ids
+    longest = min(len(r.ids) - 1 - r.num_scored for r in requests)
+    shared = next((i for i in range(longest) if any(r.ids[i] != first[i] for r in requests)), longest)
+    branches = [r.ids[shared:-1] for r in requests]
+    start, size = 0, 0
+    for stop, branch in enumerate(branches):
+        if stop > start and size + len(branch) > max(shared, MANY):
+            yield _Branching(number, requests[start:stop], Tree(first[:shared], branches[start:stop]))
+            start, size = stop, 0
+        size += len(branch)
+    yield _Branching(number, requests[start:], Tree(first[:shared], branches[start:]))
+
+
+def _passes(branchings: Sequence[_Branching], most_tokens: int) -> Iterator[list[_Branching]]:
+    """Runs of at most `most_tokens` tokens, or one tree."""
+    some: list[_Branching] = []
+    size = 0
+    for branching in branchings:
+        size += branching.tree.num_tokens
+        if some and size > most_tokens:
+            yield some
+            some, size = [], branching.tree.num_tokens
+        some.append(branching)
+    if some:
+        yield some
