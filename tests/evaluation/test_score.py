@@ -11,7 +11,8 @@ from hornbook.evaluation.inspection import inspect_text, middle_ranks
 from hornbook.evaluation.score import TOKEN_METRICS, Request, score_tokens, top1
 from hornbook.facts.metrics import METRICS, Metric
 from hornbook.facts.shape import GPTShape
-from hornbook.model.decoder import Decoder, initialise
+from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
 from hornbook.records.result import Report
 from hornbook.reporting.card import model_card
 from hornbook.reporting.pages import run_page
