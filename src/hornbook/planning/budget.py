@@ -18,15 +18,15 @@ REFERENCE_BALANCE = 153.0  # FLOPs per byte of an A100-80, where the constant of
 # Fitted by benchmarks/utilisation.py on published runs, over x = log(balance / 153), within their balances: the log of
 # the utilisation, constant and slope, and the coefficients of half the width of its 90 % range, a polynomial in x.
 BALANCES = (136.666666667, 295.343283582)
-LOG_UTILISATION = (-0.953609726069, -0.418776187191)
+LOG_UTILISATION = (-0.953609726069, -0.418776187192)
 HALF_WIDTH = (
-    0.570653598028,
-    -0.0220633302435,
-    0.0422344127013,
-    0.0016541840139,
-    -0.00152428512453,
-    -0.000185966957154,
-    0.000121077035379,
+    0.570653598027,
+    -0.0220633302409,
+    0.0422344127103,
+    0.0016541837046,
+    -0.00152428383854,
+    -0.000185968930914,
+    0.000121078082138,
 )
 SMALLEST_PARAMETERS = 50e6  # the smallest run of the table has 70M
 DRAW = (0.75, 0.85, 0.95)  # of the power limit while training: Luccioni et al. 2022, Morrison et al. 2025
