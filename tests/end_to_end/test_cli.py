@@ -11,8 +11,9 @@ import pytest
 
 import hornbook
 from hornbook.cli import main
-from hornbook.cli.parser import COMMANDS, build_parser
+from hornbook.cli.parser import COMMANDS, _parse, build_parser
 from hornbook.commands.options import normal
+from hornbook.facts.names import ELSEWHERE
 from hornbook.records.run import Run
 
 HANG_SECONDS = float(os.environ.get("HORNBOOK_HANG_SECONDS", "300"))  # a guard against hanging, not a measurement
@@ -341,8 +342,7 @@ def test_a_size_has_both_names_and_a_device_is_found(command_line):
 
 def settings_of(*words):
     """The settings that `hornbook train` reads from these words."""
-    parser = build_parser()
-    arguments = parser.parse_args(["train", *normal(words, parser.commands["train"]._option_string_actions)])
+    arguments = _parse(build_parser(), ["train", *words])
     return {name: value for name, value in vars(arguments).items() if "." in name} | {"texts": arguments.texts}
 
 
@@ -397,6 +397,11 @@ def test_an_option_that_is_none_is_answered_with_the_right_one(capsys, words, an
     error = capsys.readouterr().err
     assert error.startswith(f'hornbook: there is no option "{words[1].partition("=")[0]}"{answer}'), error
     assert error.count("\n") == 1
+
+
+def test_the_flags_that_answers_name_are_flags_of_train():
+    options = build_parser().commands["train"]._option_string_actions
+    assert {flag for why in ELSEWHERE.values() for flag in re.findall(r"--[\w.-]+", why)} <= options.keys()
 
 
 def test_a_flag_of_before_is_answered_with_the_present_one(capsys):

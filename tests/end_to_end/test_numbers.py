@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hornbook.cli.parser import _normal, _parse, build_parser, main
+from hornbook.cli.parser import _parse, build_parser, main
 from hornbook.facts.errors import InputError
 
 LARGEST = 2**62
@@ -51,7 +51,7 @@ def test_options_of_a_model(arguments, tiny_run, capsys, monkeypatch):
     [
         (("--train.batch", 2**63), "expected a whole number"),
         (("--train.batch", LARGEST), "take a smaller --model.context or --train.batch"),
-        (("--model.width", 10**18), "take a smaller --model.width, .hidden or .layers"),
+        (("--model.width", 10**18), "take a smaller --model.width, .intermediate_size or .layers"),
         (("--model.intermediate_size", LARGEST), "take a smaller --model.width"),
         (("--model.layers", LARGEST), "take a smaller --model.width"),
         (("--model.context", LARGEST), "fewer than one context"),
@@ -75,7 +75,7 @@ def test_settings_that_no_machine_could_hold(arguments, named, text_file, capsys
 @pytest.mark.parametrize("text", ["--", "--hello", "-5", "--well-known.word", "---", "-- two words", "-h"])
 def test_a_text_may_begin_with_a_dash(text):
     def parsed(*arguments):
-        return _parse(build_parser(), _normal(arguments))
+        return _parse(build_parser(), list(arguments))
 
     for options in ((), ("--top-k", "3")):
         assert parsed("generate", "model", *options, "--", text).prompt == text

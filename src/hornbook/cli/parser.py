@@ -52,8 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if argv[0] not in commands and not argv[0].startswith("-"):
             raise InputError(f'there is no command "{argv[0]}"{suggestion(argv[0], commands)}; see hornbook --help.')
-        if argv[0] in commands:
-            argv = normal(argv, parser.commands[argv[0]]._option_string_actions)
         arguments = _parse(parser, argv)
         if arguments.print_completion is not None:
             _print_completion(parser, arguments.print_completion)
@@ -101,6 +99,7 @@ def _say(sentence: object, code: int) -> int:
 
 
 def _parse(parser: _Parser, argv: list[str]) -> argparse.Namespace:
+    argv = normal(argv, parser.commands.get(argv[0], parser)._option_string_actions)
     if "--" in argv:  # what follows is no option: argparse would know that only in some places
         end = argv.index("--")
         argv = argv[:end] + [f"\0{word}" for word in argv[end + 1 :]]

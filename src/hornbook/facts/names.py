@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -73,7 +74,7 @@ def by_dotted_names(changes: Mapping[str, Any], names: Mapping[str, Field]) -> d
     dotted: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in names and "." not in name:
-            elsewhere = ELSEWHERE.get(name, "").replace("--", "")
+            elsewhere = re.sub(r"--([\w.-]+)", lambda flag: flag[1].replace("-", "_"), ELSEWHERE.get(name, ""))
             why = f": {elsewhere}" if elsewhere else suggestion(name, names)
             raise InputError(f'there is no setting "{name}"{why}.')
         now = names[name].name if name in names else name
