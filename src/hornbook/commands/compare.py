@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from hornbook.commands.evaluate import documents_for, score_documents
+from hornbook.setup.scoring import documents_for, score_documents
 from hornbook.commands.evaluate_options import trained_on_share, training_text
 from hornbook.evaluation.comparison import compare as compare_reports
 from hornbook.evaluation.corpus import lost_share

@@ -15,26 +15,20 @@ from hornbook.commands.evaluate_options import (
     check_like,
     like_another,
     trained_on_share,
-    training_key,
     training_text,
 )
-from hornbook.data.shards import Prepared
 from hornbook.evaluation.corpus import (
-    EncodedDocument,
     conventions,
     corpus_report,
-    encode_documents,
     lost_share,
-    part_documents,
 )
 from hornbook.facts.errors import InputError
-from hornbook.facts.settings import from_table
 from hornbook.facts.tables import Result
 from hornbook.records.result import Report
 from hornbook.setup.chosen import chosen_on
-from hornbook.setup.documents import named_documents
 from hornbook.setup.model import LoadedModel, open_model, settings_of
-from hornbook.setup.text import Progress, is_prepared, prepared_before, prepared_text
+from hornbook.setup.scoring import _plain_texts, documents_for
+from hornbook.setup.text import Progress
 
 
 def evaluate(
@@ -90,61 +84,3 @@ def evaluate(
     if trained_on is not None:
         extra["baselines"] = baselines_of(trained_on, documents, how, chosen)
     return msgspec.structs.replace(report, extra=weights | report.extra | extra)
-
-
-def score_documents(
-    opened: LoadedModel, documents: Sequence[EncodedDocument], name: str, *, progress: Progress | None = None
-) -> Report:
-    """The Report of a text by the default conventions."""
-    how = conventions(opened.model, opened.tokenizer)
-    title = opened.name if opened.step is None else f"{opened.name} at step {opened.step}"
-    return corpus_report(
-        opened.model, documents, how, model_name=title, text_name=name, progress=progress
-    )  # fmt: skip
-
-
-def documents_for(
-    opened: LoadedModel, texts: tuple[str, ...], text_settings: dict[str, Any]
-) -> tuple[list[EncodedDocument], str]:
-    """The documents to score and what to call them: `texts`, or the validation side of the model's own run."""
-    if texts and not is_prepared(texts):
-        pairs = ((document.name, document.text()) for document in named_documents(texts, text_settings))
-        return encode_documents(pairs, opened.tokenizer), ", ".join(texts)
-    if text_settings and (not texts or is_prepared(texts)):
-        raise InputError(f"a prepared text is read as it is: leave out --{min(text_settings)}.")
-    if not texts and opened.run is None:
-        raise InputError(f"name a text to score: {opened.name} is not a run, so it has no validation side of its own.")
-    if texts:
-        prepared = prepared_text(from_table({"text": {"paths": list(texts)}}, source="settings").text)
-        name = f"{texts[0]} (validation side)"
-    else:
-        prepared, name = own_text(opened), "the validation side"
-    if prepared.tokenizer.fingerprint != opened.tokenizer.fingerprint:
-        raise InputError(
-            f"{prepared.folder} was prepared with another tokenizer than {opened.name} has: name the text itself."
-        )
-    return part_documents(prepared.validation, prepared.tokenizer), name
-
-
-def _plain_texts(
-    opened: LoadedModel, documents: Sequence[EncodedDocument], texts: tuple[str, ...], text_settings: dict[str, Any]
-) -> list[str]:
-    """The documents as they were written; those of a prepared text as their tokens spell them."""
-    if texts and not is_prepared(texts):
-        return [document.text() for document in named_documents(texts, text_settings)]
-    return [opened.tokenizer.decode(document.tokens) for document in documents]
-
-
-def own_text(opened: LoadedModel) -> Prepared:
-    """The prepared text of a run. Raises InputError when it is not what the run was trained on any more."""
-    assert opened.run is not None
-    text, key = settings_of(opened.run).text, training_key(opened)
-    prepared = prepared_text(text)
-    if prepared.key == key:
-        return prepared
-    before = prepared_before(text, key)
-    if before is None:
-        raise InputError(
-            f"the text of {opened.name}, or how it is split, has changed since it was trained: name the text."
-        )
-    return before

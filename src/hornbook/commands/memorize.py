@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hornbook.commands.evaluate import own_text
+from hornbook.setup.scoring import own_text
 from hornbook.data.shards import TokenStream
 from hornbook.evaluation.memorization import memorization
 from hornbook.facts.by_heart import readings
