@@ -21,11 +21,11 @@ from typing import Any
 from common import data
 from conclusions import once
 
-from hornbook.commands.evaluate_options import trained_on_share
 from hornbook.data.prepare import prepare
 from hornbook.evaluation.corpus import encode_documents
 from hornbook.facts.capacity import REPEATED
 from hornbook.facts.leaks import LEAKED
+from hornbook.setup.evaluate_options import trained_on_share
 from hornbook.text.checkup import Checkup, Duplicate, check_up
 from hornbook.text.documents import Document
 from hornbook.text.pieces import safe_pieces

@@ -1,4 +1,7 @@
-"""The whole command line: every command with its options, errors as sentences, exit codes."""
+"""The command line: parse, call, errors as sentences, exit codes. A command is its file in commands/ and a row here.
+
+Only the file of the command that was named is imported.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,31 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from hornbook import __version__
-from hornbook.cli import asking, making, scoring
 from hornbook.commands.options import normal
 from hornbook.facts.errors import InputError, Interrupted, SystemFailure, suggestion
 from hornbook.facts.names import ELSEWHERE
 from hornbook.facts.printing import on_one_line, print, ready_streams
 from hornbook.facts.settings import names
 from hornbook.facts.threads import let_waiting_threads_sleep
+
+COMMANDS = {
+    "train": "train a model on your text: prepare, train, evaluate, sample, report",
+    "prepare": "turn text into token shards, with a report on the data",
+    "evaluate": "loss, perplexity and bits per byte of a text, with intervals",
+    "inspect": "the six steps from logits to perplexity for each token of a text; without text, the weights",
+    "compare": "which of two models is less surprised by a text, by how much, and whether that can be chance",
+    "export": "write a model as others open it: a Hugging Face folder, or GGUF",
+    "generate": "let a model continue a text",
+    "memorize": "what a model has learned by heart, against a held-out control",
+    "plan": "hours, memory, energy, money and loss of a training, before it is paid for",
+    "sweep": "train a ladder of small models and say what a larger one would reach on this text",
+    "runs": "list the runs of a folder",
+}
 
 MEANT = {"--accelerator": "--on", "--device": "--on", "--devices": "--on", "--gpu": "--on", "--hardware": "--on"}
 
@@ -42,21 +59,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     let_waiting_threads_sleep()
     gc.set_threshold(700, 10, 1000)  # whole passes find nothing in hundreds of imported modules, a tenth of their time
     try:
-        commands = {name: command for name, (_, command) in COMMANDS.items()}
-        parser = build_parser()
+        parser = build_parser([name for name in argv[:1] if name in COMMANDS])
         for word in argv:
             if re.search("[\ud800-\udfff]", word):  # Python's way to hold such bytes
                 raise InputError(f"the argument {word} is not UTF-8: rename what it names, or give a pattern for it.")
         if not argv:
             parser.print_help()
             return 0
-        if argv[0] not in commands and not argv[0].startswith("-"):
-            raise InputError(f'there is no command "{argv[0]}"{suggestion(argv[0], commands)}; see hornbook --help.')
+        if argv[0] not in COMMANDS and not argv[0].startswith("-"):
+            raise InputError(f'there is no command "{argv[0]}"{suggestion(argv[0], COMMANDS)}; see hornbook --help.')
         arguments = _parse(parser, argv)
         if arguments.print_completion is not None:
-            _print_completion(parser, arguments.print_completion)
+            _print_completion(build_parser(COMMANDS), arguments.print_completion)
             return 0
-        commands[arguments.command](arguments)
+        import_module(f"hornbook.commands.{arguments.command}").command(arguments)
         sys.stdout.flush()
     except InputError as error:
         return _say(error, 2)
@@ -153,33 +169,18 @@ def _no_option(option: str, command: _Parser) -> str:
     return f'there is no option "{option}"{why}{"; a text that begins with - comes last, after --" * takes_text}'
 
 
-def build_parser() -> _Parser:
-    """The whole command line, for parsing, help and shell completion."""
+def build_parser(named: Iterable[str] = COMMANDS) -> _Parser:
+    """The command line, for parsing, help and shell completion, with the options of the commands `named`."""
     about = "Teaches a language model to read your text, and tells the truth about it."
     parser = _Parser(prog="hornbook", description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"hornbook {__version__}")
     parser.add_argument("--print-completion", choices=["bash", "zsh", "tcsh"], help="print a shell completion script")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    for name, (describe, command) in COMMANDS.items():
-        line = (command.__doc__ or "").splitlines()[0]
+    for name, line in COMMANDS.items():
         sub = commands.add_parser(name, help=line, description=line, allow_abbrev=False)
         sub.set_defaults(print_completion=None)
-        describe(sub)
+        if name in named:
+            import_module(f"hornbook.commands.{name}").flags(sub)
         sub.add_argument("--json", action="store_true", help="print one machine-readable object and nothing else")
     parser.commands = commands.choices
     return parser
-
-
-COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]]] = {
-    "train": (making.describe_train, making.train_command),
-    "prepare": (making.describe_prepare, making.prepare_command),
-    "evaluate": (scoring.describe_evaluate, scoring.evaluate_command),
-    "inspect": (scoring.describe_inspect, scoring.inspect_command),
-    "compare": (scoring.describe_compare, scoring.compare_command),
-    "export": (scoring.describe_export, scoring.export_command),
-    "generate": (making.describe_generate, making.generate_command),
-    "memorize": (asking.describe_memorize, asking.memorize_command),
-    "plan": (asking.describe_plan, asking.plan_command),
-    "sweep": (asking.describe_sweep, asking.sweep_command),
-    "runs": (making.describe_runs, making.runs_command),
-}

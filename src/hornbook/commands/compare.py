@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hornbook.setup.scoring import documents_for, score_documents
-from hornbook.commands.evaluate_options import trained_on_share, training_text
-from hornbook.evaluation.comparison import compare as compare_reports
-from hornbook.evaluation.corpus import lost_share
+from hornbook.commands.options import MODEL, add_settings, check_inputs, is_reading, text_settings, value
 from hornbook.facts.errors import InputError
+from hornbook.facts.printing import print_json
 from hornbook.facts.tables import Result
-from hornbook.setup.model import LoadedModel, open_model, settings_of
-from hornbook.setup.text import Progress
+
+if TYPE_CHECKING:
+    from hornbook.setup.model import LoadedModel
+    from hornbook.setup.text import Progress
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", metavar="A", help=MODEL)
+    parser.add_argument("b", metavar="B", help=MODEL)
+    parser.add_argument("--on", nargs="+", default=[], metavar="TEXT", help="the text; none: the runs' validation side")
+    parser.add_argument("--step-a", type=value(int), metavar="N", help="the checkpoint of A at this step")
+    parser.add_argument("--step-b", type=value(int), metavar="N", help="the checkpoint of B at this step")
+    add_settings(parser, is_reading)
+
+
+def command(arguments: argparse.Namespace) -> None:
+    check_inputs(arguments.a, arguments.b, texts=arguments.on, settings=text_settings(arguments))
+    from hornbook.reporting.live import View
+
+    with View().progress("scoring") as progress:
+        result = compare(
+            arguments.a, arguments.b, arguments.on, step_a=arguments.step_a, step_b=arguments.step_b,
+            progress=progress, **text_settings(arguments),
+        )  # fmt: skip
+    if arguments.json:
+        print_json(result)
+    else:
+        from hornbook.reporting.terminal import print_comparison
+
+        print_comparison(result)
 
 
 def compare(
@@ -26,6 +53,12 @@ def compare(
     Of two runs without a text: their validation side, where it is the same. `text_settings` are field, separator and
     errors of the section [text]. Raises InputError when the scored text differs.
     """
+    from hornbook.evaluation.comparison import compare as compare_reports
+    from hornbook.evaluation.corpus import lost_share
+    from hornbook.setup.evaluate_options import trained_on_share, training_text
+    from hornbook.setup.model import open_model, settings_of
+    from hornbook.setup.scoring import documents_for, score_documents
+
     texts = (on,) if isinstance(on, str) else tuple(on)
     opened = [
         open_model(each, step=step) if isinstance(each, str) else each for each, step in ((a, step_a), (b, step_b))
@@ -58,6 +91,8 @@ def compare(
 
 def differing_settings(a: LoadedModel, b: LoadedModel) -> dict[str, list[Any]] | None:
     """Settings of two runs that are not the same, by their dotted name: [of a, of b]. None where one is no run."""
+    from hornbook.setup.model import settings_of
+
     if a.run is None or b.run is None:
         return None
     one, other = (_flat(msgspec.to_builtins(settings_of(opened.run))) for opened in (a, b) if opened.run)

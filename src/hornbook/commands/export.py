@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
+from hornbook.commands.options import MODEL, check_inputs, value
 from hornbook.facts.errors import InputError, SystemFailure, suggestion
+from hornbook.facts.printing import print, print_json
 from hornbook.facts.units import counted
-from hornbook.formats.gguf import Kind, write_gguf
-from hornbook.formats.gguf_file import read_header
-from hornbook.formats.huggingface import find_huggingface, read_generation, write_huggingface
 from hornbook.records.result import Report
 from hornbook.records.run import EVALUATION
-from hornbook.reporting.card import model_card
-from hornbook.setup.model import LoadedModel, open_model, settings_of
-from hornbook.setup.text import stem
-from hornbook.text.bytelevel import split_pattern
-from hornbook.training.decisions import tokens_read
+
+if TYPE_CHECKING:
+    import torch
+
+    from hornbook.formats.gguf import Kind
+    from hornbook.setup.model import LoadedModel
 
 DTYPES = {"huggingface": ("float32", "bfloat16", "float16"), "gguf": ("f16", "f32", "q8_0")}  # the default first
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="RUN", help=MODEL)
+    parser.add_argument("--to", required=True, metavar="FORMAT", help="huggingface or gguf")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="a fresh folder")
+    parser.add_argument("--dtype", metavar="TYPE", help="float32, bfloat16, float16; of gguf: f16, f32, q8_0")
+    parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
+
+
+def command(arguments: argparse.Namespace) -> None:
+    check_inputs(arguments.model)
+    written = export(arguments.model, to=arguments.to, out=arguments.out, dtype=arguments.dtype, step=arguments.step)
+    if arguments.json:
+        print_json(written)
+    else:
+        for name, num_bytes in written["num_bytes"].items():
+            print(f"{written['out']}/{name}  {num_bytes:,} bytes")
+        if written["weights"] is not None:
+            print(written["weights"])
 
 
 def export(
@@ -32,6 +51,13 @@ def export(
     `to`: "huggingface" (for transformers) or "gguf" (for llama.cpp). The folder is whole or not there.
     Raises InputError when it exists or the format cannot hold the model.
     """
+    import torch
+
+    from hornbook.formats.gguf import Kind
+    from hornbook.formats.huggingface import write_huggingface
+    from hornbook.reporting.card import model_card
+    from hornbook.setup.model import open_model
+
     if to not in DTYPES:
         raise InputError(f'--to is "{to}"{suggestion(to, DTYPES)}, but must be {" or ".join(DTYPES)}.')
     dtype = DTYPES[to][0] if dtype is None else dtype
@@ -70,6 +96,8 @@ def _auto_opens_it(opened: LoadedModel) -> bool:
     For qwen2 models transformers 5 makes the tokenizer of Qwen2 out of the tokens and merges, whatever the file and its
     `tokenizer_class` say about splitting and normalizing.
     """
+    from hornbook.text.bytelevel import split_pattern
+
     content = opened.tokenizer.content
     is_qwen2s = split_pattern(content.get("pre_tokenizer")) == "qwen2" and content.get("normalizer") == {"type": "NFC"}
     return opened.model.shape.family != "qwen2" or is_qwen2s
@@ -77,6 +105,9 @@ def _auto_opens_it(opened: LoadedModel) -> bool:
 
 def _generation(opened: LoadedModel) -> dict[str, Any]:
     """How the model came with text to be written, its list of ends among it; {} for our own."""
+    from hornbook.formats.gguf_file import read_header
+    from hornbook.formats.huggingface import find_huggingface, read_generation
+
     if opened.run is not None:
         return {}
     if not opened.name.endswith(".gguf"):
@@ -88,6 +119,8 @@ def _generation(opened: LoadedModel) -> dict[str, Any]:
 
 
 def _write_gguf_folder(opened: LoadedModel, out: Path, kind: Kind, card: str, ends: list[int]) -> None:
+    from hornbook.formats.gguf import write_gguf
+
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -102,6 +135,10 @@ def _write_gguf_folder(opened: LoadedModel, out: Path, kind: Kind, card: str, en
 
 def _facts(opened: LoadedModel) -> dict[str, Any]:
     """What the card says about the model itself."""
+    from hornbook.setup.model import settings_of
+    from hornbook.setup.text import stem
+    from hornbook.training.decisions import tokens_read
+
     shape = opened.model.shape
     facts: dict[str, Any] = {
         "architecture": f"{shape.family}, {counted(shape.layers, 'layer')}, width {shape.width}, "

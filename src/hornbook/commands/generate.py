@@ -2,13 +2,65 @@
 
 from __future__ import annotations
 
+import argparse
 import codecs
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
 
-from hornbook.facts.errors import InputError
-from hornbook.model.generate import generate as continue_ids
-from hornbook.setup.model import LoadedModel, open_model
-from hornbook.text.tokenizer import Tokenizer
+from hornbook.commands.options import check_inputs, value
+from hornbook.facts.printing import print, print_json, whole_line_ends
+
+if TYPE_CHECKING:
+    from hornbook.setup.model import LoadedModel
+    from hornbook.text.tokenizer import Tokenizer
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    from hornbook.facts.settings import Seed
+
+    parser.add_argument("model", metavar="MODEL", help="a run, a checkpoint, a Hugging Face folder or a .gguf file")
+    parser.add_argument("prompt", nargs="?", default="", metavar="PROMPT", help="what to continue; none: a document")
+    for flag, kind, default, text in (
+        ("--max-tokens", int, 200, "length in tokens"),
+        ("--temperature", float, 0.8, "0 is greedy"),
+        ("--top-k", int, None, "keep the k most probable tokens (default: all)"),
+        ("--top-p", float, None, "keep the most probable tokens that together reach p (default: all)"),
+        ("--min-p", float, None, "keep tokens at least p times as probable as the most probable one (default: all)"),
+        ("--seed", Seed, 0, "the same seed gives the same text"),
+        ("--step", int, None, "the run's checkpoint at this step (default: its best or newest)"),
+    ):
+        said = text if default is None else f"{text} (default: {default})"
+        parser.add_argument(flag, type=value(kind), default=default, metavar="N", help=said)
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text")
+    parser.add_argument("--int8", action="store_true", help="weights of 8 bits: faster on a CPU, a little less exact")
+
+
+def command(arguments: argparse.Namespace) -> None:
+    from hornbook.setup.model import open_model, prompt_ids
+
+    check_inputs(arguments.model)
+
+    opened = open_model(arguments.model, step=arguments.step)
+    if opened.note is not None and arguments.step is None:
+        print(opened.note, file=sys.stderr)
+    length, context = len(prompt_ids(opened, arguments.prompt)), opened.model.shape.context
+    if length > context:
+        print(f"the prompt has {length:,} tokens: only its last {context:,} are read.", file=sys.stderr)
+    pieces = generate(
+        opened, arguments.prompt, max_tokens=arguments.max_tokens, temperature=arguments.temperature,
+        top_k=arguments.top_k, top_p=arguments.top_p, min_p=arguments.min_p, seed=arguments.seed, stop=arguments.stop,
+        int8=arguments.int8,
+    )  # fmt: skip
+    if arguments.json:
+        found = {"prompt": arguments.prompt, "text": "".join(pieces), "seed": arguments.seed, "model": opened.name}
+        print_json(found | {"step": opened.step})
+        return
+    first = next(pieces, "")  # what is wrong is said before anything is written
+    for piece in whole_line_ends(chain([arguments.prompt + first], pieces)):
+        print(piece, end="", flush=True)
+    print()
 
 
 def generate(
@@ -22,6 +74,9 @@ def generate(
     A prompt longer than the context keeps its last tokens. An empty prompt starts a document. `int8` rounds the
     weights to 8 bits: faster on a CPU, a little more surprised. Raises InputError.
     """
+    from hornbook.model.generate import generate as continue_ids
+    from hornbook.setup.model import open_model, prompt_ids
+
     opened = open_model(model, step=step) if isinstance(model, str) else model
     ids = prompt_ids(opened, prompt)
     end = opened.tokenizer.end_of_text
@@ -41,16 +96,6 @@ def _decoded(tokenizer: Tokenizer, tokens: Iterable[int], *, inside: bool) -> It
         yield decoder.decode(data if inside else tokenizer.spelled_at_start(data))
         inside = inside or bool(data)
     yield decoder.decode(b"", final=True)
-
-
-def prompt_ids(opened: LoadedModel, prompt: str) -> list[int]:
-    """The prompt as ids, with the token that begins a document in front where the tokenizer has one."""
-    tokenizer = opened.tokenizer
-    first = tokenizer.end_of_text if tokenizer.kind != "foreign" else tokenizer.beginning
-    ids = ([] if first is None else [first]) + [int(i) for i in tokenizer.encode(prompt)]
-    if not ids:
-        raise InputError(f"give a prompt: {opened.name} has no token that begins a document.")
-    return ids
 
 
 def until(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:

@@ -2,25 +2,62 @@
 
 from __future__ import annotations
 
-import copy
+import argparse
 import html
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from hornbook.commands.generate import prompt_ids
-from hornbook.engine import checkpoint as checkpoints
-from hornbook.engine.device import device
-from hornbook.evaluation.corpus import conventions, conventions_in_words
-from hornbook.evaluation.inspection import inspect_text, part_of, weights
+from hornbook.commands.options import MODEL, add_settings, check_inputs, is_reading, text_settings, value
 from hornbook.facts.errors import InputError
-from hornbook.reporting.heatmap import inspection_page
-from hornbook.setup.build import make_optimizers
-from hornbook.setup.model import LoadedModel, open_model, settings_of
-from hornbook.training.decisions import decisions_of, lr_schedule
-from hornbook.training.step import train_step
+from hornbook.facts.printing import print_json
+
+if TYPE_CHECKING:
+    from hornbook.setup.model import LoadedModel
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="the text itself; none: the weights")
+    parser.add_argument("--file", metavar="FILE", help="look at the text in this file")
+    parser.add_argument("--against", metavar="MODEL", help="a second model beside it")
+    parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
+    parser.add_argument("--against-step", type=value(int), metavar="N", help="the second one's; alone: of the same run")
+    parser.add_argument("--gradients", action="store_true", help="how the loss depends on each part of the model")
+    parser.add_argument("--top-k", type=value(int), default=5, metavar="N", help="alternatives to list (default: 5)")
+    parser.add_argument("--prompt-tokens", type=value(int), metavar="N", help="given for the greedy continuation")
+    parser.add_argument("--html", metavar="FILE", help="write a heat map as one HTML file")
+    add_settings(parser, is_reading)
+
+
+def command(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from hornbook.facts.errors import InputError
+    from hornbook.setup.documents import named_documents
+
+    text = arguments.text
+    if arguments.file is not None:
+        if text is not None:
+            raise InputError("give the text itself or --file, not both.")
+        found = named_documents([arguments.file], text_settings(arguments))
+        if len(found) > 1:
+            raise InputError(f"{arguments.file} has {len(found):,} documents: give a file with one.")
+        text = found[0].text()
+    check_inputs(arguments.model, *([] if arguments.against is None else [arguments.against]))
+    seen = inspect(
+        arguments.model, text, against=arguments.against, step=arguments.step, against_step=arguments.against_step,
+        gradients=arguments.gradients, top_k=arguments.top_k, prompt_tokens=arguments.prompt_tokens,
+    )  # fmt: skip
+    if arguments.json:
+        print_json(seen.to_dict())
+    else:
+        from hornbook.reporting.heatline import print_look
+
+        print_look(seen.views)
+    if arguments.html is not None:
+        from hornbook.facts.io import write_aside
+
+        write_aside(Path(arguments.html), seen.to_html())
 
 
 @dataclass(frozen=True)
@@ -42,6 +79,8 @@ class Look:
 
     def to_html(self) -> str:
         """One self-contained page."""
+        from hornbook.reporting.heatmap import inspection_page
+
         return inspection_page(self.views)
 
     def _repr_html_(self) -> str:
@@ -61,6 +100,10 @@ def inspect(
     `gradients` adds how the loss depends on each part. `top_k` alternatives are listed for each token.
     `prompt_tokens` of the text are given to the model for its greedy continuation (default: half). Raises InputError.
     """
+    from hornbook.evaluation.inspection import weights
+    from hornbook.setup.inspection import look
+    from hornbook.setup.model import open_model
+
     if top_k < 0 or (prompt_tokens is not None and prompt_tokens < 0):
         raise InputError("--top-k and --prompt-tokens must not be negative.")
     if text is None and gradients:
@@ -75,48 +118,3 @@ def inspect(
         view = weights(opened.model) if text is None else look(opened, text, gradients, top_k, prompt_tokens)
         views.append(name | {"num_parameters": opened.model.shape.parameters} | view)
     return Look(tuple(views))
-
-
-def look(opened: LoadedModel, text: str, gradients: bool, top_k: int, prompt_tokens: int | None) -> dict[str, Any]:
-    """One text through one model, as values of JSON."""
-    how = conventions(opened.model, opened.tokenizer)
-    seen = inspect_text(
-        opened.model, opened.tokenizer, text, how=how, top_k=top_k, greedy_prompt=prompt_tokens,
-        with_gradients=gradients,
-    )  # fmt: skip
-    if seen.gradients is not None:
-        for token, slope in zip(seen.scored, seen.gradients["tokens"], strict=True):
-            token["own_logit_gradient"] = slope["own_logit_gradient"]
-        if opened.run is not None and (opened.run.checkpoint_folder(opened.step or 0) / "manifest.json").is_file():
-            for row, norm in zip(seen.gradients["parts"], _update_norms(opened, text), strict=True):
-                row["update_norm"] = norm
-    return seen.to_dict() | {"conventions": conventions_in_words(how, opened.model, 1)}
-
-
-def _update_norms(opened: LoadedModel, text: str) -> list[float]:
-    """How far one step of the run's own optimizer, at its state and rate, on this text alone would move each part."""
-    assert opened.run is not None
-    assert opened.step is not None
-    settings = settings_of(opened.run)
-    decided = [decision for decision in decisions_of(opened.run.rows()) if decision.step <= opened.step]
-    model = copy.deepcopy(opened.model).train()
-    optimizers = make_optimizers(settings, model)
-    checkpoints.load_into(opened.run.checkpoint_folder(opened.step), model=model, optimizers=optimizers)
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    schedule = lr_schedule(settings, decided[-1] if decided else None)
-    train_step(
-        model, optimizers, _windows(prompt_ids(opened, text), model.shape.context),
-        lr_scale=schedule(min(opened.step, (settings.train.steps or 1) - 1)),
-        clip_norm=settings.optimizer.clip_norm,
-    )  # fmt: skip
-    moved: dict[str, list[Tensor]] = {}
-    for (name, parameter), old in zip(model.named_parameters(), before, strict=True):
-        moved.setdefault(part_of(name), []).append((parameter.detach() - old).flatten())
-    return [float(torch.linalg.vector_norm(torch.cat(each))) for each in moved.values()]
-
-
-def _windows(ids: list[int], context: int) -> list[tuple[Tensor, Tensor, None]]:
-    """The ids as disjoint windows, one a microbatch: each id but the first is a target once."""
-    inputs = torch.split(torch.tensor(ids[:-1], device=device()), context)
-    targets = torch.split(torch.tensor(ids[1:], device=device()), context)
-    return [(x[None], y[None], None) for x, y in zip(inputs, targets, strict=True)]

@@ -2,20 +2,62 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from hornbook.setup.scoring import own_text
-from hornbook.data.shards import TokenStream
-from hornbook.evaluation.memorization import memorization
+from hornbook.commands.options import check_inputs, value
 from hornbook.facts.by_heart import readings
-from hornbook.facts.errors import InputError
+from hornbook.facts.errors import InputError, SystemFailure
+from hornbook.facts.printing import print_json
 from hornbook.facts.settings import check_seed, from_table
 from hornbook.facts.tables import Result
-from hornbook.reporting.memorization import memory_page
-from hornbook.setup.model import LoadedModel, open_model, tokenizer_of
-from hornbook.setup.text import prepared_text
 from hornbook.text.canaries import CANARIES, planted_canaries
-from hornbook.training.decisions import tokens_read
+
+if TYPE_CHECKING:
+    from hornbook.data.shards import TokenStream
+    from hornbook.setup.model import LoadedModel
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    from hornbook.facts.settings import Seed
+
+    parser.add_argument("model", metavar="MODEL", help="a run, or any model with --train and --heldout")
+    parser.add_argument("--train", metavar="TEXT", help="what it was trained on (default: a run's own)")
+    parser.add_argument(
+        "--heldout", metavar="TEXT", help="text of the same kind that it has not seen (default: a run's own)"
+    )
+    parser.add_argument("--reference", metavar="MODEL", help="a model trained alike that has read neither text")
+    parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
+    parser.add_argument("--seed", type=value(Seed), default=0, metavar="N", help="which free samples are drawn")
+    parser.add_argument("--html", metavar="FILE", help="write the page here; of a run, it is among its reports anyway")
+
+
+def command(arguments: argparse.Namespace) -> None:
+    from hornbook.reporting.memorization import memory_page
+
+    check_inputs(arguments.model)
+    found = memorize(
+        arguments.model, train=arguments.train, heldout=arguments.heldout, reference=arguments.reference,
+        step=arguments.step, seed=arguments.seed,
+    )  # fmt: skip
+    if arguments.json:
+        print_json(found)
+    else:
+        from hornbook.reporting.terminal import print_memorization
+
+        print_memorization(found)
+    sys.stdout.flush()  # what was computed is shown, whatever becomes of the pages
+    if arguments.html is not None:
+        from hornbook.facts.io import write_aside
+        from hornbook.reporting.memorization import memory_page
+
+        write_aside(Path(arguments.html), memory_page(found))
+    if "report_problem" in found:
+        raise SystemFailure(found["report_problem"])
 
 
 def memorize(
@@ -29,6 +71,12 @@ def memorize(
     and `report_problem` says why. Raises InputError when a text is missing for a model that is not a run, and when the
     reference has another tokenizer.
     """
+    from hornbook.evaluation.memorization import memorization
+    from hornbook.reporting.memorization import memory_page
+    from hornbook.setup.model import open_model
+    from hornbook.setup.scoring import own_text
+    from hornbook.training.decisions import tokens_read
+
     check_seed(seed)
     opened = open_model(model, step=step)
     if opened.run is None and (train is None or heldout is None):
@@ -71,6 +119,9 @@ def memorize(
 
 def _whole(opened: LoadedModel, path: str) -> TokenStream:
     """All of a text, in the ids of the model."""
+    from hornbook.setup.model import tokenizer_of
+    from hornbook.setup.text import prepared_text
+
     settings = {"paths": [path], "tokenizer": tokenizer_of(opened), "split": "none"}
     part = prepared_text(from_table({"text": settings}, source="settings").text).train
     for shard in part.shards:

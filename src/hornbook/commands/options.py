@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
+MODEL = "a run, a checkpoint, a Hugging Face folder or a .gguf file"
+
 
 def value(kind: Any) -> Callable[[str], Any]:
     """Text -> a value of a setting's type; what is wrong becomes a sentence."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import msgspec
 
+from hornbook.commands.options import add_settings, add_texts, given_settings, value
 from hornbook.facts.accelerators import lookup
 from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.hardware import HERE, Accelerator, custom
+from hornbook.facts.printing import print, print_json
 from hornbook.facts.settings import Settings, from_table, overridden, read_table, to_toml
 from hornbook.facts.shape import preset
 from hornbook.facts.units import parse_count, parse_price
@@ -30,6 +33,42 @@ from hornbook.planning.workload import TextEstimate, settle
 from hornbook.setup.estimate import read
 
 START_SECONDS = 5.0  # until the first step: importing, opening the text, making the model
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    add_texts(parser, "texts as for train, or a recipe (a .toml file); none: the built-in corpus")
+    parser.add_argument("--parameters", "--size", metavar="N", help="only a size, such as 7B, without recipe and text")
+    parser.add_argument("--tokens", "--train.tokens", metavar="N", help="length of the training, such as 2T")
+    parser.add_argument(
+        "--context", "--model.context", type=value(int), metavar="N", help="tokens that the model can see at once"
+    )
+    parser.add_argument("--on", metavar="DEVICES", help="what it runs on, such as 8xA100 (default: this machine)")
+    parser.add_argument("--peak", metavar="FLOPS", help="FLOP/s of a device that is not known by name, such as 300T")
+    parser.add_argument("--price", metavar="PRICE", help="of all devices together, such as 30/hour")
+    parser.add_argument("--hours", metavar="N", help="reported device-hours: prints the implied utilisation and cost")
+    parser.add_argument("--measure", action="store_true", help="try this machine for some seconds first")
+    parser.add_argument("--plot", metavar="FILE", help="draw the best loss against its cost, as .png or .svg")
+    add_settings(parser, lambda name: name not in ("train.tokens", "model.context"))
+
+
+def command(arguments: argparse.Namespace) -> None:
+    import msgspec
+
+    from hornbook.planning.plan import render
+
+    made = plan(
+        *arguments.texts, parameters=arguments.parameters, tokens=arguments.tokens, on=arguments.on,
+        price=arguments.price, peak=arguments.peak, context=arguments.context, hours=arguments.hours,
+        measure=arguments.measure, **given_settings(arguments),
+    )  # fmt: skip
+    if arguments.plot is not None:
+        from hornbook.reporting.plots import cost_plot
+
+        cost_plot([msgspec.to_builtins(point) for point in made.frontier], arguments.plot)
+    if arguments.json:
+        print_json(made.to_dict())
+    else:
+        print("\n".join(render(made)))
 
 
 def plan(

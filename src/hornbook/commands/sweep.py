@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hornbook.commands.train import train
-from hornbook.data.shards import Prepared
-from hornbook.engine.device import device, this_device
+from hornbook.commands.options import add_settings, add_texts, given_settings
 from hornbook.facts.errors import InputError
 from hornbook.facts.names import by_dotted_names
+from hornbook.facts.printing import print_json
 from hornbook.facts.settings import from_table, names, overridden
 from hornbook.facts.tables import Result
 from hornbook.facts.units import format_count, parse_count, parse_duration
-from hornbook.planning.choose import LADDER, Machine, ResolvedSettings, choose, corpus_stats
-from hornbook.planning.ladder import Point, fit
-from hornbook.planning.pace import StepTimes, steps_within
-from hornbook.planning.workload import wall_of
-from hornbook.reporting.live import View
-from hornbook.setup.expectation import ngram_baselines
-from hornbook.setup.pace import measure
-from hornbook.setup.text import prepared_text
+
+if TYPE_CHECKING:
+    from hornbook.data.shards import Prepared
+    from hornbook.planning.choose import ResolvedSettings
+    from hornbook.planning.pace import StepTimes
+    from hornbook.reporting.live import View
 
 SIZES = 4
 SHORTER = ((0, 2), (0, 4), (1, 2))  # which size is also trained on which part of the steps
 LEAST_STEPS = 40  # of the longest runs, so that a quarter of them is a run too
 CONTEXT, BATCH = 128, 16
 FEW_STEPS, MOST_TIMES, MOST_EPOCHS = 200, 2.0, 4.0  # from where on the law is said to be in doubt
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    add_texts(parser, "texts as for train; none: the built-in corpus")
+    parser.add_argument("--budget", default="10m", metavar="TIME", help="wall time of all runs (default: 10m)")
+    parser.add_argument(
+        "--size", "--parameters", metavar="N", help="parameters to be asked about (default: 4 times the largest run)"
+    )
+    parser.add_argument("--tokens", metavar="N", help="tokens to be asked about (default: those of the runs)")
+    parser.add_argument("--out", default="sweep", metavar="FOLDER", help="where the runs lie (default: sweep)")
+    add_settings(parser, lambda name: name.startswith(("text.", "optimizer.")) or name == "train.seed")
+
+
+def command(arguments: argparse.Namespace) -> None:
+    from hornbook.reporting.live import View
+
+    found = sweep(
+        *arguments.texts, budget=arguments.budget, size=arguments.size, tokens=arguments.tokens, out=arguments.out,
+        view=View(), **given_settings(arguments),
+    )  # fmt: skip
+    if arguments.json:
+        print_json(found)
+    else:
+        from hornbook.reporting.terminal import print_sweep
+
+        print_sweep(found)
 
 
 def sweep(
@@ -40,6 +64,12 @@ def sweep(
     `changes` are settings for all runs, by any of their names. By default `size` is four times the largest of the
     ladder, on its tokens. Progress is shown on stderr unless `quiet`. Raises InputError for bad input.
     """
+    from hornbook.commands.train import train
+    from hornbook.planning.choose import LADDER
+    from hornbook.planning.ladder import Point, fit
+    from hornbook.reporting.live import View
+    from hornbook.setup.text import prepared_text
+
     view, changes = view or View(quiet=quiet), by_dotted_names(changes, names())
     of_text = {name: value for name, value in changes.items() if name.startswith("text.")}
     wanted = from_table(overridden({}, {"text.paths": list(texts)} | of_text), source="settings")
@@ -88,6 +118,10 @@ def _changes(width: int, layers: int, steps: int) -> dict[str, Any]:
 
 def _rung(width: int, layers: int, prepared: Prepared, others: dict[str, Any]) -> tuple[ResolvedSettings, StepTimes]:
     """A size of the ladder as `train` will choose it, and its pace on this machine."""
+    from hornbook.engine.device import device, this_device
+    from hornbook.planning.choose import Machine, choose, corpus_stats
+    from hornbook.setup.pace import measure
+
     text, on = prepared.train, device()
     settings = from_table(overridden({}, others | _changes(width, layers, LEAST_STEPS)), source="settings")
     choice = choose(settings, corpus_stats(prepared), Machine.of(this_device(on)))
@@ -102,6 +136,10 @@ def _longest_steps(
     budget: str,
 ) -> int:
     """Steps of the longest runs, so that all of them fit. Raises InputError where the shortest ladder does not."""
+    from hornbook.planning.pace import steps_within
+    from hornbook.planning.workload import wall_of
+    from hornbook.setup.expectation import ngram_baselines
+
     begin = time.monotonic()
     ngram_baselines(prepared, rungs[0][0].shape)  # as every run does
     aside = time.monotonic() - begin

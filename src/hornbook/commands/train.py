@@ -31,7 +31,6 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> None:
-    """train a model on your text: prepare, train, watch, evaluate, sample, report"""
     from hornbook.reporting.live import View
 
     summary = train(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from hornbook.commands.generate import prompt_ids
 from hornbook.data.shards import MANIFEST, Prepared, open_prepared
 from hornbook.engine.checkpoint import read_manifest
 from hornbook.evaluation.baselines import baselines
@@ -27,7 +26,7 @@ from hornbook.evaluation.tasks import (
 )
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.model.generate import generate
-from hornbook.setup.model import LoadedModel, settings_of
+from hornbook.setup.model import LoadedModel, prompt_ids, settings_of
 from hornbook.setup.text import prepared_before, prepared_folder
 
 LIKES = ("huggingface", "lm-eval")

@@ -186,3 +186,13 @@ def refuse_other_shape(wanted: Settings, opened: LoadedModel) -> None:
         asked = getattr(wanted.model, name)
         if asked is not None and asked != getattr(opened.model.shape, SHAPE.get(name, name), None):
             raise InputError(f"model.{name} is {asked!r}, but the shape is that of {opened.name}: leave it out.")
+
+
+def prompt_ids(opened: LoadedModel, prompt: str) -> list[int]:
+    """The prompt as ids, with the token that begins a document in front where the tokenizer has one."""
+    tokenizer = opened.tokenizer
+    first = tokenizer.end_of_text if tokenizer.kind != "foreign" else tokenizer.beginning
+    ids = ([] if first is None else [first]) + [int(i) for i in tokenizer.encode(prompt)]
+    if not ids:
+        raise InputError(f"give a prompt: {opened.name} has no token that begins a document.")
+    return ids

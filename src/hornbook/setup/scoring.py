@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hornbook.commands.evaluate_options import training_key
 from hornbook.data.shards import Prepared
 from hornbook.evaluation.corpus import EncodedDocument, conventions, corpus_report, encode_documents, part_documents
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table
 from hornbook.records.result import Report
 from hornbook.setup.documents import named_documents
+from hornbook.setup.evaluate_options import training_key
 from hornbook.setup.model import LoadedModel, settings_of
 from hornbook.setup.text import Progress, is_prepared, prepared_before, prepared_text
 
