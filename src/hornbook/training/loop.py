@@ -61,9 +61,9 @@ def steps(
 
     def finished(count: int) -> list[Step]:
         nonlocal begin
-        some = [(number, pending.read()) for number, pending in (under_way.popleft() for _ in range(count))]
-        each, begin = (time.perf_counter() - begin) / count, time.perf_counter()
-        return [Step(n, batches.epoch(n), lr_schedule(n - 1), update, each, n == number) for n, update in some]
+        updates = [(n, pending.read()) for n, pending in (under_way.popleft() for _ in range(count))]
+        seconds, begin = (time.perf_counter() - begin) / count, time.perf_counter()
+        return [Step(n, batches.epoch(n), lr_schedule(n - 1), update, seconds, n == number) for n, update in updates]
 
     while number < last and not stop.is_set():
         epoch = int(batches.epoch(number))  # 1. each epoch
