@@ -52,8 +52,11 @@ def top1(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """
     best_N = logits_NV.amax(-1)
     share_N = (logits_NV.gather(-1, targets_N[:, None])[:, 0] == best_N).double()
-    hits = share_N.nonzero()[:, 0]  # the others need not be looked at for ties
-    share_N[hits] /= (logits_NV[hits] == best_N[hits, None]).sum(-1)
+    # Ties are rare and counting them is slow, so they are looked for only where the target is among the best.
+    hits = share_N.nonzero()[:, 0]
+    others = logits_NV[hits].scatter_(-1, targets_N[hits, None], -math.inf)
+    tied = hits[others.amax(-1) == best_N[hits]]
+    share_N[tied] /= (logits_NV[tied] == best_N[tied, None]).sum(-1)
     return share_N
 
 
