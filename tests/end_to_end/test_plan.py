@@ -258,10 +258,8 @@ def test_bits_and_nats_of_one_prediction_agree_on_the_validation_text():
     from hornbook.facts.hardware import custom
     from hornbook.facts.settings import from_table
     from hornbook.facts.shape import preset
-    from hornbook.planning.budget import Range
-    from hornbook.planning.choose import CorpusStats
     from hornbook.planning.plan_run import plan_of
-    from hornbook.planning.workload import TextEstimate
+    from hornbook.planning.workload import CorpusStats, Range, TextEstimate
 
     reading = TextEstimate(CorpusStats(100_000, 300_000, 300, 10_000), 20_000, 1000.0, [])
     table = {"train": {"steps": 10, "batch": 4}, "schedule": {"warmup_steps": 2}, "optimizer": {"learning_rate": 0.001}}

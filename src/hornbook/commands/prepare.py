@@ -12,7 +12,8 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.settings import Settings, from_table, overridden
 from hornbook.facts.tables import Result
 from hornbook.facts.units import parse_count
-from hornbook.planning.choose import Machine, choose, corpus_stats
+from hornbook.planning.choose import Machine, choose
+from hornbook.planning.workload import corpus_stats
 from hornbook.setup.text import Progress, prepared_text
 
 

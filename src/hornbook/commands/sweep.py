@@ -15,10 +15,9 @@ from hornbook.facts.names import by_dotted_names
 from hornbook.facts.settings import from_table, names, overridden
 from hornbook.facts.tables import Result
 from hornbook.facts.units import format_count, parse_count, parse_duration
-from hornbook.planning.choose import LADDER, Machine, ResolvedSettings, choose, corpus_stats
+from hornbook.planning.choose import LADDER, Machine, choose
 from hornbook.planning.ladder import Point, fit
-from hornbook.planning.pace import StepTimes, steps_within
-from hornbook.planning.workload import wall_of
+from hornbook.planning.workload import ResolvedSettings, StepTimes, corpus_stats, steps_within, wall_of
 from hornbook.reporting.live import View
 from hornbook.setup.expectation import ngram_baselines
 from hornbook.setup.pace import measure
