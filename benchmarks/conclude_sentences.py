@@ -184,8 +184,8 @@ def settings_of(spec: Spec, text: Any) -> tuple[Any, Any]:
     """Resolved settings and shape, chosen as `hornbook train` chooses."""
     from hornbook.data.shards import NUM_BYTES
     from hornbook.facts.settings import from_table
-    from hornbook.planning.choose import CorpusStats, Machine, choose, fill_steps
-    from hornbook.planning.health import usual_learning_rate
+    from hornbook.planning.choose import Machine, choose
+    from hornbook.planning.workload import CorpusStats, fill_steps, usual_learning_rate
 
     table: dict[str, Any] = {
         "model": {"family": spec.family, "layers": LAYERS, "width": WIDTH, "heads": 2, "context": CONTEXT},

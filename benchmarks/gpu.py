@@ -90,7 +90,8 @@ def made(here: Here, name: str, steps: int, **changes: Any) -> tuple[Any, Any, A
     """Parts, settings and shape of a run, everything that is not given chosen as `hornbook train` chooses it."""
     from hornbook.engine.device import this_device
     from hornbook.facts.settings import from_table, overridden
-    from hornbook.planning.choose import CorpusStats, Machine, choose
+    from hornbook.planning.choose import Machine, choose
+    from hornbook.planning.workload import CorpusStats
     from hornbook.setup.build import build
 
     size = here.size(name)

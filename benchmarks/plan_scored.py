@@ -118,7 +118,8 @@ def of_the_law(data: Path) -> list[dict[str, Any]]:
     """Each recorded run that the rule speaks of, with its n-gram baselines counted again on its text."""
     from hornbook.data.shards import NUM_BYTES
     from hornbook.facts.settings import from_table, overridden
-    from hornbook.planning.choose import CorpusStats, Machine, choose
+    from hornbook.planning.choose import Machine, choose
+    from hornbook.planning.workload import CorpusStats
     from hornbook.setup.expectation import ngram_baselines
     from hornbook.setup.text import prepared_text
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from hornbook.facts.accelerators import lookup
 from hornbook.facts.hardware import Accelerator
-from hornbook.planning.budget import Range, implied_utilisation, log_balance, training_flops
+from hornbook.planning.budget import implied_utilisation, log_balance, training_flops
+from hornbook.planning.workload import Range
 
 SLOPE_PRIOR = 0.2  # sd; the slope lies between 0 (bound by arithmetic) and -1 (bound by memory), nearer to 0
 DEVIATIONS = tuple(0.02 + 0.04 * k for k in range(15))  # that an sd of log utilisation may have, all as likely before

@@ -74,7 +74,7 @@ def test_what_is_missing_or_wrong_is_one_sentence(arguments, word):
 
 def plan_of(capsys, *arguments):
     """What `hornbook plan --json` says, in this process."""
-    from hornbook.cli import main
+    from hornbook.cli.parser import main
 
     assert main(["plan", *map(str, arguments), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -170,7 +170,7 @@ def test_this_machine_can_be_measured(tmp_path, english, capsys):
 
 
 def test_the_frontier_can_be_drawn_where_a_law_speaks(tmp_path, capsys):
-    from hornbook.cli import main
+    from hornbook.cli.parser import main
 
     large = ["plan", "--parameters", "7B", "--tokens", "2T", "--on", "8xA100", "--price", "30/hour", "--plot"]
     assert main([*large, str(tmp_path / "cost.png")]) == 0
@@ -258,10 +258,8 @@ def test_bits_and_nats_of_one_prediction_agree_on_the_validation_text():
     from hornbook.facts.hardware import custom
     from hornbook.facts.settings import from_table
     from hornbook.facts.shape import preset
-    from hornbook.planning.budget import Range
-    from hornbook.planning.choose import CorpusStats
     from hornbook.planning.plan_run import plan_of
-    from hornbook.planning.workload import TextEstimate
+    from hornbook.planning.workload import CorpusStats, Range, TextEstimate
 
     reading = TextEstimate(CorpusStats(100_000, 300_000, 300, 10_000), 20_000, 1000.0, [])
     table = {"train": {"steps": 10, "batch": 4}, "schedule": {"warmup_steps": 2}, "optimizer": {"learning_rate": 0.001}}

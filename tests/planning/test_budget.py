@@ -9,7 +9,8 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import custom
 from hornbook.facts.shape import PRESETS
 from hornbook.planning import budget as planning
-from hornbook.planning.budget import Range, budget, price, training_flops
+from hornbook.planning.budget import budget, price, training_flops
+from hornbook.planning.workload import Range
 
 
 def test_the_seed_figure_from_its_inputs() -> None:

@@ -17,9 +17,9 @@ from hornbook.planning.health import (
     loss_spike,
     skipped_updates,
     unigram_nats,
-    usual_learning_rate,
     warnings,
 )
+from hornbook.planning.workload import usual_learning_rate
 
 VOCABULARY, CONTEXT, BATCH, STEPS, RATE = 32, 32, 16, 220, 3e-3
 

@@ -11,13 +11,11 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import custom
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import preset
-from hornbook.planning.budget import Range
-from hornbook.planning.choose import CorpusStats
 from hornbook.planning.health import RunFacts
 from hornbook.planning.memory import counting_bytes
 from hornbook.planning.plan import RANGES, Plan, make_plan, render, score, shape_of_size
 from hornbook.planning.plan_run import plan_of
-from hornbook.planning.workload import watched
+from hornbook.planning.workload import CorpusStats, Range, overhead
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,13 +145,13 @@ def test_looks_and_the_copies_searched_at_some_of_them_are_counted() -> None:
     data = CorpusStats(40 * 4 * 64, 40_000, 300)
     extra = 7
     for tokens in (5000, 1000):
-        found = watched(settings, long, replace(data, validation_tokens=tokens))
+        found = overhead(settings, long, replace(data, validation_tokens=tokens))
         probe = min(4096, tokens)
         assert found.evaluated_tokens == 512 + 5 * 4096 + 512 + 5 * probe + extra * probe
     samples = 16 + 100  # before the first step, when fresh weights write little, and after the last
-    assert watched(settings, long, data).sampled_tokens == samples
-    assert watched(settings, long, replace(data, validation_tokens=5000)).sampled_tokens == samples + 2 * 64
-    assert watched(settings, short, replace(data, validation_tokens=5000)).sampled_tokens == samples + 2 * 32
+    assert overhead(settings, long, data).sampled_tokens == samples
+    assert overhead(settings, long, replace(data, validation_tokens=5000)).sampled_tokens == samples + 2 * 64
+    assert overhead(settings, short, replace(data, validation_tokens=5000)).sampled_tokens == samples + 2 * 32
 
 
 def test_a_plan_needs_no_torch_and_no_matplotlib() -> None:

@@ -12,14 +12,14 @@ import pytest
 from hornbook.facts.accelerators import ACCELERATORS, lookup
 from hornbook.planning import budget
 from hornbook.planning.budget import (
-    Range,
     implied_utilisation,
     log_balance,
     refuse_impossible,
     training_flops,
     utilisation,
     why_unknown,
-)  # fmt: skip
+)
+from hornbook.planning.workload import Range
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("utilisation", ROOT / "benchmarks" / "utilisation.py")

@@ -83,7 +83,7 @@ def test_json_escapes_what_a_terminal_would_obey(capsys):
 
 def test_a_terminal_of_another_encoding(monkeypatch):
     """What it cannot show is written as a code, and nothing fails."""
-    from hornbook.cli import main
+    from hornbook.cli.parser import main
 
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stderr", stream)

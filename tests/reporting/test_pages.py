@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.reporting.pages import escape, inline_svg, run_page
+from hornbook.reporting.html import escape
+from hornbook.reporting.pages import inline_svg, run_page
 from hornbook.reporting.plots import loss_plot
 from hornbook.reporting.words import curves_in_words
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornbook.text import checkup, leaks
-from hornbook.text.checkup import GRAM_WORDS, Duplicate, check_up
+from hornbook.text.checkup import Duplicate, check_up
 from hornbook.text.documents import Document, builtin_documents
-from hornbook.text.grams import piece_words, word_grams, word_hashes
+from hornbook.text.grams import GRAM_WORDS, piece_words, word_grams, word_hashes
 from hornbook.text.leaks import BRIDGED_WORDS, PASSAGE_WORDS
 from hornbook.text.pieces import safe_pieces
 from hornbook.text.split import split

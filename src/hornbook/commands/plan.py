@@ -18,18 +18,11 @@ from hornbook.facts.printing import print, print_json
 from hornbook.facts.settings import Settings, from_table, overridden, read_table, to_toml
 from hornbook.facts.shape import preset
 from hornbook.facts.units import parse_count, parse_price
-from hornbook.planning.budget import Range, implied_utilisation, refuse_impossible
-from hornbook.planning.choose import (
-    CorpusStats,
-    Machine,
-    choose,
-    given_length,
-    worthwhile_epochs,
-)
-from hornbook.planning.pace import MEASURED_FACTOR, StepTimes, estimated, product_flops_per_second
+from hornbook.planning.budget import implied_utilisation, refuse_impossible
+from hornbook.planning.choose import Machine, choose, given_length, worthwhile_epochs
 from hornbook.planning.plan import Plan, make_plan
-from hornbook.planning.plan_run import plan_of
-from hornbook.planning.workload import TextEstimate, settle
+from hornbook.planning.plan_run import estimated, plan_of, product_flops_per_second
+from hornbook.planning.workload import MEASURED_FACTOR, CorpusStats, Range, StepTimes, TextEstimate, resolve_steps
 from hornbook.setup.estimate import read
 
 START_SECONDS = 5.0  # until the first step: importing, opening the text, making the model
@@ -166,9 +159,9 @@ def _planned(
     flops = choice.shape.flops_per_token()
     pace = estimated(flops * step_tokens, flops, choice.shape.parameters, machine.flops_per_second)
     if measuring:
-        pace, device = _measured(settle(choice, pace, START_SECONDS), choice.shape.vocabulary)
+        pace, device = _measured(resolve_steps(choice, pace, START_SECONDS), choice.shape.vocabulary)
         on, here = (1, device), True
-    resolved = settle(choice, pace, START_SECONDS)
+    resolved = resolve_steps(choice, pace, START_SECONDS)
     steps = resolved.train.steps or 0
     reason, fits = f"steps: {steps:,}", False
     if steps == choice.most_steps:

@@ -67,7 +67,8 @@ def prepare(
 
 def _outlook(prepared: Prepared, parameters: str | None) -> dict[str, Any] | None:
     """What to expect of training on this text; None where it is too short to choose a size for."""
-    from hornbook.planning.choose import Machine, choose, corpus_stats
+    from hornbook.planning.choose import Machine, choose
+    from hornbook.planning.workload import corpus_stats
 
     data = corpus_stats(prepared)
     if parameters is not None:

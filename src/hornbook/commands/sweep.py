@@ -18,8 +18,7 @@ from hornbook.facts.units import format_count, parse_count, parse_duration
 
 if TYPE_CHECKING:
     from hornbook.data.shards import Prepared
-    from hornbook.planning.choose import ResolvedSettings
-    from hornbook.planning.pace import StepTimes
+    from hornbook.planning.workload import ResolvedSettings, StepTimes
     from hornbook.reporting.live import View
 
 SIZES = 4
@@ -119,7 +118,8 @@ def _changes(width: int, layers: int, steps: int) -> dict[str, Any]:
 def _rung(width: int, layers: int, prepared: Prepared, others: dict[str, Any]) -> tuple[ResolvedSettings, StepTimes]:
     """A size of the ladder as `train` will choose it, and its pace on this machine."""
     from hornbook.engine.device import device, this_device
-    from hornbook.planning.choose import Machine, choose, corpus_stats
+    from hornbook.planning.choose import Machine, choose
+    from hornbook.planning.workload import corpus_stats
     from hornbook.setup.pace import measure
 
     text, on = prepared.train, device()
@@ -136,8 +136,7 @@ def _longest_steps(
     budget: str,
 ) -> int:
     """Steps of the longest runs, so that all of them fit. Raises InputError where the shortest ladder does not."""
-    from hornbook.planning.pace import steps_within
-    from hornbook.planning.workload import wall_of
+    from hornbook.planning.workload import steps_within, wall_of
     from hornbook.setup.expectation import ngram_baselines
 
     begin = time.monotonic()

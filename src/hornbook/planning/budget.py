@@ -7,12 +7,12 @@ and evaluations, is not, and it is what the ranges are about: see docs/cost.md.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import msgspec
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator
+from hornbook.planning.workload import Range
 
 REFERENCE_BALANCE = 153.0  # FLOPs per byte of an A100-80, where the constant of the fit is anchored
 # Fitted by benchmarks/utilisation.py on published runs, over x = log(balance / 153), within their balances: the log of
@@ -32,32 +32,6 @@ SMALLEST_PARAMETERS = 50e6  # the smallest run of the table has 70M
 DRAW = (0.75, 0.85, 0.95)  # of the power limit while training: Luccioni et al. 2022, Morrison et al. 2025
 HOST = (1.10, 1.15, 1.20)  # processors, memory, network of the host, beside its accelerators
 FACILITY = (1.08, 1.20, 1.50)  # PUE: Chowdhery et al. 2022 state 1.08; an old machine room has 1.5
-
-
-class Range(msgspec.Struct, frozen=True):
-    """A central value and its 90 % range, with the reason for its width."""
-
-    low: float
-    central: float
-    high: float
-    reason: str
-
-    def times(self, factor: float) -> Range:
-        return Range(self.low * factor, self.central * factor, self.high * factor, self.reason)
-
-    def contains(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
-
-def flat(name: str, value: Range | float | None) -> dict[str, Any]:
-    """As values of JSON: the central value by its name, the ends as `<name>_interval_90`; None where unknown.
-
-    >>> flat("gpu_hours", Range(1.0, 2.0, 4.0, "measured"))
-    {'gpu_hours': 2.0, 'gpu_hours_interval_90': (1.0, 4.0)}
-    """
-    if isinstance(value, Range):
-        return {name: value.central, f"{name}_interval_90": (value.low, value.high)}
-    return {name: value, f"{name}_interval_90": None}
 
 
 class Budget(msgspec.Struct, frozen=True):

@@ -12,17 +12,21 @@ from typing import Any
 
 import msgspec
 
-from hornbook.data.shards import Prepared
 from hornbook.facts.capacity import BITS_PER_BYTE, FREE_EPOCHS, capacity_bits
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import HERE, Accelerator, has_bfloat16_units
 from hornbook.facts.settings import LENGTHS, Model, Settings
 from hornbook.facts.shape import FAMILIES, GPTShape, preset
 from hornbook.facts.units import counted, parse_duration
-from hornbook.planning.health import usual_learning_rate
-from hornbook.planning.looks import watching
 from hornbook.planning.memory import Memory, largest_microbatch, memory
-from hornbook.planning.pace import REACHED
+from hornbook.planning.workload import (
+    REACHED,
+    CorpusStats,
+    ResolvedSettings,
+    steps_of,
+    steps_per_epoch,
+    usual_learning_rate,
+)
 
 # (width, layers): the ladder from which an automatic size is taken. Heads are 32 wide up to 128, then 64.
 LADDER = (
@@ -55,28 +59,6 @@ class Machine:
         is_accelerator = peak[0] != "float32"
         memory = device.memory_bytes if is_accelerator else None
         return cls(is_accelerator, REACHED * count * peak[1], device.name == HERE and has_bfloat16_units(), memory)
-
-
-@dataclass(frozen=True)
-class CorpusStats:
-    """The training side: ids, bytes, and the vocabulary of its tokenizer; and how many ids validate it."""
-
-    num_tokens: int
-    num_bytes: int
-    vocabulary: int
-    validation_tokens: int = 0
-
-
-@dataclass(frozen=True)
-class ResolvedSettings:
-    """The settings with nothing left open but the number of steps under a budget, and why."""
-
-    settings: Settings
-    shape: GPTShape
-    data: CorpusStats
-    reasons: list[str]
-    seconds: float | None  # the wall time that steps are to be found for
-    most_steps: int | None  # not more of them than these, however much time there is
 
 
 def choose(
@@ -143,16 +125,6 @@ def given_length(settings: Settings) -> str | None:
     return given[0] if given else None
 
 
-def steps_of(settings: Settings, data: CorpusStats) -> int | None:
-    """The number of steps of a length given in steps, tokens or epochs; None when there is none of them."""
-    train = settings.train
-    if train.tokens is not None:
-        return math.ceil(train.tokens / step_tokens(settings))
-    if train.epochs is not None:
-        return math.ceil(train.epochs * steps_per_epoch(settings, data))
-    return train.steps
-
-
 def shape_of(settings: Settings, vocabulary: int) -> GPTShape:
     """The shape that resolved settings describe."""
     return GPTShape(**_named(settings.model), vocabulary=vocabulary)
@@ -162,34 +134,6 @@ def _named(model: Model) -> dict[str, Any]:
     """What is given of a shape, by its own names."""
     given = {own: getattr(model, name) for name, own in SHAPE.items()}
     return {own: value for own, value in given.items() if value is not None}
-
-
-def fill_steps(settings: Settings, steps: int, data: CorpusStats) -> None:
-    """Fill in what follows from the number of steps."""
-    train, watch, keep = settings.train, settings.watch, settings.checkpoint
-    train.steps = steps
-    if settings.schedule.warmup_steps is None:
-        settings.schedule.warmup_steps = min(max(1, steps // 10), max(10, steps // 50))
-    watch.evaluate_every, watch.probe_tokens = watching(
-        steps, steps_per_epoch(settings, data), step_tokens(settings), data.validation_tokens,
-        every=watch.evaluate_every, probe_tokens=watch.probe_tokens, bfloat16=train.precision == "bfloat16",
-    )  # fmt: skip
-    watch.sample_every = watch.sample_every or max(1, steps // 5)
-    keep.every = keep.every or max(1, steps // 5)
-
-
-def step_tokens(settings: Settings) -> int:
-    """Tokens of one step, of settings in which batch and context are chosen."""
-    assert settings.train.batch is not None
-    assert settings.model.context is not None
-    return settings.train.batch * settings.model.context
-
-
-def steps_per_epoch(settings: Settings, data: CorpusStats) -> float:
-    """Of settings in which batch and context are chosen; an epoch may end within a step."""
-    assert settings.train.batch is not None
-    assert settings.model.context is not None
-    return math.ceil(data.num_tokens / settings.model.context) / settings.train.batch
 
 
 def _shape(
@@ -322,11 +266,3 @@ def _fill_optimizer(settings: Settings, shape: GPTShape, machine: Machine, reaso
         optimizer.weight_decay = 0.0 if muon else 0.1
     if optimizer.beta2 is None:
         optimizer.beta2 = 0.95 if muon or tokens >= 65_536 else 0.99
-
-
-def corpus_stats(prepared: Prepared) -> CorpusStats:
-    """What choosing needs to know of a prepared text."""
-    counts = prepared.manifest["parts"]["train"]
-    return CorpusStats(
-        prepared.train.num_tokens, counts["num_bytes"], prepared.tokenizer.vocabulary, prepared.validation.num_tokens
-    )  # fmt: skip

@@ -12,7 +12,8 @@ import msgspec
 
 from hornbook.facts.capacity import effective_tokens
 from hornbook.facts.hardware import Accelerator
-from hornbook.planning.budget import Range, budget
+from hornbook.planning.budget import budget
+from hornbook.planning.workload import Range
 
 # L(N, D) = E + A / N^alpha + B / D^beta, nats per token: Besiroglu et al. 2024, arXiv:2404.10102, of the runs of
 # Hoffmann et al. 2022, arXiv:2203.15556.

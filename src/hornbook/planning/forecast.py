@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hornbook.facts.capacity import FREE_EPOCHS
-from hornbook.planning.budget import Range
+from hornbook.planning.workload import Range
 
 SMALLEST_POINTS = 6
 EXPONENTS = np.geomspace(0.03, 2.0, 60)

@@ -17,6 +17,7 @@ from hornbook.facts.leaks import MOSTLY_LEAKED
 from hornbook.facts.shape import GPTShape
 from hornbook.facts.units import counted, format_bytes
 from hornbook.planning.forecast import leaves_band
+from hornbook.planning.workload import usual_learning_rate
 
 OCCURRENCES = 20  # an id seen less often on average is hardly learned
 FAR, HIGH = 8.0, 2.5  # times the usual learning rate: a mistake, and high enough to need a warm-up
@@ -67,21 +68,6 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     fresh: bool = True  # False: started from given weights
     own_tokenizer: bool = False  # the given weights are of a run, which keeps the tokenizer it was trained with
     bytes_per_token: float | None = None  # of the training text
-
-
-def usual_learning_rate(optimizer: str, width: int) -> float:
-    """The usual peak learning rate of "AdamW" (1.5e-3 at width 768, falling as 1 / width, Yang et al. 2022,
-    arXiv:2203.03466, at most 3e-3), of "Muon" (0.02 at any width, since its updates have a fixed size: Jordan et al.
-    2024), and of "AdamW beside Muon" (tables, head and norms: 0.01 at width 128, falling with the root of the width).
-
-    >>> [f"{usual_learning_rate('AdamW', width):.2g}" for width in (128, 768, 4096)], usual_learning_rate("Muon", 128)
-    (['0.003', '0.0015', '0.00028'], 0.02)
-    """
-    if optimizer == "Muon":
-        return 0.02
-    if optimizer == "AdamW beside Muon":
-        return 0.01 * min(1.0, math.pow(128 / width, 0.5))
-    return min(3e-3, 1.5e-3 * 768 / width)
 
 
 # ---- Before a run

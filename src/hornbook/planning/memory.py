@@ -5,6 +5,7 @@ The activations are counted from what the decoder's operations keep for the back
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 
 import msgspec
@@ -163,10 +164,4 @@ def largest_microbatch(memory_bytes: int, needs: Callable[[int], Memory]) -> int
     >>> largest_microbatch(10**9, needs), needs(largest_microbatch(24 * 10**9, needs)).total < 24 * 10**9
     (0, True)
     """
-    low, high = 0, 1
-    while high < 2**20 and needs(high).total <= memory_bytes:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if needs(middle).total <= memory_bytes else (low, middle)
-    return low
+    return bisect_right(range(1, 2**20), memory_bytes, key=lambda windows: needs(windows).total)

@@ -14,7 +14,7 @@ from hornbook.facts.hardware import Accelerator
 from hornbook.facts.shape import GPTShape
 from hornbook.facts.tables import html_table
 from hornbook.facts.units import counted, format_bytes, format_count, format_duration, format_usd
-from hornbook.planning.budget import Range, budget, flat, training_flops, typical_shape
+from hornbook.planning.budget import budget, training_flops, typical_shape
 from hornbook.planning.expected_loss import (
     FrontierPoint,
     chinchilla_loss,
@@ -24,6 +24,7 @@ from hornbook.planning.expected_loss import (
 )
 from hornbook.planning.health import RunFacts, warnings
 from hornbook.planning.memory import Memory, counting_bytes, evaluation_bytes, largest_microbatch, memory
+from hornbook.planning.workload import Range, flat
 
 # Preparing, tokenizers, scoring and plots of a job on a CPU, beside its training, and for each id of the vocabulary its
 # place in the tokenizer; measured.

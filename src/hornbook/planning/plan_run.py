@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
+
+import numpy as np
 
 from hornbook.facts.hardware import HERE, Accelerator, memory_bytes
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
-from hornbook.planning.budget import Range
-from hornbook.planning.choose import CorpusStats
 from hornbook.planning.health import RunFacts
-from hornbook.planning.pace import StepTimes, wall_seconds
 from hornbook.planning.plan import Plan, make_plan
-from hornbook.planning.workload import TextEstimate, learning_rates, watched
+from hornbook.planning.workload import (
+    CorpusStats,
+    Range,
+    StepTimes,
+    TextEstimate,
+    learning_rates,
+    overhead,
+    wall_seconds,
+)
+
+UNMEASURED_FACTOR = 2.0  # between an estimate from a matrix product and a run
 
 
 def plan_of(
@@ -47,7 +58,7 @@ def plan_of(
         accumulating=microbatch < train.batch, checkpointing=train.recompute,
         memory_bytes=memory_bytes() if on[1].name == HERE or on[1].memory_bytes is None else None,
         wall=None if pace is None else _around(
-            spent + wall_seconds(pace, train.steps, watched(settings, shape, data)), pace.factor, fits
+            spent + wall_seconds(pace, train.steps, overhead(settings, shape, data)), pace.factor, fits
         ),
         loss=expected, bytes_per_token=None if reading is None else reading.bytes_per_token,
         chosen=list(chosen), assumed=list(assumed),
@@ -59,3 +70,22 @@ def _around(seconds: float, factor: float, fits: bool) -> Range:
     if fits:
         why = "training measures its pace and takes the steps that fit the time"
     return Range(seconds / factor, seconds, seconds * factor, f"{why}; start, evaluations, samples and report included")
+
+
+def estimated(flops_per_step: float, flops_per_token: float, parameters: int, flops_per_second: float) -> StepTimes:
+    """The pace of a machine that was not measured with this model: a forward pass is a third of a step, and writing
+    a token reads every weight."""
+    written = max(0.003, 4 * parameters / 10e9)
+    step, scored = flops_per_step / flops_per_second, flops_per_token / 3 / flops_per_second
+    return StepTimes(step, scored, written, UNMEASURED_FACTOR)
+
+
+def product_flops_per_second(size: int = 768, repeats: int = 3) -> float:
+    """FLOP/s of this machine's processors in a float32 matrix product, the best of some hundredths of a second."""
+    a = np.ones((size, size), np.float32)
+    best = math.inf
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best

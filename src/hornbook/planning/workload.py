@@ -1,23 +1,85 @@
-"""What a run does besides its steps, how long all of it takes, and how many steps fit a time."""
+"""What a run of given settings does, when it is evaluated, how long all of it takes, and how many steps fit a time.
+
+Evaluations are dense where the curve bends, then even, within a share of the time. The loss falls fastest over the
+first steps, and a text that is read again and again has its lowest validation loss within a few epochs, however many
+steps these are: so the validation probe is scored at steps 1, 2, 4, 8, ... and at the end of each of the first ten
+epochs, besides the even evaluations of both probes.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
+from hornbook.data.shards import Prepared
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
-from hornbook.planning.choose import CorpusStats, ResolvedSettings, fill_steps, steps_per_epoch
-from hornbook.planning.looks import looks
-from hornbook.planning.pace import Overhead, StepTimes, steps_within, wall_seconds
+
+FIRST_EPOCHS = 10
+SHARE = 0.1  # of the time that evaluations may take
+EVEN, LEAST_EVEN = 20, 4  # even evaluations of a run that has the time for them, and of one that has not
+MOST_TOKENS, LEAST_TOKENS = 16_384, 4096  # of the probe: the standard error of a loss is about 1 % at the upper one
+HALVED = 8192  # validation tokens from which on half of them are kept from the probe, to report what it has chosen
+FORWARD, FORWARD_BESIDE_BFLOAT16 = 1 / 3, 0.55  # of a training step: evaluation computes in float32
+AFTER_TURNING = 8  # even evaluations, at least, of a decay that was not planned
 
 COPY_PROBE_TOKENS = 64  # of each of the free samples that are searched for copies at every evaluation
-
 FIRST_PROBE = 512  # tokens of each side, at most, that are scored before the first update
-
 FIRST_SAMPLE = 16  # tokens, at most, that fresh weights write
+
+REACHED = 0.33  # of a matrix product's speed that training of small models reaches on a CPU
+MEASURED_FACTOR = 1.15  # between a probe of a run and the run
+REPORT_SECONDS = 3.0  # plots, pages, two inspections
+SAVING_BYTES_PER_SECOND = 3e8  # to write, flush and hash a checkpoint
+
+
+class Range(msgspec.Struct, frozen=True):
+    """A central value and its 90 % range, with the reason for its width."""
+
+    low: float
+    central: float
+    high: float
+    reason: str
+
+    def times(self, factor: float) -> Range:
+        return Range(self.low * factor, self.central * factor, self.high * factor, self.reason)
+
+    def contains(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+def flat(name: str, value: Range | float | None) -> dict[str, Any]:
+    """As values of JSON: the central value by its name, the ends as `<name>_interval_90`; None where unknown.
+
+    >>> flat("gpu_hours", Range(1.0, 2.0, 4.0, "measured"))
+    {'gpu_hours': 2.0, 'gpu_hours_interval_90': (1.0, 4.0)}
+    """
+    if isinstance(value, Range):
+        return {name: value.central, f"{name}_interval_90": (value.low, value.high)}
+    return {name: value, f"{name}_interval_90": None}
+
+
+@dataclass(frozen=True)
+class CorpusStats:
+    """The training side: ids, bytes, and the vocabulary of its tokenizer; and how many ids validate it."""
+
+    num_tokens: int
+    num_bytes: int
+    vocabulary: int
+    validation_tokens: int = 0
+
+
+def corpus_stats(prepared: Prepared) -> CorpusStats:
+    return CorpusStats(
+        prepared.train.num_tokens, prepared.manifest["parts"]["train"]["num_bytes"], prepared.tokenizer.vocabulary,
+        prepared.validation.num_tokens,
+    )  # fmt: skip
 
 
 class TextEstimate(msgspec.Struct, frozen=True):
@@ -37,54 +99,239 @@ class TextEstimate(msgspec.Struct, frozen=True):
         return self.data.num_bytes / self.data.num_tokens
 
 
-def settle(choice: ResolvedSettings, pace: StepTimes, spent: float) -> Settings:
-    """The settings with their number of steps: the one chosen, or as many as fit the time that is left of a budget
-    and are worth it."""
+@dataclass(frozen=True)
+class ResolvedSettings:
+    """The settings with nothing left open but the number of steps under a budget, and why."""
 
-    def wall(steps: int) -> float:
-        return spent + wall_of(choice, pace, steps)
+    settings: Settings
+    shape: GPTShape
+    data: CorpusStats
+    reasons: list[str]
+    seconds: float | None  # the wall time that steps are to be found for
+    most_steps: int | None  # not more of them than these, however much time there is
 
-    steps = choice.settings.train.steps
-    if steps is None:
-        steps = steps_within(choice.seconds or 0.0, wall, most=choice.most_steps)
-    return _filled(choice, steps)
+
+def usual_learning_rate(optimizer: str, width: int) -> float:
+    """The usual peak learning rate of "AdamW" (1.5e-3 at width 768, falling as 1 / width, Yang et al. 2022,
+    arXiv:2203.03466, at most 3e-3), of "Muon" (0.02 at any width, since its updates have a fixed size: Jordan et al.
+    2024), and of "AdamW beside Muon" (tables, head and norms: 0.01 at width 128, falling with the root of the width).
+
+    >>> [f"{usual_learning_rate('AdamW', width):.2g}" for width in (128, 768, 4096)], usual_learning_rate("Muon", 128)
+    (['0.003', '0.0015', '0.00028'], 0.02)
+    """
+    if optimizer == "Muon":
+        return 0.02
+    if optimizer == "AdamW beside Muon":
+        return 0.01 * min(1.0, math.pow(128 / width, 0.5))
+    return min(3e-3, 1.5e-3 * 768 / width)
+
+
+def learning_rates(settings: Settings) -> dict[str, float]:
+    """Peaks, as `usual_learning_rate` names them."""
+    optimizer = settings.optimizer
+    rate = optimizer.learning_rate or 0.0
+    if optimizer.name == "muon":
+        return {"Muon": optimizer.muon_learning_rate or 0.0, "AdamW beside Muon": rate}
+    return {"AdamW": rate}
+
+
+# ---- Steps and epochs
+
+
+def _batch_and_context(settings: Settings) -> tuple[int, int]:
+    """Of settings in which both are chosen."""
+    assert settings.train.batch is not None
+    assert settings.model.context is not None
+    return settings.train.batch, settings.model.context
+
+
+def step_tokens(settings: Settings) -> int:
+    """Tokens of one step."""
+    return math.prod(_batch_and_context(settings))
+
+
+def steps_per_epoch(settings: Settings, data: CorpusStats) -> float:
+    """An epoch may end within a step."""
+    batch, context = _batch_and_context(settings)
+    return math.ceil(data.num_tokens / context) / batch
+
+
+def steps_of(settings: Settings, data: CorpusStats) -> int | None:
+    """The number of steps of a length given in steps, tokens or epochs; None when there is none of them."""
+    train = settings.train
+    if train.tokens is not None:
+        return math.ceil(train.tokens / step_tokens(settings))
+    if train.epochs is not None:
+        return math.ceil(train.epochs * steps_per_epoch(settings, data))
+    return train.steps
+
+
+def fill_steps(settings: Settings, steps: int, data: CorpusStats) -> None:
+    """Fill in what follows from the number of steps."""
+    train, watch, keep = settings.train, settings.watch, settings.checkpoint
+    train.steps = steps
+    if settings.schedule.warmup_steps is None:
+        settings.schedule.warmup_steps = min(max(1, steps // 10), max(10, steps // 50))
+    watch.evaluate_every, watch.probe_tokens = evaluation_interval(
+        steps, steps_per_epoch(settings, data), step_tokens(settings), data.validation_tokens,
+        every=watch.evaluate_every, probe_tokens=watch.probe_tokens, bfloat16=train.precision == "bfloat16",
+    )  # fmt: skip
+    watch.sample_every = watch.sample_every or max(1, steps // 5)
+    keep.every = keep.every or max(1, steps // 5)
+
+
+# ---- Evaluations
+
+
+@dataclass(frozen=True)
+class EvaluationSteps:
+    """The steps at which a run of `steps` is evaluated; the `extra` ones score the validation probe only."""
+
+    steps: int
+    every: int
+    extra: frozenset[int]
+
+    def even(self, step: int) -> bool:
+        """Whether both probes are scored."""
+        return step % self.every == 0 or step == self.steps
+
+    def due(self, step: int) -> bool:
+        return self.even(step) or step in self.extra
+
+    @property
+    def num_even(self) -> int:
+        """Even evaluations after step 0."""
+        return math.ceil(self.steps / self.every)
+
+    @property
+    def num_extra(self) -> int:
+        """Extra evaluations that are not even ones."""
+        return sum(not self.even(step) for step in self.extra)
+
+
+def evaluation_steps(steps: int, steps_per_epoch: float, every: int) -> EvaluationSteps:
+    """
+    >>> sorted(evaluation_steps(40, 7.5, 20).extra)
+    [1, 2, 4, 8, 15, 16, 23, 30, 32, 38]
+    """
+    doubling = {2**k for k in range(steps.bit_length())}
+    epochs = {math.ceil(epoch * steps_per_epoch) for epoch in range(1, FIRST_EPOCHS + 1)}
+    return EvaluationSteps(steps, every, frozenset(step for step in doubling | epochs if step < steps))
+
+
+def evaluation_steps_until(planned: EvaluationSteps, step: int, last: int) -> EvaluationSteps:
+    """Those of a run that ends at `last` instead, as it decided at `step`: at least AFTER_TURNING until then."""
+    every = max(1, min(planned.every, (last - step) // AFTER_TURNING))
+    return EvaluationSteps(last, every, frozenset(extra for extra in planned.extra if extra < last))
+
+
+def evaluation_interval(
+    steps: int, steps_per_epoch: float, step_tokens: int, validation_tokens: int, *, every: int | None,
+    probe_tokens: int | None, bfloat16: bool = False,
+) -> tuple[int, int]:  # fmt: skip
+    """(steps between even evaluations, tokens of the probe on each side), so that evaluating takes about SHARE of the
+    time. What is given stays. First the probe shrinks, to LEAST_TOKENS, then evaluations become fewer."""
+    forward = FORWARD_BESIDE_BFLOAT16 if bfloat16 else FORWARD
+    allowed = SHARE * steps * step_tokens / forward  # tokens that may be scored
+    extra = evaluation_steps(steps, steps_per_epoch, every or steps).num_extra
+
+    def scored(num_even: float, tokens: int) -> float:
+        validation = min(tokens, validation_tokens)
+        return extra * validation + num_even * (validation + tokens)
+
+    even = steps / every if every is not None else min(steps, EVEN)
+    most = validation_tokens // 2 if validation_tokens >= HALVED else MOST_TOKENS
+    tokens = probe_tokens or min(MOST_TOKENS, 8 * step_tokens, most)
+    if probe_tokens is None and (planned := scored(even, tokens)) > allowed:
+        tokens = max(min(tokens, LEAST_TOKENS), int(tokens * allowed / planned))
+    if every is None:
+        room = (allowed - scored(0, tokens)) / max(1, scored(1, tokens) - scored(0, tokens))
+        even = min(even, max(LEAST_EVEN, room))
+        every = max(1, min(steps, math.ceil(steps / even)))
+    return every, tokens
+
+
+# ---- Time
+
+
+class StepTimes(msgspec.Struct, frozen=True):
+    """Seconds of one step, of scoring one token and of writing one; runs lie within `factor` in nine cases of ten."""
+
+    step: float
+    scored: float
+    written: float
+    factor: float = MEASURED_FACTOR
+
+
+class Overhead(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job does besides its steps. Tokens are those of all evaluations, of all samples and of the last score."""
+
+    evaluated_tokens: int
+    sampled_tokens: int
+    scored_tokens: int
+    saved_bytes: int
+
+
+def overhead(settings: Settings, shape: GPTShape, data: CorpusStats) -> Overhead:
+    """What a run with these settings does besides its steps."""
+    steps, watch, validation = settings.train.steps, settings.watch, data.validation_tokens
+    assert steps is not None
+    assert watch.evaluate_every is not None
+    every = (watch.sample_every, settings.checkpoint.every)
+    samples, saves = (1 + math.ceil(steps / (interval or steps)) for interval in every)
+    evaluations = evaluation_steps(steps, steps_per_epoch(settings, data), watch.evaluate_every)
+    probe = watch.probe_tokens or 0
+    # Eight samples are written together: a position of all of them takes about twice as long as a token of one.
+    copies = 2 * min(COPY_PROBE_TOKENS, shape.context) if validation else 0
+    prompts = max(1, len(watch.prompts))
+    sides = (probe, min(probe, validation))
+    return Overhead(
+        evaluated_tokens=sum(min(FIRST_PROBE, tokens) + evaluations.num_even * tokens for tokens in sides)
+        + evaluations.num_extra * min(probe, validation),
+        sampled_tokens=prompts * (min(FIRST_SAMPLE, watch.sample_tokens) + (samples - 1) * watch.sample_tokens)
+        + (samples - 1) * copies,
+        scored_tokens=2 * validation,  # windows overlap by half
+        saved_bytes=saves * shape.parameters * 12,
+    )
+
+
+def wall_seconds(pace: StepTimes, steps: int, overhead: Overhead) -> float:
+    """Seconds from the first step to the printed summary.
+
+    >>> overhead = Overhead(evaluated_tokens=1000, sampled_tokens=100, scored_tokens=5000, saved_bytes=0)
+    >>> wall_seconds(StepTimes(step=0.5, scored=0.001, written=0.01), 100, overhead) - REPORT_SECONDS
+    57.0
+    """
+    scoring = pace.scored * (overhead.evaluated_tokens + overhead.scored_tokens)
+    saving = overhead.saved_bytes / SAVING_BYTES_PER_SECOND
+    return steps * pace.step + scoring + pace.written * overhead.sampled_tokens + saving + REPORT_SECONDS
+
+
+def steps_within(seconds: float, wall: Callable[[int], float], *, most: int | None = None) -> int:
+    """The most steps, up to `most`, whose `wall` time is at most `seconds`, at least 1; `wall` grows with the steps.
+
+    >>> steps_within(10.0, lambda steps: 1.0 + steps / 10)
+    90
+    """
+    return max(1, bisect_right(range(1, (2**40 if most is None else most) + 1), seconds, key=wall))
 
 
 def wall_of(choice: ResolvedSettings, pace: StepTimes, steps: int) -> float:
     """Seconds from the first step to the summary, were it `steps` long."""
-    return wall_seconds(pace, steps, watched(_filled(choice, steps), choice.shape, choice.data))
+    return wall_seconds(pace, steps, overhead(_filled(choice, steps), choice.shape, choice.data))
+
+
+def resolve_steps(choice: ResolvedSettings, pace: StepTimes, spent: float) -> Settings:
+    """The settings with their number of steps: the one chosen, or as many as fit the time that is left of a budget,
+    `spent` seconds of which have gone, and are worth it."""
+    steps = choice.settings.train.steps
+    if steps is None:
+        seconds = choice.seconds or 0.0
+        steps = steps_within(seconds, lambda number: spent + wall_of(choice, pace, number), most=choice.most_steps)
+    return _filled(choice, steps)
 
 
 def _filled(choice: ResolvedSettings, steps: int) -> Settings:
     settings = copy.deepcopy(choice.settings)
     fill_steps(settings, steps, choice.data)
     return settings
-
-
-def watched(settings: Settings, shape: GPTShape, data: CorpusStats) -> Overhead:
-    """What a run with these settings does besides its steps."""
-    steps, watch, held = settings.train.steps, settings.watch, data.validation_tokens
-    assert steps is not None
-    assert watch.evaluate_every is not None
-    every = (watch.sample_every, settings.checkpoint.every)
-    samples, saves = (1 + math.ceil(steps / (interval or steps)) for interval in every)
-    seen, probe = looks(steps, steps_per_epoch(settings, data), watch.evaluate_every), watch.probe_tokens or 0
-    # Eight samples are written together: a position of all of them takes about twice as long as a token of one.
-    copies = 2 * min(COPY_PROBE_TOKENS, shape.context) if held else 0
-    prompts = max(1, len(watch.prompts))
-    return Overhead(
-        evaluated_tokens=sum(min(FIRST_PROBE, tokens) + seen.num_even * tokens for tokens in (probe, min(probe, held)))
-        + seen.num_extra * min(probe, held),
-        sampled_tokens=prompts * (min(FIRST_SAMPLE, watch.sample_tokens) + (samples - 1) * watch.sample_tokens)
-        + (samples - 1) * copies,
-        scored_tokens=2 * held,  # windows overlap by half
-        saved_bytes=saves * shape.parameters * 12,
-    )
-
-
-def learning_rates(settings: Settings) -> dict[str, float]:
-    """Peaks, as `health.usual_learning_rate` names them."""
-    o = settings.optimizer
-    if o.name == "muon":
-        return {"Muon": o.muon_learning_rate or 0.0, "AdamW beside Muon": o.learning_rate or 0.0}
-    return {"AdamW": o.learning_rate or 0.0}

@@ -11,8 +11,7 @@ import msgspec
 from hornbook.data.shards import MANIFEST
 from hornbook.facts.settings import Text
 from hornbook.facts.units import format_count
-from hornbook.planning.choose import CorpusStats
-from hornbook.planning.workload import TextEstimate
+from hornbook.planning.workload import CorpusStats, TextEstimate
 from hornbook.setup.documents import automatic_share, read_documents
 from hornbook.setup.text import is_prepared, prepared_folder
 from hornbook.text.make_tokenizer import default_vocabulary

@@ -14,12 +14,10 @@ from hornbook.evaluation.corpus import Conventions, Places, beginning_of, part_d
 from hornbook.facts.leaks import leaked_in_words
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
-from hornbook.planning.budget import Range
 from hornbook.planning.expected_loss import small_run_bits
-from hornbook.planning.pace import REPORT_SECONDS, StepTimes
 from hornbook.planning.plan import brief
 from hornbook.planning.plan_run import plan_of
-from hornbook.planning.workload import TextEstimate, watched
+from hornbook.planning.workload import REPORT_SECONDS, Range, StepTimes, TextEstimate, overhead
 from hornbook.reporting.live import View
 from hornbook.setup.build import usd_per_hour
 from hornbook.setup.chosen import chosen_on
@@ -45,7 +43,7 @@ def show_plan(
     if leaked and start.initial is None:
         view.note(f"  which loss to expect is unknown: {leaked_in_words(start.prepared.leak)}")
     if pace is not None and planned.wall_seconds is not None:
-        after = pace.scored * watched(settings, shape, reading.data).scored_tokens + REPORT_SECONDS
+        after = pace.scored * overhead(settings, shape, reading.data).scored_tokens + REPORT_SECONDS
         view.expect(started + planned.wall_seconds.central - after)
     start.run.write_plan({"plan": planned.to_dict(), "pace": pace, "baselines": levels})
 

@@ -15,7 +15,7 @@ from hornbook.facts.hardware import Accelerator, usable_cores
 from hornbook.facts.settings import Settings, from_table
 from hornbook.facts.shape import GPTShape
 from hornbook.planning.choose import shape_of
-from hornbook.planning.pace import StepTimes
+from hornbook.planning.workload import StepTimes
 from hornbook.setup.build import build, seconds_per_step
 from hornbook.training.pace import pace_of
 

@@ -16,7 +16,8 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import usable_cores
 from hornbook.facts.settings import LENGTHS, Settings, from_table, to_toml
 from hornbook.facts.units import counted
-from hornbook.planning.choose import corpus_stats, shape_of, steps_of
+from hornbook.planning.choose import shape_of
+from hornbook.planning.workload import corpus_stats, steps_of
 from hornbook.records.environment import environment
 from hornbook.records.run import Run, checkpoint_step
 from hornbook.reporting.live import View

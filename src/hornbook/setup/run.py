@@ -21,18 +21,17 @@ from hornbook.facts.hardware import usable_cores
 from hornbook.facts.settings import Settings, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.facts.units import counted, format_bytes, format_count, format_duration
-from hornbook.planning.choose import (
-    Machine,
+from hornbook.planning.choose import Machine, choose, given_length, worthwhile_epochs
+from hornbook.planning.plan_run import plan_of
+from hornbook.planning.workload import (
     ResolvedSettings,
-    choose,
+    StepTimes,
+    TextEstimate,
     corpus_stats,
     fill_steps,
-    given_length,
-    worthwhile_epochs,
+    resolve_steps,
+    wall_of,
 )
-from hornbook.planning.pace import StepTimes
-from hornbook.planning.plan_run import plan_of
-from hornbook.planning.workload import TextEstimate, settle, wall_of
 from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out
 from hornbook.reporting.live import View
@@ -144,7 +143,7 @@ def _settled(
         return choice.settings, None
     pace = measure(choice.settings, choice.shape, text, on)
     spent = time.monotonic() - started
-    settings = settle(choice, pace, spent)
+    settings = resolve_steps(choice, pace, spent)
     assert settings.train.steps is not None
     if budget is not None and settings.train.steps < LEAST_STEPS:
         needed = spent + wall_of(choice, pace, FEW_STEPS)

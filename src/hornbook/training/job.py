@@ -20,9 +20,7 @@ from hornbook.facts.hardware import Accelerator
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
-from hornbook.planning.budget import flat
-from hornbook.planning.choose import step_tokens
-from hornbook.planning.pace import StepTimes
+from hornbook.planning.workload import StepTimes, flat, step_tokens
 from hornbook.records.run import Run, checkpoint_step
 from hornbook.reporting.live import View
 from hornbook.training.best import Best, prune

@@ -14,9 +14,9 @@ from hornbook.data.shards import NUM_BYTES, Prepared
 from hornbook.evaluation.baselines import count_ngrams, ngram_nats, training_stream
 from hornbook.facts.by_heart import readings
 from hornbook.facts.shape import GPTShape
-from hornbook.planning.budget import Range
 from hornbook.planning.forecast import forecast
 from hornbook.planning.health import DIVERGED_STEPS, History, issues, loss_spike, skipped_updates, unigram_nats
+from hornbook.planning.workload import Range
 from hornbook.records.run import is_run
 
 BIGRAM_TOKENS = 2**16  # of the training text, enough to tell whether a token says anything of the next

@@ -12,7 +12,7 @@ from hornbook.data.shards import TokenStream
 from hornbook.engine.device import _best_of
 from hornbook.evaluation.probe import Probe
 from hornbook.model.generate import generate
-from hornbook.planning.pace import StepTimes
+from hornbook.planning.workload import StepTimes
 from hornbook.training.loop import TrainState
 
 MEASURED_TOKENS, MEASURED_SECONDS = 4096, 0.5  # scored to learn how long that takes: the fewer of the two

@@ -18,9 +18,16 @@ from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate
-from hornbook.planning.choose import corpus_stats, steps_per_epoch
-from hornbook.planning.looks import Looks, after_turning, looks
-from hornbook.planning.workload import COPY_PROBE_TOKENS, FIRST_PROBE, FIRST_SAMPLE
+from hornbook.planning.workload import (
+    COPY_PROBE_TOKENS,
+    FIRST_PROBE,
+    FIRST_SAMPLE,
+    EvaluationSteps,
+    corpus_stats,
+    evaluation_steps,
+    evaluation_steps_until,
+    steps_per_epoch,
+)
 
 
 @dataclass
@@ -30,18 +37,18 @@ class Watch:
     settings: Settings
     shape: GPTShape
     prepared: Prepared
-    looks: Looks = field(init=False)
+    looks: EvaluationSteps = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.settings
         assert settings.train.steps is not None
         assert settings.watch.evaluate_every is not None
         per_epoch = steps_per_epoch(settings, corpus_stats(self.prepared))
-        self.looks = looks(settings.train.steps, per_epoch, settings.watch.evaluate_every)
+        self.looks = evaluation_steps(settings.train.steps, per_epoch, settings.watch.evaluate_every)
 
     def follow(self, step: int, last: int) -> None:
         """Look at what the run does after `step`, where it was decided to end with update `last`."""
-        self.looks = after_turning(self.looks, step, last)
+        self.looks = evaluation_steps_until(self.looks, step, last)
 
     @cached_property
     def probes(self) -> dict[str, Probe]:
