@@ -25,15 +25,9 @@ _SAMPLE_CHARACTERS = 900
 
 
 def run_page(
-    rows: Rows,
-    samples: Sequence[Row],
-    settings_toml: str,
-    summary: Mapping[str, Any],
-    inspection_before: Sequence[Row] | None,
-    inspection_after: Sequence[Row] | None,
-    loss_svg: str,
-    words: Sequence[str],
-) -> str:
+    rows: Rows, samples: Sequence[Row], settings_toml: str, summary: Row, inspection_before: Sequence[Row] | None,
+    inspection_after: Sequence[Row] | None, loss_svg: str, words: Sequence[str],
+) -> str:  # fmt: skip
     """Return the page of a run as HTML text.
 
     `summary`: any of title, text, model, num_parameters, vocabulary, step, tokens, epoch, wall_seconds,
@@ -44,7 +38,7 @@ def run_page(
     `inspection_*`: one mapping for each token of the same sentence before and after training: text, id, logit,
     probability, log_probability, nats, rank, entropy_nats (numbers None where the token was not scored).
     `samples`: rows of samples.jsonl, whose text goes on where their prompt ends.
-    `words`: what `curves_in_words` says. `loss_svg`: what `loss_plot` returns.
+    `words`: the sentences of `conclusions`. `loss_svg`: what `loss_plot` returns.
     """
     title = str(summary.get("title") or "A run")
     before_and_after = [("Before training", inspection_before), ("After training", inspection_after)]
@@ -109,11 +103,8 @@ def _meanings(summary: Row) -> dict[str, str]:
             meaning += f" Guessing among all tokens: {math.log(summary['vocabulary']):.2f}."
         meanings["validation_loss_nats_per_token"] = meaning
         worse = hesitation(loss, summary.get("vocabulary"))
-        meanings["perplexity"] = (
-            f"{worse.capitalize()}."
-            if worse is not None
-            else (f"Before each token the model hesitates as if between {perplexity_text(loss)} equally likely ones.")
-        )
+        between = f"Before each token the model hesitates as if between {perplexity_text(loss)} equally likely ones."
+        meanings["perplexity"] = between if worse is None else f"{worse.capitalize()}."
     if (bits := summary.get("bits_per_byte")) is not None:
         meaning = f"With the model the text could be stored in {bits / 8:.0%} of its size. "
         if bits > 8:
@@ -173,9 +164,8 @@ def _baselines(summary: Row) -> str:
 def inline_svg(svg: str) -> str:
     """Matplotlib's SVG as a part of a page: without prolog, namespaces, size and style sheet, in the page's colours."""
     svg = svg[svg.index("<svg") :]
-    svg = (
-        re.sub(r'\s(?:xmlns(?::\w+)?|width|height|version)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
-    )
+    head, rest = svg[: svg.index(">")], svg[svg.index(">") :]
+    svg = re.sub(r'\s(?:xmlns(?::\w+)?|width|height|version)="[^"]*"', "", head) + rest
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
@@ -262,7 +252,6 @@ def _facts(facts: Mapping[str, Any] | None) -> str:
             value = ", ".join(f"{key} {inner}" for key, inner in value.items() if inner is not None)
         if value is not None:
             text = format_bytes(value) if name.endswith("_bytes") else value
-            lines.append(
-                f"<dt>{escape(str(name).removesuffix('_bytes').replace('_', ' '))}</dt><dd>{escape(text)}</dd>\n"
-            )
+            name = str(name).removesuffix("_bytes").replace("_", " ")
+            lines.append(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>\n")
     return f'<dl class="facts">\n{"".join(lines)}</dl>'
