@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hornbook.reporting.html import escape
 from hornbook.reporting.pages import inline_svg, run_page
 from hornbook.reporting.plots import loss_plot
-from hornbook.reporting.words import curves_in_words
+from hornbook.reporting.words import conclusions
 
 HOSTILE = '</script></pre></style><img src="http://evil.example/x" onerror=alert(1)>&amp;\'"\x00\ud800'
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -101,7 +101,7 @@ def _page(word: str = "word", **more: Any) -> str:
         "loss_svg": loss_plot(rows, path_png=None, path_svg=None, tokens_per_epoch=500, uniform_loss=8.3, title=word)
         if word == "word"
         else "",
-        "words": curves_in_words(rows, tokens_per_epoch=500) if word == "word" else [word],
+        "words": [one.sentence for one in conclusions(rows, tokens_per_epoch=500)] if word == "word" else [word],
         **more,
     }
     return run_page(summary=summary, **given)

@@ -1,7 +1,7 @@
 """Text of other people's making (documents, samples, prompts, names) on its way to a terminal.
 
 A terminal obeys control sequences: they move the cursor, change its title, write into the clipboard. So every module
-that prints imports `print` from here, and consoles come from `reporting/console.py`; a house test holds both.
+that prints imports `print` and consoles from here; a house test holds both.
 """
 
 from __future__ import annotations
@@ -41,6 +41,19 @@ def on_one_line(text: object) -> str:
 def print(*values: object, end: str = "\n", file: TextIO | None = None, flush: bool = False) -> None:
     """The builtin one, of what is printable."""
     builtins.print(*map(printable, values), end=end, file=file, flush=flush)
+
+
+def console(*, stderr: bool = False, quiet: bool = False) -> Any:
+    """A rich console that takes strings as they are: no markup, no emoji codes, no control sequences in them is obeyed.
+    What is to have colours is given as rich.text.Text, of what is `printable`."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class PlainConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(text), **options | {"markup": False, "emoji": False})
+
+    return PlainConsole(stderr=stderr, quiet=quiet, highlight=False, soft_wrap=True)
 
 
 def whole_line_ends(pieces: Iterable[str]) -> Iterator[str]:

@@ -15,13 +15,7 @@ from hornbook.facts.shape import GPTShape
 from hornbook.facts.tables import html_table
 from hornbook.facts.units import counted, format_bytes, format_count, format_duration, format_usd
 from hornbook.planning.budget import budget, training_flops, typical_shape
-from hornbook.planning.expected_loss import (
-    FrontierPoint,
-    chinchilla_loss,
-    expected_loss,
-    frontier,
-    why_no_loss,
-)
+from hornbook.planning.expected_loss import FrontierPoint, chinchilla_loss, expected_loss, frontier, why_no_loss
 from hornbook.planning.health import RunFacts, warnings
 from hornbook.planning.memory import Memory, counting_bytes, evaluation_bytes, largest_microbatch, memory
 from hornbook.planning.workload import Range, flat

@@ -56,10 +56,11 @@ def _numbers(report: Report | None) -> list[str]:
     for known, value, interval in printed(numbers):
         row = f"| {known.label} | {value} {known.unit_in_words}".rstrip()
         table.append(f"{row} | {interval.removeprefix('95 % ')} |")
-    for key, each in report.extra.get("baselines", {}).items():
-        table.append(f"| loss of a {key} model, for comparison | {each['loss_nats_per_token']:.4f} nats per token | |")
+    for key, baseline in report.extra.get("baselines", {}).items():
+        loss = baseline["loss_nats_per_token"]
+        table.append(f"| loss of a {key} model, for comparison | {loss:.4f} nats per token | |")
     documents = counted(len(report.documents), "document")
-    said = f"Scored: {report.num_tokens:,} tokens, {report.num_bytes:,} bytes, {documents}."
+    scored = f"Scored: {report.num_tokens:,} tokens, {report.num_bytes:,} bytes, {documents}."
+    scored += "".join(f" Warning: {text}." for text in (warning, lost_warning(report.extra)) if text is not None)
     how = "Convention: " + "; ".join(f"{key} {text}" for key, text in report.conventions.items()) + "."
-    said += "".join(f" Warning: {each}." for each in (warning, lost_warning(report.extra)) if each is not None)
-    return [*table, "", said, how, *([f"Intervals: {report.interval_method}."] if report.interval_method else [])]
+    return [*table, "", scored, how, *([f"Intervals: {report.interval_method}."] if report.interval_method else [])]

@@ -10,7 +10,7 @@ from typing import Any
 from hornbook.facts.lost import lost_warning
 from hornbook.facts.metrics import metric
 from hornbook.facts.units import counted, hesitation, perplexity_text, probability_text, signed
-from hornbook.reporting.html import escape, page
+from hornbook.reporting.html import escape, figures, header, page, section, table
 from hornbook.reporting.weights import weights_section
 
 Row = Mapping[str, Any]
@@ -23,21 +23,18 @@ def inspection_page(views: Sequence[Row]) -> str:
     names = view_names(views)
     first = views[0]
     facts = [f"{first['num_parameters']:,} parameters", f"a vocabulary of {first['vocabulary']:,} tokens"]
-    header = (
-        '<header><p class="eyebrow">Hornbook: a language model, looked at</p>\n'
-        f'<h1>{escape(" against ".join(names))}</h1>\n<p class="lede">{" · ".join(facts)}</p></header>'
-    )
+    title = escape(" against ".join(names))
     if "tokens" not in first:
         sections = [weights_section(view, name) for view, name in zip(views, names, strict=True)]
     else:
         shown = [(name, view["tokens"]) for view, name in zip(views, names, strict=True)]
         sections = [_figures(first) if len(views) == 1 else "", _difference(views), six_steps(shown, scale_of(views))]
         for view, name in zip(views, names, strict=True):
-            title = f": {escape(name)}" if len(views) > 1 else ""
-            sections += [_greedy(view, title), _gradients(view, title)]
+            of_model = f": {escape(name)}" if len(views) > 1 else ""
+            sections += [_greedy(view, of_model), _gradients(view, of_model)]
     conventions = "; ".join(f"{escape(key)} {escape(text)}" for key, text in first.get("conventions", {}).items())
     footer = f"<footer>Written by Hornbook. {f'Scored with {conventions}.' if conventions else ''}</footer>"
-    return page(" against ".join(names), [header, *sections, footer])
+    return page(" against ".join(names), [header("a language model, looked at", title, *facts), *sections, footer])
 
 
 def view_names(views: Sequence[Row]) -> list[str]:
@@ -70,10 +67,10 @@ def six_steps(shown: Sequence[tuple[str, Sequence[Row] | None]], vocabulary: int
     limit = f"{scale:.1f} nats{', a guess among all tokens' if vocabulary else ''}"
     legend = f'<p class="note scale"><span>0 nats, certain</span><i></i><span>{limit}</span></p>'
     body = "".join(_card(name, items, scale) for name, items in cards)
-    return (
-        "<section>\n<h2>From logits to perplexity, in six steps</h2>\n<p>One text, token by token. Colour shows "
-        f'surprise; point at a token for its numbers.</p>\n<ol class="steps">\n{steps}</ol>\n{legend}\n'
-        f'<div class="pair">\n{body}</div>\n</section>'
+    intro = "One text, token by token. Colour shows surprise; point at a token for its numbers."
+    return section(
+        "From logits to perplexity, in six steps",
+        f'<p>{intro}</p>\n<ol class="steps">\n{steps}</ol>\n{legend}\n<div class="pair">\n{body}</div>',
     )
 
 
@@ -83,13 +80,12 @@ def six_steps(shown: Sequence[tuple[str, Sequence[Row] | None]], vocabulary: int
 def _card(name: str, items: Sequence[Row], scale: float) -> str:
     scored = [item for item in items if item["nats"] is not None]
     strip = "".join(_token(item, scale, _tip(item)) + "\n" * ("\n" in str(item["text"])) for item in items)
-    lines = "".join(_token_row(item, scale) for item in items[:_ROWS_SHOWN])
-    if len(items) > _ROWS_SHOWN:
-        lines += f'<tr><td colspan="5">and {len(items) - _ROWS_SHOWN:,} more tokens</td></tr>\n'
     foot = ""
+    if len(items) > _ROWS_SHOWN:
+        foot = f'<tr><td colspan="5">and {len(items) - _ROWS_SHOWN:,} more tokens</td></tr>\n'
     if scored:
         average = math.fsum(item["log_probability"] for item in scored) / len(scored)
-        foot = "".join(
+        foot += "".join(
             f'<tr><td colspan="3">{_badge(number)} {text}</td><td colspan="2">{value}</td></tr>\n'
             for number, text, value in (
                 (4, f"average over {len(scored):,} tokens", signed(average)),
@@ -97,16 +93,10 @@ def _card(name: str, items: Sequence[Row], scale: float) -> str:
                 (6, f"exp({-average:.3f}): perplexity", perplexity_text(-average)),
             )
         )
-    head = "".join(
-        f"<th>{text}</th>"
-        for text in ("token", f"{_badge(1)} logit", f"{_badge(2)} probability", f"{_badge(3)} ln p", "rank")
-    )
-    table = (
-        f'<table class="sums">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody>\n'
-        f"<tfoot>\n{foot}</tfoot>\n</table>"
-    )
+    titles = ("token", f"{_badge(1)} logit", f"{_badge(2)} probability", f"{_badge(3)} ln p", "rank")
+    rows = (_token_row(item, scale) for item in items[:_ROWS_SHOWN])
     strip = f'<p class="tokens" dir="auto">{strip}</p>'
-    return f'<div><h3>{escape(name)}</h3>\n{strip}\n<div class="scroll">{table}</div></div>\n'
+    return f"<div><h3>{escape(name)}</h3>\n{strip}\n{table(titles, rows, foot=foot, style='sums')}</div>\n"
 
 
 def _token(item: Row, scale: float, tip: str = "") -> str:
@@ -147,17 +137,12 @@ def _visible(text: object) -> str:
     return escape(visible(text).replace("\n", "↵"))
 
 
-def _token_row(item: Row, scale: float) -> str:
+def _token_row(item: Row, scale: float) -> list[str]:
     token = _token({**item, "text": visible(item["text"])}, scale)
     if item["nats"] is None:
-        return f"<tr><td>{token}</td><td>–</td><td>–</td><td>–</td><td>–</td></tr>\n"
-    numbers = (
-        signed(item["logit"], 2),
-        probability_text(item["probability"]),
-        signed(item["log_probability"], 2),
-        f"{item['rank']:,g}",
-    )
-    return f"<tr><td>{token}</td>{''.join(f'<td>{number}</td>' for number in numbers)}</tr>\n"
+        return [token, *"––––"]
+    probability = probability_text(item["probability"])
+    return [token, signed(item["logit"], 2), probability, signed(item["log_probability"], 2), f"{item['rank']:,g}"]
 
 
 def _badge(number: int) -> str:
@@ -165,34 +150,29 @@ def _badge(number: int) -> str:
 
 
 def _figures(view: Row) -> str:
-    gap = view["loss_nats_per_token"] - view["mean_entropy_nats"]
-    verdict = "too sure of itself" if gap > 0.02 else "less sure than it could be" if gap < -0.02 else "well judged"
-    worse = hesitation(view["loss_nats_per_token"], view.get("vocabulary"))
-    entries = (
-        ("Loss", f"{view['loss_nats_per_token']:.3f}", "nats per token", "How surprised the model was, on average."),
-        ("Expected", f"{view['mean_entropy_nats']:.3f}", "nats per token",
+    loss, entropy, lost = view["loss_nats_per_token"], view["mean_entropy_nats"], lost_warning(view)
+    gap = loss - entropy
+    verdict = "overconfident" if gap > 0.02 else "underconfident" if gap < -0.02 else "calibrated"
+    worse = hesitation(loss, view.get("vocabulary"))
+    return figures((
+        ("Loss", f"{loss:.3f}", "nats per token", "", "How surprised the model was, on average."),
+        ("Expected", f"{entropy:.3f}", "nats per token", "",
          f"How surprised it expected to be (its entropy): {verdict} on this text."),
-        ("Perplexity", perplexity_text(view["loss_nats_per_token"]), "tokens",
+        ("Perplexity", perplexity_text(loss), "tokens", "",
          "It hesitates as if between so many." if worse is None else f"{worse.capitalize()}."),
-        ("Bits per byte", f"{view['bits_per_byte']:.3f}", "",
-         "Comparable between models with different tokenizers." if (lost := lost_warning(view)) is None
-         else f"Not comparable: {lost}."),
-    )  # fmt: skip
-    return '<dl class="figures">\n' + "".join(
-        f'<div><dt>{name}</dt><dd class="number">{number} <span class="unit">{unit}</span></dd>'
-        f'<dd class="meaning">{meaning}</dd></div>\n'
-        for name, number, unit, meaning in entries
-    ) + "</dl>"  # fmt: skip
+        ("Bits per byte", f"{view['bits_per_byte']:.3f}", "", "",
+         "Comparable between models with different tokenizers." if lost is None else f"Not comparable: {lost}."),
+    ))  # fmt: skip
 
 
 def _difference(views: Sequence[Row]) -> str:
     """Token by token, which of two models was less surprised; only their sums where their tokens differ."""
     if len(views) < 2:
         return ""
-    said = f'<p class="lede">{escape(difference_in_words(views))}</p>'
+    title, lede = "Which is less surprised", f'<p class="lede">{escape(difference_in_words(views))}</p>'
     a, b = (view["tokens"] for view in views)
     if [token["id"] for token in a] != [token["id"] for token in b]:
-        return f"<section>\n<h2>Which is less surprised</h2>\n{said}</section>"
+        return section(title, lede)
     tokens = ""
     for one, other in zip(a, b, strict=True):
         change = 0.0 if one["nats"] is None or other["nats"] is None else other["nats"] - one["nats"]
@@ -200,11 +180,8 @@ def _difference(views: Sequence[Row]) -> str:
         tip = f"{change:+.3f} nats, rank {one['rank']:,g} to {other['rank']:,g}" if change else "no difference"
         text = escape(str(one["text"]).replace("\n", "↵\n"))
         tokens += f'<bdi class="token {side}" style="--n:{min(1.0, abs(change) / 4):.3f}" title="{tip}">{text}</bdi>'
-    return (
-        f"<section>\n<h2>Which is less surprised</h2>\n{said}\n"
-        '<p class="note scale"><span>4 nats less</span><i class="better"></i><i></i><span>4 nats more</span></p>\n'
-        f'<p class="tokens" dir="auto">{tokens}</p></section>'
-    )
+    scale = '<p class="note scale"><span>4 nats less</span><i class="better"></i><i></i><span>4 nats more</span></p>'
+    return section(title, lede, scale, f'<p class="tokens" dir="auto">{tokens}</p>')
 
 
 def difference_in_words(views: Sequence[Row]) -> str:
@@ -223,51 +200,43 @@ def difference_in_words(views: Sequence[Row]) -> str:
 
 
 def greedy_in_words(greedy: Row) -> str:
-    """How far the model, left to itself, keeps to the text."""
-    given = (
-        f"Given the first {counted(greedy['prompt_tokens'], 'token')} and left to write its most probable one each time"
-    )
+    """How far greedy continuation keeps to the text."""
+    given = f"Greedy continuation from the first {counted(greedy['prompt_tokens'], 'token')}"
     rest, kept = greedy["num_tokens"], greedy["num_tokens_before_departure"]
     if greedy["departs_at_token"] is None:
-        return f"{given}, the model writes the rest of the text, all {counted(rest, 'token')} of it."
+        return f"{given} gives the rest of the text, all {counted(rest, 'token')} of it."
     start = f"the next {counted(kept, 'token')} of {rest:,} as they are, then" if kept else "at once"
     later = greedy["num_tokens_equal"] - kept
     after = f"; of what follows, {counted(later, 'token')} stand{'s' * (later == 1)} as in the text" if later else ""
-    return f"{given}, the model writes {start} {greedy['wrote']!r} where the text has {greedy['instead_of']!r}{after}."
+    return f"{given} gives {start} {greedy['wrote']!r} where the text has {greedy['instead_of']!r}{after}."
 
 
 def _greedy(view: Row, title: str) -> str:
     greedy = view["greedy"]
     if greedy is None:
         return ""
-    given = escape("".join(token["text"] for token in view["tokens"][: greedy["prompt_tokens"]]))
+    tokens, start = [token["text"] for token in view["tokens"]], greedy["prompt_tokens"]
+    given = escape("".join(tokens[:start]))
     rows = "".join(
         f'<p class="tokens" dir="auto"><span class="given">{given}</span><b>{escape(text)}</b></p>'
         f'<p class="note">{name}</p>'
-        for name, text in (
-            ("the text", "".join(token["text"] for token in view["tokens"][greedy["prompt_tokens"] :])),
-            ("the model", greedy["text"]),
-        )
+        for name, text in (("the text", "".join(tokens[start:])), ("the model", greedy["text"]))
     )
-    said = escape(greedy_in_words(greedy))
-    return f"<section>\n<h2>Left to itself{title}</h2>\n<p>{said}</p>\n{rows}</section>"
+    return section(f"Greedy continuation{title}", f"<p>{escape(greedy_in_words(greedy))}</p>", rows)
 
 
 def _gradients(view: Row, title: str) -> str:
-    slopes = view["gradients"]
-    if slopes is None:
+    gradients = view["gradients"]
+    if gradients is None:
         return ""
-    update = "update_norm" in slopes["parts"][0]
-    head = ["part", "gradient norm", "weight norm", *(["update norm", "update / weight"] if update else [])]
-    lines = ""
-    for row in slopes["parts"]:
+    update = "update_norm" in gradients["parts"][0]
+    titles = ["part", "gradient norm", "weight norm", *(["update norm", "update / weight"] if update else [])]
+    rows = []
+    for row in gradients["parts"]:
         numbers = [row["gradient_norm"], row["weight_norm"]]
         if update:
             numbers += [row["update_norm"], row["update_norm"] / row["weight_norm"] if row["weight_norm"] else math.nan]
-        lines += f"<tr><td>{escape(row['part'])}</td>{''.join(f'<td>{n:.3g}</td>' for n in numbers)}</tr>\n"
-    said = "How the loss of this text changes with each part of the model; with a token's own logit: (p − 1) / N."
-    said += " Update: one step of the run's own optimizer on this text alone." if update else ""
-    return (
-        f'<section>\n<h2>Gradients{title}</h2>\n<p>{said}</p>\n<div class="scroll"><table>\n<thead><tr>'
-        f"{''.join(f'<th>{name}</th>' for name in head)}</tr></thead>\n<tbody>\n{lines}</tbody></table></div></section>"
-    )
+        rows.append([escape(row["part"]), *(f"{number:.3g}" for number in numbers)])
+    lede = "How the loss of this text changes with each part of the model; with a token's own logit: (p − 1) / N."
+    lede += " Update: one step of the run's own optimizer on this text alone." if update else ""
+    return section(f"Gradients{title}", f"<p>{lede}</p>", table(titles, rows))

@@ -6,15 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from types import TracebackType
 from typing import Any, Self
 
-from hornbook.facts.printing import printable
+from hornbook.facts.printing import console
 from hornbook.facts.units import format_count, format_duration, format_usd, perplexity_text
-from hornbook.reporting.console import console
 
 PLAIN_SECONDS = 15.0  # between two lines when nothing else is said
-SEEN = (
+MEASURED = (
     "probe_train_loss_nats_per_token", "probe_validation_loss_nats_per_token", "probe_validation_bits_per_byte",
     "probe_generalization_gap_bits_per_byte", "copied_share",
 )  # fmt: skip
@@ -36,16 +34,16 @@ class View:
         self.console.print(sentence)
 
     @contextmanager
-    def progress(self, what: str) -> Iterator[Callable[[int, int], None]]:
+    def progress(self, label: str) -> Iterator[Callable[[int, int], None]]:
         """A bar for work that counts (done, total), drawn only on a terminal and only when there is enough to do."""
         if not self.console.is_terminal or self.console.quiet:
             yield lambda done, total: None
             return
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-        columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn(label), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, console=self.console, transient=True) as bar:
-            task = bar.add_task(what, total=None)
+            task = bar.add_task(label, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
     def begin(self, *, first: int, total: int) -> None:
@@ -65,10 +63,10 @@ class View:
 
     def row(self, row: dict[str, Any]) -> None:
         """A step or an evaluation was recorded."""
-        if row["event"] == "evaluation":  # what this look did not see is not shown as an earlier one saw it
-            self.latest = {key: value for key, value in self.latest.items() if key not in SEEN}
-        self.latest |= row
         evaluated = row["event"] == "evaluation"
+        if evaluated:  # what this one did not measure is not shown as an earlier one measured it
+            self.latest = {key: value for key, value in self.latest.items() if key not in MEASURED}
+        self.latest |= row
         if row["step"] > self.first and (evaluated or not self.marks):
             self.marks.append((row["step"], time.monotonic()))
         due = time.monotonic() - self.last_line > PLAIN_SECONDS
@@ -79,8 +77,7 @@ class View:
     def show_sample(self, text: str) -> None:
         self.sample = text
         if self.live is None:
-            one_line = " ".join(text.split())
-            self.note(f"  sample: {one_line[:160]}")
+            self.note(f"  sample: {' '.join(text.split())[:160]}")
 
     def end(self) -> None:
         if self.live is not None:
@@ -90,9 +87,7 @@ class View:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.end()
 
     def _eta(self) -> str:
@@ -107,11 +102,11 @@ class View:
         if step == since:
             return ""
         rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(self.marks) if b[0] > a[0]]
-        each = (now - begin) / (step - since)
+        mean = (now - begin) / (step - since)
         if len(rates) < 2:
-            return f"{format_duration(each * left)} left"
-        low, high = min(*rates, 0.97 * each) * left, max(*rates, 1.03 * each) * left
-        return f"{format_duration(each * left)} left ({format_duration(low)} to {format_duration(high)})"
+            return f"{format_duration(mean * left)} left"
+        low, high = min(*rates, 0.97 * mean) * left, max(*rates, 1.03 * mean) * left
+        return f"{format_duration(mean * left)} left ({format_duration(low)} to {format_duration(high)})"
 
     def _line(self) -> str:
         """Of an evaluation the losses of the probes, which can be compared; of a step that of its batch."""
@@ -135,62 +130,7 @@ class View:
         return " · ".join(part for part in [*parts, self._eta()] if part)
 
     def _panel(self) -> Any:
-        from rich.console import Group
-        from rich.panel import Panel
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
+        from hornbook.reporting.panel import panel
 
-        now = self.latest
-        step = now.get("step", self.first)
-        head = Table.grid(padding=(0, 2), expand=True)
-        head.add_column(no_wrap=True)
-        head.add_column(ratio=1)
-        head.add_column(no_wrap=True)
-        bar = ProgressBar(total=max(1, self.total), completed=step)
-        head.add_row(Text.assemble("step ", (f"{step:,}", "bold"), f" of {self.total:,}"), bar, self._eta())
-        table = Table.grid(padding=(0, 3))
-        for style in ("dim", "", "dim", ""):
-            table.add_column(no_wrap=True, style=style)
-        cells = list(_cells(now))
-        for i in range(0, len(cells), 2):
-            table.add_row(*(cell for pair in cells[i : i + 2] for cell in pair))
-        parts: list[Any] = [head, Text(), table]
-        if self.sample:
-            parts += [
-                Text(),
-                Text("the model writes:", style="dim"),
-                Text(printable(self.sample.strip()[:600]), style="italic"),
-            ]
-        return Panel(Group(*parts), title="hornbook", title_align="left", border_style="dim")
-
-
-def _cells(now: dict[str, Any]) -> list[tuple[str, str]]:
-    """(label, value) of what is known, in reading order."""
-    cells = []
-
-    def add(label: str, key: str, form: str = "{:.3f}") -> None:
-        if now.get(key) is not None:
-            cells.append((label, form.format(now[key])))
-
-    add("batch loss", "train_loss_nats_per_token")
-    add("train loss", "probe_train_loss_nats_per_token")
-    add("validation loss", "probe_validation_loss_nats_per_token")
-    if (loss := now.get("probe_validation_loss_nats_per_token")) is not None:
-        cells.append(("validation perplexity", perplexity_text(loss)))
-    add("validation bits per byte", "probe_validation_bits_per_byte")
-    add("gap, bits per byte", "probe_generalization_gap_bits_per_byte", "{:+.3f}")
-    add("copied from the text", "copied_share", "{:.0%}")
-    if "tokens" in now:
-        cells.append(("tokens seen", format_count(now["tokens"])))
-    add("epochs", "epoch", "{:.2f}")
-    add("learning rate", "learning_rate", "{:.2e}")
-    add("gradient norm", "gradient_norm")
-    if "tokens_per_second" in now:
-        cells.append(("tokens/s", format_count(now["tokens_per_second"])))
-    add("MFU (PaLM)", "mfu", "{:.1%}")
-    add("forecast of the end", "forecast_loss_nats_per_token")
-    for label, key in (("hours", "gpu_hours"), ("energy, kWh", "energy_kwh"), ("price, USD", "price_usd")):
-        if key in now.get("cost", {}):
-            cells.append((label, f"{now['cost'][key]:.3g}"))
-    return cells
+        return panel(self.latest, self.sample, step=self.latest.get("step", self.first), total=self.total,
+                     time_left=self._eta())  # fmt: skip

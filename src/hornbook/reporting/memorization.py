@@ -6,52 +6,40 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hornbook.facts.metrics import printed
-from hornbook.reporting.html import escape, page
+from hornbook.reporting.html import escape, figures, header, page, section, table
 
 Row = Mapping[str, Any]
 
 
-def memory_page(found: Row) -> str:
+def memory_page(result: Row) -> str:
     """Return the page of what `memorize --json` prints, as HTML text."""
-    at = "" if found.get("step") is None else f" at step {found['step']:,}"
-    header = (
-        f'<header><p class="eyebrow">Hornbook: learned, or learned by heart</p>\n<h1>{escape(found["model"])}{at}</h1>'
-        f'\n<p class="lede">{escape(found["train_text"])}, against {escape(found["heldout_text"])}</p></header>'
-    )
+    step = "" if result.get("step") is None else f" at step {result['step']:,}"
+    texts = f"{escape(result['train_text'])}, against {escape(result['heldout_text'])}"
     body = [
-        header,
-        f'<ul class="said"><li>{escape(found["verdict"])}</li></ul>',
-        _figures(found),
-        _passages(found),
-        "<section>\n<h2>The measures in full</h2>",
-        _table("Greedy continuation of prefixes", found["extraction"]),
-        _table("Passages that samples contain with probability one half", found["discoverable"]),
-        _table("Free samples in common with the training text, by length of span", found["copying"]),
-        _table("Planted canaries", found["canaries"]),
-        _numbers(found),
-        "</section>",
-        f"<footer>Written by Hornbook. {escape(_conventions(found['conventions']))}</footer>",
+        header("learned, or learned by heart", f"{escape(result['model'])}{step}", texts),
+        f'<ul class="said"><li>{escape(result["verdict"])}</li></ul>',
+        figures((known.title, value, "", interval, known.sentence) for known, value, interval in printed(result)),
+        _passages(result),
+        section(
+            "The measures in full",
+            _table("Greedy continuation of prefixes", result["extraction"]),
+            _table("Passages that samples contain with probability one half", result["discoverable"]),
+            _table("Free samples in common with the training text, by length of span", result["copying"]),
+            _table("Planted canaries", result["canaries"]),
+            _numbers(result),
+        ),
+        f"<footer>Written by Hornbook. {escape(_conventions(result['conventions']))}</footer>",
     ]
-    return page(f"{found['model']}: by heart?", body)
+    return page(f"{result['model']}: by heart?", body)
 
 
-def _figures(found: Row) -> str:
-    entries = "".join(
-        f'<div><dt>{known.title}</dt><dd class="number">{value}</dd>'
-        + (f'<dd class="range">{interval}</dd>' if interval else "")
-        + f'<dd class="meaning">{known.sentence}</dd></div>\n'
-        for known, value, interval in printed(found)
-    )
-    return f'<dl class="figures">\n{entries}</dl>'
-
-
-def _passages(found: Row) -> str:
+def _passages(result: Row) -> str:
     known = [
         (row, f"{row['matched_tokens']} of {row['num_tokens']} tokens", row["prompt"], row["matched_text"])
-        for row in found["passages"]
+        for row in result["passages"]
     ]
     copied = [
-        (row, f"{row['num_tokens']} tokens of sample {row['sample'] + 1}", "", row["text"]) for row in found["copies"]
+        (row, f"{row['num_tokens']} tokens of sample {row['sample'] + 1}", "", row["text"]) for row in result["copies"]
     ]
     return _places(
         "What it knows best",
@@ -63,7 +51,7 @@ def _passages(found: Row) -> str:
     )
 
 
-def _places(title: str, said: str, rows: Sequence[tuple[Row, str, str, str]]) -> str:
+def _places(title: str, lede: str, rows: Sequence[tuple[Row, str, str, str]]) -> str:
     """Passages of the training text beside their places; of each what was given, and what the model wrote of it."""
     entries = "".join(
         f'<li><div class="when"><b>{escape(row["document"])}</b><span>from byte {row["byte_in_document"]:,}</span>'
@@ -71,18 +59,14 @@ def _places(title: str, said: str, rows: Sequence[tuple[Row, str, str, str]]) ->
         f"<mark>{escape(written)}</mark>{escape(row['text'].removeprefix(written))}</blockquote></li>\n"
         for row, size, given, written in rows
     )
-    return f'<section>\n<h2>{title}</h2>\n<p>{said}</p>\n<ol class="timeline">\n{entries}</ol>\n</section>'
+    return section(title, f"<p>{lede}</p>", f'<ol class="timeline">\n{entries}</ol>')
 
 
 def _table(title: str, rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in rows[0])
-    lines = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row.values())}</tr>\n" for row in rows)
-    return (
-        f'<p class="note prompt">{title}</p>\n<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
-        f"{lines}</tbody></table></div>"
-    )
+    titles = (escape(name.replace("_", " ")) for name in rows[0])
+    return f'<p class="note prompt">{title}</p>\n' + table(titles, (map(_cell, row.values()) for row in rows))
 
 
 def _cell(value: Any) -> str:
@@ -91,10 +75,10 @@ def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else escape(value)
 
 
-def _numbers(found: Row) -> str:
+def _numbers(result: Row) -> str:
     rows = [
-        {"number": name.replace("_", " "), "value": value, "95 % interval": found.get(f"{name}_interval_95", "")}
-        for name, value in found.items()
+        {"number": name.replace("_", " "), "value": value, "95 % interval": result.get(f"{name}_interval_95", "")}
+        for name, value in result.items()
         if isinstance(value, float)
     ]
     return _table("All numbers", rows)

@@ -15,7 +15,7 @@ from hornbook.facts.units import counted, format_bytes, format_count, format_dur
 from hornbook.records.result import exp_of_nats
 from hornbook.reporting.curves import Rows, evaluations
 from hornbook.reporting.heatmap import six_steps
-from hornbook.reporting.html import escape, page
+from hornbook.reporting.html import escape, figures, header, page, section, table
 from hornbook.reporting.plots import COLOURS
 
 Row = Mapping[str, Any]
@@ -25,15 +25,9 @@ _SAMPLE_CHARACTERS = 900
 
 
 def run_page(
-    rows: Rows,
-    samples: Sequence[Row],
-    settings_toml: str,
-    summary: Mapping[str, Any],
-    inspection_before: Sequence[Row] | None,
-    inspection_after: Sequence[Row] | None,
-    loss_svg: str,
-    words: Sequence[str],
-) -> str:
+    rows: Rows, samples: Sequence[Row], settings_toml: str, summary: Row, inspection_before: Sequence[Row] | None,
+    inspection_after: Sequence[Row] | None, loss_svg: str, words: Sequence[str],
+) -> str:  # fmt: skip
     """Return the page of a run as HTML text.
 
     `summary`: any of title, text, model, num_parameters, vocabulary, step, tokens, epoch, wall_seconds,
@@ -44,7 +38,7 @@ def run_page(
     `inspection_*`: one mapping for each token of the same sentence before and after training: text, id, logit,
     probability, log_probability, nats, rank, entropy_nats (numbers None where the token was not scored).
     `samples`: rows of samples.jsonl, whose text goes on where their prompt ends.
-    `words`: what `curves_in_words` says. `loss_svg`: what `loss_plot` returns.
+    `words`: the sentences of `conclusions`. `loss_svg`: what `loss_plot` returns.
     """
     title = str(summary.get("title") or "A run")
     before_and_after = [("Before training", inspection_before), ("After training", inspection_after)]
@@ -73,9 +67,8 @@ def _header(title: str, summary: Row) -> str:
         facts.append(f"a vocabulary of {summary['vocabulary']:,} tokens")
     if summary.get("tokens") is not None:
         facts.append(f"{format_count(summary['tokens'])} tokens read")
-    lede = f'<p class="lede">{" · ".join(facts)}</p>' if facts else ""
     text = f" on {escape(summary['text'])}" if summary.get("text") else ""
-    return f'<header><p class="eyebrow">Hornbook: a language model{text}</p>\n<h1>{escape(title)}</h1>\n{lede}</header>'
+    return header(f"a language model{text}", escape(title), *facts)
 
 
 def _headline(summary: Row) -> str:
@@ -83,18 +76,18 @@ def _headline(summary: Row) -> str:
     if (loss := summary.get("validation_loss_nats_per_token")) is not None:
         summary = {**summary, "perplexity": exp_of_nats(loss)}  # JSON has none that is more than a number holds
     entries = [
-        _figure(known.title, value, known.unit_in_words, interval, meanings.get(known.name, known.sentence))
+        (known.title, value, known.unit_in_words, interval, meanings.get(known.name, known.sentence))
         for known, value, interval in printed(summary)
     ]
     if (seconds := summary.get("wall_seconds")) is not None:
-        entries.append(_figure("Time", format_duration(seconds), "", "", _cost(summary)))
+        entries.append(("Time", format_duration(seconds), "", "", _cost(summary)))
     if not entries:
         return ""
     method = summary.get("interval_method")
     note = f'<p class="note">Intervals: {escape(method)}.</p>' if method else ""
     for warning in filter(None, (lost_warning(summary), leak_warning(summary))):
         note = f'<p class="note">Warning: {escape(warning)}.</p>\n{note}'
-    return f'<dl class="figures">\n{"".join(entries)}</dl>\n{note}'
+    return f"{figures(entries)}\n{note}"
 
 
 def _meanings(summary: Row) -> dict[str, str]:
@@ -110,11 +103,8 @@ def _meanings(summary: Row) -> dict[str, str]:
             meaning += f" Guessing among all tokens: {math.log(summary['vocabulary']):.2f}."
         meanings["validation_loss_nats_per_token"] = meaning
         worse = hesitation(loss, summary.get("vocabulary"))
-        meanings["perplexity"] = (
-            f"{worse.capitalize()}."
-            if worse is not None
-            else (f"Before each token the model hesitates as if between {perplexity_text(loss)} equally likely ones.")
-        )
+        between = f"Before each token the model hesitates as if between {perplexity_text(loss)} equally likely ones."
+        meanings["perplexity"] = between if worse is None else f"{worse.capitalize()}."
     if (bits := summary.get("bits_per_byte")) is not None:
         meaning = f"With the model the text could be stored in {bits / 8:.0%} of its size. "
         if bits > 8:
@@ -123,12 +113,6 @@ def _meanings(summary: Row) -> dict[str, str]:
             meaning += "Only this number compares models with different tokenizers."
         meanings["bits_per_byte"] = meaning
     return meanings
-
-
-def _figure(name: str, number: str, unit: str, interval: str, meaning: str) -> str:
-    head = f'<dt>{name}</dt><dd class="number">{number} <span class="unit">{unit}</span></dd>'
-    between = f'<dd class="range">{interval.replace("95 %", "95 % interval")}</dd>' if interval else ""
-    return f'<div>{head}{between}<dd class="meaning">{meaning}</dd></div>\n'
 
 
 def _cost(summary: Row) -> str:
@@ -151,9 +135,9 @@ def _cost(summary: Row) -> str:
 def _curves(words: Sequence[str], loss_svg: str) -> str:
     if not words and not loss_svg:
         return ""
-    said = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in words)
+    sentences = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in words)
     plot = f'<figure class="plot">{inline_svg(loss_svg)}</figure>' if loss_svg else ""
-    return f'<section>\n<h2>What the loss curves say</h2>\n<ul class="said">\n{said}</ul>\n{plot}\n</section>'
+    return section("What the loss curves say", f'<ul class="said">\n{sentences}</ul>', plot)
 
 
 def _baselines(summary: Row) -> str:
@@ -164,8 +148,8 @@ def _baselines(summary: Row) -> str:
     names = {"uniform": "a guess among all tokens", "unigram": "how frequent each token is"}
     others = [
         (names.get(name, f"what follows the last {int(name.split('-')[0]) - 1}" if name[0].isdigit() else name),
-         each["loss_nats_per_token"])
-        for name, each in summary["baselines"].items()
+         numbers["loss_nats_per_token"])
+        for name, numbers in summary["baselines"].items()
     ]  # fmt: skip
     rows = sorted([*others, ("<b>this model</b>", loss)], key=lambda row: -row[1])
     most = rows[0][1]
@@ -173,18 +157,15 @@ def _baselines(summary: Row) -> str:
         f'<tr><td>{name}</td><td class="bar" style="--p:{value / most:.3f}">{value:.3f}</td></tr>\n'
         for name, value in rows
     )
-    return (
-        "<section>\n<h2>Is this loss normal?</h2>\n<p>N-gram baselines of the training text on the same tokens, in "
-        f'nats per token.</p>\n<table class="bars">\n<tbody>\n{lines}</tbody>\n</table></section>'
-    )
+    lede = "<p>N-gram baselines of the training text on the same tokens, in nats per token.</p>"
+    return section("Is this loss normal?", lede, f'<table class="bars">\n<tbody>\n{lines}</tbody>\n</table>')
 
 
 def inline_svg(svg: str) -> str:
     """Matplotlib's SVG as a part of a page: without prolog, namespaces, size and style sheet, in the page's colours."""
     svg = svg[svg.index("<svg") :]
-    svg = (
-        re.sub(r'\s(?:xmlns(?::\w+)?|width|height|version)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
-    )
+    head, rest = svg[: svg.index(">")], svg[svg.index(">") :]
+    svg = re.sub(r'\s(?:xmlns(?::\w+)?|width|height|version)="[^"]*"', "", head) + rest
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
@@ -202,11 +183,11 @@ def _samples(samples: Sequence[Row], points: list[Evaluation]) -> str:
     for prompt, by_step in prompts.items():
         chosen = _evenly(sorted(by_step), _SAMPLES_SHOWN)
         left_out = len(by_step) - len(chosen)
-        said = f"Prompt: “{escape(prompt)}”" if prompt else "Without a prompt"
-        said += f" ({left_out:,} more in samples.jsonl)" if left_out else ""
+        heading = f"Prompt: “{escape(prompt)}”" if prompt else "Without a prompt"
+        heading += f" ({left_out:,} more in samples.jsonl)" if left_out else ""
         entries = "".join(_sample(by_step[step], prompt, points) for step in chosen)
-        parts.append(f'<p class="note prompt" dir="auto">{said}</p>\n<ol class="timeline">\n{entries}</ol>\n')
-    return f"<section>\n<h2>What it wrote, as it learned</h2>\n{''.join(parts)}</section>"
+        parts.append(f'<p class="note prompt" dir="auto">{heading}</p>\n<ol class="timeline">\n{entries}</ol>\n')
+    return section("What it wrote, as it learned", *parts)
 
 
 def _evenly(steps: list[int], most: int) -> list[int]:
@@ -247,25 +228,18 @@ def _evaluation_table(rows: Rows) -> str:
     points = evaluations(rows)
     if not points:
         return ""
-    lines = "".join(
-        f"<tr><td>{point.step:,}</td><td>{point.tokens:,}</td><td>{point.validation_loss:.4f}</td>"
-        f"<td>{perplexity_text(point.validation_loss)}</td>"
-        f"<td>{'–' if point.train_loss is None else f'{point.train_loss:.4f}'}</td>"
-        f"<td>{'–' if point.gap is None else f'{point.gap:+.3f}'}</td>"
-        f"<td>{'–' if point.copied is None else f'{point.copied:.1%}'}</td></tr>\n"
+    titles = (
+        "step", "tokens", "probe validation loss", "perplexity", "probe training loss", "gap, bits per byte", "copied",
+    )  # fmt: skip
+    cells = (
+        (
+            f"{point.step:,}", f"{point.tokens:,}", f"{point.validation_loss:.4f}",
+            perplexity_text(point.validation_loss), "–" if point.train_loss is None else f"{point.train_loss:.4f}",
+            "–" if point.gap is None else f"{point.gap:+.3f}", "–" if point.copied is None else f"{point.copied:.1%}",
+        )
         for point in points
-    )
-    names = (
-        "step",
-        "tokens",
-        "probe validation loss",
-        "perplexity",
-        "probe training loss",
-        "gap, bits per byte",
-        "copied",
-    )
-    head = "".join(f"<th>{name}</th>" for name in names)
-    return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody>\n</table></div>'
+    )  # fmt: skip
+    return table(titles, cells)
 
 
 def _facts(facts: Mapping[str, Any] | None) -> str:
@@ -278,7 +252,6 @@ def _facts(facts: Mapping[str, Any] | None) -> str:
             value = ", ".join(f"{key} {inner}" for key, inner in value.items() if inner is not None)
         if value is not None:
             text = format_bytes(value) if name.endswith("_bytes") else value
-            lines.append(
-                f"<dt>{escape(str(name).removesuffix('_bytes').replace('_', ' '))}</dt><dd>{escape(text)}</dd>\n"
-            )
+            name = str(name).removesuffix("_bytes").replace("_", " ")
+            lines.append(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>\n")
     return f'<dl class="facts">\n{"".join(lines)}</dl>'

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.io import write_aside
@@ -25,18 +25,14 @@ VALIDATION, TRAINING = "#0072b2", "#d55e00"
 COLOURS = {"paper": PAPER, "ink": INK, "muted": MUTED, "grid": GRID, "validation": VALIDATION, "training": TRAINING}
 
 _STYLE = {
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), MUTED),
     "font.family": "sans-serif",
     "font.sans-serif": ["Inter", "Source Sans 3", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
     "font.size": 9.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "hornbook",
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
     "text.color": INK,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
 }
 
 _HUGE = 1e4  # a loss from here on, that of a run which diverged, is written with a letter
@@ -46,16 +42,17 @@ _LABEL_START = 0.8  # share of the width where the names at the right ends of th
 _PERPLEXITIES = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
 
 
+class _Curve(NamedTuple):
+    name: str
+    colour: str
+    width: float
+    points: list[tuple[int, float]]  # (tokens, loss)
+
+
 def loss_plot(
-    rows: Rows,
-    *,
-    path_png: Path | None,
-    path_svg: Path | None,
-    tokens_per_epoch: int,
-    uniform_loss: float | None = None,
-    title: str = "",
-    repeated_share: float = 0.0,
-) -> str:
+    rows: Rows, *, path_png: Path | None, path_svg: Path | None, tokens_per_epoch: int,
+    uniform_loss: float | None = None, title: str = "", repeated_share: float = 0.0,
+) -> str:  # fmt: skip
     """Draw the run's losses, write the files whose paths are given, and return the SVG text.
 
     The probe's losses of both texts, validation with its lowest point marked, and the loss of each batch (faint; where
@@ -82,9 +79,13 @@ def loss_plot(
         axes.set_xlim(0, end)
         axes.set_ylim(low, high)
         _frame(axes, end, tokens_per_epoch)
-        _draw_training(axes, tokens, losses, points)
-        _draw_validation(axes, points)
-        _name_curves(axes, tokens, losses, points)
+        if losses:
+            axes.plot(*min_max(tokens, losses, 500), color=TRAINING, linewidth=0.7, alpha=0.28, zorder=2)
+        curves = _curves(tokens, losses, points)
+        _draw_curves(axes, curves)
+        _name_curves(axes, curves)
+        if len(points) > 1:
+            _mark_best(axes, points, end)
         _mark_parting(axes, rows, tokens_per_epoch, repeated_share)
         # In view, with room for its name.
         if uniform_loss is not None and low < uniform_loss < high and uniform_loss > 0.05 * high:
@@ -129,8 +130,8 @@ def cost_plot(points: Sequence[Mapping[str, Any]], path: Path | str) -> None:
         axes.set_ylabel("nats per token")
         axes.set_title("The best loss that the money buys", loc="left")
         for cost, loss, point in zip(costs, losses, points, strict=True):
-            said = f"{format_count(point['parameters'])}, {format_count(point['tokens'])} tokens"
-            axes.annotate(said, (cost, loss), xytext=(6, 6), textcoords="offset points", fontsize=9)
+            split = f"{format_count(point['parameters'])}, {format_count(point['tokens'])} tokens"
+            axes.annotate(split, (cost, loss), xytext=(6, 6), textcoords="offset points", fontsize=9)
         axes.margins(x=0.15, y=0.15)
         picture = io.BytesIO()
         figure.savefig(picture, format=ending[1:], dpi=150)
@@ -235,59 +236,45 @@ def _spread(values: list[int], apart: float) -> list[int]:
     return sorted(kept)
 
 
-def _training_curve(
-    tokens: list[int], losses: list[float], points: list[Evaluation]
-) -> tuple[str, list[tuple[int, float]]]:
-    """The name of the curve and its points: the probe's where it has seen the training text, else batches, smoothed."""
-    probed = [(point.tokens, point.train_loss) for point in points if point.train_loss is not None]
-    if len(probed) > 1:
-        return "probe training", probed
-    return "batches, smoothed", list(zip(tokens, smooth(losses, len(losses) // 50), strict=True))
-
-
-def _draw_training(axes: Any, tokens: list[int], losses: list[float], points: list[Evaluation]) -> None:
-    if losses:
-        axes.plot(*min_max(tokens, losses, 500), color=TRAINING, linewidth=0.7, alpha=0.28, zorder=2)
-    name, curve = _training_curve(tokens, losses, points)
-    every, marker = max(1, len(curve) // 500), "o" if name.startswith("probe") and len(curve) <= 40 else ""
-    if curve:
-        axes.plot(
-            *zip(*curve[::every], strict=True), color=TRAINING, linewidth=1.7, marker=marker, markersize=2.8, zorder=3
-        )
-
-
-def _draw_validation(axes: Any, points: list[Evaluation]) -> None:
-    if not points:
-        return
-    xs, ys = [point.tokens for point in points], [point.validation_loss for point in points]
-    marker = "o" if len(points) <= 40 else ""
-    axes.plot(xs, ys, color=VALIDATION, linewidth=2.2, marker=marker, markersize=3.4, zorder=4, clip_on=False)
-
-
-def _name_curves(axes: Any, tokens: list[int], losses: list[float], points: list[Evaluation]) -> None:
-    """Name and last value at the right end of each curve, above the upper one and below the lower one."""
+def _curves(tokens: list[int], losses: list[float], points: list[Evaluation]) -> list[_Curve]:
+    """Validation on the probe; training on the probe where it has seen the training text, else batches, smoothed."""
     curves = []
     if points:
-        curves.append((VALIDATION, "probe validation", [(point.tokens, point.validation_loss) for point in points]))
-    name, training = _training_curve(tokens, losses, points)
-    if training:
-        curves.append((TRAINING, name, training))
-    curves.sort(key=lambda curve: -curve[2][-1][1])
+        validation = [(point.tokens, point.validation_loss) for point in points]
+        curves.append(_Curve("probe validation", VALIDATION, 2.2, validation))
+    training = [(point.tokens, point.train_loss) for point in points if point.train_loss is not None]
+    if len(training) > 1:
+        curves.append(_Curve("probe training", TRAINING, 1.7, training))
+    elif losses:
+        smoothed = list(zip(tokens, smooth(losses, len(losses) // 50), strict=True))
+        curves.append(_Curve("batches, smoothed", TRAINING, 1.7, smoothed))
+    return curves
+
+
+def _draw_curves(axes: Any, curves: list[_Curve]) -> None:
+    for name, colour, width, points in curves:
+        marker = "o" if name.startswith("probe") and len(points) <= 40 else ""
+        axes.plot(
+            *zip(*points[:: max(1, len(points) // 500)], strict=True), color=colour, linewidth=width, marker=marker,
+            markersize=1.6 * width, zorder=2 + width, clip_on=colour != VALIDATION,
+        )  # fmt: skip
+
+
+def _name_curves(axes: Any, curves: list[_Curve]) -> None:
+    """Name and last value at the right end of each curve, above the upper one and below the lower one."""
     end, (low, high), lower = axes.get_xlim()[1], axes.get_ylim(), -7
-    for place, (colour, name, curve) in enumerate(curves):
-        last, value = curve[-1]
-        near = [y for x, y in curve if x >= last - (1 - _LABEL_START) * end]
+    for place, curve in enumerate(sorted(curves, key=lambda curve: -curve.points[-1][1])):
+        last, value = curve.points[-1]
+        near = [y for x, y in curve.points if x >= last - (1 - _LABEL_START) * end]
         above = place == 0
         if (max(near) if above else low + high - min(near)) + 0.1 * (high - low) > high:  # no room towards the border
             above = not above
         axes.annotate(
-            f"{name} {_loss_text(value)}", (last, max(near) if above else min(near)), (0, 7 if above else lower),
+            f"{curve.name} {_loss_text(value)}", (last, max(near) if above else min(near)), (0, 7 if above else lower),
             textcoords="offset points", ha="right" if last > end / 4 else "left", va="bottom" if above else "top",
-            color=colour, fontweight="bold",
+            color=curve.colour, fontweight="bold",
         )  # fmt: skip
         lower -= 13 * (not above)  # the next one below leaves a line to this one
-    if len(points) > 1:
-        _mark_best(axes, points, end)
 
 
 def _mark_best(axes: Any, points: list[Evaluation], end: float) -> None:

@@ -13,15 +13,13 @@ from hornbook.reporting.terminal import print_table
 
 def print_prepared(manifest: Mapping[str, Any]) -> None:
     """What a prepared folder holds, what is wrong with the text, and what to expect of training on it."""
-    rows = []
-    for side, counts in manifest["parts"].items():
-        rows.append(
-            (side, f"{counts['num_tokens']:,}",
-             f"tokens, {counted(counts['num_documents'], 'document')}, {counts['num_bytes']:,} bytes")
-        )  # fmt: skip
-    print_table(
-        rows, f"{manifest['prepared']}: {manifest['tokenizer']['kind']}, {manifest['tokenizer']['vocabulary']:,} ids"
-    )
+    rows = [
+        (side, f"{counts['num_tokens']:,}",
+         f"tokens, {counted(counts['num_documents'], 'document')}, {counts['num_bytes']:,} bytes")
+        for side, counts in manifest["parts"].items()
+    ]  # fmt: skip
+    tokenizer = manifest["tokenizer"]
+    print_table(rows, f"{manifest['prepared']}: {tokenizer['kind']}, {tokenizer['vocabulary']:,} ids")
     print(f"{held_out_in_words(manifest)}.")
     for note in manifest["report"].get("notes", []):
         print(f"{note}.")
@@ -38,13 +36,16 @@ def print_prepared(manifest: Mapping[str, Any]) -> None:
 
 def _copied_rows(checkup: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """The first duplicates and the longest leaks, each with what it is a copy of."""
-    rows = [(each["name"], "the same" if each["similarity"] == 1 else f"about {each['similarity']:.0%}",
-             f"{'as' if each['similarity'] == 1 else 'like'} {each['of']}")
-            for each in checkup["duplicates"][:5] + checkup["copies"][:5]]  # fmt: skip
-    for each in checkup["passages"][:5]:
-        more = each.get("train_documents", 1) - 1
-        where = f"{each['train']}{f' and {more:,} more' if more else ''}"
-        shared = each.get("shared_words", each["num_words"])
-        of = "" if shared == each["num_words"] else f"of {each['num_words']:,} "
-        rows.append((each["validation"], f"{shared:,} words", f"{of}from word {each['start_word']:,}, in {where}"))
+    rows = []
+    for copied in checkup["duplicates"][:5] + checkup["copies"][:5]:
+        exact = copied["similarity"] == 1
+        likeness = "the same" if exact else f"about {copied['similarity']:.0%}"
+        rows.append((copied["name"], likeness, f"{'as' if exact else 'like'} {copied['of']}"))
+    for passage in checkup["passages"][:5]:
+        more = passage.get("train_documents", 1) - 1
+        documents = f"{passage['train']}{f' and {more:,} more' if more else ''}"
+        shared = passage.get("shared_words", passage["num_words"])
+        of = "" if shared == passage["num_words"] else f"of {passage['num_words']:,} "
+        place = f"{of}from word {passage['start_word']:,}, in {documents}"
+        rows.append((passage["validation"], f"{shared:,} words", place))
     return rows if checkup["sentences"] else []

@@ -9,7 +9,7 @@ from typing import Any
 from hornbook.facts.leaks import LEAKED, leak_warning, loss_of
 from hornbook.facts.lost import lost_warning
 from hornbook.facts.metrics import interval_text, printed
-from hornbook.facts.printing import print
+from hornbook.facts.printing import console, print
 from hornbook.facts.units import (
     counted,
     format_bytes,
@@ -20,7 +20,6 @@ from hornbook.facts.units import (
     hesitation,
 )
 from hornbook.records.result import Report
-from hornbook.reporting.console import console
 
 FEW_WORDS = 1e9  # a perplexity per word beyond it is that of a script without spaces, which has hardly any words
 FEW_TOKENS = 100  # so many have to be scored for their loss to be shown apart
@@ -55,18 +54,14 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     if summary.get("validation_loss_nats_per_token") is not None:
         rows += _surprise_rows(summary, "validation_loss_nats_per_token")
     if summary.get("train_loss_nats_per_token") is not None:
-        there = summary.get("probe_validation_loss_nats_per_token")
-        beside = "" if there is None else f" ({there:.4f} on such windows {loss_of(summary)})"
+        probe = summary.get("probe_validation_loss_nats_per_token")
+        beside = "" if probe is None else f" ({probe:.4f} on such windows {loss_of(summary)})"
         note = f"nats per token, on the fixed windows of the curves{beside}"
         rows.append(("train loss", f"{summary['train_loss_nats_per_token']:.4f}", note))
+    pace = f"{format_count(summary['tokens_per_second'])} tokens/s in {format_duration(summary['train_seconds'])}"
     rows += [
         ("steps", f"{summary['step']:,}", f"{format_count(summary['tokens'])} tokens, {summary['epoch']:.2f} epochs"),
-        (
-            "time",
-            format_duration(summary["wall_seconds"]),
-            f"the whole run; {format_count(summary['tokens_per_second'])} tokens/s in "
-            f"{format_duration(summary['train_seconds'])} of training",
-        ),
+        ("time", format_duration(summary["wall_seconds"]), f"the whole run; {pace} of training"),
     ]
     if summary.get("price_usd") is not None:
         rows.append(("price", format_usd(summary["price_usd"]), ""))
@@ -75,8 +70,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     scored = summary.get("validation_loss_nats_per_token") is not None
     part = "the part outside the probe" if summary.get("outside_probe") else "all"
     print_table(rows, f"{summary['title']}: on {part} {loss_of(summary)}" if scored else summary["title"])
-    for warning in filter(None, (leak_warning(summary), lost_warning(summary))):
-        print(f"warning: {warning}")
+    _print_warnings(summary)
     if summary.get("interval_method"):
         print(f"intervals: {summary['interval_method']}")
     for sentence in summary["words"]:
@@ -104,26 +98,21 @@ def score_in_words(scored: Mapping[str, Mapping[str, Any]]) -> str:
         "energy_kwh": ("kWh", "{:.3g}".format), "price_usd": ("price", format_usd),
         "bits_per_byte": ("bits per byte", "{:.3f}".format),
     }  # fmt: skip
-    said = [
+    compared = [
         f"{name} {form(scored[key]['predicted'])} vs {form(scored[key]['actual'])}"
         + (" (outside its range)" if scored[key].get("inside") is False else "")
         for key, (name, form) in forms.items()
         if key in scored and scored[key]["predicted"] is not None
     ]
-    return f"planned vs actual: {', '.join(said)}"
+    return f"planned vs actual: {', '.join(compared)}"
 
 
 def print_report(report: Report) -> None:
     """Loss, perplexity and bits per byte with their intervals and conventions; the documents apart."""
     numbers = report.to_dict()
     rows = _surprise_rows(numbers)
-    rows.append(
-        (
-            "scored",
-            f"{report.num_tokens:,}",
-            f"tokens, {report.num_bytes:,} bytes, {counted(len(report.documents), 'document')}",
-        )
-    )
+    documents = counted(len(report.documents), "document")
+    rows.append(("scored", f"{report.num_tokens:,}", f"tokens, {report.num_bytes:,} bytes, {documents}"))
     if report.perplexity_per_word is not None and report.perplexity_per_word < FEW_WORDS:
         note = f"perplexity; {report.bits_per_character:.4f} bits per character"
         rows.append(("per word", format_number(report.perplexity_per_word), note))
@@ -145,18 +134,18 @@ def print_report(report: Report) -> None:
     print_answers(report.extra)
     _by_position(report.extra.get("by_position", []))
     sources = [
-        (name, f"{each['bits_per_byte']:.4f}", f"bits per byte, {counted(each['num_documents'], 'document')}")
-        for name, each in report.extra.get("by_source", {}).items()
-        if each["bits_per_byte"] is not None
+        (name, f"{source['bits_per_byte']:.4f}", f"bits per byte, {counted(source['num_documents'], 'document')}")
+        for name, source in report.extra.get("by_source", {}).items()
+        if source["bits_per_byte"] is not None
     ]
     if sources:
         print_table(sources, "by source")
     if 1 < len(report.documents) <= 40 and not any(row.name.endswith("]") for row in report.documents):
-        documents = [
+        rows = [
             (row.name, f"{row.bits_per_byte:.4f}", f"bits per byte, loss {row.nats / max(1, row.num_tokens):.4f}")
             for row in sorted(report.documents, key=lambda row: -row.bits_per_byte)
         ]
-        print_table(documents, "by document")
+        print_table(rows, "by document")
 
 
 def _by_position(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -176,11 +165,15 @@ def print_conventions(conventions: Mapping[str, str]) -> None:
     print("convention: " + "; ".join(f"{name} {value}" for name, value in conventions.items()))
 
 
+def _print_warnings(numbers: Mapping[str, Any], of_model: str = "") -> None:
+    for warning in filter(None, (leak_warning(numbers), lost_warning(numbers))):
+        print(f"warning: {of_model}{warning}")
+
+
 def _print_trained_on(result: Mapping[str, Any], model: str) -> None:
     """A word where the text is, or may be, what the model was trained on, where a validation text leaked, and where the
     tokenizer loses some of it."""
-    for warning in filter(None, (leak_warning(result), lost_warning(result))):
-        print(f"warning: {model}: {warning}")
+    _print_warnings(result, f"{model}: ")
     share = result.get("trained_on_share", 0.0)
     if share is None:
         print(f"whether {model} was trained on this text is unknown: its training text is no longer prepared here")
@@ -197,21 +190,16 @@ def baselines_in_words(baselines: Mapping[str, Any]) -> str:
     >>> baselines_in_words({"uniform": {"loss_nats_per_token": 5.545}, "unigram": {"loss_nats_per_token": 3.1}})
     'n-gram baselines: uniform 5.545, unigram 3.100 nats per token'
     """
-    numbers = (f"{name} {each['loss_nats_per_token']:.3f}" for name, each in baselines.items())
-    return f"n-gram baselines: {', '.join(numbers)} nats per token"
+    losses = (f"{name} {numbers['loss_nats_per_token']:.3f}" for name, numbers in baselines.items())
+    return f"n-gram baselines: {', '.join(losses)} nats per token"
 
 
 def print_answers(result: Mapping[str, Any]) -> None:
     """What `evaluate` was asked besides: another program's numbers, tasks, calibration."""
     if "like" in result:
         names = (
-            "loss_nats_per_token",
-            "perplexity",
-            "word_perplexity",
-            "byte_perplexity",
-            "bits_per_byte",
-            "num_tokens",
-        )
+            "loss_nats_per_token", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "num_tokens",
+        )  # fmt: skip
         rows = [(name.replace("_", " "), f"{result[name]:,.6g}", "") for name in names if name in result]
         print_table(rows, f"{result['model']} on {result['text']}, as {result['like']} counts")
         _print_trained_on(result, "the model")
@@ -223,8 +211,8 @@ def print_answers(result: Mapping[str, Any]) -> None:
             if isinstance(value, float)
         ]
         print_table(rows, f"{task}: {counted(numbers['num_questions'], 'question')}")
-        for each in numbers["refused"]:
-            print(f"warning: question {each['question']:,} is left out: {each['reason']}")
+        for question in numbers["refused"]:
+            print(f"warning: question {question['question']:,} is left out: {question['reason']}")
     if result.get("tasks"):
         print("Each interval is for its own number: of twenty, about one does not hold.")
     if "calibration" in result:
@@ -268,69 +256,69 @@ def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
         whole = run.get("bits_per_byte") is not None
         bits = run.get("bits_per_byte" if whole else "probe_validation_bits_per_byte")
         loss = run.get(f"{'' if whole else 'probe_'}validation_loss_nats_per_token")
-        said = "" if loss is None else f"loss {loss:.4f}{'' if whole else ' (probe)'}, "
-        state = f"{said}step {run.get('step', 0):,}, {run['state']}"
+        measured = "" if loss is None else f"loss {loss:.4f}{'' if whole else ' (probe)'}, "
+        state = f"{measured}step {run.get('step', 0):,}, {run['state']}"
         rows.append((run["run"], f"{bits:.4f}" if bits is not None else "-", state))
     print_table(rows, "runs: bits per byte and nats per token of the validation text" if rows else "no runs here")
 
 
-def print_memorization(found: Mapping[str, Any]) -> None:
+def print_memorization(result: Mapping[str, Any]) -> None:
     """The verdict, the measures that it rests on, each with its control or interval, and what is known best."""
-    print(found["verdict"])
-    conventions = found["conventions"]
+    print(result["verdict"])
+    conventions = result["conventions"]
     notes = {"generalization_gap_bits_per_byte": "",
              "excess_gap_bits_per_byte": f"bits per byte; {conventions['reference']} that read neither text",
              "membership_auc": "of pairs; 0.5 is chance"}  # fmt: skip
     rows = [
-        ("continued word for word", f"{found['extraction_rate']:.1%}",
-         f"of training passages; {found['control_extraction_rate']:.1%} of held-out ones"),
-        ("copied of what it writes", f"{found['copied_share']:.1%}",
+        ("continued word for word", f"{result['extraction_rate']:.1%}",
+         f"of training passages; {result['control_extraction_rate']:.1%} of held-out ones"),
+        ("copied of what it writes", f"{result['copied_share']:.1%}",
          f"in {conventions['samples']} samples of {conventions['sample_tokens']} tokens, in spans from "
-         f"{found['copied_span_threshold_tokens']:.0f}; {found['control_copied_share']:.1%} of held-out text"),
-        ("loss on the training text", f"{found['train_loss_nats_per_token']:.3f}",
+         f"{result['copied_span_threshold_tokens']:.0f}; {result['control_copied_share']:.1%} of held-out text"),
+        ("loss on the training text", f"{result['train_loss_nats_per_token']:.3f}",
          f"nats per token in windows of {conventions['window_tokens']}, nothing before them; "
-         f"{found['heldout_loss_nats_per_token']:.3f} on held-out text, "
-         f"{found['bigram_heldout_loss_nats_per_token']:.3f} for a bigram model there"),
+         f"{result['heldout_loss_nats_per_token']:.3f} on held-out text, "
+         f"{result['bigram_heldout_loss_nats_per_token']:.3f} for a bigram model there"),
         *((known.label, value, f"{notes[known.name]}  {interval}".strip())
-          for known, value, interval in printed(found) if known.name in notes),
-        _memorized(found),
+          for known, value, interval in printed(result) if known.name in notes),
+        _memorized(result),
         *((f"canary planted {counted(row['repetitions'], 'time')}", f"{row['exposure_bits']:.1f}",
-           f"bits of exposure; {row['largest_possible_bits']:.1f} at most") for row in found["canaries"]),
+           f"bits of exposure; {row['largest_possible_bits']:.1f} at most") for row in result["canaries"]),
     ]  # fmt: skip
     print_table(rows, "")
-    best = found["passages"][0]
+    best = result["passages"][0]
     print(f"\nKnown best, {best['document']} from byte {best['byte_in_document']:,}, {best['matched_tokens']} of "
           f"{best['num_tokens']} tokens:\n{best['prompt']}| {best['matched_text']}")  # fmt: skip
-    if found.get("report"):
-        print(f"\nreport: {found['report']}")
+    if result.get("report"):
+        print(f"\nreport: {result['report']}")
 
 
-def _memorized(found: Mapping[str, Any]) -> tuple[str, str, str]:
-    bits, against = found["memorized_bits"], found["conventions"]["memorized_bits_against"]
+def _memorized(result: Mapping[str, Any]) -> tuple[str, str, str]:
+    bits, against = result["memorized_bits"], result["conventions"]["memorized_bits_against"]
     if bits is None:
         return "memorized", "unknown", "the two texts cannot be set against each other"
     table = "a guess among all tokens" if against == "uniform" else f"{against} counts"
     beside = "" if against == "the model" else f"; beside {table}, less surprised by new text than the model"
     number = f"{bits:,.0f}" if bits else "none"
-    return "memorized", number, f"bits of about {found['capacity_bits']:,.0f} it can hold{beside}"
+    return "memorized", number, f"bits of about {result['capacity_bits']:,.0f} it can hold{beside}"
 
 
-def print_sweep(found: Mapping[str, Any]) -> None:
+def print_sweep(result: Mapping[str, Any]) -> None:
     """The runs of a ladder, and what their law says of the size asked about."""
     rows = [
         (f"{format_count(run['num_parameters'])} parameters", f"{run['validation_loss_nats_per_token']:.4f}",
          f"after {format_count(run['tokens'])} tokens, {run['bits_per_byte']:.4f} bits per byte")
-        for run in found["runs"]
+        for run in result["runs"]
     ]  # fmt: skip
     print_table(rows, "a ladder of runs: validation loss in nats per token")
-    low, high = found["loss_nats_per_token_interval_90"]
-    size, length = format_count(found["num_parameters"]), format_count(found["tokens"])
+    low, high = result["loss_nats_per_token_interval_90"]
+    size, length = format_count(result["num_parameters"]), format_count(result["tokens"])
     print(
-        f"{size} parameters after {length} tokens would reach about {found['loss_nats_per_token']:.3f} nats per token "
+        f"{size} parameters after {length} tokens would reach about {result['loss_nats_per_token']:.3f} nats per token "
         f"({low:.3f} to {high:.3f} in nine cases of ten)."
     )
-    for sentence in found["warnings"]:
+    for sentence in result["warnings"]:
         print(f"warning: {sentence}")
-    for name, what in (("alpha", "size"), ("beta", "length")):
-        least, most = found[f"{name}_interval_90"]
-        print(f"exponent of {what}: {found[name]:.2f} ({least:.2f} to {most:.2f})")
+    for name, cause in (("alpha", "size"), ("beta", "length")):
+        least, most = result[f"{name}_interval_90"]
+        print(f"exponent of {cause}: {result[name]:.2f} ({least:.2f} to {most:.2f})")

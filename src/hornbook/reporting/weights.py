@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hornbook.reporting.html import escape
+from hornbook.reporting.html import escape, section, table
 
 Row = Mapping[str, Any]
 
@@ -55,12 +55,5 @@ def weights_in_words(view: Row) -> str:
 
 def weights_section(view: Row, name: str) -> str:
     """The table as a part of a page."""
-    head = "".join(f"<th>{column}</th>" for column in COLUMNS)
-    lines = "".join(
-        f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row[:-1])}<td><code>{row[-1]}</code></td></tr>\n"
-        for row in weight_rows(view)
-    )
-    return (
-        f"<section>\n<h2>Weights: {escape(name)}</h2>\n<p>{escape(weights_in_words(view))}</p>\n"
-        f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody></table></div></section>'
-    )
+    rows = ([*map(escape, row[:-1]), f"<code>{row[-1]}</code>"] for row in weight_rows(view))
+    return section(f"Weights: {escape(name)}", f"<p>{escape(weights_in_words(view))}</p>", table(COLUMNS, rows))

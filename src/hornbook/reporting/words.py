@@ -7,12 +7,12 @@ and the loss on all of the validation text is never mixed with the probe's. docs
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hornbook.facts.by_heart import ByHeart, by_heart
 from hornbook.facts.leaks import MOSTLY_LEAKED
 from hornbook.facts.looks import WORTH_SAYING_NATS, Evaluation, mean_of_windows, noise_of, worse
-from hornbook.facts.units import perplexity_text
+from hornbook.facts.units import counted, perplexity_text
 from hornbook.reporting.changes import Change, fall_at_end, is_apart
 from hornbook.reporting.curves import Curves, Rows, read_curves
 
@@ -54,22 +54,17 @@ def conclusions(
     curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch, repeated_share=repeated_share)
     if curves is None:
         return []
-    found = [
+    findings = [
         _final(curves, final_loss, used_step, outside_probe), _level(curves), _shape(curves), _used(curves, used_step),
     ]  # fmt: skip
-    decided = [row["sentence"] for row in rows if row.get("event") == "decision"]
-    found += [Finding("decision", sentence[0].upper() + sentence[1:]) for sentence in decided]
-    found += _gap(curves, _Text(repeated_share, leaked_share, surprise_ratio))
-    found += _against_baselines(final_loss, counting or {})
+    decisions = [row["sentence"] for row in rows if row.get("event") == "decision"]
+    findings += [Finding("decision", sentence[0].upper() + sentence[1:]) for sentence in decisions]
+    findings += _gap(curves, _Text(repeated_share, leaked_share, surprise_ratio))
+    findings += _against_baselines(final_loss, counting or {})
     lost = sum(row.get("event") == "step" and row.get("train_loss_nats_per_token", 0) is None for row in rows)
     if lost:
-        found.append(Finding("not_finite", f"At {lost:,} step{'s' * (lost > 1)} the training loss was not finite."))
-    return [finding for finding in found if finding is not None]
-
-
-def curves_in_words(rows: Rows, *, tokens_per_epoch: int, **known: Any) -> list[str]:
-    """The sentences of `conclusions`, which has the same arguments."""
-    return [finding.sentence for finding in conclusions(rows, tokens_per_epoch=tokens_per_epoch, **known)]
+        findings.append(Finding("not_finite", f"At {counted(lost, 'step')} the training loss was not finite."))
+    return [finding for finding in findings if finding is not None]
 
 
 def only_memorizing(rows: Rows, tokens_per_epoch: int, *, repeated_share: float = 0.0) -> str | None:
@@ -237,18 +232,20 @@ def _against_baselines(final_loss: float | None, counting: Mapping[str, float]) 
     nothing about order or grammar: smoothing costs a baseline more than a model of the same counts."""
     if not counting or final_loss is None:
         return []
-    found, final = [], f"The final loss of {final_loss:.2f} is"
+    findings, final = [], f"The final loss of {final_loss:.2f} is"
     if final_loss > counting["uniform"] + WORTH_SAYING_NATS:
         guessing = f"worse than uniform guessing ({counting['uniform']:.2f}): the model is confidently wrong"
-        found.append(Finding("worse_than_uniform", f"{final} {guessing}."))
+        findings.append(Finding("worse_than_uniform", f"{final} {guessing}."))
     name = min(counting, key=lambda baseline: counting[baseline])
     below = counting[name] - final_loss
     best = f"the best n-gram baseline on the same text ({name}, {counting[name]:.2f})"
     if below > WORTH_SAYING_NATS:
-        return [*found, Finding("below_baseline", f"{final} below {best}.")]
-    if below < -WORTH_SAYING_NATS:
-        return [*found, Finding("above_baseline", f"{final} above {best}: counts predict the text better.")]
-    return [*found, Finding("equals_baseline", f"{final} about that of {best}.")]
+        compared = Finding("below_baseline", f"{final} below {best}.")
+    elif below < -WORTH_SAYING_NATS:
+        compared = Finding("above_baseline", f"{final} above {best}: counts predict the text better.")
+    else:
+        compared = Finding("equals_baseline", f"{final} about that of {best}.")
+    return [*findings, compared]
 
 
 def _around_best(curves: Curves) -> str:
