@@ -229,8 +229,8 @@ class Permuted:
 def trained(spec: Spec, folder: Path) -> dict[str, Any]:
     """The whole run in numbers: every step's loss, and all windows at every look."""
     from hornbook.data.shards import NUM_BYTES
-    from hornbook.evaluation.corpus import beginning_of, byte_lengths, conventions, corpus_report, part_documents
-    from hornbook.evaluation.probe import Probe
+    from hornbook.evaluation.corpus import beginning_of, conventions, corpus_report, part_documents
+    from hornbook.evaluation.probe import Probe, byte_lengths
     from hornbook.planning.workload import learning_rates
     from hornbook.setup.build import build
     from hornbook.training.decisions import lr_schedule

@@ -7,8 +7,7 @@ import torch
 
 from hornbook.data.prepare import prepare
 from hornbook.evaluation import probe as module
-from hornbook.evaluation.corpus import byte_lengths
-from hornbook.evaluation.probe import Probe
+from hornbook.evaluation.probe import Probe, byte_lengths
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise

@@ -12,10 +12,10 @@ from hornbook.commands.options import add_settings, add_texts, given_settings
 from hornbook.facts.errors import Interrupted, SystemFailure
 from hornbook.facts.printing import print_json
 from hornbook.facts.settings import from_table, overridden, read_table
-from hornbook.facts.tables import Result
 
 if TYPE_CHECKING:
     from hornbook.engine.signals import Stop
+    from hornbook.facts.tables import Result
     from hornbook.reporting.live import View
     from hornbook.training.job import Job, RunContext
 
@@ -79,15 +79,15 @@ def train(
 
             run = Run.open(folder)
             with run.lock():
-                return Result(_carry_out(resumed(run, wanted, request, from_=from_, view=view), view, started))
+                return _carry_out(resumed(run, wanted, request, from_=from_, view=view), view, started)
         context = fresh(wanted, request, out=folder, from_=from_, view=view, started=started)
         with context.run.lock():
-            return Result(_carry_out(context, view, started))
+            return _carry_out(context, view, started)
     except OSError as error:
         raise SystemFailure(f"cannot go on: {error.strerror or error}.") from error
 
 
-def _carry_out(context: RunContext, view: View, started: float) -> dict[str, Any]:
+def _carry_out(context: RunContext, view: View, started: float) -> Result:
     """Train, save, report."""
     from hornbook.engine.device import return_freed_memory
     from hornbook.engine.signals import stop_on_signals
@@ -113,12 +113,13 @@ def _carry_out(context: RunContext, view: View, started: float) -> dict[str, Any
         job.state.release()
         return_freed_memory()
         from hornbook.commands.train_report import report
+        from hornbook.facts.tables import Result
 
         summary = report(job, stop)
         job.run.log(end | {"plan_score": summary["plan_score"], "cost": job.telemetry.reading()})
         if "bits_per_byte" not in summary and job.monitor.was_skipped:
             raise SystemFailure(f"{job.diverged()} The report up to there is {summary['report']}.")
-    return summary
+    return Result(summary)
 
 
 def _train(job: Job, stop: Stop) -> str:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.data.shards import NUM_BYTES, START, TokenStream
-from hornbook.evaluation.corpus import byte_lengths
 from hornbook.evaluation.differences import Floats, Interval, Ints
 from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS, clusters
 from hornbook.evaluation.ngram_search import Spans, find_spans, longest_matches
+from hornbook.evaluation.probe import byte_lengths
 from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate_batch
 from hornbook.text.tokenizer import Tokenizer

@@ -19,6 +19,7 @@ import numpy as np
 
 from hornbook.data.shards import NUM_TOKENS, TokenStream
 from hornbook.evaluation.breakdown import PassageParts, Positions, by_source, counts_within, intervals
+from hornbook.evaluation.probe import byte_lengths
 from hornbook.evaluation.score import Progress, Records, Request, no_records, score_tokens
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
@@ -43,11 +44,6 @@ class EncodedDocument:
     sha256: str
     byte_lengths: np.ndarray
     lost_bytes: int = 0
-
-
-def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
-    """How many bytes each id spells, (vocabulary,) int32; none for `<|endoftext|>`."""
-    return np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocabulary)], np.int32)
 
 
 def beginning_of(tokenizer: Tokenizer) -> int | None:

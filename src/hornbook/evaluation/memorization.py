@@ -27,10 +27,10 @@ import numpy as np
 
 from hornbook.data.shards import TokenStream
 from hornbook.evaluation.copying import WORST, copying, place
-from hornbook.evaluation.corpus import byte_lengths
 from hornbook.evaluation.differences import Interval, Units, rate_difference
 from hornbook.evaluation.exposure import exposure_table
 from hornbook.evaluation.generalization import Generalization, generalization, num_bytes
+from hornbook.evaluation.probe import byte_lengths
 from hornbook.evaluation.sides import LENGTHS, Windows, independent, longest_half, read, without_ambiguous
 from hornbook.facts.by_heart import ByHeart, by_heart
 from hornbook.facts.errors import InputError

@@ -14,6 +14,7 @@ from hornbook.evaluation.score import Request, nats_alone, score_tokens
 from hornbook.facts.hardware import MOST_WORKERS
 from hornbook.likelihood import Surprise
 from hornbook.model.decoder import Decoder
+from hornbook.text.tokenizer import Tokenizer
 
 ROWS_TOKENS = 2048  # tokens of one forward pass
 
@@ -81,3 +82,8 @@ class Probe:
                       zip(self.starts.tolist(), stops.tolist(), strict=True)]  # fmt: skip
             ranges.append([(a, b) for a, b in inside if a < b])
         return ranges
+
+
+def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
+    """How many bytes each id spells, (vocabulary,) int32; none for `<|endoftext|>`."""
+    return np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocabulary)], np.int32)

@@ -14,10 +14,10 @@ import numpy as np
 
 from hornbook.facts.capacity import effective_tokens, memorization_estimate
 from hornbook.facts.leaks import MOSTLY_LEAKED
+from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
 from hornbook.facts.units import counted, format_bytes
-from hornbook.planning.forecast import leaves_band
-from hornbook.planning.workload import usual_learning_rate
+from hornbook.planning.workload import TextEstimate, learning_rates, usual_learning_rate
 
 OCCURRENCES = 20  # an id seen less often on average is hardly learned
 FAR, HIGH = 8.0, 2.5  # times the usual learning rate: a mistake, and high enough to need a warm-up
@@ -71,6 +71,25 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # ---- Before a run
+
+
+def run_facts(settings: Settings, shape: GPTShape, text: TextEstimate | None, *, may_decide: bool) -> RunFacts:
+    """The facts of resolved settings, on a `text` where there is one."""
+    train, schedule = settings.train, settings.schedule
+    assert train.steps is not None
+    assert train.batch is not None
+    assert schedule.warmup_steps is not None
+    return RunFacts(
+        shape=shape, batch_tokens=train.batch * shape.context, steps=train.steps, warmup_steps=schedule.warmup_steps,
+        evaluate_every=settings.watch.evaluate_every, optimizer=settings.optimizer.name or "adamw",
+        precision=train.precision, threads=train.threads, may_decide=may_decide,
+        is_scored=text is not None and text.data.validation_tokens > 1,
+        learning_rates=learning_rates(settings),
+        train_tokens=None if text is None else text.data.num_tokens,
+        train_bytes=None if text is None else text.data.num_bytes,
+        readings_per_epoch=1.0 if text is None else text.readings_per_epoch,
+        median_document_tokens=None if text is None else text.median_document_tokens,
+    )  # fmt: skip
 
 
 def warnings(facts: RunFacts) -> list[str]:
@@ -155,8 +174,11 @@ def issues(history: History) -> dict[str, str]:
     """What is wrong with this run, by name, each as a sentence; empty for a healthy one."""
     checked = {name: check(history) for name, check in CHECKS.items()}
     found = {name: sentence for name, sentence in checked.items() if sentence is not None}
-    if not found and (outside := leaves_band(history.validation_tokens, history.validation_losses)) is not None:
-        found["left its forecast"] = outside
+    if not found and history.validation_losses:
+        from hornbook.planning.forecast import leaves_band
+
+        outside = leaves_band(history.validation_tokens, history.validation_losses)
+        found |= {} if outside is None else {"left its forecast": outside}
     return found
 
 

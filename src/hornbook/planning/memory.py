@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
-from hornbook.facts.hardware import cpu_workers, usable_cores
+from hornbook.facts.hardware import Accelerator, cpu_workers, usable_cores
 from hornbook.facts.limits import COMPILED_LOGITS_BYTES, COUNTED_TOKENS, LOGITS_BYTES
 from hornbook.facts.shape import GPTShape
+from hornbook.planning.health import RunFacts
 
 LOGITS_COPIES = 2  # logits and their log-softmax, whose place their gradient takes
 CPU_PROCESS_BYTES = 245 * 2**20  # Python with torch imported and the buffers of its kernels; measured, Linux, CPU build
@@ -165,3 +167,40 @@ def largest_microbatch(memory_bytes: int, needs: Callable[[int], Memory]) -> int
     (0, True)
     """
     return bisect_right(range(1, 2**20), memory_bytes, key=lambda windows: needs(windows).total)
+
+
+# Preparing, tokenizers, scoring and plots of a job on a CPU, beside its training, and for each id of the vocabulary its
+# place in the tokenizer; measured.
+JOB_BYTES, ID_BYTES = 55 * 2**20, 500
+
+MemoryOf = Callable[[bool, int], Memory]  # by checkpointing and microbatch
+
+
+def memory_by_choice(
+    shape: GPTShape, accelerator: Accelerator, count: int, room: int | None, facts: RunFacts | None, accumulating: bool
+) -> tuple[MemoryOf, int]:
+    """(memory by checkpointing and microbatch, the devices that the weights are sharded over).
+
+    Mixed precision where the accelerator has 16-bit arithmetic, on a CPU where the run says so; shards over all devices
+    where one copy does not fit on each.
+    """
+    on_cpu = not any(dtype in accelerator.peak_flops for dtype in ("bfloat16", "float16"))
+    half = not on_cpu or (facts is not None and facts.precision == "bfloat16")
+    optimizer, threads = ("adamw", None) if facts is None else (facts.optimizer, facts.threads)
+
+    def parts(checkpointing: bool, microbatch: int, shards: int = 1) -> Memory:
+        needed = memory(
+            shape, microbatch, optimizer=optimizer, half=half, checkpointing=checkpointing, accumulating=accumulating,
+            on_cpu=on_cpu, threads=threads, shards=shards,
+        )  # fmt: skip
+        if not on_cpu or facts is None:
+            return needed
+        job = JOB_BYTES + ID_BYTES * shape.vocabulary + evaluation_bytes(shape, threads)
+        return msgspec.structs.replace(
+            needed, process=needed.process + job,
+            counting=counting_bytes(facts.train_tokens or 0, shape.vocabulary),
+            best=facts.is_scored * needed.weights + facts.may_decide * needed.optimizer,
+        )  # fmt: skip
+
+    shards = count if count > 1 and room is not None and parts(True, 1).total > room else 1
+    return partial(parts, shards=shards), shards

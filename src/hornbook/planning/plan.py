@@ -17,16 +17,10 @@ from hornbook.facts.units import counted, format_bytes, format_count, format_dur
 from hornbook.planning.budget import budget, training_flops, typical_shape
 from hornbook.planning.expected_loss import FrontierPoint, chinchilla_loss, expected_loss, frontier, why_no_loss
 from hornbook.planning.health import RunFacts, warnings
-from hornbook.planning.memory import Memory, counting_bytes, evaluation_bytes, largest_microbatch, memory
+from hornbook.planning.memory import Memory, MemoryOf, largest_microbatch, memory_by_choice
 from hornbook.planning.workload import Range, flat
 
-# Preparing, tokenizers, scoring and plots of a job on a CPU, beside its training, and for each id of the vocabulary its
-# place in the tokenizer; measured.
-JOB_BYTES, ID_BYTES = 55 * 2**20, 500
 TYPICAL_CONTEXT, TYPICAL_VOCABULARY = 4096, 32_000  # where only a size is given: Llama 2's
-
-
-TrainState = Callable[[bool, int], Memory]  # by checkpointing and microbatch
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +118,7 @@ def make_plan(
     loss = loss or expected_loss(size, tokens, full.vocabulary, epochs=passes or 1.0)
     per_byte = None if loss is None or bytes_per_token is None else loss.times(1 / (math.log(2) * bytes_per_token))
     room = memory_bytes or accelerator.memory_bytes
-    parts, shards = _parts(full, accelerator, count, room, facts, accumulating)
+    parts, shards = memory_by_choice(full, accelerator, count, room, facts, accumulating)
     needed = parts(checkpointing, microbatch or 1)
     ranges: dict[str, Any] = {name: getattr(costs, name) for name in RANGES[:5]}
     ranges |= {"loss_nats_per_token": loss, "bits_per_byte": per_byte}
@@ -156,7 +150,7 @@ def make_plan(
 
 
 def _warnings(
-    facts: RunFacts | None, needed: Memory, room: int | None, shape: GPTShape, parts: TrainState, shards: int
+    facts: RunFacts | None, needed: Memory, room: int | None, shape: GPTShape, parts: MemoryOf, shards: int
 ) -> list[str]:
     """What will go wrong, by the facts with the memory filled in; without them, whether the model fits at all."""
     if facts is None:
@@ -180,7 +174,7 @@ def _model(
     return parameters, full, training_flops(parameters, tokens, context=full.context)
 
 
-def _memory(parts: TrainState, needed: Memory, microbatch: int, room: int | None) -> dict[str, Any]:
+def _memory(parts: MemoryOf, needed: Memory, microbatch: int, room: int | None) -> dict[str, Any]:
     most = (None, None) if room is None else tuple(largest_microbatch(room, partial(parts, c)) for c in (False, True))
     return {
         "memory_bytes": {part: int(getattr(needed, part)) for part in _PARTS} | {"total": needed.total},
@@ -193,37 +187,7 @@ def _memory(parts: TrainState, needed: Memory, microbatch: int, room: int | None
 _PARTS = ("weights", "gradients", "optimizer", "best", "activations", "logits", "counting", "process", "margin")
 
 
-def _parts(
-    shape: GPTShape, accelerator: Accelerator, count: int, room: int | None, facts: RunFacts | None, accumulating: bool
-) -> tuple[TrainState, int]:
-    """(memory by checkpointing and microbatch, the devices that the weights are sharded over).
-
-    Mixed precision where the accelerator has 16-bit arithmetic, on a CPU where the run says so; shards over all devices
-    where one copy does not fit on each.
-    """
-    on_cpu = not any(dtype in accelerator.peak_flops for dtype in ("bfloat16", "float16"))
-    half = not on_cpu or (facts is not None and facts.precision == "bfloat16")
-    optimizer, threads = ("adamw", None) if facts is None else (facts.optimizer, facts.threads)
-
-    def parts(checkpointing: bool, microbatch: int, shards: int = 1) -> Memory:
-        needed = memory(
-            shape, microbatch, optimizer=optimizer, half=half, checkpointing=checkpointing, accumulating=accumulating,
-            on_cpu=on_cpu, threads=threads, shards=shards,
-        )  # fmt: skip
-        if not on_cpu or facts is None:
-            return needed
-        job = JOB_BYTES + ID_BYTES * shape.vocabulary + evaluation_bytes(shape, threads)
-        return msgspec.structs.replace(
-            needed, process=needed.process + job,
-            counting=counting_bytes(facts.train_tokens or 0, shape.vocabulary),
-            best=facts.is_scored * needed.weights + facts.may_decide * needed.optimizer,
-        )  # fmt: skip
-
-    shards = count if count > 1 and room is not None and parts(True, 1).total > room else 1
-    return partial(parts, shards=shards), shards
-
-
-def _too_large(needed: Memory, room: int | None, shape: GPTShape, parts: TrainState, shards: int) -> list[str]:
+def _too_large(needed: Memory, room: int | None, shape: GPTShape, parts: MemoryOf, shards: int) -> list[str]:
     if room is None or needed.total <= room:
         return []
     how = "sharded over all of them" if shards > 1 else "with a full copy on each device"

@@ -11,14 +11,13 @@ import numpy as np
 from hornbook.facts.hardware import HERE, Accelerator, memory_bytes
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
-from hornbook.planning.health import RunFacts
+from hornbook.planning.health import run_facts
 from hornbook.planning.plan import Plan, make_plan
 from hornbook.planning.workload import (
     CorpusStats,
     Range,
     StepTimes,
     TextEstimate,
-    learning_rates,
     overhead,
     wall_seconds,
 )
@@ -35,22 +34,11 @@ def plan_of(
     """The plan of resolved settings. With a `pace` of this machine, `spent` seconds have gone before the first step;
     `expected` is the loss in nats per token where more is known of the text than the published laws say; `fits` says
     that the steps follow from a time, `may_decide` that the run may go back to its best look."""
-    train, schedule = settings.train, settings.schedule
+    train = settings.train
     assert train.steps is not None
     assert train.batch is not None
-    assert schedule.warmup_steps is not None
     step_tokens = train.batch * shape.context
-    facts = RunFacts(
-        shape=shape, batch_tokens=step_tokens, steps=train.steps, warmup_steps=schedule.warmup_steps,
-        evaluate_every=settings.watch.evaluate_every, optimizer=settings.optimizer.name or "adamw",
-        precision=train.precision, threads=train.threads, may_decide=may_decide,
-        is_scored=reading is not None and reading.data.validation_tokens > 1,
-        learning_rates=learning_rates(settings),
-        train_tokens=None if reading is None else reading.data.num_tokens,
-        train_bytes=None if reading is None else reading.data.num_bytes,
-        readings_per_epoch=1.0 if reading is None else reading.readings_per_epoch,
-        median_document_tokens=None if reading is None else reading.median_document_tokens,
-    )  # fmt: skip
+    facts = run_facts(settings, shape, reading, may_decide=may_decide)
     microbatch = train.microbatch or train.batch
     data = CorpusStats(step_tokens, 0, shape.vocabulary) if reading is None else reading.data
     return make_plan(

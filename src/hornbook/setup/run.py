@@ -6,9 +6,11 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -17,12 +19,13 @@ from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Prepared, TokenStream
 from hornbook.engine.device import accelerator_facts, device, this_device
 from hornbook.facts.capacity import memorization_estimate
 from hornbook.facts.errors import InputError
-from hornbook.facts.hardware import usable_cores
+from hornbook.facts.hardware import Accelerator, memory_bytes, usable_cores
 from hornbook.facts.settings import Settings, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.facts.units import counted, format_bytes, format_count, format_duration
 from hornbook.planning.choose import Machine, choose, given_length, worthwhile_epochs
-from hornbook.planning.plan_run import plan_of
+from hornbook.planning.health import RunFacts, run_facts, warnings
+from hornbook.planning.memory import memory_by_choice
 from hornbook.planning.workload import (
     ResolvedSettings,
     StepTimes,
@@ -38,8 +41,10 @@ from hornbook.reporting.live import View
 from hornbook.setup.build import usd_per_hour
 from hornbook.setup.pace import MEASURED_FROM, measure
 from hornbook.setup.text import is_prepared, prepared_text, stem
-from hornbook.text.canaries import CANARIES
 from hornbook.training.job import RunContext
+
+if TYPE_CHECKING:
+    from hornbook.setup.model import LoadedModel
 
 LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
 
@@ -52,14 +57,7 @@ def fresh(
         raise InputError(f"{out} exists and is not a run: give --out a fresh folder.")
     given_length(wanted)  # what is wrong is said before the text is read
     usd_per_hour(wanted)
-    opened = None
-    if from_ is not None:
-        from hornbook.setup.model import open_model, refuse_other_shape, tokenizer_of
-
-        opened = open_model(from_)
-        refuse_other_shape(wanted, opened)
-        if wanted.text.tokenizer == "auto" and not is_prepared(wanted.text.paths):
-            wanted.text.tokenizer = tokenizer_of(opened)
+    opened = None if from_ is None else _given_model(from_, wanted)
     prepared = read_text(wanted, view)
     if opened is not None and prepared.tokenizer.fingerprint != opened.tokenizer.fingerprint:
         raise InputError(
@@ -85,7 +83,7 @@ def fresh(
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
     open_end = may_decide_of(wanted, settings)
-    wrong = plan_of(settings, shape, reading, (1, device_here), pace=None, may_decide=open_end).warnings
+    wrong = _warnings(run_facts(settings, shape, reading, may_decide=open_end), settings, device_here)
     text, again = (data.num_tokens, data.num_bytes), reading.readings_per_epoch
     ahead = memorization_estimate(*text, shape.parameters, epochs, readings_per_epoch=again).sentence
     if not any(sentence.startswith(ahead[:-1]) for sentence in wrong):
@@ -102,17 +100,39 @@ def fresh(
     start = RunContext(run, settings, shape, prepared, initial, device=device_here, may_decide=open_end)
     for sentence in wrong:
         view.note(f"  warning: {sentence}")
-    spent = time.monotonic() - started
-
-    def plan(times: StepTimes | None) -> None:
-        from hornbook.setup.expectation import show_plan
-
-        show_plan(start, reading, view, started, spent, times)
-
+    plan = partial(_show_plan, start, reading, view, started, time.monotonic() - started)
     if pace is None and settings.train.steps >= MEASURED_FROM:
         return replace(start, plan=plan)
     plan(pace)
     return start
+
+
+def _given_model(name: str, wanted: Settings) -> LoadedModel:
+    """The model that training starts from; the text is prepared with its tokenizer."""
+    from hornbook.setup.model import open_model, refuse_other_shape, tokenizer_of
+
+    opened = open_model(name)
+    refuse_other_shape(wanted, opened)
+    if wanted.text.tokenizer == "auto" and not is_prepared(wanted.text.paths):
+        wanted.text.tokenizer = tokenizer_of(opened)
+    return opened
+
+
+def _show_plan(*arguments: Any) -> None:
+    """`show_plan`, which counts n-grams: after the first updates, where they tell how long the run takes."""
+    from hornbook.setup.expectation import show_plan
+
+    show_plan(*arguments)
+
+
+def _warnings(facts: RunFacts, settings: Settings, on: Accelerator) -> list[str]:
+    """What will go wrong with a run on this device."""
+    train, room = settings.train, on.memory_bytes or memory_bytes()
+    assert train.batch is not None
+    microbatch = train.microbatch or train.batch
+    needed_by, _ = memory_by_choice(facts.shape, on, 1, room, facts, microbatch < train.batch)
+    needed = needed_by(train.recompute, microbatch).total
+    return warnings(msgspec.structs.replace(facts, needed_bytes=needed, available_bytes=room))
 
 
 def _refuse_too_large(settings: Settings, shape: GPTShape) -> None:
@@ -184,7 +204,9 @@ def read_text(wanted: Settings, view: View) -> Prepared:
 def record_text(prepared: Prepared, run: Run) -> None:
     """What the run needs of its text to be understood alone: the tokenizer, and which canaries were planted."""
     contents: dict[str, str | bytes] = {**prepared.tokenizer.files()}
-    if (prepared.folder / CANARIES).is_file():
+    if prepared.manifest.get("canaries"):
+        from hornbook.text.canaries import CANARIES
+
         contents[CANARIES] = (prepared.folder / CANARIES).read_bytes()
     run.write(contents)
 

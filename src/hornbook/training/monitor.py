@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,12 @@ import msgspec
 import numpy as np
 
 from hornbook.data.shards import NUM_BYTES, Prepared
-from hornbook.evaluation.baselines import count_ngrams, ngram_nats, training_stream
-from hornbook.facts.by_heart import readings
 from hornbook.facts.shape import GPTShape
-from hornbook.planning.forecast import forecast
 from hornbook.planning.health import DIVERGED_STEPS, History, issues, loss_spike, skipped_updates, unigram_nats
 from hornbook.planning.workload import Range
 from hornbook.records.run import is_run
 
+JUDGED_STEPS = 10  # before, no issue depends on the entropies of the text
 BIGRAM_TOKENS = 2**16  # of the training text, enough to tell whether a token says anything of the next
 SKIPPED = "the gradient was not finite: the update was skipped and the weights stayed as they were"
 
@@ -30,22 +29,18 @@ class Monitor:
         self, shape: GPTShape, prepared: Prepared, *, learning_rates: Mapping[str, float], warmup_steps: int | None,
         given: str | None,
     ) -> None:  # fmt: skip
-        """`learning_rates` are peaks, as `planning.rails.usual_learning_rate` names them. `given` are the weights that
+        """`learning_rates` are peaks, as `planning.health.usual_learning_rate` names them. `given` are the weights that
         the run started from; None for fresh ones."""
-        stream = training_stream(prepared.train)
-        counts = np.bincount(stream, minlength=shape.vocabulary)
         self.losses, self.norms, self.tokens, self.validation = (list[float]() for _ in range(4))
         self.history = History(
             shape=shape, train_losses=self.losses, validation_tokens=self.tokens, validation_losses=self.validation,
-            unigram_nats=unigram_nats(counts.tolist()),
-            bigram_nats=bigram_nats(stream[:BIGRAM_TOKENS], shape.vocabulary),
             learning_rates=learning_rates, warmup_steps=warmup_steps,
             fresh=given is None, own_tokenizer=given is not None and _of_a_run(Path(given)),
             bytes_per_token=int(prepared.train.documents[:, NUM_BYTES].sum()) / prepared.train.num_tokens,
             leaked_share=prepared.leak["leaked_share"] or 0.0,
         )  # fmt: skip
         self.reported: set[str] = set()
-        self.tokens_per_epoch = prepared.train.num_tokens
+        self.train, self.tokens_per_epoch = prepared.train, prepared.train.num_tokens
         self.repeated_share = prepared.checkup.get("repeated_share", 0.0)
 
     def recall(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -79,10 +74,27 @@ class Monitor:
     def evaluation(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Issues that were not reported yet, by name."""
         self._evaluation(row)
-        return self._new(issues(msgspec.structs.replace(self.history, epochs=row["epoch"])))
+        history = msgspec.structs.replace(self.history, epochs=row["epoch"])
+        if len(self.losses) >= JUDGED_STEPS:  # the first update need not wait for counting
+            history = msgspec.structs.replace(history, **self.entropies)
+        return self._new(issues(history))
+
+    @cached_property
+    def entropies(self) -> dict[str, float | None]:
+        """What a unigram and a bigram model of the training text get, in nats per token."""
+        from hornbook.evaluation.baselines import training_stream
+
+        stream, vocabulary = training_stream(self.train), self.history.shape.vocabulary
+        unigram = unigram_nats(np.bincount(stream, minlength=vocabulary).tolist())
+        return {"unigram_nats": unigram, "bigram_nats": bigram_nats(stream[:BIGRAM_TOKENS], vocabulary)}
 
     def forecast(self, tokens: int) -> Range | None:
         """Where the validation loss will stand after `tokens`, by this run's own curve."""
+        if not self.tokens:
+            return None
+        from hornbook.facts.by_heart import readings
+        from hornbook.planning.forecast import forecast
+
         ceiling = math.log(self.history.shape.vocabulary)
         read = readings(tokens / self.tokens_per_epoch, self.repeated_share)
         return forecast(self.tokens, self.validation, tokens, ceiling=ceiling, readings=read)
@@ -123,6 +135,8 @@ def diverged_in_words(rows: Sequence[Mapping[str, Any]], kept: Iterable[int], fo
 
 def bigram_nats(stream: np.ndarray, vocabulary: int) -> float | None:
     """Nats of a token given the one before, by counts of three quarters of the stream on the last quarter."""
+    from hornbook.evaluation.baselines import count_ngrams, ngram_nats
+
     cut = len(stream) * 3 // 4
     if len(stream) - cut < 2:
         return None

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hornbook.data.shards import Prepared
 from hornbook.engine.signals import Stop
-from hornbook.evaluation.copying import CopyProbe
-from hornbook.evaluation.corpus import byte_lengths
-from hornbook.evaluation.probe import Probe, Seen
+from hornbook.evaluation.probe import Probe, Seen, byte_lengths
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
@@ -28,6 +26,9 @@ from hornbook.planning.workload import (
     evaluation_steps_until,
     steps_per_epoch,
 )
+
+if TYPE_CHECKING:
+    from hornbook.evaluation.copying import CopyProbe
 
 
 @dataclass
@@ -58,6 +59,8 @@ class Watch:
 
     @cached_property
     def copies(self) -> CopyProbe:
+        from hornbook.evaluation.copying import CopyProbe
+
         text, tokens = self.prepared, min(COPY_PROBE_TOKENS, self.shape.context)
         return CopyProbe(text.train, text.validation, text.tokenizer, sample_tokens=tokens)
 
