@@ -113,7 +113,7 @@ def trained(parts: Any, settings: Any, steps: int, *, first: int = 0, lr_scale: 
     return updates(
         parts.model, parts.optimizers, parts.batches, first=first, last=steps, lr_schedule=lambda step: lr_scale,
         microbatch=settings.train.microbatch, clip_norm=1.0, seed=0, autocast=parts.autocast,
-        looked_at=lambda step: False,
+        uses_weights=lambda step: False,
     )  # fmt: skip
 
 

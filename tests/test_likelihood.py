@@ -11,7 +11,7 @@ from hornbook import likelihood
 from hornbook.data.packing import IGNORE
 from hornbook.facts.shape import GPTShape
 from hornbook.likelihood import Surprise, chunk_rows, head_logits, perplexity, six_steps, sum_nats, token_nats
-from hornbook.model import decoder
+from hornbook.model.cpu import functional
 from hornbook.model.decoder import Decoder, Head
 from hornbook.model.init import initialise
 
@@ -94,14 +94,14 @@ def test_both_ways_to_multiply_give_the_same_logits(monkeypatch, few_rows):
     head, hidden = a_head(width=64, vocabulary=3000), drawn(256, 64).float()
     wanted = head.double()(hidden.double())
     head.float()
-    monkeypatch.setattr(decoder, "FEW_ROWS", few_rows)
+    monkeypatch.setattr(functional, "FEW_ROWS", few_rows)
     with torch.no_grad():
         torch.testing.assert_close(head(hidden).double(), wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("few_rows", [1, 10**9])
 def test_head_logits_do_not_show_how_positions_are_grouped(monkeypatch, few_rows):
-    monkeypatch.setattr(decoder, "FEW_ROWS", few_rows)
+    monkeypatch.setattr(functional, "FEW_ROWS", few_rows)
     head = a_head(width=32, vocabulary=300)
     hidden, targets = drawn(700, 32).float(), targets_of(700, 300)
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_head_logits_do_not_show_how_positions_are_grouped(monkeypatch, few_rows
 @pytest.mark.parametrize("few_rows", [1, 10**9])
 @pytest.mark.parametrize("number", [64, 65, 200])
 def test_chunked_sum_equals_the_whole_in_value_and_gradients(small_chunks, monkeypatch, number, few_rows):
-    monkeypatch.setattr(decoder, "FEW_ROWS", few_rows)
+    monkeypatch.setattr(functional, "FEW_ROWS", few_rows)
     head = a_head()
     hidden = drawn(number, 16).float().requires_grad_()
     targets = targets_of(number, 50)

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hornbook.facts.shape import FAMILIES, PRESETS, GPTShape, RotaryScaling
 from hornbook.formats.huggingface import assemble, naming_of, scatter
 from hornbook.model import decoder
+from hornbook.model.cpu import functional
 from hornbook.model.decoder import (
     Cache,
     Decoder,
     attention_mask,
-    causal_mix,
     rotary_frequencies,
     rotary_table,
     rotate,
@@ -154,7 +154,7 @@ def test_parameters_of_any_shape_equal_the_model(
 def test_flops_equal_what_torch_counts(family, window, monkeypatch):
     """FlopCounterMode counts the matrix products as they run, attention's full square included; oneDNN's it does not
     know."""
-    monkeypatch.setattr(decoder, "FEW_ROWS", 10**9)
+    monkeypatch.setattr(functional, "FEW_ROWS", 10**9)
     from torch.utils.flop_counter import FlopCounterMode
 
     model = small(family)
@@ -262,7 +262,7 @@ def test_attention_in_bfloat16_products_is_that_of_float64(length):
     q, k, v = (x.float().requires_grad_() for x in drawn[:3])
     attention = small("qwen3", kv_heads=4).blocks[0].attention
     with torch.autocast("cpu", torch.bfloat16):
-        assert attention._is_faster_in_products(q, k)
+        assert functional._is_faster_in_products(q, k)
         mixed = attention.mix(q, k, v, None)
     assert mixed.dtype == torch.bfloat16
     (mixed.float() * weights).sum().backward()
@@ -277,21 +277,20 @@ def test_attention_in_bfloat16_products_is_that_of_float64(length):
 def test_attention_in_bfloat16_products_never_sees_what_comes_later():
     q, k, v = torch.randn(3, 2, 4, 32, 8, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
-        before = causal_mix(q, k, v)
+        before = functional.attention_in_products(q, k, v)
         k[:, :, 20:], v[:, :, 20:] = 5.0, -3.0
-        after = causal_mix(q, k, v)
+        after = functional.attention_in_products(q, k, v)
     assert torch.equal(before[:, :, :20], after[:, :, :20])
     assert not torch.equal(before[:, :, 20:], after[:, :, 20:])
 
 
 def test_long_contexts_and_float32_stay_with_the_fused_kernel():
-    attention = small("qwen3", kv_heads=4).blocks[0].attention
     short, long = torch.zeros(1, 4, 64, 8), torch.zeros(1, 4, 65, 8)
-    assert not attention._is_faster_in_products(short, short)
+    assert not functional._is_faster_in_products(short, short)
     with torch.autocast("cpu", torch.bfloat16):
-        assert attention._is_faster_in_products(short, short)
-        assert not attention._is_faster_in_products(long, long)
-        assert not attention._is_faster_in_products(short, short[:, :2])
+        assert functional._is_faster_in_products(short, short)
+        assert not functional._is_faster_in_products(long, long)
+        assert not functional._is_faster_in_products(short, short[:, :2])
 
 
 def test_recomputing_gives_the_same_gradients():
@@ -308,7 +307,7 @@ def test_recomputing_gives_the_same_gradients():
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 8, 33])
 def test_a_product_of_few_rows_with_many_weights_is_that_product(rows):
-    layer = decoder.Linear(1024, decoder.LARGE // 1024, bias=False)
+    layer = decoder.Linear(1024, functional.LARGE // 1024, bias=False)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator))

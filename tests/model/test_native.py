@@ -54,15 +54,14 @@ def test_logits_are_those_of_the_decoder(name, threads, int8):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        decode = native.native_decoder(model, capacity=shape.context, int8=int8)
-        oracle = native.quantise(model) if int8 else model
         caches = [Cache(shape, batch=1, capacity=shape.context) for _ in range(2)]
+        oracle, decode = native.native_decoder(model, caches[1], int8=int8)
         with torch.inference_mode():
             for cache in caches:  # what PyTorch has read, the kernel goes on from
                 oracle.hidden(torch.tensor([[5, 1, 8]]), cache=cache)
             for token in (3, 32, 0, 7):
                 expected = oracle.head(oracle.hidden(torch.tensor([[token]]), cache=caches[0])[:, -1])
-                torch.testing.assert_close(decode(token, caches[1]), expected, rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(decode(torch.tensor([[token]])), expected, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(caches[1].store[..., :7, :], caches[0].store[..., :7, :], rtol=1e-4, atol=1e-5)
     finally:
         torch.set_num_threads(before)

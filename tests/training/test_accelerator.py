@@ -120,7 +120,7 @@ def test_a_cache_of_slots_gives_the_logits_of_a_growing_one():
             x, rotary = model.embed(tokens, at)
             mask = (torch.arange(12) <= at)[None, None, None]
             for layer, block in enumerate(model.blocks):
-                x = block(x, rotary, mask, Slots(fixed.store, at), layer)
+                x = block(x, rotary, mask, partial(Slots(fixed.store, at).append, layer))
             torch.testing.assert_close(model.head(x), expected, rtol=1e-5, atol=1e-5)
 
 

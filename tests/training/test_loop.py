@@ -109,19 +109,19 @@ def test_microbatches_are_the_batch(batches, size, masked):
     assert all((piece[2] is not None) is masked for piece in pieces)
 
 
-@pytest.mark.parametrize("looked_at", [None, lambda number: number % 3 == 0])
-def test_a_loop_that_runs_ahead_gives_the_same_updates_in_order(make, bits, batches, monkeypatch, looked_at):
+@pytest.mark.parametrize("uses_weights", [None, lambda number: number % 3 == 0])
+def test_a_loop_that_runs_ahead_gives_the_same_updates_in_order(make, bits, batches, monkeypatch, uses_weights):
     """As on an accelerator: an update is yielded after the next has begun, except where it is looked at."""
     model, optimizers = make()
     usual = [(s.number, s.update) for s in steps(model, optimizers, batches, first=0, last=7, microbatch=8, **HOW)]
     other, others = make()
-    monkeypatch.setattr(loop, "runs_ahead", lambda device: True)
+    monkeypatch.setattr(loop, "reading_is_free", lambda device: False)
     ahead, at_once, before = [], [], bits(other)
-    for step in steps(other, others, batches, first=0, last=7, microbatch=8, looked_at=looked_at, **HOW):
+    for step in steps(other, others, batches, first=0, last=7, microbatch=8, uses_weights=uses_weights, **HOW):
         ahead.append((step.number, step.update))
         assert step.seconds > 0
         at_once.append(others[1].updates == step.number)
     assert ahead == usual
     assert same(bits(other), bits(model))
     assert not same(bits(other), before)
-    assert at_once == ([True] * 7 if looked_at is None else [False, False, True, False, False, True, True])
+    assert at_once == ([True] * 7 if uses_weights is None else [False, False, True, False, False, True, True])

@@ -5,9 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from hornbook.data.packing import IGNORE
+from hornbook.engine import threads
 from hornbook.engine.threads import in_parallel
-from hornbook.training import step
-from hornbook.training.step import backward, clip, train_step
+from hornbook.training.step import clip, train_step
 
 
 def batch(rows=8, seed=3):
@@ -59,7 +59,7 @@ def test_the_gradient_is_that_of_the_mean_over_scored_tokens(make):
 @pytest.fixture(params=[2, 3])
 def cores(request, monkeypatch):
     """Rows are shared out however short the step is."""
-    monkeypatch.setattr(step, "SHORT", 0)
+    monkeypatch.setattr(threads, "SHORT", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -71,8 +71,8 @@ def test_the_update_is_the_same_on_every_number_of_cores(make, bits, cores, reco
     inputs, targets = batch()
     documents = (torch.arange(16) // 5).expand(8, 16)
     seen = []
-    for threads in (cores, cores, 1):
-        torch.set_num_threads(threads)
+    for number in (cores, cores, 1):
+        torch.set_num_threads(number)
         model, optimizers = make()
         model.recompute = recompute
         update = train_step(model, optimizers, [(inputs, targets, documents)], lr_scale=0.5, clip_norm=1.0).read()
@@ -88,13 +88,13 @@ def test_the_update_is_the_same_on_every_number_of_cores(make, bits, cores, reco
 
 
 def test_in_half_precision_the_gradients_are_near_on_every_number_of_cores(make, cores):
-    inputs, targets = batch()
+    whole, half = [(*batch(), None)], partial(torch.autocast, "cpu", torch.bfloat16)
     exact, _ = make()
-    backward(exact, (inputs, targets, None), 115)
-    for threads in (cores, 1):
-        torch.set_num_threads(threads)
+    train_step(exact, [], whole, lr_scale=1.0, clip_norm=1e9)
+    for number in (cores, 1):
+        torch.set_num_threads(number)
         model, _ = make()
-        backward(model, (inputs, targets, None), 115, partial(torch.autocast, "cpu", torch.bfloat16))
+        train_step(model, [], whole, lr_scale=1.0, clip_norm=1e9, autocast=half)
         for (name, ours), theirs in zip(model.named_parameters(), exact.parameters(), strict=True):
             assert ours.grad.dtype == torch.float32
             assert 0 < (ours.grad - theirs.grad).norm() < 0.05 * theirs.grad.norm(), name
@@ -102,10 +102,10 @@ def test_in_half_precision_the_gradients_are_near_on_every_number_of_cores(make,
 
 def test_rows_are_shared_out_only_where_it_pays(make, cores, monkeypatch):
     used = []
-    monkeypatch.setattr(step, "in_parallel", lambda *a, **k: used.append(a[2]) or in_parallel(*a, **k))
+    monkeypatch.setattr(threads, "in_parallel", lambda *a, **k: used.append(a[2]) or in_parallel(*a, **k))
     model, _ = make()
     for rows, short in ((8, 0), (1, 0), (8, 1e12)):
-        monkeypatch.setattr(step, "SHORT", short)
+        monkeypatch.setattr(threads, "SHORT", short)
         train_step(model, [], cut(*batch(rows), rows), lr_scale=1.0, clip_norm=1.0)
     assert used == [cores]
 

@@ -140,7 +140,7 @@ def _train(job: Job, stop: Stop) -> str:
             job.state.model, job.state.optimizers, job.state.batches, first=job.step, last=job.last,
             lr_schedule=lr_schedule(job.settings, decision), microbatch=train.microbatch,
             clip_norm=optimizer.clip_norm, seed=train.seed, document_mask=train.document_mask,
-            autocast=job.state.autocast, stop=stop, looked_at=job.looked_at,
+            autocast=job.state.autocast, stop=stop, uses_weights=job.uses_weights,
         ):  # fmt: skip
             job.record(step)  # 7. print the losses: that of the batch, and
             reason = _between_updates(job, stop)  # those of the probe; 8. sample text

@@ -7,8 +7,9 @@ and again, and a resumed run, which has not seen them yet, would train with othe
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from hornbook.data.packing import IGNORE
 from hornbook.facts.limits import COMPILED_LOGITS_BYTES
 from hornbook.likelihood import Head
-from hornbook.model.decoder import Block, Decoder, autocast
+from hornbook.model.decoder import Decoder, autocast
 
 EAGER_LOGITS_BYTES = 2**27  # of a chunk, where float32 copies of them stand beside them
 ALIGNED = 64  # columns of a table: products with an odd number of them take two to three times as long
@@ -25,12 +26,19 @@ ALIGNED = 64  # columns of a table: products with an odd number of them take two
 Differentiate = Callable[[Tensor, Tensor, int], Tensor]
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """What training calls in place of a model's blocks, and of `differentiate_`."""
+
+    blocks: Sequence[Callable[..., Tensor]]
+    differentiate: Differentiate
+
+
 def compile_training(model: Decoder) -> None:
     """Compile what training computes in each block, and what turns logits into their gradient."""
     torch.compiler.reset()  # of the models before it: only so many shapes are kept, for all of them together
-    for block in cast("list[Block]", list(model.blocks)):
-        block.compiled = torch.compile(block.compute, dynamic=False, fullgraph=True)
-    model.differentiate = torch.compile(differentiate_, dynamic=False, fullgraph=True)
+    blocks = [torch.compile(block.forward, dynamic=False, fullgraph=True) for block in model.blocks]
+    model.compiled = Compiled(blocks, torch.compile(differentiate_, dynamic=False, fullgraph=True))
 
 
 def differentiate_(logits_NV: Tensor, targets_N: Tensor, vocabulary: int) -> Tensor:
@@ -51,10 +59,11 @@ def sum_nats(model: Decoder, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
     """As `likelihood.sum_nats`, to rounding: a float32 scalar, to be differentiated once."""
     head: Head = model.head
     x_ND = autocast(head.norm(hidden_ND))
-    most = EAGER_LOGITS_BYTES if model.differentiate is None else COMPILED_LOGITS_BYTES
+    most = EAGER_LOGITS_BYTES if model.compiled is None else COMPILED_LOGITS_BYTES
+    differentiate = differentiate_ if model.compiled is None else model.compiled.differentiate
     rows = chunk_rows(len(x_ND), model.shape.vocabulary, most // x_ND.itemsize)
     total: Tensor = _WideProjection.apply(  # type: ignore[no-untyped-call]
-        x_ND, head.projection.weight, targets_N, rows, model.differentiate or differentiate_
+        x_ND, head.projection.weight, targets_N, rows, differentiate
     )
     return total
 

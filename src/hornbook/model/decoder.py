@@ -7,43 +7,36 @@ W width of a head, V vocabulary. Weights are plain: `model.parameters()`, `block
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hornbook.facts.shape import GPTShape, RotaryScaling
+from hornbook.model.cpu import functional as fast
 
-FEW_ROWS = 32  # up to here a product is left to PyTorch's default,
-LARGE, FEWEST_ROWS = 2**20, 3  # but of weights that leave a core's cache only up to here: sampling side by side
+if TYPE_CHECKING:
+    from hornbook.model.compiled import Compiled
+
+Rotary = tuple[Tensor, Tensor]  # cos and sin, each (T, W)
+Append = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # keys and values of new tokens -> of all so far
 
 
 class Linear(nn.Linear):
-    """x @ weight.T + bias, with the weights that memory holds until they are filled.
-
-    Without a gradient, on a CPU and in float32, oneDNN multiplies: a tenth faster than PyTorch's default inside the
-    blocks, up to twice as fast where the table of a vocabulary leaves the cache (decision 17).
-    """
+    """x @ weight.T + bias: nn.Linear, left uninitialised."""
 
     def reset_parameters(self) -> None:
         """Nothing: random numbers that are overwritten take as long as a step of a small model."""
 
     def forward(self, x: Tensor) -> Tensor:
-        few = FEW_ROWS if self.weight.numel() < LARGE else min(FEW_ROWS, FEWEST_ROWS)
-        if not torch.is_grad_enabled() and x.numel() > few * self.in_features and self._can_use_onednn(x):
-            product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-            return product
-        return super().forward(x)
-
-    def _can_use_onednn(self, x: Tensor) -> bool:
-        on_cpu = self.weight.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        return on_cpu and x.dtype == self.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        return fast.linear(x, self.weight, self.bias)
 
 
 class Embedding(nn.Embedding):
-    """Rows of `weight`, which is whatever memory holds until it is filled."""
+    """nn.Embedding, left uninitialised."""
 
     def reset_parameters(self) -> None:
         """Nothing, as in `Linear`."""
@@ -83,22 +76,17 @@ def rotary_frequencies(width: int, base: float, scaling: RotaryScaling | None) -
     return (1 - blend) * frequencies / scaling.factor + blend * frequencies
 
 
-def rotary_table(positions_T: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_table(positions_T: Tensor, frequencies: Tensor) -> Rotary:
     """cos and sin of each position and pair, both (T, W): computed when needed, never stored with the weights."""
     angles = positions_T.float()[:, None] * frequencies
     return torch.cat([angles.cos()] * 2, -1), torch.cat([-angles.sin(), angles.sin()], -1)
 
 
-def rotate(x_BHTW: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x_BHTW: Tensor, rotary: Rotary) -> Tensor:
+    """Features j and j + W/2 turned by the angle of their pair (Su et al. 2021, equation 34)."""
     cos_TW, sin_TW = rotary
     low, high = x_BHTW.chunk(2, -1)
     return torch.addcmul(x_BHTW * cos_TW, torch.cat([high, low], -1), sin_TW)
-
-
-class KeysAndValues(Protocol):
-    """Where attention leaves the keys and values of new tokens, and finds all so far."""
-
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Cache:
@@ -131,64 +119,39 @@ def autocast(x: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal self-attention with grouped queries."""
+    """Causal self-attention (Vaswani et al. 2017, section 3.2.2) with grouped queries (Ainslie et al. 2023)."""
 
     def __init__(self, shape: GPTShape, dropout: float) -> None:
         super().__init__()
-        kind, width = shape.kind, shape.width
-        self.heads, self.kv_heads, self.head_width, self.dropout = (
-            shape.heads, shape.kv_heads, shape.head_width, dropout,
-        )  # fmt: skip
-        self.query = Linear(width, shape.heads * shape.head_width, bias=kind.qkv_bias)
-        self.key = Linear(width, shape.kv_heads * shape.head_width, bias=kind.qkv_bias)
-        self.value = Linear(width, shape.kv_heads * shape.head_width, bias=kind.qkv_bias)
-        self.output = Linear(shape.heads * shape.head_width, width, bias=kind.bias)
-        self.query_norm = RMSNorm(shape.head_width, shape.norm_epsilon) if kind.qk_norm else nn.Identity()
-        self.key_norm = RMSNorm(shape.head_width, shape.norm_epsilon) if kind.qk_norm else nn.Identity()
+        width, bias = shape.width, shape.kind.qkv_bias
+        self.head_width, self.dropout = shape.head_width, dropout
+        self.query = Linear(width, shape.heads * shape.head_width, bias=bias)
+        self.key = Linear(width, shape.kv_heads * shape.head_width, bias=bias)
+        self.value = Linear(width, shape.kv_heads * shape.head_width, bias=bias)
+        self.output = Linear(shape.heads * shape.head_width, width, bias=shape.kind.bias)
+        self.query_norm = RMSNorm(shape.head_width, shape.norm_epsilon) if shape.kind.qk_norm else nn.Identity()
+        self.key_norm = RMSNorm(shape.head_width, shape.norm_epsilon) if shape.kind.qk_norm else nn.Identity()
 
     def forward(
-        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: KeysAndValues | None,
-        layer: int,
+        self, x_BTD: Tensor, rotary: Rotary | None, mask: Tensor | None, append: Append | None
     ) -> Tensor:  # fmt: skip
         q, k, v = self.project(x_BTD, rotary)
-        if cache is not None:
-            k, v = cache.append(layer, k, v)
+        if append is not None:
+            k, v = append(k, v)
         mixed: Tensor = self.output(self.mix(q, k, v, mask).transpose(1, 2).flatten(2))
         return mixed
 
-    def project(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x_BTD: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, W), keys and values (B, K, T, W), normed and rotated."""
-        B, T, _ = x_BTD.shape
-        q = self.query_norm(self.query(x_BTD).view(B, T, self.heads, self.head_width)).transpose(1, 2)
-        k = self.key_norm(self.key(x_BTD).view(B, T, self.kv_heads, self.head_width)).transpose(1, 2)
-        v = self.value(x_BTD).view(B, T, self.kv_heads, self.head_width).transpose(1, 2)
-        if rotary is not None:
-            q, k = rotate(q, rotary), rotate(k, rotary)
-        return q, k, v
+        size = (*x_BTD.shape[:2], -1, self.head_width)
+        q = self.query_norm(self.query(x_BTD).view(size)).transpose(1, 2)
+        k = self.key_norm(self.key(x_BTD).view(size)).transpose(1, 2)
+        v = self.value(x_BTD).view(size).transpose(1, 2)
+        return (q, k, v) if rotary is None else (rotate(q, rotary), rotate(k, rotary), v)
 
     def mix(self, q_BHTW: Tensor, k_BKSW: Tensor, v_BKSW: Tensor, mask: Tensor | None) -> Tensor:
-        """Values mixed by attention, (B, H, T, W); causal where no mask says otherwise."""
-        if mask is None and self._is_faster_in_products(q_BHTW, k_BKSW):
-            return causal_mix(q_BHTW, k_BKSW, v_BKSW)
-        return F.scaled_dot_product_attention(
-            q_BHTW, k_BKSW, v_BKSW, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0,
-            is_causal=mask is None and q_BHTW.shape[2] > 1, enable_gqa=self.kv_heads != self.heads,
-        )  # fmt: skip
-
-    def _is_faster_in_products(self, q: Tensor, k: Tensor) -> bool:
-        """PyTorch's fused kernel computes bfloat16 on a CPU no faster than float32, products are three times as fast;
-        a long context loses that to scores above the diagonal and in memory (decision 20)."""
-        short = q.shape == k.shape and q.shape[2] <= 8 * self.head_width
-        return short and torch.is_autocast_enabled("cpu") and q.device.type == "cpu" and not self.dropout
-
-
-def causal_mix(q_BHTW: Tensor, k_BHTW: Tensor, v_BHTW: Tensor) -> Tensor:
-    """Causal attention as two batched products, (B, H, T, W), with scores in the precision of autocast."""
-    B, H, T, W = q_BHTW.shape
-    later_TT = torch.full((T, T), -math.inf, device=q_BHTW.device).triu(1)
-    q, k, v = (autocast(x).reshape(B * H, T, W) for x in (q_BHTW, k_BHTW, v_BHTW))
-    scores = torch.baddbmm(later_TT, q, k.transpose(1, 2), alpha=1 / math.sqrt(W))
-    return (scores.softmax(-1) @ v).view(B, H, T, W)
+        """softmax(q k^T / sqrt(W)) v, (B, H, T, W); causal where no mask says otherwise."""
+        return fast.attention(q_BHTW, k_BKSW, v_BKSW, mask, self.dropout if self.training else 0.0)
 
 
 class MLP(nn.Module):
@@ -200,22 +163,20 @@ class MLP(nn.Module):
         self.up = Linear(shape.width, shape.hidden, bias=bias)
         self.gate = Linear(shape.width, shape.hidden, bias=bias) if shape.kind.gated_mlp else None
         self.down = Linear(shape.hidden, shape.width, bias=bias)
-        self.activation = shape.activation
+        self.activate = ACTIVATIONS[shape.activation or "silu"]
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.up(x) if self.gate is None else self.gate(x)
-        in_place = not torch.is_grad_enabled()
-        if self.activation == "silu":
-            inner = F.silu(inner, inplace=in_place)
+        if self.gate is None:
+            inner = self.activate(self.up(x))
         else:
-            inner = F.gelu(inner, approximate="tanh" if self.activation == "gelu_tanh" else "none")
-        if self.gate is not None:
-            inner = inner.mul_(self.up(x)) if in_place else inner * self.up(x)
+            inner = fast.multiply(self.activate(self.gate(x)), self.up(x))
         out: Tensor = self.down(inner)
         return out
 
 
-Compute = Callable[[Tensor, tuple[Tensor, Tensor] | None, Tensor | None], Tensor]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": fast.silu, "gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}  # fmt: skip
 
 
 class Block(nn.Module):
@@ -228,21 +189,11 @@ class Block(nn.Module):
         self.mlp_norm = make_norm(shape, shape.width)
         self.mlp = MLP(shape)
         self.dropout = dropout
-        self.compiled: Compute | None = None  # `compute`, compiled for the one shape of training
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: KeysAndValues | None,
-        layer: int,
+        self, x: Tensor, rotary: Rotary | None, mask: Tensor | None, append: Append | None = None
     ) -> Tensor:  # fmt: skip
-        if self.compiled is not None and cache is None and torch.is_grad_enabled():
-            return self.compiled(x, rotary, mask)
-        return self.compute(x, rotary, mask, cache, layer)
-
-    def compute(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None,
-        cache: KeysAndValues | None = None, layer: int = 0,
-    ) -> Tensor:  # fmt: skip
-        x = x + self._drop(self.attention(autocast(self.attention_norm(x)), rotary, mask, cache, layer))
+        x = x + self._drop(self.attention(autocast(self.attention_norm(x)), rotary, mask, append))
         return x + self._drop(self.mlp(autocast(self.mlp_norm(x))))
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -278,7 +229,7 @@ class Decoder(nn.Module):
         if shape.tied:
             self.head.projection.weight = self.embedding.weight
         self.dropout = dropout
-        self.differentiate: Callable[[Tensor, Tensor, int], Tensor] | None = None  # compiled, of `model.compiled`
+        self.compiled: Compiled | None = None  # by `compile_training`
         self.frequencies: Tensor | None = None  # of the rotary table, once they are on the model's device
         self.recompute = False  # in training, keep only each block's input and compute the rest again when needed
 
@@ -292,20 +243,19 @@ class Decoder(nn.Module):
         T = tokens_BT.shape[1]
         self.check_length(start + T)
         x, rotary = self.embed(tokens_BT, torch.arange(start, start + T, device=tokens_BT.device))
-        if (
-            x.device.type != "cpu"
-        ):  # what flows between the blocks is read and written far more often than computed with
+        if x.device.type != "cpu":  # the residual stream is read and written far more often than computed with
             x = autocast(x)
         mask = attention_mask(T, start, documents_BT, tokens_BT.device)
-        for layer, block in enumerate(self.blocks):
+        trains = torch.is_grad_enabled() and cache is None
+        blocks: Iterable[Callable[..., Tensor]] = self.compiled.blocks if self.compiled and trains else self.blocks
+        for layer, block in enumerate(blocks):
+            append = None if cache is None else partial(cache.append, layer)
             if self.recompute and torch.is_grad_enabled():
                 from torch.utils.checkpoint import checkpoint
 
-                x = checkpoint(
-                    block, x, rotary, mask, cache, layer, use_reentrant=False, preserve_rng_state=self.dropout > 0
-                )
+                x = checkpoint(block, x, rotary, mask, append, use_reentrant=False, preserve_rng_state=self.dropout > 0)
             else:
-                x = block(x, rotary, mask, cache, layer)
+                x = block(x, rotary, mask, append)
         if cache is not None:
             cache.length += T
         return x
@@ -315,7 +265,7 @@ class Decoder(nn.Module):
         if self.positions is not None and length > self.shape.context:
             raise ValueError(f"{length} tokens do not fit the context of {self.shape.context}.")
 
-    def embed(self, tokens_BT: Tensor, positions_T: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    def embed(self, tokens_BT: Tensor, positions_T: Tensor) -> tuple[Tensor, Rotary | None]:
         """What enters the first block, (B, T, D), and the rotary table, None where positions are learned."""
         x: Tensor = self.embedding(tokens_BT)
         if self.positions is None:

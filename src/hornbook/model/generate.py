@@ -8,8 +8,7 @@ Shape letters: B sequences, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +16,9 @@ from torch import Tensor
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import check_seed
-from hornbook.model.cpu.native import NativeDecoder, native_decoder, quantise
 from hornbook.model.decoder import Cache, Decoder
-from hornbook.model.graphed import FEWEST_TOKENS, GraphedDecoder
+
+Decode = Callable[[Tensor], Tensor]  # one more token of each row (B, 1) -> logits (B, V); fills the cache
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def generate(
     """Yield up to `max_tokens` ids that continue `prompt_ids`; ends before an id of `stop_ids`, which is not yielded.
 
     Draws from its own generator: the same seed gives the same tokens, and no other randomness is touched. The model
-    is used without dropout. `native`: decode with the kernel of `model.native` where it can be built, whose logits
+    is used without dropout. `native`: decode with the kernel of `cpu/native.py` where it can be built, whose logits
     differ by rounding. `int8`: with weights of 8 bits, in the kernel or without.
 
     Raises InputError for an empty prompt, a prompt longer than the context (the caller keeps its last tokens), ids
@@ -110,13 +109,14 @@ def generate(
     """
     check_seed(seed)
     sampling = Sampling(temperature, top_k, top_p, min_p)
-    prompt = _checked(model, [list(prompt_ids)], max_tokens)
-    kernel = None
-    if (native or int8) and cache:
-        kernel = native_decoder(model, capacity=min(model.shape.context, prompt.shape[1] + max_tokens), int8=int8)
-    if int8:  # the prompt is read with the same weights
-        model = quantise(deepcopy(model))
-    rows = _continue(model, prompt, max_tokens, sampling, [torch.Generator().manual_seed(seed)], cache, kernel)
+    prompt_BT = _checked(model, [list(prompt_ids)], max_tokens)
+    kept = _cache(model, prompt_BT, max_tokens) if cache else None
+    decode: Decode | None = None
+    if (native and cache) or int8:
+        from hornbook.model.cpu.native import native_decoder
+
+        model, decode = native_decoder(model, kept, int8=int8)
+    rows = _continue(model, prompt_BT, max_tokens, sampling, [torch.Generator().manual_seed(seed)], kept, decode)
     return _until(frozenset(stop_ids), rows)
 
 
@@ -131,7 +131,8 @@ def generate_batch(
     """
     prompts_BT = _checked(model, [list(prompt) for prompt in prompts], max_tokens)
     generators = [torch.Generator().manual_seed(seed) for seed in (range(len(prompts)) if seeds is None else seeds)]
-    steps = list(_continue(model, prompts_BT, max_tokens, Sampling(), generators, True))
+    cache = _cache(model, prompts_BT, max_tokens)
+    steps = list(_continue(model, prompts_BT, max_tokens, Sampling(), generators, cache))
     return [[ids[row] for ids in steps] for row in range(len(prompts))]
 
 
@@ -159,33 +160,31 @@ def _checked(model: Decoder, prompts: list[list[int]], max_tokens: int) -> Tenso
     return torch.tensor(prompts, dtype=torch.int64)
 
 
+def _cache(model: Decoder, prompts_BT: Tensor, max_tokens: int) -> Cache:
+    weight, capacity = model.embedding.weight, min(model.shape.context, prompts_BT.shape[1] + max_tokens)
+    return Cache(model.shape, batch=len(prompts_BT), capacity=capacity, device=weight.device, dtype=weight.dtype)
+
+
 def _continue(
     model: Decoder, read_BT: Tensor, max_tokens: int, sampling: Sampling, generators: list[torch.Generator],
-    cached: bool, kernel: NativeDecoder | None = None,
+    cache: Cache | None, decode: Decode | None = None,
 ) -> Iterator[list[int]]:  # fmt: skip
     """Yield the next token of each row, `max_tokens` times: the loop of generation."""
-    weight, context = model.embedding.weight, model.shape.context
-    capacity = min(context, read_BT.shape[1] + max_tokens)
-    cache = (
-        Cache(model.shape, batch=len(read_BT), capacity=capacity, device=weight.device, dtype=weight.dtype)
-        if cached
-        else None
-    )
-    graphed = None
-    if cache is not None and weight.device.type == "cuda" and max_tokens >= FEWEST_TOKENS:
-        graphed = GraphedDecoder(model, cache)
+    device, context = model.embedding.weight.device, model.shape.context
+    if cache is not None and device.type == "cuda":
+        from hornbook.model.graphed import graphed_decoder
+
+        decode = graphed_decoder(model, cache, max_tokens)
     for _ in range(max_tokens):
         if read_BT.shape[1] > context:
             read_BT = read_BT[:, -max(1, context // 2) :]
             if cache is not None:
                 cache.length = 0
         new_BT = read_BT if cache is None else read_BT[:, cache.length :]
-        if kernel is not None and cache is not None and new_BT.shape[1] == 1:
-            logits_BV = kernel(int(new_BT), cache)
-        elif graphed is not None and new_BT.shape[1] == 1:
-            logits_BV = graphed(new_BT)
+        if decode is not None and new_BT.shape[1] == 1:
+            logits_BV = decode(new_BT)
         else:
-            logits_BV = _last_logits(model, new_BT.to(weight.device), cache)
+            logits_BV = _last_logits(model, new_BT.to(device), cache)
         next_B = draw(logits_BV, sampling, generators)
         read_BT = torch.cat([read_BT, next_B[:, None]], 1)
         yield next_B.tolist()

@@ -6,6 +6,8 @@ them. What is recorded reads the token and its place from fixed memory and atten
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -41,7 +43,7 @@ class GraphedDecoder:
         x, rotary = model.embed(self.tokens_B1, self.place)
         mask = (torch.arange(self.cache.capacity, device=x.device) <= self.place)[None, None, None]
         for layer, block in enumerate(model.blocks):
-            x = block(x, rotary, mask, slots, layer)
+            x = block(x, rotary, mask, partial(slots.append, layer))
         logits_BV: Tensor = model.head(x[:, -1])
         return logits_BV
 
@@ -67,3 +69,8 @@ class Slots:
         store[0].index_copy_(2, self.place, keys)
         store[1].index_copy_(2, self.place, values)
         return store[0], store[1]
+
+
+def graphed_decoder(model: Decoder, cache: Cache, num_tokens: int) -> GraphedDecoder | None:
+    """What decodes with `cache`; None where recording takes longer than it saves."""
+    return GraphedDecoder(model, cache) if num_tokens >= FEWEST_TOKENS else None

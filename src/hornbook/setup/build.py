@@ -15,7 +15,6 @@ from hornbook.engine.saving import Saver
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
 from hornbook.facts.units import parse_price
-from hornbook.model.compiled import compile_training
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
 from hornbook.optim.adamw import AdamW
@@ -39,6 +38,8 @@ def build(settings: Settings, shape: GPTShape, text: TokenStream, on: torch.devi
     model = initialise(Decoder(shape, dropout=settings.model.dropout), train.seed).to(on)
     model.recompute = train.recompute
     if train.compile:
+        from hornbook.model.compiled import compile_training
+
         compile_training(model)
     batches = Batches(text, context=shape.context, batch=train.batch, seed=train.seed, shift=train.shift_windows)
     autocast = partial(torch.autocast, on.type, torch.bfloat16) if train.precision == "bfloat16" else None
@@ -115,7 +116,7 @@ def seconds_per_step(settings: Settings, parts: TrainState) -> float:
     trial = steps(
         parts.model, parts.optimizers, parts.batches, first=0, last=12, lr_schedule=lambda step: 0.0,
         microbatch=settings.train.microbatch, clip_norm=1.0, seed=0, document_mask=settings.train.document_mask,
-        autocast=parts.autocast, looked_at=lambda step: False,
+        autocast=parts.autocast, uses_weights=lambda step: False,
     )  # fmt: skip
     seconds: list[float] = []
     for done in trial:

@@ -102,7 +102,7 @@ class Job:
 
     # ---- What is due after a step
 
-    def looked_at(self, step: int) -> bool:
+    def uses_weights(self, step: int) -> bool:
         """Whether anything is done with the weights after this step."""
         return self.saver.due(step) or self.sample_due(step) or self.watch.looks.due(step)
 

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from hornbook.data.loader import Batches
+from hornbook.engine.threads import Microbatch
 from hornbook.model.decoder import Decoder
 from hornbook.optim.groups import Optimizer
-from hornbook.training.step import Autocast, Microbatch, Pending, Update, train_step
+from hornbook.training.step import Autocast, Pending, Update, reading_is_free, train_step
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def steps(
     document_mask: bool = False,
     autocast: Autocast | None = None,
     stop: threading.Event | None = None,
-    looked_at: Callable[[int], bool] | None = None,
+    uses_weights: Callable[[int], bool] | None = None,
 ) -> Iterator[Step]:
     """Train from update `first` (0 for a fresh model) to `last`; yield each. Ends early when `stop` is set.
 
@@ -54,10 +55,15 @@ def steps(
     nothing that happens between two steps, and no earlier step, changes what the next one sees.
 
     An accelerator is at an update while the next is handed to it, so that it never waits: an update is yielded after
-    the next has begun, except those whose number is `looked_at`, by default all: then the weights are those after it.
+    the next has begun, except where the caller `uses_weights` of that number, by default always.
     """
     stop, device = stop or threading.Event(), next(model.parameters()).device
     number, under_way, begin = first, deque[tuple[int, Pending]](), time.perf_counter()
+
+    def seed_dropout(index: int) -> bool:
+        if model.dropout:
+            torch.manual_seed(dropout_seed(seed, number, index))
+        return not stop.is_set()
 
     def finished(count: int) -> list[Step]:
         nonlocal begin
@@ -68,22 +74,17 @@ def steps(
     while number < last and not stop.is_set():
         epoch = int(batches.epoch(number))  # 1. each epoch
         while number < last and int(batches.epoch(number)) == epoch:  # 2. each batch
-            micro = list(microbatches(batches, number, microbatch, device, document_mask))
-
-            def ready(index: int, number: int = number) -> bool:
-                if model.dropout:
-                    torch.manual_seed(dropout_seed(seed, number, index))
-                return not stop.is_set()
-
             model.train()
             pending = train_step(
-                model, optimizers, micro, lr_scale=lr_schedule(number), clip_norm=clip_norm, autocast=autocast,
-                before_microbatch=ready, num_tokens=int(batches.spans(number)[1].sum()),
+                model, optimizers, list(microbatches(batches, number, microbatch, device, document_mask)),
+                lr_scale=lr_schedule(number), clip_norm=clip_norm, autocast=autocast, before_microbatch=seed_dropout,
+                num_tokens=int(batches.spans(number)[1].sum()),
             )  # fmt: skip
             if pending is not None:
                 number += 1
                 under_way.append((number, pending))
-            waits = looked_at is None or looked_at(number) or pending is None or not runs_ahead(device)
+            pauses = uses_weights is None or uses_weights(number)  # asked once for each number
+            waits = pauses or pending is None or reading_is_free(device)
             if count := len(under_way) - (not waits):
                 yield from finished(count)
             if waits:
@@ -92,11 +93,6 @@ def steps(
                 return
     if under_way:
         yield from finished(len(under_way))
-
-
-def runs_ahead(device: torch.device) -> bool:
-    """Whether work is only handed to the device, which does it later."""
-    return device.type != "cpu"
 
 
 def dropout_seed(seed: int, number: int, index: int) -> int:

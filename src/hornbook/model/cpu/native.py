@@ -12,6 +12,7 @@ import os
 import stat
 import subprocess
 import tempfile
+from copy import deepcopy
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hornbook.model.cpu import PLAIN
 from hornbook.model.decoder import Block, Cache, Decoder, rotary_frequencies, rotary_table
 
 COMPILE = ("g++", "-O3", "-march=native", "-fopenmp", "-fPIC", "-fno-math-errno", "-c")
@@ -144,13 +146,13 @@ def _lines(path: str) -> list[str]:
 
 
 class NativeDecoder:
-    """Logits after one more token, reading and filling a `Cache` of one sequence as the decoder does.
+    """Logits after one more token, reading and filling a `Cache` of one float32 sequence as the decoder does.
 
     Holds the model's own weights (float32) or int8 rows of them. Weights must not move while it is used.
     """
 
-    def __init__(self, model: Decoder, *, capacity: int, int8: bool, kernel: ctypes.CDLL) -> None:
-        shape, self.kernel, self.capacity = model.shape, kernel, capacity
+    def __init__(self, model: Decoder, cache: Cache, *, int8: bool, kernel: ctypes.CDLL) -> None:
+        shape, self.cache, self.kernel = model.shape, cache, kernel
         self.kept: list[Tensor] = []  # what the kernel points at
         self.threads = min(torch.get_num_threads(), MAX_THREADS)
         self.int8 = int8
@@ -172,19 +174,19 @@ class NativeDecoder:
         self.rotary: tuple[int | None, int | None] = (None, None)
         if model.positions is None:
             frequencies = rotary_frequencies(shape.head_width, shape.rope_base, shape.rope_scaling)
-            cos, sin = rotary_table(torch.arange(capacity), frequencies)
+            cos, sin = rotary_table(torch.arange(cache.capacity), frequencies)
             self.rotary = (self._pointer(cos), self._pointer(sin))
         between = 2 * shape.width + 2 * (shape.heads + shape.kv_heads) * shape.head_width + 2 * shape.hidden
-        self.scratch = torch.empty(between + self.threads * (shape.width + capacity + 8))
+        self.scratch = torch.empty(between + self.threads * (shape.width + cache.capacity + 8))
         self.logits = torch.empty(1, shape.vocabulary)
 
-    def __call__(self, token: int, cache: Cache) -> Tensor:
-        """Logits (1, V) after `token`; they are overwritten by the next call."""
-        cos, sin = self.rotary
+    def __call__(self, token_11: Tensor) -> Tensor:
+        """Logits (1, V) after a token, (1, 1); they are overwritten by the next call."""
+        cache, (cos, sin) = self.cache, self.rotary
         self.kernel.decode(
-            ctypes.byref(self.model), ctypes.c_int64(token), cache.length, ctypes.c_void_p(cache.store.data_ptr()),
-            cache.capacity, ctypes.c_void_p(cos), ctypes.c_void_p(sin), ctypes.c_void_p(self.scratch.data_ptr()),
-            ctypes.c_void_p(self.logits.data_ptr()), self.threads,
+            ctypes.byref(self.model), ctypes.c_int64(int(token_11)), cache.length,
+            ctypes.c_void_p(cache.store.data_ptr()), cache.capacity, ctypes.c_void_p(cos), ctypes.c_void_p(sin),
+            ctypes.c_void_p(self.scratch.data_ptr()), ctypes.c_void_p(self.logits.data_ptr()), self.threads,
         )  # fmt: skip
         cache.length += 1
         return self.logits
@@ -206,10 +208,12 @@ class NativeDecoder:
         return _Matrix(*pointers, *linear.weight.shape)
 
 
-def native_decoder(model: Decoder, *, capacity: int, int8: bool) -> NativeDecoder | None:
-    """The kernel for `model`, or None where PyTorch must decode: another device or dtype, or no compiler."""
+def native_decoder(model: Decoder, cache: Cache | None, *, int8: bool) -> tuple[Decoder, NativeDecoder | None]:
+    """What reads the prompt, with the weights of the kernel; and the kernel, or None where PyTorch must decode: without
+    a cache, on another device, in another dtype, without a compiler."""
     weight = model.embedding.weight
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
-        return None
-    kernel = library()
-    return None if kernel is None else NativeDecoder(model, capacity=capacity, int8=int8, kernel=kernel)
+    decode = None
+    if cache is not None and not PLAIN and weight.device.type == "cpu" and weight.dtype == torch.float32:
+        kernel = library()
+        decode = None if kernel is None else NativeDecoder(model, cache, int8=int8, kernel=kernel)
+    return (quantise(deepcopy(model)) if int8 else model), decode
