@@ -19,8 +19,6 @@ from hornbook.planning.workload import StepTimes
 from hornbook.setup.build import build, seconds_per_step
 from hornbook.training.pace import pace_of
 
-MEASURED_FROM = 30  # steps: a shorter run is over before its pace is known
-
 
 def measure(settings: Settings, shape: GPTShape, text: TokenStream, on: torch.device) -> StepTimes:
     """The pace of a few steps, of a short score and of some written tokens, of parts that are thrown away."""

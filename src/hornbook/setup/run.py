@@ -39,13 +39,13 @@ from hornbook.records.environment import environment
 from hornbook.records.run import LEFTOVERS, Run, default_out
 from hornbook.reporting.live import View
 from hornbook.setup.build import usd_per_hour
-from hornbook.setup.pace import MEASURED_FROM, measure
 from hornbook.setup.text import is_prepared, prepared_text, stem
 from hornbook.training.job import RunContext
 
 if TYPE_CHECKING:
     from hornbook.setup.model import LoadedModel
 
+MEASURED_FROM = 30  # steps: a shorter run is over before its pace is known
 LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refused, fewer than the second are said
 
 
@@ -161,6 +161,8 @@ def _settled(
     if choice.settings.train.steps is not None:
         fill_steps(choice.settings, choice.settings.train.steps, choice.data)
         return choice.settings, None
+    from hornbook.setup.pace import measure
+
     pace = measure(choice.settings, choice.shape, text, on)
     spent = time.monotonic() - started
     settings = resolve_steps(choice, pace, spent)

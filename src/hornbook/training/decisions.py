@@ -9,14 +9,16 @@ step again, without asking.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.looks import Evaluation, turned, went_on
 from hornbook.facts.settings import Settings
 from hornbook.optim.schedule import decay_start, lr_scale
+
+if TYPE_CHECKING:
+    from hornbook.facts.looks import Evaluation
 
 DECAY = 0.5  # of the steps up to the best look: so long is the decay that follows it
 
@@ -112,6 +114,7 @@ def decide(
 
 def lr_schedule(settings: Settings, decision: Decision | None = None) -> Callable[[int], float]:
     """Share of the peak learning rate as a function of the update's number from 0."""
+
     how, final = _schedule(settings), settings.schedule.final_fraction
 
     def planned(step: int) -> float:
