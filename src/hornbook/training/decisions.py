@@ -101,6 +101,8 @@ def decide(
 ) -> Decision | None:
     """The decision that the looks up to `step` call for, if they do, after an `earlier` one. None before one epoch, of
     `epoch_tokens`, is read."""
+    from hornbook.facts.looks import turned, went_on
+
     if earlier is not None:
         looks = went_on(looks, from_step=earlier.from_step, step=earlier.step)
     best = turned(looks, after_tokens=epoch_tokens)
