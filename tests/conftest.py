@@ -101,7 +101,8 @@ def english() -> str:
     """30 kB of English: what the standard library says about itself."""
     folder, found = Path(os.__file__).parent, []
     for name in ("argparse", "threading", "decimal", "datetime", "textwrap", "tarfile", "zipfile", "shutil", "random"):
-        tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
+        file = folder / f"{name}.py" if (folder / f"{name}.py").exists() else folder / name / "__init__.py"
+        tree = ast.parse(file.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
                 found.append(text)
