@@ -308,4 +308,4 @@ def _mark_parting(axes: Any, rows: Rows, tokens_per_epoch: int, repeated_share: 
         before, at = (replace(look, tokens=spent[look.step]) for look in curves.gap.opened)
         axes.axvspan(before.tokens, at.tokens, color=GRID, alpha=0.6, linewidth=0, zorder=0)
         place = (at.tokens, axes.get_ylim()[0])
-        axes.annotate("the gap opens", place, (4, 4), textcoords="offset points", color=MUTED)
+        axes.annotate("the gap widens", place, (4, 4), textcoords="offset points", color=MUTED)

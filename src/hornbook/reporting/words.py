@@ -144,9 +144,9 @@ def _used(curves: Curves, step: int | None) -> Finding | None:
         return None
     return Finding(
         "not_best_used",
-        f"The run is scored and used with the weights of step {step:,}, not with those of step {best:,}, the lowest "
-        f"look, which are kept beside them (--step {best}): --checkpoint.best true uses the best, and "
-        "--train.early_stop 2 ends soon after it.",
+        f"The run is scored and used with the weights of step {step:,}. Those of step {best:,}, with the lowest probe "
+        f"loss, are kept beside them (--step {best}): --checkpoint.best true uses them, and --train.early_stop 2 ends "
+        "soon after them.",
     )
 
 
@@ -172,7 +172,7 @@ def _gap(curves: Curves, text: _Text) -> list[Finding]:
     if curves.gap.opened is None or moved.id not in ("by_heart", "apart"):
         return [moved]
     span = _span(*curves.gap.opened, curves.tokens_per_epoch)
-    return [moved, Finding("parted", f"The gap between the two is beyond the noise from {span} on.")]
+    return [moved, Finding("parted", f"The gap widens beyond the noise {span}.")]
 
 
 def _moved(curves: Curves, train: float, text: _Text) -> Finding | None:
