@@ -212,7 +212,7 @@ def test_a_run_that_went_back_is_judged_by_the_looks_of_its_weights() -> None:
     curves = read_curves(rows, tokens_per_epoch=5000)
     assert curves is not None
     assert curves.epochs == pytest.approx(20 * (1 - 0.2917), abs=0.01)
-    assert [look.step for look in curves.looks if 250 <= look.step <= 650] == [250, 292, 625]
+    assert [point.step for point in curves.points if 250 <= point.step <= 650] == [250, 292, 625]
     said = {one.id: one.sentence for one in conclusions(rows, tokens_per_epoch=5000)}
     assert "turned" not in said
     assert said["decision"].startswith("Validation loss has risen since step 292: the run goes back")

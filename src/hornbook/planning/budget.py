@@ -20,14 +20,9 @@ REFERENCE_BALANCE = 153.0  # FLOPs per byte of an A100-80, where the constant of
 BALANCES = (136.666666667, 295.343283582)
 LOG_UTILISATION = (-0.953609726069, -0.418776187192)
 HALF_WIDTH = (
-    0.570653598027,
-    -0.0220633302409,
-    0.0422344127103,
-    0.0016541837046,
-    -0.00152428383854,
-    -0.000185968930914,
+    0.570653598027, -0.0220633302409, 0.0422344127103, 0.0016541837046, -0.00152428383854, -0.000185968930914,
     0.000121078082138,
-)
+)  # fmt: skip
 SMALLEST_PARAMETERS = 50e6  # the smallest run of the table has 70M
 DRAW = (0.75, 0.85, 0.95)  # of the power limit while training: Luccioni et al. 2022, Morrison et al. 2025
 HOST = (1.10, 1.15, 1.20)  # processors, memory, network of the host, beside its accelerators
@@ -168,21 +163,12 @@ def product(a: Range, b: Range) -> Range:
     return Range(central / math.exp(below), central, central * math.exp(above), f"{a.reason}; {b.reason}")
 
 
-def price(gpu_hours: float, count: int, usd_per_hour: float) -> float:
-    """US dollars; `usd_per_hour` pays for all `count` accelerators.
-
-    >>> price(184_320, 8, 30)  # Llama 2 7B at $30 an hour for eight
-    691200.0
-    """
-    return gpu_hours / count * usd_per_hour
-
-
 def budget(
     flops: float, accelerator: Accelerator, *, count: int = 1, parameters: float, usd_per_hour: float | None = None,
     wall: Range | None = None,
 ) -> Budget:  # fmt: skip
-    """What `flops` take on `count` accelerators. `wall`, the seconds of the whole job by a probe of this very run,
-    replaces the peak and the published runs."""
+    """What `flops` take on `count` accelerators, for all of which `usd_per_hour` pays. `wall`, the seconds of the whole
+    job by a probe of this very run, replaces the peak and the published runs."""
     unknown: list[str] = []
     share, hours = utilisation(accelerator, parameters), None
     if wall is not None:
@@ -204,6 +190,6 @@ def budget(
         gpu_hours=hours,
         wall_seconds=None if hours is None else hours.times(3600 / count),
         energy_kwh=None if hours is None or power is None else product(hours, power).times(1e-3),
-        price_usd=None if hours is None or usd_per_hour is None else hours.times(price(1, count, usd_per_hour)),
+        price_usd=None if hours is None or usd_per_hour is None else hours.times(usd_per_hour / count),
         unknown=tuple(unknown),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,16 +41,16 @@ def plan_of(
     assert train.batch is not None
     assert schedule.warmup_steps is not None
     step_tokens = train.batch * shape.context
+    text: dict[str, Any] = {} if reading is None else {
+        "is_scored": reading.data.validation_tokens > 1, "train_tokens": reading.data.num_tokens,
+        "train_bytes": reading.data.num_bytes, "readings_per_epoch": reading.readings_per_epoch,
+        "median_document_tokens": reading.median_document_tokens,
+    }  # fmt: skip
     facts = RunFacts(
         shape=shape, batch_tokens=step_tokens, steps=train.steps, warmup_steps=schedule.warmup_steps,
         evaluate_every=settings.watch.evaluate_every, optimizer=settings.optimizer.name or "adamw",
         precision=train.precision, threads=train.threads, may_decide=may_decide,
-        is_scored=reading is not None and reading.data.validation_tokens > 1,
-        learning_rates=learning_rates(settings),
-        train_tokens=None if reading is None else reading.data.num_tokens,
-        train_bytes=None if reading is None else reading.data.num_bytes,
-        readings_per_epoch=1.0 if reading is None else reading.readings_per_epoch,
-        median_document_tokens=None if reading is None else reading.median_document_tokens,
+        learning_rates=learning_rates(settings), **text,
     )  # fmt: skip
     microbatch = train.microbatch or train.batch
     data = CorpusStats(step_tokens, 0, shape.vocabulary) if reading is None else reading.data
