@@ -395,7 +395,7 @@ def judged(run: dict[str, Any]) -> Verdicts:
     judge("still_falling", wrong=truth.fall < 0.01, due=truth.fall > 0.06 and truth.rise < 0.02)
     judge("rising", wrong=truth.fall > -0.01, due=truth.fall < -0.06, or_by=["turned", "unstable"])
     judge("flat", wrong=abs(truth.fall) > 0.04)
-    fall = fall_at_end(curves.looks)
+    fall = fall_at_end(curves.points)
     judge("no_trend", wrong=fall is not None and abs(truth.fall - fall.nats) > fall.half + 0.005)
     repeated, growth = bool(truth.readings[-1] > 1.1), float(truth.growth[-1])
     is_other = spec["kind"].startswith("other")

@@ -9,12 +9,15 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import custom
 from hornbook.facts.shape import PRESETS
 from hornbook.planning import budget as planning
-from hornbook.planning.budget import budget, price, training_flops
+from hornbook.planning.budget import budget, training_flops
 from hornbook.planning.workload import Range
 
 
 def test_the_seed_figure_from_its_inputs() -> None:
-    assert price(184_320, 8, 30) == 691_200
+    wall = Range(*[184_320 * 3600 / 8] * 3, "stated")
+    price = budget(1e22, lookup("A100")[1], count=8, parameters=7e9, usd_per_hour=30, wall=wall).price_usd
+    assert price is not None
+    assert price.central == pytest.approx(691_200)
 
 
 def test_llama_2_7b_from_its_size_and_tokens_alone() -> None:

@@ -12,12 +12,10 @@ from hornbook.facts.shape import PRESETS, GPTShape, preset
 from hornbook.planning.health import (
     DIVERGED_STEPS,
     History,
-    RunFacts,
     issues,
     loss_spike,
     skipped_updates,
     unigram_nats,
-    warnings,
 )
 from hornbook.planning.workload import usual_learning_rate
 
@@ -214,47 +212,6 @@ def test_skipped_updates_are_counted_in_a_row():
     assert skipped_updates([]) == skipped_updates([1.0]) == 0
     assert skipped_updates([math.nan] * 9 + [1.0] + [math.nan] * 9) == 9
     assert skipped_updates([math.nan] * 10) == DIVERGED_STEPS
-
-
-# ---- Before a run
-
-
-FACTS: dict[str, Any] = {
-    "shape": preset("1M"), "batch_tokens": 8192, "steps": 1000, "warmup_steps": 20, "evaluate_every": 50,
-    "optimizer": "muon", "learning_rates": {"Muon": 0.02, "AdamW beside Muon": 0.01}, "train_tokens": 3_000_000,
-    "train_bytes": 10_000_000, "median_document_tokens": 4000.0, "needed_bytes": 10**9, "available_bytes": 16 * 10**9,
-}  # fmt: skip
-
-
-def test_sound_facts_are_left_in_peace() -> None:
-    assert warnings(RunFacts(**FACTS)) == []
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"warmup_steps": 1000}, "all warm-up"),
-        ({"warmup_steps": 600}, "most of the run is warm-up"),
-        ({"evaluate_every": 2000}, "no regular evaluation"),
-        ({"train_tokens": 5000, "steps": 1}, "fewer tokens than one batch"),
-        ({"median_document_tokens": 20.0}, "longer than most documents"),
-        ({"train_tokens": 10_000, "train_bytes": None, "batch_tokens": 100, "steps": 100}, "vocabulary of 1,024"),
-        ({"train_bytes": 100_000, "steps": 5000}, "by heart"),
-        ({"readings_per_epoch": 100.0}, "3,000,000 tokens, 30,000 without repetition, against"),
-        ({"steps": 20_000}, "epochs are worth about"),
-        ({"needed_bytes": 17 * 10**9}, "does not fit"),
-        ({"learning_rates": {"Muon": 0.6}}, "0.6 of Muon is 30 times above the usual one"),
-        ({"learning_rates": {"AdamW": 1e-5}}, "1e-05 of AdamW is 300 times below the usual one"),
-    ],
-)
-def test_what_goes_wrong_is_said(change: dict[str, Any], said: str) -> None:
-    sentences = warnings(RunFacts(**(FACTS | change)))
-    assert any(said in sentence for sentence in sentences), sentences
-    assert all("\n" not in sentence for sentence in sentences)
-
-
-def test_what_is_unknown_is_not_judged() -> None:
-    assert warnings(RunFacts(shape=preset("6M"), batch_tokens=8192, steps=100)) == []
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -38,7 +38,7 @@ def test_every_file_is_listed_and_comes_back(run: Run) -> None:
     assert set(run.hashes) == set(FILES)
     assert run.read("plan.json") == b'{\n  "plan": 1\n}\n'
     run.check(*run.hashes)
-    run.write_settings("[train]\nsteps = 2\n")
+    run.write({"settings.toml": "[train]\nsteps = 2\n"})
     assert run.settings_toml == "[train]\nsteps = 2\n"
     assert len(run.hashes["settings.toml"]) == 1
 
@@ -71,7 +71,7 @@ def count(event, arguments):
         if left < 0:
             os._exit(9)
 sys.addaudithook(count)
-Run.open(sys.argv[1]).write_settings("[train]\\nsteps = 2\\n")
+Run.open(sys.argv[1]).write({"settings.toml": "[train]\\nsteps = 2\\n"})
 """
 
 
@@ -80,7 +80,7 @@ def test_a_crash_at_any_moment_of_a_replacement_leaves_a_file_that_is_right(run:
     old, new = run.settings_toml, "[train]\nsteps = 2\n"
     seen = []
     for moment in range(4):
-        run.write_settings(old)
+        run.write({"settings.toml": old})
         command = [sys.executable, "-c", REPLACE, str(run.folder), str(moment)]
         done = subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=False)
         seen.append((done.returncode, Run.open(run.folder).settings_toml))
@@ -92,7 +92,7 @@ def test_a_run_from_before_opens_unchecked(run: Run) -> None:
     assert run.hashes is None
     (run.folder / "settings.toml").write_text("[train]\nsteps = 3\n")
     assert run.settings_toml == "[train]\nsteps = 3\n"
-    run.write_settings("[train]\nsteps = 4\n")
+    run.write({"settings.toml": "[train]\nsteps = 4\n"})
     assert run.hashes is None
 
 
@@ -109,7 +109,7 @@ def test_nothing_in_a_run_is_written_through_a_link(run: Run, tmp_path: Path) ->
             letter.write_bytes((run.folder / name).read_bytes())
         before = letter.read_bytes()
         with suppress(InputError), copy.lock():
-            copy.write_settings("a = 1\n")
+            copy.write({"settings.toml": "a = 1\n"})
             copy.write_plan({})
             copy.write_report("a.html", "x")
             copy.log({"event": "a", "step": 1})

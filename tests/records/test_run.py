@@ -37,7 +37,7 @@ def test_a_created_run_opens_with_what_it_was_given(tmp_path: Path) -> None:
     assert run.settings_toml == "seed = 1\n"
     assert run.environment == {"threads": 2}
     assert run.rows() == run.samples() == run.checkpoints() == []
-    run.write_settings("seed = 2\n")
+    run.write({"settings.toml": "seed = 2\n"})
     assert Run.open(run.folder).settings_toml == "seed = 2\n"
 
 

@@ -20,14 +20,9 @@ REFERENCE_BALANCE = 153.0  # FLOPs per byte of an A100-80, where the constant of
 BALANCES = (136.666666667, 295.343283582)
 LOG_UTILISATION = (-0.953609726069, -0.418776187192)
 HALF_WIDTH = (
-    0.570653598027,
-    -0.0220633302409,
-    0.0422344127103,
-    0.0016541837046,
-    -0.00152428383854,
-    -0.000185968930914,
+    0.570653598027, -0.0220633302409, 0.0422344127103, 0.0016541837046, -0.00152428383854, -0.000185968930914,
     0.000121078082138,
-)
+)  # fmt: skip
 SMALLEST_PARAMETERS = 50e6  # the smallest run of the table has 70M
 DRAW = (0.75, 0.85, 0.95)  # of the power limit while training: Luccioni et al. 2022, Morrison et al. 2025
 HOST = (1.10, 1.15, 1.20)  # processors, memory, network of the host, beside its accelerators
@@ -85,7 +80,7 @@ def refuse_impossible(
 
     llm.c's scripts/run_gpt3_125M.sh states 150 ms a step of 524,288 tokens on eight A100, an hour of which is
 
-    >>> from hornbook.facts.hardware import lookup
+    >>> from hornbook.facts.accelerators import lookup
     >>> refuse_impossible(124.5e6, 24_000 * 524_288, 8, lookup("A100")[1])  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     hornbook.facts.errors.InputError: training ... needs 105% of the peak of one A100-80 (312 TFLOP/s), ...
@@ -124,7 +119,7 @@ def why_unknown(accelerator: Accelerator, parameters: float) -> str | None:
 def utilisation(accelerator: Accelerator, parameters: float) -> Range | None:
     """Share of the peak that a whole run reaches, or None with `why_unknown`.
 
-    >>> from hornbook.facts.hardware import lookup
+    >>> from hornbook.facts.accelerators import lookup
     >>> u = utilisation(lookup("A100")[1], 7e9)
     >>> f"{u.central:.2f} {u.high / u.low:.1f}"
     '0.39 3.1'
@@ -144,7 +139,7 @@ def utilisation(accelerator: Accelerator, parameters: float) -> Range | None:
 def power_range(accelerator: Accelerator) -> Range | None:
     """Watts per accelerator while training, with its share of host and building; None where the limit is unknown.
 
-    >>> from hornbook.facts.hardware import lookup
+    >>> from hornbook.facts.accelerators import lookup
     >>> p = power_range(lookup("A100")[1])
     >>> round(p.low), round(p.central), round(p.high)
     (356, 469, 684)
@@ -168,21 +163,12 @@ def product(a: Range, b: Range) -> Range:
     return Range(central / math.exp(below), central, central * math.exp(above), f"{a.reason}; {b.reason}")
 
 
-def price(gpu_hours: float, count: int, usd_per_hour: float) -> float:
-    """US dollars; `usd_per_hour` pays for all `count` accelerators.
-
-    >>> price(184_320, 8, 30)  # Llama 2 7B at $30 an hour for eight
-    691200.0
-    """
-    return gpu_hours / count * usd_per_hour
-
-
 def budget(
     flops: float, accelerator: Accelerator, *, count: int = 1, parameters: float, usd_per_hour: float | None = None,
     wall: Range | None = None,
 ) -> Budget:  # fmt: skip
-    """What `flops` take on `count` accelerators. `wall`, the seconds of the whole job by a probe of this very run,
-    replaces the peak and the published runs."""
+    """What `flops` take on `count` accelerators, for all of which `usd_per_hour` pays. `wall`, the seconds of the whole
+    job by a probe of this very run, replaces the peak and the published runs."""
     unknown: list[str] = []
     share, hours = utilisation(accelerator, parameters), None
     if wall is not None:
@@ -204,6 +190,6 @@ def budget(
         gpu_hours=hours,
         wall_seconds=None if hours is None else hours.times(3600 / count),
         energy_kwh=None if hours is None or power is None else product(hours, power).times(1e-3),
-        price_usd=None if hours is None or usd_per_hour is None else hours.times(price(1, count, usd_per_hour)),
+        price_usd=None if hours is None or usd_per_hour is None else hours.times(usd_per_hour / count),
         unknown=tuple(unknown),
     )

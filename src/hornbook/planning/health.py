@@ -94,77 +94,79 @@ def run_facts(settings: Settings, shape: GPTShape, text: TextEstimate | None, *,
 
 def warnings(facts: RunFacts) -> list[str]:
     """Sentences about what will go wrong; empty when nothing is known to."""
-    r, rates = facts, []
-    for optimizer, rate in r.learning_rates.items():
-        usual = usual_learning_rate(optimizer, r.shape.width)
+    rates, width = [], facts.shape.width
+    for optimizer, rate in facts.learning_rates.items():
+        usual = usual_learning_rate(optimizer, width)
         if not usual / FAR <= rate <= usual * FAR:
             side, ratio = ("above", rate / usual) if rate > usual else ("below", usual / rate)
             rates.append(
                 f"the learning rate {rate:g} of {optimizer} is {ratio:,.0f} times {side} the usual one at width "
-                f"{r.shape.width} ({usual:.2g})."
+                f"{width} ({usual:.2g})."
             )
-    memory = []
-    if r.needed_bytes is not None and r.available_bytes is not None and r.needed_bytes > r.available_bytes:
+    memory, needed, available = [], facts.needed_bytes, facts.available_bytes
+    if needed is not None and available is not None and needed > available:
         memory.append(
-            f"the run does not fit: it needs {format_bytes(r.needed_bytes)} on each device and there are "
-            f"{format_bytes(r.available_bytes)}; take a smaller microbatch, checkpointing or a smaller model."
+            f"the run does not fit: it needs {format_bytes(needed)} on each device and there are "
+            f"{format_bytes(available)}; take a smaller microbatch, checkpointing or a smaller model."
         )
-    return [*_length(r), *_text(r), *_memorization(r), *rates, *memory]
+    return [*_length(facts), *_text(facts), *_memorization(facts), *rates, *memory]
 
 
 def _length(r: RunFacts) -> list[str]:
-    found = []
+    sentences = []
     if r.warmup_steps >= r.steps:
-        found.append(
+        sentences.append(
             f"the run is all warm-up: {counted(r.warmup_steps, 'warm-up step')} of {r.steps:,}; give it fewer."
         )
     elif r.warmup_steps > r.steps / 2:
-        found.append(f"most of the run is warm-up: {counted(r.warmup_steps, 'step')} of {r.steps:,}; give it fewer.")
+        sentences.append(
+            f"most of the run is warm-up: {counted(r.warmup_steps, 'step')} of {r.steps:,}; give it fewer."
+        )
     if r.evaluate_every is not None and r.evaluate_every > r.steps:
-        found.append(
+        sentences.append(
             f"no regular evaluation comes before the end: there is one every {r.evaluate_every:,} steps, and the run "
             f"has {r.steps:,}; evaluate more often."
         )
     if r.train_tokens is not None and r.train_tokens < r.batch_tokens:
-        found.append(
+        sentences.append(
             f"the text has fewer tokens than one batch ({r.train_tokens:,} of {r.batch_tokens:,}): every step sees all "
             "of it more than once; make the batch smaller."
         )
-    return found
+    return sentences
 
 
 def _text(r: RunFacts) -> list[str]:
-    found = []
+    sentences = []
     if r.median_document_tokens is not None and r.median_document_tokens < r.shape.context:
-        found.append(
+        sentences.append(
             f"the context of {r.shape.context:,} tokens is longer than most documents (median "
             f"{r.median_document_tokens:,.0f}): much of a window is other documents; a shorter one learns as much."
         )
     if r.train_tokens is not None and r.train_tokens < OCCURRENCES * r.shape.vocabulary:
-        found.append(
+        sentences.append(
             f"the vocabulary of {r.shape.vocabulary:,} is too large for this text: {r.train_tokens:,} tokens show an "
             f"id {r.train_tokens / r.shape.vocabulary:.1f} times on average; take a smaller one."
         )
-    return found
+    return sentences
 
 
 def _memorization(r: RunFacts) -> list[str]:
     """The model's capacity against the text, where that is repeated often enough for it to matter."""
     if not r.train_tokens:
         return []
-    found, epochs = [], r.steps * r.batch_tokens / r.train_tokens
+    sentences, epochs = [], r.steps * r.batch_tokens / r.train_tokens
     if r.train_bytes is not None:
         estimate = memorization_estimate(
             r.train_tokens, r.train_bytes, r.shape.parameters, epochs, readings_per_epoch=r.readings_per_epoch
         )
         if estimate.expect != "not by heart":
-            found.append(f"{estimate.sentence[:-1]}; take a smaller model, more text or fewer epochs.")
+            sentences.append(f"{estimate.sentence[:-1]}; take a smaller model, more text or fewer epochs.")
     if epochs > 16:
-        found.append(
+        sentences.append(
             f"{epochs:,.0f} epochs are worth about {effective_tokens(1.0, epochs):.0f} epochs of fresh text "
             "(Muennighoff et al. 2023): fewer would do."
         )
-    return found
+    return sentences
 
 
 # ---- While it runs
@@ -172,14 +174,13 @@ def _memorization(r: RunFacts) -> list[str]:
 
 def issues(history: History) -> dict[str, str]:
     """What is wrong with this run, by name, each as a sentence; empty for a healthy one."""
-    checked = {name: check(history) for name, check in CHECKS.items()}
-    found = {name: sentence for name, sentence in checked.items() if sentence is not None}
-    if not found and history.validation_losses:
-        from hornbook.planning.forecast import leaves_band
+    sentences = {name: sentence for name, check in CHECKS.items() if (sentence := check(history)) is not None}
+    if sentences or not history.validation_losses:
+        return sentences
+    from hornbook.planning.forecast import leaves_band
 
-        outside = leaves_band(history.validation_tokens, history.validation_losses)
-        found |= {} if outside is None else {"left its forecast": outside}
-    return found
+    outside = leaves_band(history.validation_tokens, history.validation_losses)
+    return {} if outside is None else {"left its forecast": outside}
 
 
 def unigram_nats(counts: Sequence[int]) -> float:

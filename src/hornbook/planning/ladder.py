@@ -8,6 +8,7 @@ arXiv:2203.15556; Besiroglu et al. 2024, arXiv:2404.10102).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -40,11 +41,7 @@ class Law(msgspec.Struct, frozen=True):
         losses = floor + a * parameters**-alpha + b * tokens**-beta
         low, central, high = self._quantiles(losses)
         spread = 1.645 * self.noise * central
-        return (
-            float(np.hypot(central - low, spread) * -1 + central),
-            central,
-            float(central + np.hypot(high - central, spread)),
-        )
+        return central - math.hypot(central - low, spread), central, central + math.hypot(high - central, spread)
 
     def exponent(self, which: str) -> tuple[float, float, float]:
         """(low, central, high) of "alpha" or "beta"."""

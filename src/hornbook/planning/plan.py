@@ -111,15 +111,13 @@ def make_plan(
     """
     count, accelerator = on
     size, full, flops = _model(shape, parameters, context, tokens)
-    costs = budget(
-        flops, accelerator, count=count, parameters=size, usd_per_hour=usd_per_hour, wall=wall,
-    )  # fmt: skip
+    costs = budget(flops, accelerator, count=count, parameters=size, usd_per_hour=usd_per_hour, wall=wall)
     passes = tokens / facts.train_tokens if facts and facts.train_tokens else None
     loss = loss or expected_loss(size, tokens, full.vocabulary, epochs=passes or 1.0)
     per_byte = None if loss is None or bytes_per_token is None else loss.times(1 / (math.log(2) * bytes_per_token))
     room = memory_bytes or accelerator.memory_bytes
-    parts, shards = memory_by_choice(full, accelerator, count, room, facts, accumulating)
-    needed = parts(checkpointing, microbatch or 1)
+    memory_of, shards = memory_by_choice(full, accelerator, count, room, facts, accumulating)
+    needed = memory_of(checkpointing, microbatch or 1)
     ranges: dict[str, Any] = {name: getattr(costs, name) for name in RANGES[:5]}
     ranges |= {"loss_nats_per_token": loss, "bits_per_byte": per_byte}
     if shape is None:
@@ -143,21 +141,25 @@ def make_plan(
         chosen=list(chosen),
         assumed=list(assumed),
         unknown=[*costs.unknown, *([] if loss is not None else [why_no_loss(size, tokens) or ""])],
-        warnings=_warnings(facts, needed, room, full, parts, shards),
+        warnings=_warnings(facts, needed, room, full, memory_of, shards),
         **ranges,
-        **_memory(parts, needed, microbatch or 1, room),
+        **_memory(memory_of, needed, microbatch or 1, room),
     )
 
 
 def _warnings(
-    facts: RunFacts | None, needed: Memory, room: int | None, shape: GPTShape, parts: MemoryOf, shards: int
+    facts: RunFacts | None, needed: Memory, room: int | None, shape: GPTShape, memory_of: MemoryOf, shards: int
 ) -> list[str]:
     """What will go wrong, by the facts with the memory filled in; without them, whether the model fits at all."""
-    if facts is None:
-        return _too_large(needed, room, shape, parts, shards)
-    if facts.needed_bytes is None:
-        facts = msgspec.structs.replace(facts, needed_bytes=needed.total, available_bytes=room)
-    return warnings(facts)
+    if facts is not None:
+        return warnings(msgspec.structs.replace(facts, needed_bytes=needed.total, available_bytes=room))
+    if room is None or needed.total <= room:
+        return []
+    copies = "sharded over all of them" if shards > 1 else "with a full copy on each device"
+    return [
+        f"the run does not fit: one window of {shape.context:,} tokens needs {format_bytes(needed.total)}, {copies}, "
+        f"and a device has {format_bytes(room)}; with checkpointing it needs {format_bytes(memory_of(True, 1).total)}."
+    ]
 
 
 def _model(
@@ -174,11 +176,14 @@ def _model(
     return parameters, full, training_flops(parameters, tokens, context=full.context)
 
 
-def _memory(parts: MemoryOf, needed: Memory, microbatch: int, room: int | None) -> dict[str, Any]:
-    most = (None, None) if room is None else tuple(largest_microbatch(room, partial(parts, c)) for c in (False, True))
+def _memory(memory_of: MemoryOf, needed: Memory, microbatch: int, room: int | None) -> dict[str, Any]:
+    most = [
+        None if room is None else largest_microbatch(room, partial(memory_of, checkpointing))
+        for checkpointing in (False, True)
+    ]
     return {
         "memory_bytes": {part: int(getattr(needed, part)) for part in _PARTS} | {"total": needed.total},
-        "memory_bytes_checkpointing": parts(True, microbatch).total,
+        "memory_bytes_checkpointing": memory_of(True, microbatch).total,
         "largest_microbatch": most[0],
         "largest_microbatch_checkpointing": most[1],
     }
@@ -187,23 +192,13 @@ def _memory(parts: MemoryOf, needed: Memory, microbatch: int, room: int | None) 
 _PARTS = ("weights", "gradients", "optimizer", "best", "activations", "logits", "counting", "process", "margin")
 
 
-def _too_large(needed: Memory, room: int | None, shape: GPTShape, parts: MemoryOf, shards: int) -> list[str]:
-    if room is None or needed.total <= room:
-        return []
-    how = "sharded over all of them" if shards > 1 else "with a full copy on each device"
-    return [
-        f"the run does not fit: one window of {shape.context:,} tokens needs {format_bytes(needed.total)}, {how}, and "
-        f"a device has {format_bytes(room)}; with checkpointing it needs {format_bytes(parts(True, 1).total)}."
-    ]
-
-
 def score(plan: Mapping[str, Any], **actual: float) -> dict[str, dict[str, Any]]:
     """Predicted against actual for each number given by its key: {key: {predicted, actual, factor, inside}}. `plan` is
     as `Plan.to_dict` has it.
 
     Raises InputError for a key that a plan does not have.
 
-    >>> from hornbook.facts.hardware import lookup
+    >>> from hornbook.facts.accelerators import lookup
     >>> plan = make_plan(parameters=7_000_000_000, tokens=2 * 10**12, on=lookup("8xA100"))
     >>> score(plan.to_dict(), gpu_hours=184_320)["gpu_hours"]["inside"]
     True

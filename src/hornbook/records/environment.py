@@ -45,17 +45,17 @@ def _git_commit(folder: Path) -> str | None:
 
     Its files are read: to run git here would run what other people's settings name (core.fsmonitor, filters).
     """
-    found = next((place / ".git" for place in (folder, *folder.parents) if os.path.lexists(place / ".git")), None)
-    if found is None:
+    git = next((parent / ".git" for parent in (folder, *folder.parents) if os.path.lexists(parent / ".git")), None)
+    if git is None:
         return None
-    if found.is_file():  # of a worktree or a submodule: where its own folder is
-        found = found.parent / _start_of(found).removeprefix("gitdir:").strip()
-    head = _start_of(found / "HEAD").strip()
+    if git.is_file():  # of a worktree or a submodule: where its own folder is
+        git = git.parent / _start_of(git).removeprefix("gitdir:").strip()
+    head = _start_of(git / "HEAD").strip()
     if not head.startswith("ref:"):
         return _commit(head)
-    name, shared = head.removeprefix("ref:").strip(), found / (_start_of(found / "commondir").strip() or ".")
-    for place in (found, shared):
-        if (commit := _commit(_start_of(place / name).strip())) is not None:
+    name, shared = head.removeprefix("ref:").strip(), git / (_start_of(git / "commondir").strip() or ".")
+    for parent in (git, shared):
+        if (commit := _commit(_start_of(parent / name).strip())) is not None:
             return commit
     packed = _start_of(shared / "packed-refs", 2**26).splitlines()
     return next((_commit(line.split(" ")[0]) for line in packed if line.endswith(f" {name}")), None)

@@ -77,7 +77,7 @@ class _Scored(msgspec.Struct):
 
 def _scored(report: Path) -> dict[str, Any]:
     try:
-        found = msgspec.json.decode(report.read_bytes(), type=_Scored)
+        numbers = msgspec.json.decode(report.read_bytes(), type=_Scored)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):  # no validation text, or an older run
         return {}
-    return {"validation_loss_nats_per_token": found.loss_nats_per_token, "bits_per_byte": found.bits_per_byte}
+    return {"validation_loss_nats_per_token": numbers.loss_nats_per_token, "bits_per_byte": numbers.bits_per_byte}

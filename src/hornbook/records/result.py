@@ -126,17 +126,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             if name in intervals:
                 numbers[f"{name}_interval_95"] = list(intervals.pop(name))
         fields = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "model": self.model,
-            "text": self.text,
+            "format": _FORMAT, "version": _VERSION, "model": self.model, "text": self.text,
             **numbers,
             **{f"{name}_interval_95": list(pair) for name, pair in intervals.items()},
             "num_documents": len(self.documents),
             "interval_method": self.interval_method,
             "conventions": self.conventions,
             "documents": [msgspec.structs.asdict(row) for row in self.documents],
-        }
+        }  # fmt: skip
         if clash := fields.keys() & self.extra.keys():
             raise ValueError(f"extra results would hide {sorted(clash)}")
         return {**fields, **self.extra}
@@ -177,18 +174,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _PRINTED = (
-    "loss_nats_per_token",
-    "perplexity",
-    "bits_per_byte",
-    "bits_per_character",
-    "perplexity_per_word",
-    "nats",
-    "num_tokens",
-    "num_bytes",
-    "num_characters",
-    "num_words",
-    "end_nats_per_document",
-)
+    "loss_nats_per_token", "perplexity", "bits_per_byte", "bits_per_character", "perplexity_per_word", "nats",
+    "num_tokens", "num_bytes", "num_characters", "num_words", "end_nats_per_document",
+)  # fmt: skip
 
 
 def exp_of_nats(nats: float) -> float:

@@ -114,7 +114,7 @@ class Run:
         new = {name: [hashlib.sha256(content).hexdigest()] for name, content in whole.items()}
         known = self.hashes
         if known is not None:
-            self._write_hashes(known | {name: [*each, *known.get(name, [])[:1]] for name, each in new.items()})
+            self._write_hashes(known | {name: [*hashes, *known.get(name, [])[:1]] for name, hashes in new.items()})
         for name, content in whole.items():
             if name == EVALUATION:
                 no_link(self.reports).mkdir(exist_ok=True)
@@ -146,10 +146,6 @@ class Run:
     @property
     def settings_toml(self) -> str:
         return self.read("settings.toml").decode("utf-8", "replace")
-
-    def write_settings(self, settings_toml: str) -> None:
-        """Replace settings.toml (a resume may lengthen a run)."""
-        self.write({"settings.toml": settings_toml})
 
     @property
     def environment(self) -> Row:
@@ -202,9 +198,9 @@ class Run:
         """Folders with best weights, of which the newest checkpoint says which is the best."""
         return self._finished("best")
 
-    def _finished(self, kind: str) -> list[Path]:
-        found = (self.folder / "checkpoints").glob(f"{kind}-*/manifest.json")
-        return sorted((m.parent for m in found if _CHECKPOINT_NAME.fullmatch(m.parent.name)), key=checkpoint_step)
+    def _finished(self, prefix: str) -> list[Path]:
+        folders = (path.parent for path in (self.folder / "checkpoints").glob(f"{prefix}-*/manifest.json"))
+        return sorted((path for path in folders if _CHECKPOINT_NAME.fullmatch(path.name)), key=checkpoint_step)
 
     # The two logs.
 
@@ -247,17 +243,14 @@ class Run:
             self._repaired.add(path)
         line = json_bytes(row) + b"\n"
         try:
-            file = own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            try:
-                before = os.fstat(file).st_size
-                if os.write(file, line) != len(line):
+            with open(path, "ab", buffering=0, opener=own) as file:
+                before = os.fstat(file.fileno()).st_size
+                if file.write(line) != len(line):
                     # A full disk takes a part of the line; take it back, or the next row would be glued to it.
-                    os.ftruncate(file, before)
+                    os.ftruncate(file.fileno(), before)
                     raise SystemFailure(f"cannot write {path}: the disk is full")
                 if durable:
-                    os.fsync(file)
-            finally:
-                os.close(file)
+                    os.fsync(file.fileno())
         except OSError as error:
             raise SystemFailure(f"cannot write {path}: {error.strerror}") from error
 

@@ -1,7 +1,7 @@
 """How far a run's losses have moved: a gap that grows, a curve that falls, each with its interval.
 
-What is compared are windows with themselves (`facts.looks`): of two looks for the gap, and for the fall of all looks in
-the last quarter, since the slope of a straight line is a sum of its points with fixed weights.
+What is compared are windows with themselves (`facts.looks`): at two evaluations for the gap; for the fall at all in the
+last quarter, since the slope of a straight line is a sum of its points with fixed weights.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Change(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Validation loss above training loss. `first`: at the last looks before anything was read twice, where it says how
-    the two texts differ; `growth` since then; `opened`: the look before and the first look from which on that is beyond
-    noise. None where unknown."""
+    """Validation loss above training loss. `first`: at the last evaluations before anything was read twice, where it
+    says how the two texts differ; `growth` since then; `opened`: the first evaluation from which on that is beyond
+    noise, after the one before it. None where unknown."""
 
     first: float | None = None
     growth: Change | None = None
@@ -51,17 +51,17 @@ def is_apart(change: Change) -> bool:
     return change.nats > max(2 * WORTH_SAYING_NATS, change.half)
 
 
-def gap_of(looks: Sequence[Evaluation], read_once_tokens: float) -> Gap:
+def gap_of(points: Sequence[Evaluation], read_once_tokens: float) -> Gap:
     """The gap of a run, in which up to `read_once_tokens` nothing was read twice."""
-    both = [look for look in looks if look.train_loss is not None]
+    both = [point for point in points if point.train_loss is not None]
     if not both:
         return Gap()
-    early = [look for look in both if look.tokens <= read_once_tokens]
+    early = [point for point in both if point.tokens <= read_once_tokens]
     later = both[max(1, len(early)) :]
     start = _median(early[-3:]) if early else both[0]
     first = _gap(start)
-    noise = wavering([look.tokens for look in both], [_gap(look) for look in both])
-    changes = [change for look in later if (change := gap_change(start, look, noise)) is not None]
+    noise = wavering([point.tokens for point in both], [_gap(point) for point in both])
+    changes = [change for point in later if (change := gap_change(start, point, noise)) is not None]
     if not later or len(changes) < len(later):
         return Gap(first)
     apart = [is_apart(change) for change in changes]
@@ -71,58 +71,58 @@ def gap_of(looks: Sequence[Evaluation], read_once_tokens: float) -> Gap:
     return Gap(first, changes[-1], (later[at - 1] if at else early[-1] if early else both[0], later[at]))
 
 
-def _gap(look: Evaluation) -> float:
-    return look.validation_loss - (look.train_loss or 0.0)
+def _gap(point: Evaluation) -> float:
+    return point.validation_loss - (point.train_loss or 0.0)
 
 
-def fall_at_end(looks: Sequence[Evaluation]) -> Change | None:
-    """Fall of the least-squares line over the last quarter (three looks at least). It is a sum of looks with fixed
-    weights, so that each window has a fall of its own; to their interval comes the wavering of the looks. None where
+def fall_at_end(points: Sequence[Evaluation]) -> Change | None:
+    """Fall of the least-squares line over the last quarter (three evaluations at least). It is a sum of points with
+    fixed weights, so that each window has a fall of its own; to their interval comes the noise of the curve. None where
     that is unknown."""
-    noise = noise_of(looks)
+    noise = noise_of(points)
     if noise is None:
         return None
-    begin = looks[-1].tokens - (looks[-1].tokens - looks[0].tokens) / 4
-    late = looks[-max(3, sum(look.tokens >= begin for look in looks)) :]
-    mean = math.fsum(look.tokens for look in late) / len(late)
-    spread = math.fsum((look.tokens - mean) ** 2 for look in late)
+    begin = points[-1].tokens - (points[-1].tokens - points[0].tokens) / 4
+    late = points[-max(3, sum(point.tokens >= begin for point in points)) :]
+    mean = math.fsum(point.tokens for point in late) / len(late)
+    spread = math.fsum((point.tokens - mean) ** 2 for point in late)
     span = late[-1].tokens - late[0].tokens
-    weights = [-(look.tokens - mean) / spread * span for look in late]
-    if len({len(look.windows) for look in late}) == 1:
+    weights = [-(point.tokens - mean) / spread * span for point in late]
+    if len({len(point.windows) for point in late}) == 1:
         falls = [
             math.fsum(w * x for w, x in zip(weights, nats, strict=True))
-            for nats in zip(*(look.windows for look in late), strict=True)
+            for nats in zip(*(point.windows for point in late), strict=True)
         ]
         mean_fall = mean_of_windows(falls)
         if mean_fall is not None:
             sway = 2 * min(noise, MOST_SWAY_NATS) * span / math.sqrt(spread)
             return Change(mean_fall[0], math.hypot(mean_fall[1], sway))
-    fall = math.fsum(w * look.validation_loss for w, look in zip(weights, late, strict=True))
-    if len(looks) >= 5 and all(b.validation_loss < a.validation_loss for a, b in pairwise(looks[-5:])):
-        return Change(fall, 0.0)  # five looks each below the one before are no noise
+    fall = math.fsum(w * point.validation_loss for w, point in zip(weights, late, strict=True))
+    if len(points) >= 5 and all(b.validation_loss < a.validation_loss for a, b in pairwise(points[-5:])):
+        return Change(fall, 0.0)  # five evaluations each below the one before are no noise
     return Change(fall, 3 * noise * span / math.sqrt(spread))
 
 
-def _median(looks: Sequence[Evaluation]) -> Evaluation:
-    """The last of the looks with the median of their losses, window by window: one look at an unstable moment, when
-    some windows have losses of 10 nats, must not be what all later ones are compared with."""
-    if len({(len(look.windows), len(look.train_windows)) for look in looks}) > 1:
-        return looks[-1]
+def _median(points: Sequence[Evaluation]) -> Evaluation:
+    """The last point with the median of all losses, window by window: one evaluation at an unstable moment, when some
+    windows have losses of 10 nats, must not be what all later ones are compared with."""
+    if len({(len(point.windows), len(point.train_windows)) for point in points}) > 1:
+        return points[-1]
     return replace(
-        looks[-1],
-        validation_loss=median(look.validation_loss for look in looks),
-        train_loss=median(look.train_loss or 0.0 for look in looks),
-        windows=tuple(median(nats) for nats in zip(*(look.windows for look in looks), strict=True)),
-        train_windows=tuple(median(nats) for nats in zip(*(look.train_windows for look in looks), strict=True)),
+        points[-1],
+        validation_loss=median(point.validation_loss for point in points),
+        train_loss=median(point.train_loss or 0.0 for point in points),
+        windows=tuple(median(nats) for nats in zip(*(point.windows for point in points), strict=True)),
+        train_windows=tuple(median(nats) for nats in zip(*(point.train_windows for point in points), strict=True)),
     )
 
 
-def gap_change(start: Evaluation, look: Evaluation, noise: float | None) -> Change | None:
-    """By windows where both looks have them on both sides: two means of paired differences, and the hypotenuse of their
-    intervals. Else the losses, with six times the noise of a gap; None without any."""
-    validation = paired(look.windows, start.windows)
-    train = paired(look.train_windows, start.train_windows)
+def gap_change(start: Evaluation, point: Evaluation, noise: float | None) -> Change | None:
+    """By windows where both points have them on both sides: two means of paired differences, and the hypotenuse of
+    their intervals. Else the losses, with six times the noise of a gap; None without any."""
+    validation = paired(point.windows, start.windows)
+    train = paired(point.train_windows, start.train_windows)
     if validation is not None and train is not None:
         return Change(validation[0] - train[0], math.hypot(validation[1], train[1]))
-    nats = (look.validation_loss - start.validation_loss) - ((look.train_loss or 0.0) - (start.train_loss or 0.0))
+    nats = (point.validation_loss - start.validation_loss) - ((point.train_loss or 0.0) - (start.train_loss or 0.0))
     return None if noise is None else Change(nats, min(6 * noise, MOST_NOISE_NATS))

@@ -301,11 +301,11 @@ def _mark_best(axes: Any, points: list[Evaluation], end: float) -> None:
 
 
 def _mark_parting(axes: Any, rows: Rows, tokens_per_epoch: int, repeated_share: float) -> None:
-    """The stretch between two looks in which validation loss leaves training loss for good."""
+    """The stretch between two evaluations in which validation loss leaves training loss for good."""
     curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch, repeated_share=repeated_share)
     if curves is not None and curves.gap.opened is not None:
-        spent = {look.step: look.tokens for look in evaluations(rows)}  # what was given up is on the axis
-        before, at = (replace(look, tokens=spent[look.step]) for look in curves.gap.opened)
+        spent = {point.step: point.tokens for point in evaluations(rows)}  # what was given up is on the axis
+        before, at = (replace(point, tokens=spent[point.step]) for point in curves.gap.opened)
         axes.axvspan(before.tokens, at.tokens, color=GRID, alpha=0.6, linewidth=0, zorder=0)
         place = (at.tokens, axes.get_ylim()[0])
-        axes.annotate("the gap opens", place, (4, 4), textcoords="offset points", color=MUTED)
+        axes.annotate("the gap widens", place, (4, 4), textcoords="offset points", color=MUTED)

@@ -1,7 +1,7 @@
 """What a run says of itself, in sentences that claim no more than its curves show.
 
-A curve has been seen only at its looks, on a probe of some windows. So a lowest point is said to lie between two looks,
-and the loss on all of the validation text is never mixed with the probe's. docs/conclusions.md has the rules.
+A lowest point is said to lie between two evaluations, and the loss on all of the validation text is never mixed with
+the probe's. docs/conclusions.md has the rules.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _level(curves: Curves) -> Finding:
     ends = f"{last:.2f} (perplexity {perplexity_text(last)})"
     if curves.first.step == curves.last.step:
         return Finding("level", f"Probe validation loss is {ends}; it was measured once.")
-    train, risen = curves.train_loss(curves.last), worse(curves.last, curves.first, noise_of(curves.looks) or 0.0)
+    train, risen = curves.train_loss(curves.last), worse(curves.last, curves.first, noise_of(curves.points) or 0.0)
     if risen and (train or 0) > (curves.first.train_loss or first):
         sentence = f"Training made the model worse: probe validation loss rose from {first:.2f} to {ends}."
         return Finding("made_worse", sentence)
@@ -105,7 +105,7 @@ def _level(curves: Curves) -> Finding:
 
 
 def _shape(curves: Curves) -> Finding | None:
-    best, last, fall = curves.best, curves.last, fall_at_end(curves.looks)
+    best, last, fall = curves.best, curves.last, fall_at_end(curves.points)
     if curves.turned_upward:
         turn = (
             f"It was lowest, {best.validation_loss:.2f}, {_around_best(curves)}, and has risen by "
@@ -144,9 +144,9 @@ def _used(curves: Curves, step: int | None) -> Finding | None:
         return None
     return Finding(
         "not_best_used",
-        f"The run is scored and used with the weights of step {step:,}, not with those of step {best:,}, the lowest "
-        f"look, which are kept beside them (--step {best}): --checkpoint.best true uses the best, and "
-        "--train.early_stop 2 ends soon after it.",
+        f"The run is scored and used with the weights of step {step:,}. Those of step {best:,}, with the lowest probe "
+        f"loss, are kept beside them (--step {best}): --checkpoint.best true uses them, and --train.early_stop 2 ends "
+        "soon after them.",
     )
 
 
@@ -172,7 +172,7 @@ def _gap(curves: Curves, text: _Text) -> list[Finding]:
     if curves.gap.opened is None or moved.id not in ("by_heart", "apart"):
         return [moved]
     span = _span(*curves.gap.opened, curves.tokens_per_epoch)
-    return [moved, Finding("parted", f"The gap between the two is beyond the noise from {span} on.")]
+    return [moved, Finding("parted", f"The gap widens beyond the noise {span}.")]
 
 
 def _moved(curves: Curves, train: float, text: _Text) -> Finding | None:
@@ -254,7 +254,7 @@ def _around_best(curves: Curves) -> str:
 
 
 def _span(before: Evaluation, after: Evaluation, tokens_per_epoch: int) -> str:
-    epochs = [f"{look.tokens / tokens_per_epoch:.1f}" for look in (before, after)]
+    epochs = [f"{point.tokens / tokens_per_epoch:.1f}" for point in (before, after)]
     return f"between step {before.step:,} and step {after.step:,} (epochs {epochs[0]} to {epochs[1]})"
 
 

@@ -148,7 +148,7 @@ def _lengthen(run: Run, settings: Settings, steps: int, newest: Path | None, vie
             if checkpoint_step(folder) > checkpoint_step(newest):
                 checkpoints.discard(folder)
     settings.train.steps = steps
-    run.write_settings(to_toml(settings))
+    run.write({"settings.toml": to_toml(settings)})
     return newest
 
 

@@ -1,16 +1,27 @@
-"""Sentences about curves are true of curves made to be of a known kind, and noise is never called a trend."""
+"""Sentences about curves are true of curves made to be of a known kind, and noise is never called a trend.
+
+sentences.txt has what is said in each of `cases`; `python tests/reporting/test_sentences.py` writes it anew, and the
+difference is to be read.
+"""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hornbook.facts.shape import preset
+from hornbook.planning.health import RunFacts, warnings
 from hornbook.reporting.curves import best_step_between, evaluations, read_curves, train_losses
-from hornbook.reporting.words import conclusions, curves_in_words, only_memorizing
+from hornbook.reporting.heatmap import difference_in_words, greedy_in_words
+from hornbook.reporting.terminal import baselines_in_words, score_in_words
+from hornbook.reporting.words import conclusions, only_memorizing
+
+GOLDEN = Path(__file__).with_name("sentences.txt")
 
 
 def _run(
@@ -52,55 +63,123 @@ def _upward(share: float) -> float:
     return 8 - 3 * min(1, share / 0.3) + 2 * max(0, share - 0.3)
 
 
-def _said(rows: list[dict[str, Any]], epochs: float, **more: Any) -> str:
-    return " ".join(curves_in_words(rows, tokens_per_epoch=round(100_000 / epochs), **more))
+def _rising(share: float) -> float:
+    return 8 + share
 
 
-def test_a_falling_curve_is_still_falling() -> None:
-    said = _said(_run(_falling, _falling, noise=0.005), 4)
-    assert "fell from 7.99 (perplexity 2,960) to 4.21" in said
-    assert "still falling at the end" in said
-    assert "longer run" not in said
-    assert "no sign of learning by heart" in said
+def _memorized(share: float) -> float:
+    return 8 * (1 - share) + 0.2
 
 
-def test_a_settled_curve_hardly_moves() -> None:
-    said = _said(_run(_settled, _settled, noise=0.002), 4)
-    assert "hardly moved" in said
-    assert "falling" not in said
+CURVES: dict[str, tuple[list[dict[str, Any]], float]] = {  # rows, and how often the text was read
+    "falling": (_run(_falling, _falling, noise=0.005), 4),
+    "settled": (_run(_settled, _settled, noise=0.002), 4),
+    "learned by heart": (_run(_upward, _memorized, noise=0.01), 20),
+    "learned by heart before validation turns": (_run(_settled, lambda share: 8 - 7.5 * share), 20),
+    "turned with a modest gap": (_run(_upward, lambda share: _upward(min(share, 0.3)) - 0.4 * share), 20),
+    "both rise": (_run(_upward, lambda share: _upward(share) - 0.01), 20),
+    "worse than it began": (_run(_rising, _rising), 4),
+    "a harder validation text": (_run(lambda share: _settled(share) + 0.5, _settled, noise=0.002), 4),
+    "few evaluations": (_run(_falling, _falling, points=3), 4),
+    "one evaluation": (_run(_falling, _falling, points=3)[:2], 1),
+    "no evaluation": (_run(_falling, _falling)[:1], 4),
+    **{f"read {epochs} times": (_run(_upward, _memorized), epochs) for epochs in (0.5, 1, 1.04, 4)},
+}
+BASELINES = {"uniform": 8.0, "2-gram": 4.6, "3-gram": 4.0, "5-gram": 4.5}
+KNOWN: dict[str, tuple[str, dict[str, Any]]] = {  # a curve, and what else is known
+    "a loss of the probe is not compared": ("falling", {"counting": BASELINES}),
+    "no baselines": ("falling", {"final_loss": 4.1}),
+    "below the baselines": ("falling", {"counting": BASELINES, "final_loss": 3.9}),
+    "at the baselines": ("falling", {"counting": BASELINES, "final_loss": 4.01}),
+    "above the baselines": ("falling", {"counting": BASELINES, "final_loss": 4.2}),
+    "worse than guessing": ("falling", {"counting": BASELINES, "final_loss": 8.1}),
+    "of earlier weights": ("falling", {"final_loss": 3.8054, "used_step": 500}),
+    "outside the probe": ("falling", {"final_loss": 3.8054, "outside_probe": True}),
+    "not the best used": ("learned by heart", {"used_step": 1000}),
+    "the best used": ("learned by heart", {"used_step": 292}),
+    "the last of a settled one used": ("settled", {"used_step": 1000}),
+    "another kind of text": ("learned by heart", {"surprise_ratio": 1.77}),
+    "another kind of text, read once": ("read 1 times", {"surprise_ratio": 1.77}),
+    "the same kind of text": ("learned by heart", {"surprise_ratio": 1.3}),
+    "leaked": ("learned by heart", {"leaked_share": 0.31}),
+    "leaked, read once": ("read 1 times", {"leaked_share": 0.31}),
+    "read once with many duplicates": ("read 1 times", {"repeated_share": 0.95}),
+    "read once with few duplicates": ("read 1 times", {"repeated_share": 0.03}),
+}
+FACTS: dict[str, Any] = {
+    "shape": preset("1M"), "batch_tokens": 8192, "steps": 1000, "warmup_steps": 20, "evaluate_every": 50,
+    "optimizer": "muon", "learning_rates": {"Muon": 0.02, "AdamW beside Muon": 0.01}, "train_tokens": 3_000_000,
+    "train_bytes": 10_000_000, "median_document_tokens": 4000.0, "needed_bytes": 10**9, "available_bytes": 16 * 10**9,
+}  # fmt: skip
+WARNED: dict[str, dict[str, Any]] = {
+    "sound facts": {}, "all warm-up": {"warmup_steps": 1000}, "much warm-up": {"warmup_steps": 600},
+    "no evaluation in time": {"evaluate_every": 2000}, "a small text": {"train_tokens": 5000, "steps": 1},
+    "short documents": {"median_document_tokens": 20.0},
+    "a large vocabulary": {"train_tokens": 10_000, "train_bytes": None, "batch_tokens": 100, "steps": 100},
+    "by heart": {"train_bytes": 100_000, "steps": 5000}, "repeated text": {"readings_per_epoch": 100.0},
+    "many epochs": {"steps": 20_000}, "too large": {"needed_bytes": 17 * 10**9},
+    "a high rate": {"learning_rates": {"Muon": 0.6}}, "a low rate": {"learning_rates": {"AdamW": 1e-5}},
+}  # fmt: skip
+
+
+def _said(curve: str, **known: Any) -> list[str]:
+    """Each sentence with its id."""
+    rows, epochs = CURVES[curve]
+    per_epoch = round(100_000 / epochs)
+    said = [f"{one.id}: {one.sentence}" for one in conclusions(rows, tokens_per_epoch=per_epoch, **known)]
+    warning = only_memorizing(rows, per_epoch, repeated_share=known.get("repeated_share", 0.0))
+    return said if warning is None else [*said, f"memorizing: {warning}"]
+
+
+def cases() -> Iterator[tuple[str, list[str]]]:
+    """What is said of what; with more known, what is said besides (+) and no more (-)."""
+    for curve in CURVES:
+        yield f"curves: {curve}", _said(curve)
+    for name, (curve, known) in KNOWN.items():
+        usual, said = _said(curve), _said(curve, **known)
+        gone = [f"- {sentence}" for sentence in usual if sentence not in said]
+        yield f"{curve}: {name}", gone + [f"+ {sentence}" for sentence in said if sentence not in usual]
+    noisy = _windows(_run(_falling, lambda share: _falling(share) - 0.15 * share), 0.6, windows=8)
+    yield "curves: within noise", [one.sentence for one in conclusions(noisy, tokens_per_epoch=25_000)]
+    apart = _run(lambda share: _upward(share) + 0.5, _memorized, noise=0.01)
+    found = conclusions(apart, tokens_per_epoch=5000, surprise_ratio=1.3)
+    yield "curves: another kind by the first gap", [one.sentence for one in found]
+    for name, change in WARNED.items():
+        yield f"before a run: {name}", warnings(RunFacts(**(FACTS | change)))
+    yield "before a run: nothing known", warnings(RunFacts(shape=preset("6M"), batch_tokens=8192, steps=100))
+    plan = {"predicted": 100.0, "actual": 110.0, "factor": 1.1, "inside": True}
+    yield "a plan", [score_in_words({"wall_seconds": plan, "bits_per_byte": plan | {"inside": False}})]
+    yield "baselines", [baselines_in_words({name: {"loss_nats_per_token": loss} for name, loss in BASELINES.items()})]
+    for a, b in ((3.0, 2.0), (2.0, 3.0), (2.0, 2.0)):
+        views = [{"bits_per_byte": bits, "num_bytes": 9} for bits in (a, b)]
+        yield f"two models: {a} {b}", [difference_in_words(views)]
+    yield "two models: other bytes", [difference_in_words([views[0], views[0] | {"num_bytes": 8}])]
+    greedy = {"prompt_tokens": 2, "num_tokens": 5, "num_tokens_before_departure": 1, "num_tokens_equal": 2,
+              "departs_at_token": 4, "wrote": " x", "instead_of": " b"}  # fmt: skip
+    for change in ({}, {"num_tokens_before_departure": 0, "num_tokens_equal": 0}, {"departs_at_token": None}):
+        yield f"greedy: {change}", [greedy_in_words(greedy | change)]
+
+
+def rendered() -> str:
+    return "".join(f"# {name}\n" + "".join(f"{sentence}\n" for sentence in said) for name, said in cases())
+
+
+def test_what_is_said() -> None:
+    assert rendered() == GOLDEN.read_text(encoding="utf-8")
 
 
 def test_a_text_learned_by_heart_is_called_so() -> None:
-    rows = _run(_upward, lambda share: 8 * (1 - share) + 0.2, noise=0.01)
+    rows = _run(_upward, _memorized, noise=0.01)
     curves = read_curves(rows, tokens_per_epoch=5000)
     assert curves is not None
     assert curves.turned_upward
     assert curves.best.step == pytest.approx(300, abs=45)
-    said = _said(rows, 20)
-    assert "probably learned text by heart: having read it 20.0 times" in said
-    assert "Not measured: whether it continues passages of it word for word" in said
     assert best_step_between(rows) == (292, 375)
-    assert f"lowest, {curves.best.validation_loss:.2f}, between step 292 and step 375 (epochs 5.8 to 7.5)" in said
-    assert "while training loss went on falling" in said
     assert curves.gap.opened is not None  # the gap is 10 x share - 3.8 from a share of 0.3 on, and -0.2 at the start
     before, at = curves.gap.opened
     assert (before.step, at.step) == (375, 417)
-    assert "beyond the noise from between step 375 and step 417 (epochs 7.5 to 8.3) on" in said
-    sentence = only_memorizing(rows, 5000)
-    assert sentence is not None
-    assert "what is learned now does not carry over to the validation text" in sentence
     assert only_memorizing(rows, 100_000) is None  # one reading
     assert only_memorizing(rows[:20], 5000) is None  # before the turn
-
-
-def test_weights_long_past_the_best_are_said_with_what_would_keep_the_best() -> None:
-    rows = _run(_upward, _falling)
-    best = min(evaluations(rows), key=lambda point: point.validation_loss).step
-    said = _said(rows, 4, used_step=1000)
-    assert f"the weights of step 1,000, not with those of step {best}, the lowest look" in said
-    assert f"which are kept beside them (--step {best}): --checkpoint.best true" in said
-    assert "--checkpoint.best" not in _said(rows, 4, used_step=best)
-    assert "--checkpoint.best" not in _said(_run(_settled, _settled, noise=0.01), 4, used_step=1000)
 
 
 def test_curves_that_part_for_a_moment_have_not_parted() -> None:
@@ -115,32 +194,6 @@ def test_a_wide_gap_with_low_training_loss_is_by_heart_before_validation_turns()
     curves = read_curves(rows, tokens_per_epoch=5000)
     assert curves is not None
     assert not curves.turned_upward
-    assert "probably learned text by heart" in _said(rows, 20)
-
-
-@pytest.mark.parametrize(("epochs", "read"), [(0.5, "at most once"), (1, "at most once"), (1.04, "about once")])
-def test_nothing_is_learned_by_heart_in_one_reading(epochs: float, read: str) -> None:
-    rows = _run(_upward, lambda share: 8 * (1 - share) + 0.2)  # ends at 0.2 beside 6.4
-    said = _said(rows, epochs)
-    assert read in said
-    assert "nothing can have been learned by heart through repetition" in said
-    for claim in ("probably learned text by heart", "part of what was learned", "beyond the noise from"):
-        assert claim not in said
-        assert claim in _said(rows, 4) + _said(_run(_upward, lambda share: _upward(min(share, 0.3))), 4)
-
-
-def test_a_validation_text_of_another_kind_or_from_the_training_text_shows_no_memorization() -> None:
-    rows = _run(_upward, lambda share: 8 * (1 - share) + 0.2, noise=0.01)
-    heart = {"by_heart", "apart", "parted", "together", "apart_unknown"}
-    for known, id in (({"surprise_ratio": 1.77}, "texts_differ"), ({"leaked_share": 0.31}, "gap_leaked")):
-        said = {one.id: one.sentence for one in conclusions(rows, tokens_per_epoch=5000, **known)}
-        assert not heart & said.keys()
-        assert "says nothing of learning by heart" in said[id]
-        assert id not in {one.id for one in conclusions(rows, tokens_per_epoch=100_000, **known)}, "it was read once"
-    (same,) = (one for one in conclusions(rows, tokens_per_epoch=5000, surprise_ratio=1.3) if one.id == "by_heart")
-    assert "of one kind" not in same.sentence, "that was measured, and the gap was not there at first"
-    apart = _run(lambda share: _upward(share) + 0.5, lambda share: 8 * (1 - share) + 0.2, noise=0.01)
-    assert "texts_differ" in {one.id for one in conclusions(apart, tokens_per_epoch=5000, surprise_ratio=1.3)}
 
 
 def test_a_run_that_went_back_is_judged_by_the_looks_of_its_weights() -> None:
@@ -159,7 +212,7 @@ def test_a_run_that_went_back_is_judged_by_the_looks_of_its_weights() -> None:
     curves = read_curves(rows, tokens_per_epoch=5000)
     assert curves is not None
     assert curves.epochs == pytest.approx(20 * (1 - 0.2917), abs=0.01)
-    assert [look.step for look in curves.looks if 250 <= look.step <= 650] == [250, 292, 625]
+    assert [point.step for point in curves.points if 250 <= point.step <= 650] == [250, 292, 625]
     said = {one.id: one.sentence for one in conclusions(rows, tokens_per_epoch=5000)}
     assert "turned" not in said
     assert said["decision"].startswith("Validation loss has risen since step 292: the run goes back")
@@ -176,16 +229,6 @@ def test_of_two_valleys_with_a_bump_between_either_may_hold_the_lowest_point() -
     assert best_step_between([]) == (None, None)
 
 
-def test_duplicates_count_as_readings() -> None:
-    rows = _run(_upward, lambda share: 8 * (1 - share) + 0.2)
-    said = _said(rows, 1, repeated_share=0.95)
-    assert "nothing can have been learned by heart" not in said
-    assert "having read it 1.0 times (95% of it stands in it more than once: about 20 readings)" in said
-    assert "probably learned text by heart" in said
-    assert "nothing can have been" in _said(rows, 1, repeated_share=0.03)
-    assert only_memorizing(rows, 100_000, repeated_share=0.95) is not None
-
-
 def test_the_curves_never_part_before_anything_was_read_twice() -> None:
     rows = _run(lambda share: 8 - 3 * share, lambda share: 8 - 4 * share)  # the gap grows steadily
     for epochs in (2.0, 5.0, 20.0):
@@ -195,72 +238,15 @@ def test_the_curves_never_part_before_anything_was_read_twice() -> None:
         assert curves.gap.opened[1].tokens > 1.05 * 100_000 / epochs
 
 
-def test_an_upward_turn_with_a_modest_gap_is_no_learning_by_heart() -> None:
-    rows = _run(_upward, lambda share: _upward(min(share, 0.3)) - 0.4 * share)
-    said = _said(rows, 20)
-    assert "learned text by heart" not in said
-    assert "part of what was learned does not carry over to the validation text" in said
-
-
-def test_validation_and_training_loss_that_rise_together_are_an_unstable_run() -> None:
-    said = _said(_run(_upward, lambda share: _upward(share) - 0.01), 20)
-    assert "look for an unstable step" in said
-    assert "by heart" not in said.replace("no sign of learning by heart", "")
-
-
-def test_a_run_that_ends_worse_than_it_began_says_so() -> None:
-    assert "made the model worse" in _said(_run(lambda share: 8 + share, lambda share: 8 + share), 4)
-
-
-def test_a_harder_validation_text_is_no_sign_of_learning_by_heart() -> None:
-    rows = _run(lambda share: _settled(share) + 0.5, _settled, noise=0.002)
-    assert "no sign of learning by heart" in _said(rows, 4)
-
-
 @pytest.mark.parametrize("noise", [0.005, 0.02, 0.05])
 @pytest.mark.parametrize("points", [4, 6, 10, 30])
 def test_noise_around_a_level_is_rarely_a_trend(noise: float, points: int) -> None:
     false = 0
     for seed in range(400):
         rows = _run(lambda _: 4.0, lambda _: 4.0, noise=noise, points=points, seed=seed)
-        said = _said(rows, 4)
+        said = " ".join(one.sentence for one in conclusions(rows, tokens_per_epoch=25_000))
         false += any(word in said for word in ("risen", "still falling", "does not carry over", "is learning"))
     assert false <= 8  # 2 %
-
-
-def test_few_evaluations_bring_few_claims() -> None:
-    rows = _run(_falling, _falling, points=3)
-    assert "too few evaluations" in _said(rows, 4)
-    assert curves_in_words(rows[:2], tokens_per_epoch=100) == [
-        "Probe validation loss is 8.00 (perplexity 2,981); it was measured once.",
-        "The run read its text at most once, so nothing can have been learned by heart through repetition.",
-    ]
-    assert curves_in_words([], tokens_per_epoch=100) == []
-    assert read_curves(rows[:1], tokens_per_epoch=100) is None
-
-
-def test_the_loss_on_all_of_the_text_is_held_against_baselines_on_all_of_it() -> None:
-    rows = _run(_falling, _falling)  # the probe goes from 8 to 4.2
-    counting = {"uniform": 8.0, "2-gram": 4.6, "3-gram": 4.0, "5-gram": 4.5}
-    assert "baseline" not in _said(rows, 4, counting=counting), "the probe is another text"
-    assert "baseline" not in _said(rows, 4, final_loss=4.1)
-    below = _said(rows, 4, counting=counting, final_loss=3.9)
-    assert "The final loss of 3.90 is below the best n-gram baseline on the same text (3-gram, 4.00)." in below
-    assert "learned more" not in below
-    assert "is about that of" in _said(rows, 4, counting=counting, final_loss=4.01)
-    above = _said(rows, 4, counting=counting, final_loss=4.2)
-    assert "is above the best n-gram baseline" in above
-    assert "guessing" not in above
-    assert "worse than uniform guessing (8.00)" in _said(rows, 4, counting=counting, final_loss=8.1)
-
-
-def test_the_final_loss_and_the_probes_are_told_apart() -> None:
-    said = _said(_run(_falling, _falling), 4, final_loss=3.8054, used_step=500)
-    assert (
-        "Loss on all of the validation text is 3.81 nats per token (perplexity 44.9), with the weights of step 500."
-        in said
-    )
-    assert "Probe validation loss fell from 8.00 (perplexity 2,981) to 4.20 (perplexity 66.6)" in said
 
 
 def _windows(rows: list[dict[str, Any]], scatter: float, seed: int = 0, windows: int = 32) -> list[dict[str, Any]]:
@@ -305,16 +291,11 @@ def test_a_gap_of_nine_tenths_of_a_nat_is_a_gap() -> None:
     assert {"apart", "parted"} <= {said.id for said in conclusions(_windows(rows, 0.1), tokens_per_epoch=20_000)}
 
 
-def test_a_gap_within_the_noise_of_the_probe_is_no_sign_of_anything() -> None:
-    rows = _windows(_run(_falling, lambda share: _falling(share) - 0.15 * share), 0.6, windows=8)
-    assert "apart_unknown" in {said.id for said in conclusions(rows, tokens_per_epoch=25_000)}
-
-
 def test_lost_losses_are_counted_and_nothing_breaks() -> None:
     rows = _run(_falling, _falling)
     rows[10]["train_loss_nats_per_token"] = None
     rows[11]["probe_validation_loss_nats_per_token"] = None
-    assert "At 1 step the training loss was not finite." in _said(rows, 4)
+    assert conclusions(rows, tokens_per_epoch=25_000)[-1].sentence == "At 1 step the training loss was not finite."
     assert len(train_losses(rows)[0]) == len(evaluations(rows)) == 24
 
 
@@ -333,3 +314,7 @@ def test_the_later_of_two_evaluations_at_one_step_counts() -> None:
     again = {**rows[-1], "probe_validation_loss_nats_per_token": 3.0}
     assert [point.validation_loss for point in evaluations([*rows, again])][-1] == 3.0
     assert len(evaluations([*rows, again])) == 5
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(rendered(), encoding="utf-8")
