@@ -11,6 +11,7 @@ from hornbook.data.shards import Prepared
 from hornbook.engine.device import return_freed_memory
 from hornbook.evaluation.baselines import baselines
 from hornbook.evaluation.corpus import Conventions, Places, beginning_of, part_documents
+from hornbook.evaluation.probe import selection_places
 from hornbook.facts.leaks import leaked_in_words
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
@@ -22,7 +23,6 @@ from hornbook.planning.plan_run import plan_of
 from hornbook.planning.workload import TextEstimate, watched
 from hornbook.reporting.live import View
 from hornbook.setup.build import usd_per_hour
-from hornbook.setup.chosen import chosen_on
 from hornbook.training.job import RunContext
 
 
@@ -32,7 +32,9 @@ def show_plan(
     """What is expected of a run, from its pace and what models that only count get: said, and written down. The run
     began at `started`, and before its first step `spent` seconds had gone."""
     settings, shape, begin = start.settings, start.shape, time.monotonic()
-    levels = ngram_baselines(start.prepared, shape, chosen_on(settings, start.prepared))
+    selected_on = settings.watch.probe_tokens if settings.checkpoint.best else None
+    chosen = selection_places(start.prepared.validation, shape.context, selected_on)
+    levels = ngram_baselines(start.prepared, shape, chosen)
     leaked = start.prepared.leak["validation_leaked"]  # then what counts is as wrong about unseen text as the loss
     spent += time.monotonic() - begin
     assert start.device is not None
