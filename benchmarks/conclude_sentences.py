@@ -280,9 +280,8 @@ def trained(spec: Spec, folder: Path) -> dict[str, Any]:
 
 def counted(spec: Spec, folder: Path) -> dict[str, Any]:
     """What is counted in the text of a run, as a run counts it."""
-    from hornbook.evaluation.baselines import baselines, training_stream
+    from hornbook.evaluation.baselines import baselines, surprise_ratio, training_stream
     from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
-    from hornbook.evaluation.kinds import surprise_ratio
     from hornbook.training.monitor import BIGRAM_TOKENS, bigram_nats
 
     text = prepared(spec, folder)

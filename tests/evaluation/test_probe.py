@@ -7,7 +7,7 @@ import torch
 
 from hornbook.data.prepare import prepare
 from hornbook.evaluation import probe as module
-from hornbook.evaluation.probe import Probe, byte_lengths
+from hornbook.evaluation.probe import Probe, byte_lengths, probe_starts, probed_places
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
@@ -119,15 +119,14 @@ def test_the_nats_of_each_window_add_up_and_are_the_same_windows_again(prepared,
 def test_the_ranges_are_the_tokens_that_are_scored(prepared, num_tokens):
     """Each scored target of the stream lies in the range of its document; separators and wrapped ends in none."""
     part = prepared.train
-    probe = probe_of(prepared, num_tokens)
-    ranges = probe.ranges(part)
+    ranges = probed_places(part, CONTEXT, num_tokens)
     assert len(ranges) == len(part.documents)
     inside = np.zeros(part.num_tokens, bool)
     for (start, *_), some in zip(part.documents.tolist(), ranges, strict=True):
         for a, b in some:
             inside[start + a : start + b] = True
     wanted = np.zeros(part.num_tokens, bool)
-    for start in probe.starts.tolist():
+    for start in probe_starts(part, CONTEXT, num_tokens).tolist():
         wanted[start + 1 : start + CONTEXT + 1] = True
     text = np.zeros(part.num_tokens, bool)
     for start, count, *_ in part.documents.tolist():

@@ -367,6 +367,9 @@ def lay_out(folder: Path) -> None:
     for order, name in enumerate(("qwen3", "gpt2"), 1):  # `hornbook runs` lists them by their age
         os.utime(folder / "runs" / name / "settings.toml", (order, order))
     shutil.copytree(folder / "runs", folder / "longer")
+    with contextlib.chdir(folder):  # the text of runs/gpt2: `compare --on` reads it only where it is prepared
+        code, _, err = hornbook("prepare", *GPT2[1:6], "--json")
+    assert code == 0, err
 
 
 # ---- Making

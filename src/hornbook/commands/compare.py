@@ -55,51 +55,54 @@ def compare(
     """
     from hornbook.evaluation.comparison import compare as compare_reports
     from hornbook.evaluation.corpus import lost_share
-    from hornbook.setup.evaluate_options import trained_on_share, training_text
+    from hornbook.setup.evaluate_options import trained_on_share
     from hornbook.setup.model import open_model, settings_of
-    from hornbook.setup.scoring import documents_for, score_documents
+    from hornbook.setup.scoring import documents_for, score_documents, training_text
 
     texts = (on,) if isinstance(on, str) else tuple(on)
-    opened = [
-        open_model(each, step=step) if isinstance(each, str) else each for each, step in ((a, step_a), (b, step_b))
-    ]
-    for each in opened:
-        if not texts and each.run is None:
-            raise InputError(f"name a text with --on: {each.name} is no run, so it has no validation side of its own.")
-    found = [documents_for(each, texts, text_settings) for each in opened]
-    a_side, b_side = ([(document.name, document.sha256) for document in documents] for documents, _ in found)
+    pairs = ((a, step_a), (b, step_b))
+    models = [open_model(model, step=step) if isinstance(model, str) else model for model, step in pairs]
+    for opened in models:
+        if not texts and opened.run is None:
+            raise InputError(
+                f"name a text with --on: {opened.name} is no run, so it has no validation side of its own."
+            )
+    scored = [documents_for(opened, texts, text_settings) for opened in models]
+    a_side, b_side = ([(document.name, document.sha256) for document in documents] for documents, _ in scored)
     if not texts and a_side != b_side:
         raise InputError(
-            f"the validation texts of {opened[0].name} and {opened[1].name} differ: name a text with --on."
+            f"the validation texts of {models[0].name} and {models[1].name} differ: name a text with --on."
         )
-    reports = [score_documents(each, *text, progress=progress) for each, text in zip(opened, found, strict=True)]
+    reports = [score_documents(opened, *text, progress=progress) for opened, text in zip(models, scored, strict=True)]
     result = compare_reports(*reports)
-    for side, each, (documents, _) in zip("ab", opened, found, strict=True):
-        result[side]["step"] = each.step
+    for side, opened, (documents, _) in zip("ab", models, scored, strict=True):
+        result[side]["step"] = opened.step
         if lost := lost_share(documents):
             result[side]["lost_share"] = lost
-        if each.run is None or not each.step:
+        if opened.run is None or not opened.step:
             continue
-        trained_on = training_text(each)
+        trained_on = training_text(opened)
         if texts:
             result[side]["trained_on_share"] = trained_on_share(trained_on, documents)
         elif trained_on is not None:
-            best = bool(settings_of(each.run).checkpoint.best)
+            best = bool(settings_of(opened.run).checkpoint.best)
             result[side] |= trained_on.leak | {"chosen_on_this_text": best}
-    return Result(text=found[0][1], **result, differing_settings=differing_settings(*opened))
+    return Result(text=scored[0][1], **result, differing_settings=differing_settings(*models))
 
 
 def differing_settings(a: LoadedModel, b: LoadedModel) -> dict[str, list[Any]] | None:
     """Settings of two runs that are not the same, by their dotted name: [of a, of b]. None where one is no run."""
-    from hornbook.setup.model import settings_of
-
     if a.run is None or b.run is None:
         return None
-    one, other = (_flat(msgspec.to_builtins(settings_of(opened.run))) for opened in (a, b) if opened.run)
-    one["step"], other["step"] = a.step, b.step
-    names = [*one, *(name for name in other if name not in one)]
-    return {name: [one.get(name), other.get(name)] for name in names if one.get(name) != other.get(name)}
+    one, other = (_flat_settings(opened) for opened in (a, b))
+    return {name: [one.get(name), other.get(name)] for name in one | other if one.get(name) != other.get(name)}
 
 
-def _flat(table: dict[str, Any]) -> dict[str, Any]:
-    return {f"{section}.{name}": value for section, values in table.items() for name, value in values.items()}
+def _flat_settings(opened: LoadedModel) -> dict[str, Any]:
+    """The settings of a run by their dotted names, and the step of the checkpoint."""
+    from hornbook.setup.model import settings_of
+
+    assert opened.run is not None
+    table = msgspec.to_builtins(settings_of(opened.run))
+    settings = {f"{section}.{name}": value for section, values in table.items() for name, value in values.items()}
+    return settings | {"step": opened.step}

