@@ -4,6 +4,7 @@ python docs/generate.py"""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -167,16 +168,22 @@ def _function(function: Callable[..., Any], imports: set[str]) -> str:
     ]
     *own, rest = parameters.values()
     shown = signature.replace(parameters=[*own, *(arg for arg in settings if arg.name != "paths"), rest])
-    text = str(shown).replace("Ellipsis", "...")
+    text, places = str(shown).replace("Ellipsis", "..."), _places(function)
     for quoted in {str(arg.annotation) for arg in shown.parameters.values()} | {str(shown.return_annotation)}:
         text = text.replace(f"{quoted!r}", quoted)
         for word in re.findall(r"[A-Za-z]\w+", quoted):
-            value = function.__globals__.get(word)
-            if isinstance(value, type) and value.__module__.startswith(("hornbook", "pathlib")):
-                imports.add(f"from {value.__module__.partition('._')[0]} import {word}")
+            if word in places and places[word].startswith(("hornbook", "pathlib")):
+                imports.add(f"from {places[word]} import {word}")
     text = text.replace("Progress |", "Callable[[int, int], None] |")
     text = re.sub(r"(?:(?<=^\()|(?<=, ))(?=\*{0,2}\w+: )", "\n    ", text).replace(", \n", ",\n")
     return f"def {function.__name__}{text}:\n" + textwrap.indent(f'"""{inspect.getdoc(function)}\n"""', "    ") + "\n"
+
+
+def _places(function: Callable[..., Any]) -> dict[str, str]:
+    """Where the module of a function imports each name from, for its types alone too."""
+    tree = ast.parse(inspect.getsource(sys.modules[function.__module__]))
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {alias.name: node.module or "" for node in froms for alias in node.names}
 
 
 def _annotation(field: Field) -> str:
