@@ -7,7 +7,7 @@ import re
 import pytest
 
 from hornbook.facts.printing import on_one_line, print_json, printable
-from hornbook.reporting.heatline import print_look
+from hornbook.reporting.heatline import print_inspection
 from hornbook.reporting.live import View
 from hornbook.reporting.terminal import print_runs, print_table
 
@@ -68,7 +68,7 @@ def test_a_look_shows_tokens_as_they_are(capsys):
         "model": FOREIGN, "step": None, "tokens": [token], "loss_nats_per_token": 1.0, "num_tokens": 1,
         "mean_entropy_nats": 1.0, "bits_per_byte": 1.0, "greedy": None, "gradients": None, "vocabulary": 9,
     }  # fmt: skip
-    print_look([view])
+    print_inspection([view])
     said = capsys.readouterr().out
     assert obeyed(said) == []
     assert re.sub(r"\x1b\[[0-9;]*m", "", said).count(SHOWN) >= 3

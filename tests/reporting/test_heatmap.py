@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.reporting.heatline import print_look
+from hornbook.reporting.heatline import print_inspection
 from hornbook.reporting.heatmap import inspection_page
 from hornbook.reporting.html import escape
 from hornbook.reporting.weights import sparkline, weight_rows
@@ -119,7 +119,7 @@ def printed(monkeypatch):
             monkeypatch.setenv("FORCE_COLOR", "1")
             monkeypatch.setenv("COLORTERM", "truecolor")
             monkeypatch.setenv("TERM", "xterm-256color")
-        print_look(views)
+        print_inspection(views)
         return shown.getvalue()
 
     return run

@@ -51,9 +51,9 @@ def command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(seen.to_dict())
     else:
-        from hornbook.reporting.heatline import print_look
+        from hornbook.reporting.heatline import print_inspection
 
-        print_look(seen.views)
+        print_inspection(seen.views)
     if arguments.html is not None:
         from hornbook.facts.io import write_aside
 

@@ -298,25 +298,22 @@ def _locked(folder: Path) -> Iterator[None]:
         file = own(folder / ".lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise SystemFailure(f"cannot write in {folder}: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(file, 200, 0).decode(errors="replace").strip()
-        os.close(file)
-        raise InputError(f"{folder} is in use by another process{f' ({holder})' if holder else ''}") from error
-    except OSError as error:
-        os.close(file)
-        raise SystemFailure(f"cannot lock {folder} ({error.strerror}); give --out a folder on another disk") from error
-    is_ours = os.fstat(file).st_size == 0 or os.pread(file, 8, 0) == b"process "  # else a file that others put there
-    try:
+    with os.fdopen(file, "r+b", buffering=0):  # its end gives up the lock; removed, two processes would lock two files
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(file, 200, 0).decode(errors="replace").strip()
+            raise InputError(f"{folder} is in use by another process{f' ({holder})' if holder else ''}") from error
+        except OSError as error:
+            advice = "give --out a folder on another disk"
+            raise SystemFailure(f"cannot lock {folder} ({error.strerror}); {advice}") from error
+        is_ours = os.fstat(file).st_size == 0 or os.pread(file, 8, 0) == b"process "  # else others put it there
         if is_ours:
             os.ftruncate(file, 0)
             os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
         if is_ours:
             os.ftruncate(file, 0)
-    finally:
-        os.close(file)  # gives up the lock; the file stays, since removing it would let two processes lock two files
 
 
 def _repair_last_line(path: Path) -> None:

@@ -7,6 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.table import Table
+from rich.text import Text
+
 from hornbook.facts.lost import lost_warning
 from hornbook.facts.printing import console, on_one_line, printable
 from hornbook.facts.units import perplexity_text, probability_text, signed
@@ -18,10 +21,8 @@ Row = Mapping[str, Any]
 ROWS = 100  # tokens in a table; of a longer text, the most surprising ones
 
 
-def print_look(views: Sequence[Row]) -> None:
+def print_inspection(views: Sequence[Row]) -> None:
     """Print one view, or two side by side. Colour only where the terminal has it; bars say the same without."""
-    from rich.text import Text
-
     screen = console()
     scale = math.log(scale_of(views))
     for view, name in zip(views, view_names(views), strict=True):
@@ -36,7 +37,7 @@ def print_look(views: Sequence[Row]) -> None:
     if "weights" in views[0]:
         return
     tokens = [view["tokens"] for view in views]
-    alike = len({tuple(token["id"] for token in each) for each in tokens}) == 1
+    alike = len({tuple(token["id"] for token in view_tokens) for view_tokens in tokens}) == 1
     if max(map(len, tokens)) > ROWS:
         screen.print(f"the {ROWS} most surprising tokens of {max(map(len, tokens)):,}:")
     if len(views) == 2 and alike:
@@ -57,8 +58,6 @@ def _visible(text: object) -> str:
 
 
 def _heat_line(tokens: Sequence[Row], scale: float) -> Any:
-    from rich.text import Text
-
     line = Text()
     for token in tokens:
         text = "".join(part if part == "\n" else _visible(part) for part in re.split(r"(\n)", str(token["text"])))
@@ -87,8 +86,6 @@ def _bar(value: float, scale: float, width: int = 8) -> str:
 
 def _table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[Any]]) -> Any:
     """`columns`: (title, whether its texts begin at the left)."""
-    from rich.table import Table
-
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for title, left in columns:
         table.add_column(title, justify="left" if left else "right", no_wrap=True, overflow="ellipsis")
@@ -109,14 +106,10 @@ def _chosen(tokens: Sequence[Row]) -> list[int]:
 
 
 def _token(token: Row, scale: float) -> Any:
-    from rich.text import Text
-
     return Text(_visible(token["text"]), _style(token["nats"], scale))
 
 
 def _six(tokens: Sequence[Row], scale: float, *, wide: bool) -> Any:
-    from rich.text import Text
-
     columns = [("token", True), ("① logit", False), ("② p", False), ("③ ln p", False), ("surprise", True),
                ("rank", False), ("expected", False), ("surplus", False)]  # fmt: skip
     columns += [("most probable", True)] if wide else []
