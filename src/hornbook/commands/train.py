@@ -118,7 +118,7 @@ def _carry_out(context: RunContext, view: View, started: float) -> Result:
         summary = report(job, stop)
         job.run.log(end | {"plan_score": summary["plan_score"], "cost": job.telemetry.reading()})
         if "bits_per_byte" not in summary and job.monitor.was_skipped:
-            raise SystemFailure(f"{job.diverged()} The report up to there is {summary['report']}.")
+            raise SystemFailure(f"{job.divergence()} The report up to there is {summary['report']}.")
     return Result(summary)
 
 

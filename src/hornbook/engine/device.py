@@ -7,7 +7,8 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+import timeit
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +20,7 @@ from hornbook.facts.hardware import HERE, Accelerator, custom
 from hornbook.facts.settings import Precision
 
 NEAR_PEAK = 0.9  # of a measured peak: training does not get there, so the machine was busy as it was measured
-
 AGAIN_SECONDS = 30.0  # at least, between two measurements of the peak
-
 POWERCAP = Path("/sys/class/powercap")
 
 
@@ -46,17 +45,8 @@ def _product(on: torch.device, dtype: torch.dtype) -> float:
         if on.type == "cuda":
             torch.cuda.synchronize(on)
 
-    product()
-    return 2 * size**3 / _best_of(5, product)
-
-
-def _best_of(times: int, work: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(times):
-        begin = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds)
+    _, *seconds = timeit.repeat(product, number=1, repeat=6)  # the first one also loads what computes it
+    return 2 * size**3 / min(seconds)
 
 
 def peak_memory_bytes(on: torch.device) -> int:
@@ -129,19 +119,17 @@ def _counters(on: torch.device, powercap: Path) -> dict[str, tuple[float, float]
             handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode())
             return {uuid: (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, float("inf"))}
         return {}
-    found = {}
+    counters = {}
     for zone in sorted(powercap.glob("intel-rapl:*")):
         if zone.name.count(":") == 1:  # a socket; its parts are in it
             with suppress(OSError, ValueError):
                 joules, wraps = (int((zone / name).read_text()) / 1e6 for name in ("energy_uj", "max_energy_range_uj"))
-                found[zone.name] = (joules, wraps)
-    return found
+                counters[zone.name] = (joules, wraps)
+    return counters
 
 
 def return_freed_memory() -> None:
-    """Give the system back what is freed. glibc keeps it, for each thread that trained, where only that thread finds
-    it again; elsewhere nothing is done.
-    """
+    """Give freed memory back to the system: glibc keeps it for the thread that freed it. Elsewhere nothing is done."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
@@ -157,11 +145,11 @@ def accelerator_facts(on: torch.device) -> dict[str, str | int | None] | None:
     if on.type != "cuda":
         return None
     driver = Path("/proc/driver/nvidia/version")
-    found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", driver.read_text()) if driver.is_file() else None
+    version = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", driver.read_text()) if driver.is_file() else None
     return {
         "name": torch.cuda.get_device_name(on),
         "memory_bytes": torch.cuda.get_device_properties(on).total_memory,
-        "driver": found[0] if found else None,
+        "driver": version[0] if version else None,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
     }

@@ -51,12 +51,12 @@ class Saver:
         """Write a checkpoint to `final`, then call `then`; `beside`: return once it is copied, where that may be."""
         self.settle()
         self.latest = time.monotonic()
-        if not (beside and self.beside):
-            checkpoints.write(final, contents, step=step, shape=shape, state=state)
+        write = partial(checkpoints.write, final, step=step, shape=shape, state=state)
+        if beside and self.beside:
+            self.writing, self.then = self.pool.submit(write, self._copied(contents)), then
+        else:
+            write(contents)
             then()
-            return
-        write = partial(checkpoints.write, final, self._copied(contents), step=step, shape=shape, state=state)
-        self.writing, self.then = self.pool.submit(write), then
 
     def listen(self) -> None:
         """Settle if what is being written has been written, or cannot be."""

@@ -27,8 +27,8 @@ def stop_on_signals() -> Iterator[Stop]:
     def ask(number: int, frame: FrameType | None) -> None:
         stop.signal_number = number
         stop.set()
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
+        for handled in before:
+            signal.signal(handled, signal.SIG_DFL)
 
     for number in before:
         signal.signal(number, ask)

@@ -120,8 +120,8 @@ def _raw(gguf: Any, header: GGUFHeader, name: str, data: mmap.mmap) -> tuple[Any
     formats = gguf.GGMLQuantizationType
     kind = next((known for known in gguf.GGML_QUANT_SIZES if known == tensor.kind), None)
     if kind is None or kind in (formats.I8, formats.I16, formats.I32, formats.I64):
-        stored = tensor.kind if kind is None else kind.name
-        raise InputError(f"{header.path}: {name} is stored in the format {stored}, which is not read.")
+        name_of_kind = tensor.kind if kind is None else kind.name
+        raise InputError(f"{header.path}: {name} is stored in the format {name_of_kind}, which is not read.")
     block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     row = tensor.size[-1] if tensor.size else 1
     num_bytes = tensor.count // block * block_bytes
@@ -202,10 +202,9 @@ def _rope_scaling(
     header: GGUFHeader, family: str, head_width: int, base: float, divisors: Tensor | None
 ) -> RotaryScaling | None:
     """Linear scaling from the metadata; Llama 3's from the tensor of divisors, which is what GGUF keeps of it."""
-    metadata = header.metadata
-    kind = metadata.get(f"{family}.rope.scaling.type", "linear")  # as llama.cpp takes it where it is not said
-    factor = metadata.get(f"{family}.rope.scaling.factor", metadata.get(f"{family}.rope.scale_linear", 1.0))
-    factor = 1.0 if kind == "none" else factor
+    metadata, key = header.metadata, f"{family}.rope.scaling"
+    kind = metadata.get(f"{key}.type", "linear")  # llama.cpp's default
+    factor = metadata.get(f"{key}.factor", metadata.get(f"{family}.rope.scale_linear", 1.0)) if kind != "none" else 1.0
     if kind not in ("none", "linear") or not isinstance(factor, (int, float)) or not 0 < factor < 1e30:
         raise InputError(
             f"{header.path} has rotary scaling {shown(kind)} by {factor}: only linear and llama3 are read."
@@ -217,8 +216,8 @@ def _rope_scaling(
     plain = rotary_frequencies(head_width, base, None)
     for original in [8192, *(2**power for power in range(4, 21))]:
         scaling = RotaryScaling("llama3", float(divisors.max()), 1.0, 4.0, original)
-        wanted = plain / rotary_frequencies(head_width, base, scaling)
-        if divisors.shape == wanted.shape and torch.allclose(divisors, wanted, rtol=1e-5, atol=0):
+        expected = plain / rotary_frequencies(head_width, base, scaling)
+        if divisors.shape == expected.shape and torch.allclose(divisors, expected, rtol=1e-5, atol=0):
             return scaling
     raise InputError(f"{header.path} scales its rotary frequencies in a way that is neither linear nor Llama 3's.")
 
@@ -231,8 +230,8 @@ def write_gguf(
 
     `f32`, `f16`, or `q8_0`: 8-bit blocks of 32 with a scale each, for matrices whose rows are a multiple of 32 (the
     others stay f16). Norms, biases and positions are always f32. `ends`: ids that end a text, besides the tokenizer's
-    own. Raises InputError when the path exists, for what
-    llama.cpp does not compute, and for weights too large for f16; SystemFailure when the disk does not take it.
+    own. Raises InputError when the path exists, for what llama.cpp does not compute, and for weights too large for
+    f16; SystemFailure when the disk does not take it.
     """
     gguf = _package()
     path, shape = Path(path), model.shape
@@ -257,8 +256,13 @@ def write_gguf(
             writer.add_name(name)
             writer.add_file_type(_FILE_TYPES[kind])
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+            add = {
+                bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string,
+                list: writer.add_array,
+            }  # fmt: skip
             for key, value in (_metadata(shape) | _tokenizer(tokenizer, shape.vocabulary, ends)).items():
-                _add(writer, key, value)
+                if value != []:  # llama.cpp reads an absent list as an empty one, which the writer cannot write
+                    add[type(value)](key, value)
             for theirs, (numbers, stored) in _tensors(gguf, model, kind).items():
                 writer.add_tensor(theirs, numbers, raw_dtype=stored)
             writer.write_header_to_file()
@@ -297,19 +301,6 @@ def _metadata(shape: GPTShape) -> dict[str, Any]:
         if shape.rope_scaling is not None and shape.rope_scaling.kind == "linear":
             metadata |= {"rope.scaling.type": "linear", "rope.scaling.factor": shape.rope_scaling.factor}
     return {f"{shape.family}.{key}": value for key, value in metadata.items()}
-
-
-def _add(writer: Any, key: str, value: Any) -> None:
-    if isinstance(value, bool):
-        writer.add_bool(key, value)
-    elif isinstance(value, int):
-        writer.add_uint32(key, value)
-    elif isinstance(value, float):
-        writer.add_float32(key, value)
-    elif isinstance(value, str):
-        writer.add_string(key, value)
-    elif value:  # llama.cpp reads an absent list as an empty one, and the writer cannot write an empty one
-        writer.add_array(key, value)
 
 
 def _tensors(gguf: Any, model: Decoder, kind: Kind) -> dict[str, tuple[np.ndarray[Any, Any], Any]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 import mmap
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,9 @@ from hornbook.text.tokenizer_content import added_token, bpe_model, byte_level, 
 from hornbook.text.tokenizer_json import END_OF_TEXT, checked
 
 MAGIC = b"GGUF"
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_SCALARS = {
+    0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8",
+}  # fmt: skip
 _STRING, _ARRAY = 8, 9
 LARGEST_LIST = 1 << 22  # values in a list: Python takes tens of bytes for each. The longest are merges, 4 a token
 MOST_ENTRIES = 1 << 16  # keys of metadata, and tensors
@@ -55,46 +56,43 @@ class GGUFHeader:
     tensors: dict[str, GGUFTensor]
 
 
-class _Cut(Exception):
-    """The file ends before what it announces."""
-
-
 class _Cursor:
-    """Reads little-endian values one after the other and never beyond the end."""
+    """Reads little-endian values one after the other; raises EOFError beyond the end."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data, self.offset = data, 0
 
     def take(self, num_bytes: int) -> bytes:
-        end = self.offset + num_bytes
-        if end > len(self.data):
-            raise _Cut
-        taken = self.data[self.offset : end]
-        self.offset = end
-        return taken
+        begin, self.offset = self.offset, self.offset + num_bytes
+        if self.offset > len(self.data):
+            raise EOFError
+        return self.data[begin : self.offset]
 
-    def number(self, code: str) -> Any:
-        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
+    def uint32(self) -> int:
+        return int.from_bytes(self.take(4), "little")
+
+    def uint64(self) -> int:
+        return int.from_bytes(self.take(8), "little")
 
     def string(self) -> str:
-        return self.take(self.number("Q")).decode("utf-8")
+        return self.take(self.uint64()).decode("utf-8")
 
-    def value(self, kind: int) -> Any:
-        if kind in _SCALARS:
-            return self.number(_SCALARS[kind])
-        if kind == _STRING:
-            return self.string()
-        if kind != _ARRAY:
-            raise ValueError(f"a value of the unknown kind {kind}")
-        kind, count = self.number("I"), self.number("Q")
+    def value(self) -> Any:
+        kind = self.uint32()
+        if kind == _ARRAY:
+            return self._list(self.uint32(), self.uint64())
+        (value,) = self._list(kind, 1)
+        return value if isinstance(value, str) else value.item()
+
+    def _list(self, kind: int, count: int) -> list[str] | np.ndarray[Any, Any]:
         if count > LARGEST_LIST:
             raise ValueError(f"a list of {count} values, and no model needs more than {LARGEST_LIST}")
-        if kind in _SCALARS:
-            dtype = np.dtype("<" + _SCALARS[kind]) if kind != 7 else np.dtype("?")
-            return np.frombuffer(self.take(count * dtype.itemsize), dtype)
-        if kind != _STRING:
-            raise ValueError(f"a list of the unknown kind {kind}")
-        return [self.string() for _ in range(count)]
+        if kind == _STRING:
+            return [self.string() for _ in range(count)]
+        if kind not in _SCALARS:
+            raise ValueError(f"a value of the unknown kind {kind}")
+        dtype = np.dtype(_SCALARS[kind])
+        return np.frombuffer(self.take(count * dtype.itemsize), dtype)
 
 
 def read_header(path: Path) -> GGUFHeader:
@@ -105,11 +103,11 @@ def read_header(path: Path) -> GGUFHeader:
                 raise InputError(f"{path} is not a GGUF file: it does not begin with the letters GGUF.")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _header(path, _Cursor(data))
-    except _Cut:
+    except EOFError:
         raise InputError(f"{path} is cut off: copy or download it again.") from None
-    except (ValueError, struct.error) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except ValueError as error:
         raise InputError(f"{path} is a damaged GGUF file ({error}): copy or download it again.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
@@ -117,10 +115,10 @@ def read_header(path: Path) -> GGUFHeader:
 
 def _header(path: Path, cursor: _Cursor) -> GGUFHeader:
     cursor.take(len(MAGIC))
-    version = cursor.number("I")
+    version = cursor.uint32()
     if version not in (2, 3):
         raise InputError(f"{path} is GGUF of version {version}; read are the little-endian versions 2 and 3.")
-    num_tensors, num_keys = cursor.number("Q"), cursor.number("Q")
+    num_tensors, num_keys = cursor.uint64(), cursor.uint64()
     if max(num_tensors, num_keys) > MOST_ENTRIES:
         raise ValueError(f"{num_tensors} tensors and {num_keys} keys, and no model needs more than {MOST_ENTRIES}")
     metadata: dict[str, Any] = {}
@@ -128,19 +126,19 @@ def _header(path: Path, cursor: _Cursor) -> GGUFHeader:
         key = cursor.string()
         if key in metadata:
             raise ValueError(f"the key {key!r} stands there twice")
-        metadata[key] = cursor.value(cursor.number("I"))
-    found: dict[str, tuple[tuple[int, ...], int, int]] = {}
+        metadata[key] = cursor.value()
+    stored: dict[str, tuple[tuple[int, ...], int, int]] = {}
     for _ in range(num_tensors):
-        name, dimensions = cursor.string(), cursor.number("I")
-        if dimensions > 4 or name in found:
+        name, dimensions = cursor.string(), cursor.uint32()
+        if dimensions > 4 or name in stored:
             raise ValueError(f"the tensor {name!r} has {dimensions} dimensions or stands there twice")
-        size = tuple(cursor.number("Q") for _ in range(dimensions))
-        found[name] = (size[::-1], cursor.number("I"), cursor.number("Q"))
+        size = tuple(cursor.uint64() for _ in range(dimensions))
+        stored[name] = (size[::-1], cursor.uint32(), cursor.uint64())
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20:
         raise ValueError(f"an alignment of {alignment}")
     start = -(-cursor.offset // alignment) * alignment
-    tensors = {name: GGUFTensor(size, kind, start + offset) for name, (size, kind, offset) in found.items()}
+    tensors = {name: GGUFTensor(size, kind, start + offset) for name, (size, kind, offset) in stored.items()}
     return GGUFHeader(path, len(cursor.data), metadata, tensors)
 
 
@@ -152,24 +150,23 @@ NAMES = {"gpt2": "gpt-2", "digits": "smollm", "llama3": "llama-bpe", "qwen2": "q
 # llama.cpp opens no BPE without merges. This one never applies: no UTF-8 has two bytes 0xFF.
 _NO_MERGES = [f"{BYTE_CHARACTERS[255]} {BYTE_CHARACTERS[255]}"]
 _USED = {
-    f"tokenizer.{key}"
-    for key in (
-        "ggml.model", "ggml.pre", "ggml.tokens", "ggml.token_type", "ggml.merges", "ggml.bos_token_id",
-        "ggml.eos_token_id", "ggml.add_bos_token", "chat_template",
-    )
+    "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.tokens", "tokenizer.ggml.token_type",
+    "tokenizer.ggml.merges", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id",
+    "tokenizer.ggml.add_bos_token", "tokenizer.chat_template",
 }  # fmt: skip
 _READ = {theirs: ours for ours, theirs in NAMES.items()} | {"llama3": "llama3", "llama-v3": "llama3"}
 
 
 def _pre_tokenizer(pattern: str) -> dict[str, Any]:
     """The `pre_tokenizer` of a tokenizer.json that splits by a known pattern."""
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    by_gpt2 = pattern in ("gpt2", "digits")
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": by_gpt2}
     if pattern == "gpt2":
-        return byte_level | {"use_regex": True}
+        return byte_level
     first: dict[str, Any] = {"type": "Digits", "individual_digits": True}
     if pattern != "digits":
         first = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
-    return {"type": "Sequence", "pretokenizers": [first, byte_level | {"use_regex": pattern == "digits"}]}
+    return {"type": "Sequence", "pretokenizers": [first, byte_level]}
 
 
 def load_gguf_tokenizer(path: str | Path) -> Tokenizer:

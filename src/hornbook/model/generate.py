@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, takewhile
 
 import torch
 from torch import Tensor
@@ -108,7 +109,7 @@ def generate(
     outside the vocabulary, and sampling values out of range.
     """
     check_seed(seed)
-    sampling = Sampling(temperature, top_k, top_p, min_p)
+    sampling, ends = Sampling(temperature, top_k, top_p, min_p), frozenset(stop_ids)
     prompt_BT = _checked(model, [list(prompt_ids)], max_tokens)
     kept = _cache(model, prompt_BT, max_tokens) if cache else None
     decode: Decode | None = None
@@ -117,7 +118,7 @@ def generate(
 
         model, decode = native_decoder(model, kept, int8=int8)
     rows = _continue(model, prompt_BT, max_tokens, sampling, [torch.Generator().manual_seed(seed)], kept, decode)
-    return _until(frozenset(stop_ids), rows)
+    return takewhile(lambda token: token not in ends, chain.from_iterable(rows))
 
 
 def generate_batch(
@@ -134,13 +135,6 @@ def generate_batch(
     cache = _cache(model, prompts_BT, max_tokens)
     steps = list(_continue(model, prompts_BT, max_tokens, Sampling(), generators, cache))
     return [[ids[row] for ids in steps] for row in range(len(prompts))]
-
-
-def _until(stop: frozenset[int], rows: Iterator[list[int]]) -> Iterator[int]:
-    for (token,) in rows:
-        if token in stop:
-            return
-        yield token
 
 
 def _checked(model: Decoder, prompts: list[list[int]], max_tokens: int) -> Tensor:

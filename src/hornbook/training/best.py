@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hornbook.engine import checkpoint as checkpoints
@@ -29,25 +30,21 @@ class Best:
     def take(self, parts: TrainState, *, step: int, loss: float, updates: int, optimizer: bool) -> None:
         """Copy the weights of this step."""
         self.loss, self.step, self.updates = loss, step, updates
-        now = checkpoints.contents(parts.model, parts.optimizers if optimizer else ())
-        if self.copies.keys() == now.keys():
-            for file, tensors in now.items():
-                for name, tensor in tensors.items():
-                    self.copies[file][name].copy_(tensor)
-        else:
+        contents = checkpoints.contents(parts.model, parts.optimizers if optimizer else ())
+        if self.copies.keys() != contents.keys():
             self.copies = {}  # before the new ones are made
             self.copies = {
-                file: {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-                for file, tensors in now.items()
+                file: {name: torch.empty_like(tensor, device="cpu") for name, tensor in tensors.items()}
+                for file, tensors in contents.items()
             }
+        for file, tensors in contents.items():
+            for name, tensor in tensors.items():
+                self.copies[file][name].copy_(tensor)
 
     def state(self) -> dict[str, Any]:
         """For the manifest of a checkpoint."""
-        return {
-            "best_loss": self.loss if math.isfinite(self.loss) else None,
-            "best_step": self.step,
-            "best_updates": self.updates,
-        }
+        loss = self.loss if math.isfinite(self.loss) else None
+        return {"best_loss": loss, "best_step": self.step, "best_updates": self.updates}
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Best:
@@ -58,9 +55,8 @@ class Best:
     def write(self, run: Run, parts: TrainState, step: int) -> None:
         """Put the copies on the disk, unless the checkpoint of this `step` has them."""
         if self.step is not None and self.copies and self.step != step:
-            checkpoints.write(
-                run.best_folder(self.step), self.copies, step=self.step, shape=parts.model.shape, state={}
-            )  # fmt: skip
+            folder, shape = run.best_folder(self.step), parts.model.shape
+            checkpoints.write(folder, self.copies, step=self.step, shape=shape, state={})
         self.copies = {}
 
     def can_go_on(self, run: Run) -> bool:
@@ -75,9 +71,8 @@ class Best:
             for optimizer in parts.optimizers:
                 optimizer.load(self.copies[checkpoints.OPTIMIZER], self.updates)
         else:
-            checkpoints.load_into(
-                self.folder(run), model=parts.model, optimizers=parts.optimizers, updates=self.updates
-            )  # fmt: skip
+            folder, model, optimizers = self.folder(run), parts.model, parts.optimizers
+            checkpoints.load_into(folder, model=model, optimizers=optimizers, updates=self.updates)
 
     def folder(self, run: Run) -> Path:
         """Where they are on the disk. Raises InputError when they are gone."""

@@ -45,14 +45,15 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sentence(self) -> str:
+        risen = f"validation loss has risen since step {self.from_step:,}"
         if self.decision == "end":
             return (
-                f"validation loss has risen since step {self.from_step:,} although the learning rate falls: the run "
-                f"ends here, with the weights of step {self.from_step:,}."
+                f"{risen} although the learning rate falls: the run ends here, with the weights of step "
+                f"{self.from_step:,}."
             )
         return (
-            f"validation loss has risen since step {self.from_step:,}: the run goes back to the weights of that step "
-            f"and lets the learning rate fall over {self.decay_steps:,} more steps."
+            f"{risen}: the run goes back to the weights of that step and lets the learning rate fall over "
+            f"{self.decay_steps:,} more steps."
         )
 
 
@@ -92,20 +93,16 @@ def tokens_read(rows: Sequence[Mapping[str, Any]], step: int) -> int:
 
 
 def decide(
-    looks: Sequence[Evaluation],
-    settings: Settings,
-    step: int,
-    earlier: Decision | None = None,
-    *,
+    evaluations: Sequence[Evaluation], settings: Settings, step: int, earlier: Decision | None = None, *,
     epoch_tokens: int = 0,
-) -> Decision | None:
-    """The decision that the looks up to `step` call for, if they do, after an `earlier` one. None before one epoch, of
-    `epoch_tokens`, is read."""
+) -> Decision | None:  # fmt: skip
+    """The decision that the evaluations up to `step` call for, if they do, after an `earlier` one. None before one
+    epoch, of `epoch_tokens`, is read."""
     from hornbook.facts.looks import turned, went_on
 
     if earlier is not None:
-        looks = went_on(looks, from_step=earlier.from_step, step=earlier.step)
-    best = turned(looks, after_tokens=epoch_tokens)
+        evaluations = went_on(evaluations, from_step=earlier.from_step, step=earlier.step)
+    best = turned(evaluations, after_tokens=epoch_tokens)
     if best is None:
         return None
     if earlier is not None or decays(settings, step):
@@ -116,11 +113,10 @@ def decide(
 
 def lr_schedule(settings: Settings, decision: Decision | None = None) -> Callable[[int], float]:
     """Share of the peak learning rate as a function of the update's number from 0."""
-
-    how, final = _schedule(settings), settings.schedule.final_fraction
+    final = settings.schedule.final_fraction
 
     def planned(step: int) -> float:
-        return lr_scale(step, **how, final_fraction=final)
+        return lr_scale(step, **_schedule(settings), final_fraction=final)
 
     def decided(step: int) -> float:
         if decision is None or decision.decision == "end" or step < decision.step:

@@ -26,7 +26,7 @@ from hornbook.reporting.live import View
 from hornbook.training.best import Best, prune
 from hornbook.training.decisions import Decision, decays, decide, decision_of, decisions_of
 from hornbook.training.loop import Step, TrainState
-from hornbook.training.monitor import Monitor, diverged_in_words
+from hornbook.training.monitor import Monitor, divergence_sentence
 from hornbook.training.pace import FirstSteps
 from hornbook.training.watch import Watch
 
@@ -93,12 +93,9 @@ class Job:
     def position(self) -> dict[str, Any]:
         """How far training is."""
         return {
-            "step": self.step,
-            "tokens": self.tokens,
-            "epoch": self.state.batches.epoch(self.step),
-            "seconds": self.seconds,
-            "flops": self.tokens * self.context.shape.flops_per_token(),
-        }
+            "step": self.step, "tokens": self.tokens, "epoch": self.state.batches.epoch(self.step),
+            "seconds": self.seconds, "flops": self.tokens * self.context.shape.flops_per_token(),
+        }  # fmt: skip
 
     # ---- What is due after a step
 
@@ -130,31 +127,28 @@ class Job:
         self.seconds += seconds
         self.updates += update.gradient_norm is not None
         row = {
-            "event": "step",
-            **self.position,
-            "train_loss_nats_per_token": update.loss,
+            "event": "step", **self.position, "train_loss_nats_per_token": update.loss,
             "learning_rate": (self.settings.optimizer.learning_rate or 0.0) * step.lr_scale,
-            "gradient_norm": update.gradient_norm,
-            "tokens_per_second": update.num_tokens / seconds,
+            "gradient_norm": update.gradient_norm, "tokens_per_second": update.num_tokens / seconds,
             "mfu": self.telemetry.mfu(update.num_tokens * self.context.shape.flops_per_token() / seconds),
-        }
+        }  # fmt: skip
         self.run.log(row)
         self.view.row(row)
         self.saver.listen()
         self.warn(self.monitor.step(row))
         self.first_steps.hear(seconds, step.is_last)
         if self.monitor.diverged:
-            raise SystemFailure(self.diverged())
+            raise SystemFailure(self.divergence())
 
     def warn(self, issues: dict[str, str]) -> None:
         for name, sentence in issues.items():
             self.run.log({"event": "warning", "step": self.step, "fault": name, "sentence": sentence})
             self.view.note(f"step {self.step:,}: {sentence}")
 
-    def diverged(self) -> str:
+    def divergence(self) -> str:
         """The sentence for a run whose weights are lost."""
         self.saver.settle()
-        return diverged_in_words(self.run.rows(), map(checkpoint_step, self.run.checkpoints()), self.run.folder)
+        return divergence_sentence(self.run.rows(), map(checkpoint_step, self.run.checkpoints()), self.run.folder)
 
     # ---- Evaluate and sample
 
@@ -168,10 +162,9 @@ class Job:
         self.since_best += loss is not None and self.watch.looks.even(self.step)
         if loss is not None and loss < self.best.loss:
             self.since_best = 0
-            may_go_back = self.context.may_decide and self.decision is None and not decays(self.settings, self.step)
-            self.best.take(
-                self.state, step=self.step, loss=loss, updates=self.updates, optimizer=may_go_back and self.step > 0
-            )  # fmt: skip
+            decided = not self.context.may_decide or self.decision is not None or decays(self.settings, self.step)
+            go_back = self.step > 0 and not decided
+            self.best.take(self.state, step=self.step, loss=loss, updates=self.updates, optimizer=go_back)
         warnings = self.monitor.evaluation(row)
         row |= flat("forecast_loss_nats_per_token", self.monitor.forecast(self.last * step_tokens(self.settings)))
         row["cost"] = self.telemetry.reading()
@@ -191,8 +184,8 @@ class Job:
             return
         from hornbook.reporting.words import only_memorizing
 
-        per_epoch, repeated = self.monitor.tokens_per_epoch, self.monitor.repeated_share
-        sentence = only_memorizing(self.evaluations, per_epoch, repeated_share=repeated)
+        monitor = self.monitor
+        sentence = only_memorizing(self.evaluations, monitor.tokens_per_epoch, repeated_share=monitor.repeated_share)
         if sentence is not None:
             self.memorizing = True
             self.warn({"memorizing": sentence})
@@ -228,12 +221,10 @@ class Job:
         ahead = [decision for decision in self.recorded if decision.step > since]
         decision = next((decision for decision in ahead if decision.step == self.step), None)
         if not ahead and self.evaluated == self.step > since and self.watch.looks.even(self.step):
-            epoch = self.context.prepared.train.num_tokens
             from hornbook.reporting.curves import evaluations
 
-            decision = decide(
-                evaluations(self.evaluations), self.settings, self.step, self.decision, epoch_tokens=epoch
-            )
+            losses, epoch = evaluations(self.evaluations), self.context.prepared.train.num_tokens
+            decision = decide(losses, self.settings, self.step, self.decision, epoch_tokens=epoch)
         if decision is None:
             return
         self.saver.settle()  # it may be writing the best weights
@@ -266,14 +257,10 @@ class Job:
         self.saver.settle()
         keep, model, step, tokens = self.settings.checkpoint, self.state.model, self.step, self.tokens
         state = {
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "updates": self.updates,
-            "since_best": self.since_best,
-            "use_step": self.best.step if keep.best else None,
-            "decision": None if self.decision is None else msgspec.to_builtins(self.decision),
-            "prepared": self.context.prepared.key,
-        } | self.best.state()
+            "tokens": tokens, "seconds": self.seconds, "updates": self.updates, "since_best": self.since_best,
+            "use_step": self.best.step if keep.best else None, "decision": msgspec.to_builtins(self.decision),
+            "prepared": self.context.prepared.key, **self.best.state(),
+        }  # fmt: skip
         drop_old = partial(prune, self.run, keep=keep.keep, steady=self.saver.steady)
         if self.saved == step:
             drop_old()

@@ -56,10 +56,12 @@ class Monitor:
     def step(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Issues of one update, by name. A skipped update and a loss spike are reported every time."""
         self._step(row)
-        found = self._new(issues(self.history)) if row["step"] == 1 else {}
-        if skipped_updates(self.norms):
-            return found | {"skipped": SKIPPED}
-        return found if (sentence := loss_spike(self.losses)) is None else found | {"loss spike": sentence}
+        sentences = self._new(issues(self.history)) if row["step"] == 1 else {}
+        if self.was_skipped:
+            sentences["skipped"] = SKIPPED
+        elif (spike := loss_spike(self.losses)) is not None:
+            sentences["loss spike"] = spike
+        return sentences
 
     @property
     def diverged(self) -> bool:
@@ -114,15 +116,15 @@ class Monitor:
             self.tokens.append(row["tokens"])
             self.validation.append(loss)
 
-    def _new(self, found: Mapping[str, str]) -> dict[str, str]:
-        new = {name: sentence for name, sentence in found.items() if name not in self.reported}
+    def _new(self, sentences: Mapping[str, str]) -> dict[str, str]:
+        new = {name: sentence for name, sentence in sentences.items() if name not in self.reported}
         self.reported |= new.keys()
         return new
 
 
-def diverged_in_words(rows: Sequence[Mapping[str, Any]], kept: Iterable[int], folder: Path) -> str:
-    """The sentence of a run that has diverged; of its checkpoints the steps `kept` are there. Those weights were sound
-    from which an update could be computed."""
+def divergence_sentence(rows: Sequence[Mapping[str, Any]], kept: Iterable[int], folder: Path) -> str:
+    """For a run that has diverged, of which the checkpoints of steps `kept` are there. Weights are sound where an
+    update could be computed from them."""
     applied = [row["step"] for row in rows if row["event"] == "step" and row["gradient_norm"] is not None]
     sound = max(applied, default=0) - 1
     before = max((step for step in kept if step <= sound), default=None)

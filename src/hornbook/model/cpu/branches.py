@@ -1,4 +1,4 @@
-"""Sequences that begin alike, computed together: their beginning once, and no place for padding.
+"""Sequences that begin alike, computed together: shared-prefix packing with a block mask.
 
 All tokens of several trees stand in one long row, (1, N, D), because every part of a decoder but attention looks at
 one token at a time; attention is computed tree by tree. Shape letters as in `decoder.py`; E tokens of one tree's
@@ -19,8 +19,6 @@ from torch.nn import functional as F
 from hornbook.model.decoder import Attention, Block, Decoder
 
 ROWS = 64  # N is a multiple: matrix products of few different sizes, for each of which oneDNN makes its code once
-
-
 Ids = Sequence[int] | NDArray[np.int64]
 
 
@@ -64,15 +62,14 @@ def branch_hidden(model: Decoder, trees: Sequence[Tree], device: torch.device | 
     model.check_length(max(len(tree.beginning) + max(map(len, tree.branches)) for tree in trees))
     ends = np.cumsum([0, *(tree.num_tokens for tree in trees)]).tolist()
     N = -(-ends[-1] // ROWS) * ROWS
-    tokens_N, positions_N = np.zeros(N, np.int64), np.zeros(N, np.int64)
-    is_branch_N = np.zeros(N, bool)
-    for tree, start in zip(trees, ends, strict=False):
+    tokens_N, positions_N, is_branch_N = np.zeros(N, np.int64), np.zeros(N, np.int64), np.zeros(N, bool)
+    for tree, start, stop in zip(trees, ends, ends[1:], strict=False):
         first = len(tree.beginning)
-        tokens_N[start : start + tree.num_tokens] = np.concatenate([tree.beginning, *tree.branches])
-        each = [np.arange(first), *(np.arange(first, first + len(branch)) for branch in tree.branches)]
-        positions_N[start : start + tree.num_tokens] = np.concatenate(each)
-        is_branch_N[start + first : start + tree.num_tokens] = True
-    tokens, positions, wanted = (
+        tokens_N[start:stop] = np.concatenate([tree.beginning, *tree.branches])
+        after = [np.arange(first, first + len(branch)) for branch in tree.branches]
+        positions_N[start:stop] = np.concatenate([np.arange(first), *after])
+        is_branch_N[start + first : stop] = True
+    tokens, positions, of_branches = (
         torch.from_numpy(x).to(device) for x in (tokens_N, positions_N, np.flatnonzero(is_branch_N))
     )
     places = [_Place(tree, start, device) for tree, start in zip(trees, ends, strict=False)]
@@ -85,7 +82,7 @@ def branch_hidden(model: Decoder, trees: Sequence[Tree], device: torch.device | 
             place.attend(q, k, v, block.attention, y)
         y = y.flatten(2)
         if block is model.blocks[-1]:  # no later layer looks at the beginnings
-            x, y = x[:, wanted], y[:, wanted]
+            x, y = x[:, of_branches], y[:, of_branches]
         x = x + block.attention.output(y)
         x = x + block.mlp(block.mlp_norm(x))
     return x[0]
