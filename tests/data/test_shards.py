@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from hornbook.data import shards
 from hornbook.data.prepare import prepare
 from hornbook.data.shard_writer import manifest_bytes
-from hornbook.data.shards import MANIFEST, TokenStream, open_foreign_bin, open_prepared, read_manifest
+from hornbook.data.shards import MANIFEST, TokenStream, open_prepared, read_manifest
 from hornbook.facts.errors import InputError
 from hornbook.text.documents import documents
-from hornbook.text.make_tokenizer import raw_bytes
 
 HEADER_BYTES = 64
 
@@ -214,41 +213,3 @@ def test_names_in_the_manifest_cannot_leave_the_folder(copy):
 def test_an_empty_side_says_so():
     with pytest.raises(InputError, match="empty"):
         TokenStream([], np.zeros((0, 5), np.int64), []).take(np.array([0]), 4)
-
-
-def test_nanogpt_file(tmp_path):
-    ids = np.array([3, 50_256, 0, 7], "<u2")
-    ids.tofile(tmp_path / "train.bin")
-    part = open_foreign_bin(tmp_path / "train.bin", 50_257)
-    assert part.document_tokens(0).tolist() == ids.tolist()
-    assert part.documents.tolist() == [[0, 4, -1, -1, -1]]
-    assert part.document_ids(np.array([0]), 5).tolist() == [[0] * 5]
-
-
-@pytest.mark.parametrize(("magic", "version", "dtype"), [(20240520, 1, "<u2"), (20240801, 7, "<u4")])
-def test_llm_c_file(tmp_path, magic, version, dtype):
-    header = np.zeros(256, "<i4")
-    header[:3] = magic, version, 5
-    ids = np.arange(50_000, 50_005).astype(dtype)
-    path = tmp_path / "x.bin"
-    path.write_bytes(header.tobytes() + ids.tobytes())
-    assert open_foreign_bin(path, 50_257).take(np.array([4]), 2).tolist() == [[50_004, 50_000]]
-    path.write_bytes(header.tobytes() + ids.tobytes()[:-2])
-    with pytest.raises(InputError, match="says it has 5 ids"):
-        open_foreign_bin(path, 50_257)
-    header[1] = 99
-    path.write_bytes(header.tobytes() + ids.tobytes())
-    with pytest.raises(InputError, match="version 99"):
-        open_foreign_bin(path, 50_257)
-
-
-def test_foreign_files_that_cannot_be_right(tmp_path, whole):
-    path = tmp_path / "x.bin"
-    for content, words in [(b"", "0 bytes"), (b"abc", "whole number of ids"), (b"\xff\xff", "id 65535")]:
-        path.write_bytes(content)
-        with pytest.raises(InputError, match=words):
-            open_foreign_bin(path, 50_257)
-    with pytest.raises(InputError, match="does not exist"):
-        open_foreign_bin(tmp_path / "none.bin", 50_257)
-    with pytest.raises(InputError, match="give the folder"):
-        open_foreign_bin(whole / "train-00000.bin", raw_bytes().vocabulary)

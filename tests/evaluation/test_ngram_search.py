@@ -105,7 +105,7 @@ def test_a_match_does_not_cross_a_document():
 
 
 def test_equal_hashes_are_not_enough(monkeypatch):
-    monkeypatch.setattr(spans, "_rolling_hash", lambda ids, n: np.zeros(len(ids) - n + 1, np.uint32))
+    monkeypatch.setattr(spans, "ngram_hashes", lambda ids, n: np.zeros(len(ids) - n + 1, np.uint32))
     part = part_of([[1, 2, 3, 4, 5]], shard_tokens=3)
     assert found(part, [np.array([8, 2, 3, 4])], 3) == [(0, 1, 3, 2, 0)]
 

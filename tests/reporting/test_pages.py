@@ -174,7 +174,7 @@ def test_white_space_tokens_are_visible() -> None:
 
 def test_a_perplexity_above_the_vocabulary_is_no_hesitation() -> None:
     shown = "".join(Reader(_page(summary={"validation_loss_nats_per_token": 9.0})).text)
-    assert "More than the 4,096 there are: it is surer of wrong tokens than a guess would be." in shown
+    assert "More than the 4,096 there are: worse than uniform guessing." in shown
     assert "as if between" not in shown
 
 

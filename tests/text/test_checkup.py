@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornbook.text import checkup, leaks
-from hornbook.text.checkup import Duplicate, check_up
+from hornbook.text.checkup import GRAM_WORDS, Duplicate, check_up
 from hornbook.text.documents import Document, builtin_documents
-from hornbook.text.grams import GRAM_WORDS, piece_words, word_grams, word_hashes
+from hornbook.text.grams import ngram_hashes, piece_words, word_hashes
 from hornbook.text.leaks import BRIDGED_WORDS, PASSAGE_WORDS
 from hornbook.text.pieces import safe_pieces
 from hornbook.text.split import split
@@ -270,8 +270,8 @@ def test_words_are_those_of_a_regular_expression(text):
 def test_how_a_text_is_cut_into_pieces_does_not_show(pieces):
     cut = Document("cut", lambda: iter(pieces))
     words = naive_words("".join(pieces))
-    grams = [g for _, w in piece_words(cut) for g in word_grams(w, GRAM_WORDS).tolist()]
-    whole = word_grams(word_hashes("".join(pieces).encode()), GRAM_WORDS).tolist()
+    grams = [g for _, w in piece_words(cut) for g in ngram_hashes(w, GRAM_WORDS).tolist()]
+    whole = ngram_hashes(word_hashes("".join(pieces).encode()), GRAM_WORDS).tolist()
     assert grams == whole
     assert len(grams) == max(0, len(words) - GRAM_WORDS + 1)
     a, b = checkup._Signatures(), checkup._Signatures()

@@ -34,17 +34,11 @@ def _encode(tokenizer: Tokenizer, pieces: Sequence[_Piece]) -> list[Encoded]:
     ids = (list(tokenizer.encode_document([text] if is_first else ["", text]))[-1] for _, is_first, text in pieces)
     return [
         Encoded(
-            segment,
-            found,
-            len(text.encode()),
-            len(text),
-            len(text.split()),
-            not text[:1].isspace(),
-            text != "" and not text[-1].isspace(),
-            tokenizer.lost_bytes(text, found),
+            segment, tokens, len(text.encode()), len(text), len(text.split()), not text[:1].isspace(),
+            text != "" and not text[-1].isspace(), tokenizer.lost_bytes(text, tokens),
         )
-        for (segment, _, text), found in zip(pieces, ids, strict=True)
-    ]
+        for (segment, _, text), tokens in zip(pieces, ids, strict=True)
+    ]  # fmt: skip
 
 
 def _tasks(pieces: Iterator[tuple[int, str]]) -> Iterator[list[_Piece]]:

@@ -99,9 +99,7 @@ def prepare(
                     if canaries:
                         (folder / CANARIES).write_bytes(shard_writer.json_file(msgspec.to_builtins(planted)))
                     parts = _write_parts(folder, sides, made, shard_bytes, threads or usable_cores(), progress)
-                    found = checked or checkup()
-                    wall_seconds = time.perf_counter() - begin
-                    report = _report(documents, sides, parts, made, found, left_out, wall_seconds)
+                    report = _report(documents, sides, parts, made, checked or checkup(), left_out, begin)
                 manifest = {
                     "format": shards.FORMAT, "version": shards.VERSION, "key": key, "source": list(source),
                     "source_documents": len(documents), "split": rule,
@@ -131,7 +129,9 @@ def _checking(train: _Side, validation: _Side) -> Iterator[Callable[[], Checkup]
         return Document(segment.name, pieces)
 
     with ThreadPoolExecutor(1, thread_name_prefix="check") as pool:
-        checkup = pool.submit(check_up, *([stoppable(each) for each in side.segments] for side in (train, validation)))
+        checkup = pool.submit(
+            check_up, *([stoppable(segment) for segment in side.segments] for side in (train, validation))
+        )
         try:
             yield checkup.result
         except BaseException:
@@ -235,7 +235,7 @@ def _identity(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def _report(
     documents: Sequence[Document], sides: Sequence[_Side], parts: dict[str, Any], tokenizer: Tokenizer,
-    checkup: Checkup, left_out: int, wall_seconds: float,
+    checkup: Checkup, left_out: int, begin: float,
 ) -> dict[str, Any]:  # fmt: skip
     """What a person wants to know of the text: what was not read as it stands, size, duplicates, leaks, and speed."""
     notes, replaced = [*getattr(documents, "notes", ())], sum(document.replaced() for document in documents)
@@ -246,18 +246,16 @@ def _report(
         )
     num_bytes = sum(side.num_bytes for side in sides)
     lost = lost_warning({"lost_share": sum(entry["lost_bytes"] for entry in parts.values()) / num_bytes})
-    notes += [lost] if lost is not None else []
+    if lost is not None:
+        notes.append(lost)
     if tokenizer.kind == "characters":
         notes.append("the tokenizer takes its characters from the whole text, the validation side included")
+    wall_seconds = time.perf_counter() - begin
     return {
         "bytes_per_token": {
             part: entry["num_bytes"] / entry["num_text_tokens"] if entry["num_text_tokens"] else None
             for part, entry in parts.items()
         },
-        "notes": notes,
-        "replaced_bytes": replaced,
-        "checkup": checkup.to_dict(),
-        "left_out_documents": left_out,
-        "wall_seconds": round(wall_seconds, 3),
-        "megabytes_per_second": round(num_bytes / 1e6 / wall_seconds, 3),
-    }
+        "notes": notes, "replaced_bytes": replaced, "checkup": checkup.to_dict(), "left_out_documents": left_out,
+        "wall_seconds": round(wall_seconds, 3), "megabytes_per_second": round(num_bytes / 1e6 / wall_seconds, 3),
+    }  # fmt: skip

@@ -10,18 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from hornbook.data.shards import (
-    _HEADER,
-    _MAGIC,
-    NUM_BYTES,
-    NUM_CHARACTERS,
-    NUM_TOKENS,
-    NUM_WORDS,
-    SHARD_BYTES,
-    VERSION,
-    _checksum,
-    id_type,
-)
+from hornbook.data.shards import _HEADER, _MAGIC, SHARD_BYTES, SUMS, VERSION, _checksum, id_type
 from hornbook.text.tokenizer import Tokenizer
 
 
@@ -65,20 +54,11 @@ class ShardWriter:
             self._close_shard()
         np.save(self._folder / f"{self._part}.documents.npy", documents)
         (self._folder / f"{self._part}.names.json").write_bytes(json_file(names))
-        sums = documents.sum(axis=0)
-        return {
-            "num_documents": len(names),
-            "num_bytes": int(sums[NUM_BYTES]),
-            "num_characters": int(sums[NUM_CHARACTERS]),
-            "num_words": int(sums[NUM_WORDS]),
-            "num_text_tokens": int(sums[NUM_TOKENS]),
-            "num_tokens": self.num_tokens,
-            "shards": self._shards,
-        }
+        sums = dict(zip(SUMS, documents.sum(axis=0).tolist()[1:], strict=True))
+        return {"num_documents": len(names), **sums, "num_tokens": self.num_tokens, "shards": self._shards}
 
     def _close_shard(self) -> None:
-        if self._file is None:
-            raise AssertionError("no shard is open")
+        assert self._file is not None
         tokenizer = self._tokenizer
         identity = (self._dtype.itemsize, self._count, tokenizer.vocabulary, bytes.fromhex(tokenizer.fingerprint))
         self._file.seek(0)

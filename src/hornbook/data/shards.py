@@ -36,10 +36,11 @@ MANIFEST = "prepared.json"
 SHARD_BYTES = 256 * 2**20
 PARTS = ("train", "validation")
 START, NUM_TOKENS, NUM_BYTES, NUM_CHARACTERS, NUM_WORDS = range(5)  # columns of `documents`
+SUMS = ("num_text_tokens", "num_bytes", "num_characters", "num_words")  # of the last four, in the manifest
 
 _HEADER = struct.Struct("<8sIIQQ32s")  # magic, version, bytes per id, ids, vocabulary, tokenizer's fingerprint
 _MAGIC = b"hornbook"
-_BLOCK_BYTES = 2**22
+_BLOCK_IDS = 2**21  # checked at once
 _AGAIN = "prepare the text again"
 
 Ids = NDArray[np.uint16] | NDArray[np.uint32]
@@ -57,8 +58,8 @@ def id_type(vocabulary: int) -> np.dtype[Any]:
 class TokenStream:
     """One side of a prepared text: a circular stream of ids (memory-mapped) and its documents.
 
-    `documents` is int64 (n, 5) as in this module's docstring, with -1 for what is not known (foreign files); `names`
-    has n strings; `separator` says whether each document has an <|endoftext|> in front.
+    `documents` is int64 (n, 5) as in this module's docstring, `names` has n strings; `separator` says whether each
+    document has an <|endoftext|> in front.
     """
 
     def __init__(
@@ -82,8 +83,8 @@ class TokenStream:
         ids = np.empty(positions.shape, np.int64)
         owner = np.searchsorted(self._bounds, positions, side="right") - 1
         for shard in np.unique(owner):
-            here = owner == shard
-            ids[here] = self.shards[shard][positions[here] - self._bounds[shard]]
+            inside = owner == shard
+            ids[inside] = self.shards[shard][positions[inside] - self._bounds[shard]]
         return ids
 
     def document_ids(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int32]:
@@ -137,10 +138,9 @@ class Prepared:
 
     @property
     def checkup(self) -> dict[str, Any]:
-        """What `text.checkup` found in the text that is trained on; {} where that is not known, as of older folders
-        that were made with --dedup."""
-        found: dict[str, Any] = self.manifest["report"].get("checkup", {})
-        return {} if self.manifest.get("dedup") and "readings_per_epoch" not in found else found
+        """What `text.checkup` reports of the training text; {} where that is unknown, as of older --dedup folders."""
+        checkup: dict[str, Any] = self.manifest["report"].get("checkup", {})
+        return {} if self.manifest.get("dedup") and "readings_per_epoch" not in checkup else checkup
 
     @property
     def readings_per_epoch(self) -> float | None:
@@ -193,8 +193,7 @@ def open_prepared(folder: Path | str, *, verify: bool = True, tokenizer: Tokeniz
     for name, entry in manifest["files"].items():
         _check_file(folder / Path(name).name, entry, verify)
     tokenizer = tokenizer or load_tokenizer(folder)
-    known = manifest["tokenizer"]
-    if (tokenizer.fingerprint, tokenizer.vocabulary) != (known["fingerprint"], known["vocabulary"]):
+    if any(getattr(tokenizer, name) != manifest["tokenizer"][name] for name in ("fingerprint", "vocabulary")):
         raise InputError(f"{folder / 'tokenizer.json'} is another tokenizer than the shards were made with; {_AGAIN}")
     train, validation = (_open_part(folder, part, manifest, tokenizer, verify) for part in PARTS)
     return Prepared(folder, manifest, tokenizer, train, validation)
@@ -208,36 +207,6 @@ def old_folder(folder: Path) -> Path:
 def present(folder: Path) -> Path:
     """The folder itself, or, when a replacement was cut off between its two renames, what it was going to replace."""
     return old_folder(folder) if not folder.exists() and old_folder(folder).is_dir() else folder
-
-
-def open_foreign_bin(path: Path | str, vocabulary: int) -> TokenStream:
-    """Open another program's token file as a part with one document, whose bytes, characters and words are unknown.
-
-    nanoGPT's are bare uint16; llm.c's have a header of 256 int32 that starts with (20240520, 1, count), then uint16, or
-    (20240801, 7, count), then uint32. A file of GPT-2 ids (below 50,257) never starts so: 55,432 or 55,713 as uint16.
-    Every id is checked against `vocabulary`. Raises InputError.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file; give a .bin file of token ids")
-    num_bytes, dtype, start = path.stat().st_size, np.dtype("<u2"), 0
-    with path.open("rb") as file:
-        head = file.read(12)
-    if head.startswith(_MAGIC):
-        raise InputError(f"{path} is a shard of a prepared folder; give the folder {path.parent}")
-    magic, version, count = struct.unpack("<iii", head) if len(head) == 12 else (0, 0, 0)
-    known = {20240520: (1, "<u2"), 20240801: (7, "<u4")}
-    if magic in known:
-        right_version, dtype, start = known[magic][0], np.dtype(known[magic][1]), 1024
-        if version != right_version:
-            raise InputError(f"{path} is an llm.c file of version {version}; only version {right_version} can be read")
-        if num_bytes != start + count * dtype.itemsize:
-            raise InputError(f"{path} says it has {count} ids, but its size is {num_bytes} bytes; copy it again")
-    if num_bytes % dtype.itemsize or num_bytes <= start:
-        raise InputError(f"{path} has {num_bytes} bytes, which is not a whole number of ids; copy it again")
-    ids = np.memmap(path, dtype=dtype, mode="r", offset=start)
-    _check_ids(path, ids, vocabulary)
-    return TokenStream([ids], np.array([[0, len(ids), -1, -1, -1]], np.int64), [path.name], separator=False)
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
@@ -267,9 +236,9 @@ def _open_part(folder: Path, part: str, manifest: dict[str, Any], tokenizer: Tok
         raise InputError(f"{folder / part}.documents.npy or .names.json is damaged; {_AGAIN}") from None
     opened = TokenStream(shards, documents, names, separator=tokenizer.end_of_text is not None)
     sums = documents.sum(axis=0, dtype=np.float64).tolist()[1:]
-    said = [counts[name] for name in ("num_text_tokens", "num_bytes", "num_characters", "num_words")]
+    recorded = [counts[name] for name in SUMS]
     ends = documents[:, START] + documents[:, NUM_TOKENS]
-    if opened.num_tokens != counts["num_tokens"] or len(names) != counts["num_documents"] or sums != said:
+    if opened.num_tokens != counts["num_tokens"] or len(names) != counts["num_documents"] or sums != recorded:
         raise InputError(f"{folder / part}: its files do not have as many ids or bytes as {MANIFEST} says; {_AGAIN}")
     begins = np.concatenate([[0], ends])[: len(ends)] + int(opened.separator)
     if (documents < 0).any() or not np.array_equal(documents[:, START], begins) or ends[-1:].sum() != opened.num_tokens:
@@ -303,19 +272,12 @@ def _open_shard(path: Path, tokenizer: Tokenizer, verify: bool) -> Ids:
     if item_bytes != dtype.itemsize or path.stat().st_size != _HEADER.size + count * item_bytes:
         raise InputError(f"{path} is not as long as its header says; {_AGAIN}")
     ids = np.memmap(path, dtype=dtype, mode="r", offset=_HEADER.size)
-    if verify:
-        _check_ids(path, ids, vocabulary)
-    return ids
-
-
-def _check_ids(path: Path, ids: Ids, vocabulary: int) -> None:
-    """InputError at the first block that has an id outside the vocabulary."""
-    block = _BLOCK_BYTES // ids.dtype.itemsize
-    for begin in range(0, len(ids), block):
-        if (largest := int(ids[begin : begin + block].max())) >= vocabulary:
+    for begin in range(0, len(ids) if verify else 0, _BLOCK_IDS):
+        if (largest := int(ids[begin : begin + _BLOCK_IDS].max())) >= vocabulary:
             raise InputError(
                 f"{path} has the id {largest}, but the vocabulary has {vocabulary} ids; {_AGAIN} with this tokenizer"
             )
+    return ids
 
 
 def file_entry(path: Path) -> dict[str, Any]:

@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.data.shards import NUM_TOKENS, START, TokenStream
+from hornbook.text.grams import HashTable, Ints, ngram_hashes
 
 _CHUNK_TOKENS = 2**16  # hashed at once: the arrays of a chunk stay in a core's cache
 _PAIRS = 2**20  # hits compared at once
-_BASE, _SPREAD = np.uint32(0x01000193 * 2654435761 % 2**32), np.uint32(2654435769)  # odd: nothing is lost modulo 2^32
-
-Ints = NDArray[np.int64]
 
 
 class Spans(NamedTuple):
@@ -53,11 +51,10 @@ def find_spans(part: TokenStream, queries: Sequence[NDArray[np.integer]], min_le
     index = _Index(queries, min_length)
     if not len(index.hashes) or not len(part.documents):
         return
+    table = HashTable(index.hashes)
     for start, ids in _chunks(part, min_length - 1):
-        hashes = _rolling_hash(ids, min_length)
-        places = index.known(hashes)
-        for places_now, grams in index.join(places, hashes[places]):
-            spans = _followed(part, index, places_now + start, grams)
+        for positions, grams in table.pairs(_hashes(ids, min_length), _PAIRS):
+            spans = _followed(part, index, positions + start, index.places[grams])
             if len(spans.length):
                 yield spans
 
@@ -94,31 +91,24 @@ def shared_tokens(part: TokenStream, queries: Sequence[NDArray[np.integer]], len
     [False, True, True, True, False]
     """
     index = _Index(queries, length)
-    if not len(index.hashes):
-        return np.zeros(len(index.tokens), bool)
-    keys, first = np.unique(index.hashes, return_index=True)
-    found, along = np.zeros(len(keys), bool), np.arange(length)
+    keys, first, counts = np.unique(index.hashes, return_index=True, return_counts=True)
+    table, samples = HashTable(keys), index.places[first]  # one place of each n-gram
+    is_shared, along = np.zeros(len(keys), bool), np.arange(length)
     for _, ids in _chunks(part, length - 1):
-        hashes = _rolling_hash(ids, length)
-        places = index.known(hashes)
-        slots = np.minimum(np.searchsorted(keys, hashes[places]), len(keys) - 1)
-        new = (keys[slots] == hashes[places]) & ~found[slots]
-        places, slots = places[new], slots[new]
-        same = ids[places[:, None] + along] == index.tokens[index.places[first[slots]][:, None] + along]
-        found[slots[same.all(1)]] = True
+        for positions, grams in table.pairs(_hashes(ids, length), _PAIRS):
+            new = ~is_shared[grams]
+            positions, grams = positions[new], grams[new]
+            same = ids[positions[:, None] + along] == index.tokens[samples[grams][:, None] + along]
+            is_shared[grams[same.all(1)]] = True
     ends = np.zeros(len(index.tokens), np.int64)
-    shared = index.places[found[np.searchsorted(keys, index.hashes)]]
-    ends[shared] = shared + length
-    shared_here: NDArray[np.bool_] = np.maximum.accumulate(ends) > np.arange(len(ends))
-    return shared_here
+    starts = index.places[np.repeat(is_shared, counts)]
+    ends[starts] = starts + length
+    tokens_shared: NDArray[np.bool_] = np.maximum.accumulate(ends) > np.arange(len(ends))
+    return tokens_shared
 
 
 class _Index:
-    """All n-grams of the queries: `tokens` of one after the other, sorted `hashes` with `places` in `tokens`.
-
-    Few n-grams of the text are here. A table of bits, 8 to 16 for each n-gram, turns nearly all others away and stays
-    in the cache; for what passes, `first` tells where the hashes with the same leading bits begin.
-    """
+    """All n-grams of the queries: `tokens` of one after the other, sorted `hashes` with `places` in `tokens`."""
 
     def __init__(self, queries: Sequence[NDArray[np.integer]], n: int) -> None:
         self.starts = np.cumsum([0, *map(len, queries)])
@@ -126,40 +116,10 @@ class _Index:
         self.n = n
         inside = [np.arange(start, start + len(q) - n + 1) for q, start in zip(queries, self.starts, strict=False)]
         places = np.concatenate([np.empty(0, np.int64), *inside]).astype(np.int64)
-        hashes = _rolling_hash(self.tokens, n)[places] if len(places) else np.empty(0, np.uint32)
+        hashes = _hashes(self.tokens, n)[places] if len(places) else np.empty(0, np.uint32)
         pairs = np.sort(hashes.astype(np.uint64) << np.uint64(32) | places.astype(np.uint64))  # faster than argsort
-        self.hashes, self.places = (
-            (pairs >> np.uint64(32)).astype(np.uint32),
-            (pairs & np.uint64(2**32 - 1)).astype(np.int64),
-        )
-        bits = min(28, max(16, (8 * len(places)).bit_length()))
-        self.bit_shift, filled = np.uint32(32 - bits), np.zeros(2**bits, bool)
-        filled[self.hashes >> self.bit_shift] = True
-        self.bits = np.packbits(filled, bitorder="little")
-        bits = min(24, len(places).bit_length())
-        self.first_shift = np.uint32(32 - bits)
-        self.first = np.append(0, np.cumsum(np.bincount(self.hashes >> self.first_shift, minlength=2**bits)))
-
-    def known(self, hashes: NDArray[np.uint32]) -> Ints:
-        """The places of hashes that may be among those of the queries."""
-        slots = hashes >> self.bit_shift
-        byte, bit = self.bits[slots >> np.uint32(3)], (slots & np.uint32(7)).astype(np.uint8)
-        return np.flatnonzero((byte >> bit) & np.uint8(1))
-
-    def join(self, places: Ints, hashes: NDArray[np.uint32]) -> Iterator[tuple[Ints, Ints]]:
-        """All pairs (place in the chunk, place in `tokens`) of equal hashes, from at most _PAIRS candidates at once."""
-        slots = hashes >> self.first_shift
-        first = self.first[slots]
-        counts = self.first[slots + np.uint32(1)] - first
-        ends = np.cumsum(counts)
-        for begin in range(0, int(ends[-1]) if len(ends) else 0, _PAIRS):
-            pairs = np.arange(begin, min(begin + _PAIRS, ends[-1]))
-            row = (
-                np.repeat(np.arange(len(ends)), counts) if ends[-1] <= _PAIRS else np.searchsorted(ends, pairs, "right")
-            )
-            at = first[row] + pairs - (ends[row] - counts[row])
-            equal = self.hashes[at] == hashes[row]
-            yield places[row[equal]], self.places[at[equal]]
+        self.hashes = (pairs >> np.uint64(32)).astype(np.uint32)
+        self.places = (pairs & np.uint64(2**32 - 1)).astype(np.int64)
 
 
 def _chunks(part: TokenStream, overlap: int) -> Iterator[tuple[int, NDArray[np.uint32]]]:
@@ -172,25 +132,9 @@ def _chunks(part: TokenStream, overlap: int) -> Iterator[tuple[int, NDArray[np.u
         yield start, np.concatenate(slices).astype(np.uint32)
 
 
-def _rolling_hash(ids: NDArray[np.integer], n: int) -> NDArray[np.uint32]:
-    """A polynomial in _BASE modulo 2^32 of each n-gram, (len(ids) - n + 1,), in about 2 log2(n) passes.
-
-    hash(xy) = hash(x) * _BASE^|y| + hash(y), so the hashes of n-grams grow as n's binary digits are read. The last
-    multiplication moves what tells them apart into the leading bits.
-    """
-    one = ids.astype(np.uint32)
-    hashes, length = one, 1
-    for digit in f"{n:b}"[1:]:
-        hashes = hashes[:-length] * _power(length) + hashes[length:]
-        length *= 2
-        if digit == "1":
-            hashes = hashes[:-1] * _BASE + one[length:]
-            length += 1
-    return hashes * _SPREAD
-
-
-def _power(exponent: int) -> np.uint32:
-    return np.uint32(pow(int(_BASE), exponent, 2**32))
+def _hashes(ids: NDArray[np.integer], n: int) -> NDArray[np.uint32]:
+    """The hash of each n-gram, (len(ids) - n + 1,); the factor moves what tells tokens apart into the leading bits."""
+    return ngram_hashes(ids.astype(np.uint32) * np.uint32(2654435769), n)
 
 
 def _followed(part: TokenStream, index: _Index, positions: Ints, grams: Ints) -> Spans:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from hornbook.facts.errors import InputError, SystemFailure
-from hornbook.facts.printing import on_one_line
+from hornbook.facts.printing import encodable, on_one_line
 
 
 def own(path: str | os.PathLike[str], flags: int) -> int:
@@ -112,15 +112,7 @@ def json_bytes(content: Any) -> bytes:
     try:
         return msgspec.json.encode(content, enc_hook=_plain)
     except UnicodeEncodeError:
-        return msgspec.json.encode(_printable(msgspec.to_builtins(content, enc_hook=_plain)))
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, str):
-        return shown(value)
-    if isinstance(value, dict):
-        return {_printable(key): _printable(each) for key, each in value.items()}
-    return [_printable(each) for each in value] if isinstance(value, list | tuple) else value
+        return msgspec.json.encode(encodable(msgspec.to_builtins(content, enc_hook=_plain)))
 
 
 def _plain(value: object) -> object:

@@ -76,17 +76,18 @@ def print_json(result: Any) -> None:
     try:
         encoded = msgspec.json.encode(result)
     except UnicodeEncodeError:  # a name that is not UTF-8
-        encoded = msgspec.json.encode(_encodable(msgspec.to_builtins(result)))
+        encoded = msgspec.json.encode(encodable(msgspec.to_builtins(result)))
     text = msgspec.json.format(encoded, indent=2).decode()
     builtins.print(text.translate({code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}))
 
 
-def _encodable(value: Any) -> Any:
+def encodable(value: Any) -> Any:
+    """The values with the bytes of their texts that are not UTF-8 as \\xNN."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
-    return [_encodable(item) for item in value] if isinstance(value, list | tuple) else value
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    return [encodable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def ready_streams() -> None:

@@ -9,7 +9,7 @@ from hornbook.facts.errors import InputError
 
 _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-BEYOND_COUNTING = 40.0  # nats: a perplexity above exp(40) is not written as a number
+BEYOND_COUNTING = 40.0  # nats; exp(40) is 2.4e17
 _PRICE_UNITS = {"hour": 1.0, "hr": 1.0, "h": 1.0, "day": 24.0, "d": 24.0, "minute": 1 / 60, "min": 1 / 60}
 
 
@@ -128,10 +128,10 @@ def perplexity_text(loss: float) -> str:
     """exp(loss) of a loss in nats, with three digits or all before the point.
 
     >>> perplexity_text(0.0), perplexity_text(3.9), perplexity_text(8.3177), perplexity_text(900.0)
-    ('1.00', '49.4', '4,096', 'beyond counting')
+    ('1.00', '49.4', '4,096', 'more than 1e17')
     """
     if loss > BEYOND_COUNTING:
-        return "beyond counting"
+        return "more than 1e17"
     value = math.exp(loss)
     return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:,.0f}"
 
@@ -140,13 +140,13 @@ def hesitation(loss: float, vocabulary: int | None) -> str | None:
     """What to say of a perplexity that no hesitation explains; None where it is one.
 
     >>> hesitation(8.2, 384)
-    'more than the 384 there are: it is surer of wrong tokens than a guess would be'
+    'more than the 384 there are: worse than uniform guessing'
     >>> hesitation(5.9, 384), hesitation(math.log(384), 384), hesitation(8.2, None)
     (None, None, None)
     """
     if vocabulary is None or loss <= math.log(vocabulary) + 0.02:  # fresh weights guess, or nearly
         return None
-    return f"more than the {vocabulary:,} there are: it is surer of wrong tokens than a guess would be"
+    return f"more than the {vocabulary:,} there are: worse than uniform guessing"
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -162,20 +162,19 @@ def fast_encoder(content: dict[str, Any], reference: Any) -> Callable[[str], Ids
         if normalizer is not None:
             text = normalizer.normalize_str(text)
         if marked is None or _EDGE in text:
-            found = whole().encode_to_numpy(text, disallowed_special=())
+            places = whole().encode_to_numpy(text, disallowed_special=())
         else:
-            found = marked.encode_to_numpy(_with_edges(text), allowed_special={_EDGE}, disallowed_special=())
-            found = found[found != len(ids)]
-        taken: Ids = ids[found]
-        return taken
+            places = marked.encode_to_numpy(_with_edges(text), allowed_special={_EDGE}, disallowed_special=())
+            places = places[places != len(ids)]
+        encoded: Ids = ids[places]
+        return encoded
 
     if reference is None:
         return encode
-    same = all(
-        encode(text).tolist() == reference.encode(text, add_special_tokens=False).ids
-        for text in _samples(tokens, added)
-    )
-    return encode if same else None
+    for text in _samples(tokens, added):
+        if encode(text).tolist() != reference.encode(text, add_special_tokens=False).ids:
+            return None
+    return encode
 
 
 # GPT-2's pattern looks ahead at one place: the last character of a run of whitespace goes with what follows. With that
@@ -208,6 +207,3 @@ def _samples(tokens: list[tuple[bytes, int]], added: set[str]) -> list[str]:
     draw = random.Random(0)
     mixed = [b"".join(data for data, _ in draw.choices(tokens, k=300)).decode("utf-8", "ignore") for _ in range(8)]
     return [text for text in (_SAMPLE, runs, *mixed) if not any(token in text for token in added - {"<|endoftext|>"})]
-
-
-# Training

@@ -14,7 +14,7 @@ side), 16 for each of at most 2^20 places, and about 700 bytes per document.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from hornbook.facts.capacity import REPEATED
 from hornbook.facts.leaks import LEAKED, leaked_in_words
 from hornbook.facts.units import counted
-from hornbook.text.grams import GRAM_WORDS, Hashes, Named, mixed, piece_words, word_grams
+from hornbook.text.grams import GRAM_WORDS, Hashes, Named, mixed, ngram_hashes, piece_words
 from hornbook.text.leaks import PASSAGE_WORDS, SHOWN, Leaks, Places, indexes, passages
 
 NEAR = 0.5  # of the bins
@@ -154,19 +154,11 @@ def check_up(train: Sequence[Named], validation: Sequence[Named]) -> Checkup:
     parts = indexes((j, kept_back.read(document)) for j, document in enumerate(validation))
     index = next(parts)
     for i, document in enumerate(train):
-        start = 0
-        for grams in learned.read(document):
-            repeats.add(grams)
-            index.mark(grams, i, start, places)
-            start += len(grams)
+        index.mark(repeats.counted(learned.read(document)), i, places)
     hits = index.hits()
     for index in parts:
         for i, document in enumerate(train):
-            start = 0
-            for _, words in piece_words(document):
-                grams = word_grams(words, GRAM_WORDS)
-                index.mark(grams, i, start, places)
-                start += len(grams)
+            index.mark((ngram_hashes(words, GRAM_WORDS) for _, words in piece_words(document)), i, places)
         hits += index.hits()
     train_names, validation_names = [d.name for d in train], [d.name for d in validation]
     return Checkup(
@@ -198,9 +190,9 @@ class _Signatures:
         for text, words in piece_words(document):
             digest.update(text)
             self.num_words += len(words) - carried
-            shingles = mixed(word_grams(words[max(0, carried - _SHINGLE_WORDS + 1) :], _SHINGLE_WORDS))
+            shingles = mixed(ngram_hashes(words[max(0, carried - _SHINGLE_WORDS + 1) :], _SHINGLE_WORDS))
             np.minimum.at(bins, shingles >> np.uint64(57), (shingles >> np.uint64(24)).astype(np.uint32))
-            yield word_grams(words, GRAM_WORDS)
+            yield ngram_hashes(words, GRAM_WORDS)
             carried = min(len(words), GRAM_WORDS - 1)
         self.digests.append(digest.digest())
         self.bins.append(_filled(bins))
@@ -252,11 +244,15 @@ class _Repeats:
         self._waiting: list[Hashes] = []
         self._num_waiting = 0
 
-    def add(self, grams: Hashes) -> None:
-        self._waiting.append(self._sampled(grams))
-        self._num_waiting += len(self._waiting[-1])
-        if self._num_waiting > _SAMPLE_GRAMS:
-            self._merge()
+    def counted(self, pieces: Iterable[Hashes]) -> Iterator[Hashes]:
+        """The n-grams, piece by piece, which are counted as they pass."""
+        for grams in pieces:
+            hashes = mixed(grams)
+            self._waiting.append(hashes[hashes << (np.uint64(64) - self._shift) == 0] if self._shift else hashes)
+            self._num_waiting += len(self._waiting[-1])
+            if self._num_waiting > _SAMPLE_GRAMS:
+                self._merge()
+            yield grams
 
     @property
     def readings(self) -> float | None:
@@ -268,10 +264,6 @@ class _Repeats:
     def share(self) -> float:
         """Of the n-grams, those that occurred before."""
         return 1 - 1 / (self.readings or 1)
-
-    def _sampled(self, grams: Hashes) -> Hashes:
-        hashes = mixed(grams)
-        return hashes[hashes << (np.uint64(64) - self._shift) == 0] if self._shift else hashes
 
     def _merge(self) -> None:
         grams = np.concatenate([self._seen, *self._waiting])

@@ -75,17 +75,17 @@ def documents(
     if isinstance(paths, str) or not paths:
         raise InputError("no text was given; give files, folders or a quoted pattern such as 'texts/*.txt'")
     notes: list[str] = []
-    found = unique_names(find_files(paths, notes), notes)
+    files = unique_names(find_files(paths, notes), notes)
     documents = Documents()
-    for path, name, was_named in found:
+    for path, name, was_named in files:
         try:
             documents += _file(path, name, field=field, separator=separator, errors=errors, notes=notes)
         except BlankError as blank:
-            if was_named or len(found) == 1:
+            if was_named or len(files) == 1:
                 raise InputError(str(blank)) from None
             notes.append(f"left out: {blank}")
     if not documents:
-        raise InputError(f"of {counted(len(found), 'file')} none has any text; give files that are not blank")
+        raise InputError(f"of {counted(len(files), 'file')} none has any text; give files that are not blank")
     documents.notes = tuple(notes)
     return documents
 
@@ -109,19 +109,18 @@ def _file(
 def _row_file(
     path: str, name: str, row_word: str, rows: Reader, *, field: str, errors: str, notes: list[str]
 ) -> Iterable[Document]:
-    found = num_blank = 0
+    num_rows = num_blank = 0
     for number, raw, read in rows(path, field):
         text, num_replaced = well_formed(raw or "", errors, path, row_word, number)
         if text.strip():
-            found += 1
-            pieces = partial(
-                _row_pieces, read, errors, path, row_word, number
-            )  # nothing of its own: there are millions
+            num_rows += 1
+            # Nothing of its own: there are millions.
+            pieces = partial(_row_pieces, read, errors, path, row_word, number)
             replaced = {"replaced": partial(int, num_replaced)} if num_replaced else {}
             yield Document(f"{name}:{number}", pieces, path, **replaced)
         else:
             num_blank += 1
-    if not found:
+    if not num_rows:
         raise BlankError(f'{shown(path)} has no row with text in its field "{field}"')
     if num_blank:
         notes.append(f"left out in {name}: {counted(num_blank, 'row')} without text")

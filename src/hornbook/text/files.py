@@ -55,9 +55,6 @@ def inner_name(name: str) -> str:
     return os.path.splitext(name)[0] if name.lower().endswith(COMPRESSED) else name
 
 
-# Failures as sentences
-
-
 @contextmanager
 def sentences(path: str) -> Iterator[None]:
     """Turn what the operating system and the decompressors raise about `path` into an InputError of one sentence."""
@@ -84,17 +81,9 @@ def check_kind(path: str) -> None:
         mode = os.stat(path).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return
-    kinds = (
-        (stat.S_ISFIFO, "a FIFO"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-    )
-    kind = next((name for is_kind, name in kinds if is_kind(mode)), "no regular file")
-    raise InputError(f"{shown(path)} is {kind}; a document is read more than once, so save the text to a file first")
-
-
-# Bytes
+    special = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+    name = special.get(stat.S_IFMT(mode), "no regular file")
+    raise InputError(f"{shown(path)} is {name}; a document is read more than once, so save the text to a file first")
 
 
 class _Open:
@@ -114,7 +103,7 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
-def _read_at(path: str, offset: int, size: int) -> bytes:
+def read_at(path: str, offset: int, size: int) -> bytes:
     """Return up to `size` bytes of the (decompressed) content from `offset`; b"" at its end.
 
     Raises InputError for a missing, unreadable or damaged file.
@@ -152,10 +141,9 @@ def line_at(path: str, offset: int) -> bytes:
     return b"".join(parts)
 
 
-def bytes_of(path: str, offset: int, size: int = LINE_BYTES) -> bytes:
-    """Return `size` bytes of the (decompressed) content. Raises InputError as `line_at`; without `size`, for a rest of
-    more than 256 MiB."""
-    content = _read_at(path, offset, size + (size == LINE_BYTES))
+def rest_of(path: str, offset: int) -> bytes:
+    """Return the (decompressed) content from `offset` on. Raises InputError as `read_at`, and for more than 256 MiB."""
+    content = read_at(path, offset, LINE_BYTES + 1)
     if len(content) > LINE_BYTES:
         raise InputError(f"{shown(path)} has more than 256 MiB; write it as .jsonl, with one object on each line")
     return content
@@ -197,7 +185,7 @@ def _zstd() -> Any:
 
 def _chunks(path: str, start: int, stop: int) -> Iterator[bytes]:
     while stop < 0 or start < stop:
-        chunk = _read_at(path, start, CHUNK if stop < 0 else min(CHUNK, stop - start))
+        chunk = read_at(path, start, CHUNK if stop < 0 else min(CHUNK, stop - start))
         if not chunk:
             return
         yield chunk
@@ -214,7 +202,7 @@ def text_start(path: str) -> int:
 
 def check_encoding(path: str) -> int:
     """Return the length of a UTF-8 byte order mark; refuse an empty file, and UTF-16 and UTF-32 by their names."""
-    first = _read_at(path, 0, CHUNK)
+    first = read_at(path, 0, CHUNK)
     if not first:
         raise BlankError(f"{shown(path)} is empty; give a file with text")
     encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if first.startswith(mark)), None)
@@ -286,10 +274,10 @@ def _converted(path: str, encoding: str) -> str:
     return f"convert it with: iconv -f {encoding} -t UTF-8{given} > NEW"
 
 
-def _no_text(path: str, what: str, remedy: str) -> InputError:
-    first = _read_at(path, 0, 8)
-    kind = next((kind for magic, kind in BINARY.items() if first.startswith(magic)), None)
-    return InputError(f"{shown(path)} {what}; {remedy if kind is None else f'it begins as {kind}'}")
+def _no_text(path: str, reason: str, remedy: str) -> InputError:
+    start = read_at(path, 0, 8)
+    remedy = next((f"it begins as {name}" for magic, name in BINARY.items() if start.startswith(magic)), remedy)
+    return InputError(f"{shown(path)} {reason}; {remedy}")
 
 
 def count_undecodable(path: str, start: int, stop: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ _BASE = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2^64
 _WORD_BYTES = bytes(b + 32 * (65 <= b <= 90) if b >= 128 or chr(b).isalnum() else 32 for b in range(256))
 
 Hashes = NDArray[np.uint64]
+Ints = NDArray[np.int64]
+U = TypeVar("U", np.uint32, np.uint64)
 
 
 class Named(Protocol):
@@ -70,10 +72,54 @@ def piece_words(document: Named) -> Iterator[tuple[bytes, Hashes]]:
         before = words[max(0, len(words) - GRAM_WORDS + 1) :]
 
 
-def word_grams(words: Hashes, length: int) -> Hashes:
-    """The hash of each `length` words that follow each other; `length` is a power of 2."""
-    done = 1
-    while done < length:
-        words = words[: max(0, len(words) - done)] * np.uint64(pow(_BASE, done, 2**64)) + words[done:]
-        done *= 2
-    return words
+def ngram_hashes(hashes: NDArray[U], n: int) -> NDArray[U]:
+    """The hash of each n neighbours, (len(hashes) - n + 1,), of the type of the given ones.
+
+    A polynomial in _BASE (Karp and Rabin 1987): hash(xy) = hash(x) * _BASE^|y| + hash(y), so the hashes of n-grams grow
+    as n's binary digits are read, in about 2 log2(n) passes.
+    """
+    modulus = 256**hashes.itemsize
+    one, length = hashes, 1
+    for digit in f"{n:b}"[1:]:
+        hashes = hashes[:-length] * hashes.dtype.type(pow(_BASE, length, modulus)) + hashes[length:]
+        length *= 2
+        if digit == "1":
+            hashes = hashes[:-1] * hashes.dtype.type(_BASE % modulus) + one[length:]
+            length += 1
+    return hashes
+
+
+class HashTable(Generic[U]):
+    """Sorted hashes (k,), in which those of a long text are looked up; few of these are in it.
+
+    A table of bits, 8 to 16 for each hash, turns nearly all others away and stays in the cache; for what passes,
+    `_first` tells where the hashes with the same leading bits begin.
+    """
+
+    def __init__(self, hashes: NDArray[U]) -> None:
+        self.hashes: NDArray[U] = hashes
+        width = 8 * hashes.itemsize
+        bits = min(28, max(16, (8 * len(hashes)).bit_length()))
+        self._bit_shift, filled = np.uint8(width - bits), np.zeros(2**bits, bool)
+        filled[hashes >> self._bit_shift] = True
+        self._bits = np.packbits(filled, bitorder="little")
+        bits = min(24, len(hashes).bit_length())
+        self._first_shift = np.uint8(width - bits)
+        leading = (hashes >> self._first_shift).astype(np.int64)
+        self._first = np.append(0, np.cumsum(np.bincount(leading, minlength=2**bits)))
+
+    def pairs(self, hashes: NDArray[U], most: int = 2**20) -> Iterator[tuple[Ints, Ints]]:
+        """All pairs (place in `hashes`, place in the table) of equal hashes, from at most `most` candidates at once."""
+        slots = hashes >> self._bit_shift
+        byte, bit = self._bits[slots >> np.uint8(3)], (slots & np.uint8(7)).astype(np.uint8)
+        places = np.flatnonzero((byte >> bit) & np.uint8(1))
+        slots = hashes[places] >> self._first_shift
+        first = self._first[slots]
+        counts = self._first[slots + np.uint8(1)] - first
+        ends = np.cumsum(counts)
+        for begin in range(0, int(ends[-1]) if len(ends) else 0, most):
+            pairs = np.arange(begin, min(begin + most, ends[-1]))
+            row = np.repeat(np.arange(len(ends)), counts) if ends[-1] <= most else np.searchsorted(ends, pairs, "right")
+            candidates = first[row] + pairs - (ends[row] - counts[row])
+            equal = self.hashes[candidates] == hashes[places[row]]
+            yield places[row[equal]], candidates[equal]

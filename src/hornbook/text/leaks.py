@@ -9,7 +9,7 @@ and longest sequences are lower bounds beyond.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import NamedTuple
@@ -17,14 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hornbook.text.grams import GRAM_WORDS, Hashes
+from hornbook.text.grams import GRAM_WORDS, Hashes, HashTable, Ints
 
 BRIDGED_WORDS, PASSAGE_WORDS = 16, 24
 SHOWN = 20  # named one by one
 _INDEX_GRAMS = 2**22
 _MOST_PLACES = 2**20
-
-Ints = NDArray[np.int64]
 
 
 class Passage(NamedTuple):
@@ -96,31 +94,28 @@ class Index:
     def __init__(self, parts: Sequence[tuple[int, int, Hashes]], first_key: int) -> None:
         self._parts, self._first_key = parts, first_key
         keys = np.sort(np.concatenate([np.empty(0, np.uint64), *(grams for _, _, grams in parts)]))
-        self._keys = keys[np.diff(keys, prepend=~keys[:1]) != 0]  # np.unique, which hashes, takes ten times as long
-        self._owner = np.full(len(self._keys), -1, np.int32)
-        # Most 8-grams of the training side are not here; 16 slots for each that is tell so without a search.
-        self._shift = np.uint64(64 - max(10, (16 * len(self._keys)).bit_length()))
-        self._filter = np.zeros(2 ** (64 - int(self._shift)), bool)
-        self._filter[self._keys >> self._shift] = True
+        self._table = HashTable(
+            keys[np.diff(keys, prepend=~keys[:1]) != 0]
+        )  # np.unique, which hashes, takes ten times as long
+        self._owner = np.full(len(self._table.hashes), -1, np.int32)
 
-    def mark(self, grams: Hashes, document: int, start: int, places: Places) -> None:
-        """These 8-grams stand in this document of the training side, from its word `start` on."""
-        here = np.flatnonzero(self._filter[grams >> self._shift])
-        if len(here):
-            at = np.minimum(np.searchsorted(self._keys, grams[here]), len(self._keys) - 1)
-            same = self._keys[at] == grams[here]
-            at, here = at[same], here[same]
-            self._owner[at[self._owner[at] < 0]] = document
-            places.add(at + self._first_key, document, here + start)
+    def mark(self, pieces: Iterable[Hashes], document: int, places: Places) -> None:
+        """These 8-grams, piece by piece, are those of this document of the training side."""
+        start = 0
+        for grams in pieces:
+            for positions, keys in self._table.pairs(grams):
+                self._owner[keys[self._owner[keys] < 0]] = document
+                places.add(keys + self._first_key, document, positions + start)
+            start += len(grams)
 
     def hits(self) -> list[Hits]:
-        found = []
+        hits = []
         for document, start, grams in self._parts:
-            keys = np.searchsorted(self._keys, grams)
-            owners = self._owner[keys]
-            words = np.flatnonzero(owners >= 0)
-            found.append(Hits(document, words + start, keys[words] + self._first_key, owners[words]))
-        return found
+            keys = np.searchsorted(self._table.hashes, grams)
+            words = np.flatnonzero(self._owner[keys] >= 0)
+            keys = keys[words]
+            hits.append(Hits(document, words + start, keys + self._first_key, self._owner[keys]))
+        return hits
 
 
 def indexes(validation: Iterator[tuple[int, Iterator[Hashes]]]) -> Iterator[Index]:
@@ -140,25 +135,25 @@ def indexes(validation: Iterator[tuple[int, Iterator[Hashes]]]) -> Iterator[Inde
 
 def passages(hits: Sequence[Hits], places: Places, train: Sequence[str], validation: Sequence[str]) -> Leaks:
     """The passages that the hits make up; `train` and `validation` are the documents' names."""
-    found: list[tuple[int, int, Hits]] = []  # words, shared words, hits of one passage
+    spans: list[tuple[int, int, Hits]] = []  # words, shared words, hits of one passage
     for document, group in groupby(hits, itemgetter(0)):
-        some = list(group)
-        words, keys, owners = (np.concatenate([part[i] for part in some]) for i in (1, 2, 3))
+        parts = list(group)
+        words, keys, owners = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
         breaks = np.flatnonzero(np.diff(words) > GRAM_WORDS + BRIDGED_WORDS) + 1
         for start, stop in pairwise([0, *breaks.tolist(), len(words)]):
             if stop == start or (length := int(words[stop - 1] - words[start]) + GRAM_WORDS) < PASSAGE_WORDS:
                 continue
-            here = words[start:stop]
-            shared = GRAM_WORDS + int(np.minimum(np.diff(here), GRAM_WORDS).sum())
-            found.append((length, shared, Hits(document, here, keys[start:stop], owners[start:stop])))
-    found.sort(key=lambda each: -each[0])
+            run = words[start:stop]
+            shared = GRAM_WORDS + int(np.minimum(np.diff(run), GRAM_WORDS).sum())
+            spans.append((length, shared, Hits(document, run, keys[start:stop], owners[start:stop])))
+    spans.sort(key=lambda span: -span[0])
     table = places.by_key()
     return Leaks(
-        len(found), sum(length for length, _, _ in found), sum(shared for _, shared, _ in found),
+        len(spans), sum(length for length, _, _ in spans), sum(shared for _, shared, _ in spans),
         [
             Passage(validation[h.document], train[source], int(h.words[0]), length, shared, sequence, documents,
                     complete and places.complete)
-            for length, shared, h in found[:SHOWN] for source, documents, sequence, complete in [_sources(h, table)]
+            for length, shared, h in spans[:SHOWN] for source, documents, sequence, complete in [_sources(h, table)]
         ],
     )  # fmt: skip
 
@@ -183,12 +178,12 @@ def _sources(hits: Hits, table: tuple[Ints, Ints, Ints]) -> tuple[int, int, int,
     return source, num_documents, longest, complete
 
 
-def _rows(keys: Ints, wanted: Ints) -> tuple[Ints, Ints, bool]:
-    """The places in sorted `keys` of each of the `wanted`, how many they are, and whether these are all: where they
+def _rows(keys: Ints, queries: Ints) -> tuple[Ints, Ints, bool]:
+    """The places in sorted `keys` of each of the `queries`, how many they are, and whether these are all: where they
     would be more than _MOST_PLACES (sequences that come again and again on both sides) only the first ones of each."""
-    first, last = (np.searchsorted(keys, wanted, side) for side in ("left", "right"))
+    first, last = (np.searchsorted(keys, queries, side) for side in ("left", "right"))
     counts = last - first
     complete = bool(counts.sum() <= _MOST_PLACES)
     if not complete:
-        counts = np.minimum(counts, max(1, _MOST_PLACES // len(wanted)))
+        counts = np.minimum(counts, max(1, _MOST_PLACES // len(queries)))
     return np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum()), counts, complete

@@ -73,7 +73,7 @@ def _is_broken(path: str) -> bool:
 
 def _walk(folder: str, notes: list[str]) -> Iterator[tuple[str, str, bool]]:
     others: Counter[str] = Counter()
-    num_links = num_found = 0
+    num_links = num_files = 0
 
     def fail(error: OSError) -> None:
         with sentences(error.filename):
@@ -91,11 +91,11 @@ def _walk(folder: str, notes: list[str]) -> Iterator[tuple[str, str, bool]]:
                 others["broken link" if _is_broken(path) else ending or "no ending"] += 1
                 continue
             check_kind(path)
-            num_found += 1
+            num_files += 1
             yield path, os.path.relpath(path, folder), False
     known = ", ".join(ENDINGS)
     seen = ", ".join(f"{ending} ({count})" for ending, count in others.most_common(5))
-    if not num_found:
+    if not num_files:
         has = f"only {seen}" if others else "no files"
         ending = next((ending for ending, _ in others.most_common() if ending.startswith(".")), ".py")
         pattern = shown(os.path.join(folder, "**", f"*{ending}"))
@@ -106,11 +106,11 @@ def _walk(folder: str, notes: list[str]) -> Iterator[tuple[str, str, bool]]:
         notes.append(f"left out in {shown(folder)}: {counted(num_links, 'link')} to folders, not followed")
 
 
-def unique_names(found: Iterable[tuple[str, str, bool]], notes: list[str]) -> list[tuple[str, str, bool]]:
+def unique_names(files: Iterable[tuple[str, str, bool]], notes: list[str]) -> list[tuple[str, str, bool]]:
     """Drop a file that was given twice; where two files have one name, use their paths as given."""
     kept: dict[str, tuple[str, str, bool]] = {}
     num_twice = 0
-    for path, name, was_named in found:
+    for path, name, was_named in files:
         real = os.path.realpath(path)
         num_twice += real in kept
         kept.setdefault(real, (path, name, was_named))

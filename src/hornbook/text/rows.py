@@ -20,10 +20,11 @@ import msgspec
 from hornbook.facts.errors import InputError
 from hornbook.facts.io import shown
 from hornbook.facts.printing import on_one_line
-from hornbook.text.files import LINE_BYTES, bytes_of, check_encoding, encoding_remedy, line_at, sentences
+from hornbook.text.files import LINE_BYTES, check_encoding, encoding_remedy, line_at, read_at, rest_of, sentences
 
 Text = str | None
-Reader = Callable[[str, str], Iterator[tuple[int, Text, Callable[[], Text]]]]
+Rows = Iterator[tuple[int, Text, Callable[[], Text]]]
+Reader = Callable[[str, str], Rows]
 BATCH_ROWS = 64  # of a Parquet file, read at once
 BOM = b"\xef\xbb\xbf"
 
@@ -34,7 +35,7 @@ _text: msgspec.json.Decoder[Text] = msgspec.json.Decoder(Text)
 
 def row_format(name: str) -> tuple[str, Reader] | None:
     """The word for a row and the reader of a file by its name in lower case; None for a text."""
-    return next((found for ending, found in _FORMATS.items() if name.endswith(ending)), None)
+    return next((row_format for ending, row_format in _FORMATS.items() if name.endswith(ending)), None)
 
 
 def well_formed(text: str, errors: str, path: str, row_word: str, number: int) -> tuple[str, int]:
@@ -52,26 +53,19 @@ def well_formed(text: str, errors: str, path: str, row_word: str, number: int) -
     return text, 0
 
 
-# JSON
-
-
-def _jsonl_rows(path: str, field: str) -> Iterator[tuple[int, Text, Callable[[], Text]]]:
+def _jsonl_rows(path: str, field: str) -> Rows:
     """Raises InputError with the line number for a row that is no JSON object or whose `field` is no string."""
     check_encoding(path)
     offset = number = 0
     while line := line_at(path, offset):
         number += 1
         if line.removeprefix(BOM).strip():
-            read = partial(_jsonl_text, path, field, number, offset)
+            read = partial(_value_at, path, field, "line", number, offset, len(line))
             yield number, _value(line, path, field, "line", number), read
         offset += len(line)
 
 
-def _jsonl_text(path: str, field: str, number: int, offset: int) -> Text:
-    return _value(line_at(path, offset), path, field, "line", number)
-
-
-def _json_rows(path: str, field: str) -> Iterator[tuple[int, Text, Callable[[], Text]]]:
+def _json_rows(path: str, field: str) -> Rows:
     """An array of objects, one object, or JSON lines under that name (C4's files are)."""
     begin = offset = check_encoding(path)
     while (line := line_at(path, offset)).isspace():
@@ -79,7 +73,7 @@ def _json_rows(path: str, field: str) -> Iterator[tuple[int, Text, Callable[[], 
     if line.lstrip().startswith(b"{") and line.rstrip().endswith(b"}"):
         yield from _jsonl_rows(path, field)
         return
-    content = bytes_of(path, begin)
+    content = rest_of(path, begin)
     try:
         rows = _elements.decode(content) if content.lstrip().startswith(b"[") else [content]
     except (msgspec.DecodeError, RecursionError) as error:
@@ -89,13 +83,13 @@ def _json_rows(path: str, field: str) -> Iterator[tuple[int, Text, Callable[[], 
     offset = 0
     for number, row in enumerate(map(bytes, rows), 1):
         offset = content.index(row, offset)
-        read = partial(_json_text, path, field, number, begin + offset, len(row))
+        read = partial(_value_at, path, field, "row", number, begin + offset, len(row))
         yield number, _value(row, path, field, "row", number), read
         offset += len(row)
 
 
-def _json_text(path: str, field: str, number: int, offset: int, size: int) -> Text:
-    return _value(bytes_of(path, offset, size), path, field, "row", number)
+def _value_at(path: str, field: str, row_word: str, number: int, offset: int, size: int) -> Text:
+    return _value(read_at(path, offset, size), path, field, row_word, number)
 
 
 def _value(row: bytes, path: str, field: str, row_word: str, number: int) -> Text:
@@ -107,22 +101,22 @@ def _value(row: bytes, path: str, field: str, row_word: str, number: int) -> Tex
         pass
     where = f"{shown(path)}, {row_word} {number}"
     try:  # numbers as float: of an int, Python reads only so many digits
-        found = json.loads(row.decode("utf-8", "surrogateescape"), parse_int=float)
+        content = json.loads(row.decode("utf-8", "surrogateescape"), parse_int=float)
     except RecursionError:
         raise InputError(f"{where}: the JSON is nested too deeply; keep only the text field") from None
     except json.JSONDecodeError as error:
         raise InputError(
             f"{where}: this is not valid JSON ({error.msg}, character {error.pos + 1}); one object a line is expected"
         ) from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise InputError(f'{where}: a row must be a JSON object such as {{"{field}": "..."}}')
-    if field not in found:
-        raise InputError(f"{where}: {_missing('field', field, list(found))}")
-    value = found[field]
+    if field not in content:
+        raise InputError(f"{where}: {_missing('field', field, list(content))}")
+    value = content[field]
     if value is None or isinstance(value, str):
         return value
-    kind = {dict: "an object", list: "an array", bool: "a boolean"}.get(type(value), "a number")
-    raise InputError(f'{where}: the field "{field}" must be a string and is {kind}; name another by --field')
+    name = {dict: "an object", list: "an array", bool: "a boolean"}.get(type(value), "a number")
+    raise InputError(f'{where}: the field "{field}" must be a string and is {name}; name another by --field')
 
 
 def _missing(word: str, field: str, names: Sequence[str]) -> str:
@@ -132,10 +126,7 @@ def _missing(word: str, field: str, names: Sequence[str]) -> str:
     return f'there is no {word} "{field}", only {has}; name the one with the text by --field'
 
 
-# CSV
-
-
-def _csv_rows(path: str, field: str, delimiters: str = ",;\t|") -> Iterator[tuple[int, Text, Callable[[], Text]]]:
+def _csv_rows(path: str, field: str, delimiters: str = ",;\t|") -> Rows:
     """Raises InputError for a file without the column, quotes that do not fit, and rows of more fields than columns."""
     check_encoding(path)
     names, delimiter, offsets = _header(path, field, delimiters)
@@ -163,18 +154,18 @@ def _csv_rows(path: str, field: str, delimiters: str = ",;\t|") -> Iterator[tupl
 def _header(path: str, field: str, delimiters: str) -> tuple[list[str], str, list[int]]:
     """The columns, the delimiter that gives them (that with the column asked for, then that with most), and where the
     rows begin."""
-    found: list[tuple[int, int, int, list[str], str, list[int]]] = []
+    headers: list[tuple[int, int, int, list[str], str, list[int]]] = []
     for delimiter in delimiters:
         offsets = [0]
         try:
             names = next(_csv_from(path, delimiter, offsets), [])
         except csv.Error:  # a quote ends before another delimiter
             continue
-        found.append((names.count(field), len(names), -len(found), names, delimiter, offsets))
+        headers.append((names.count(field), len(names), -len(headers), names, delimiter, offsets))
     with _csv_sentences(path, "the header"):
-        if not found:
+        if not headers:
             next(_csv_from(path, delimiters[0], [0]))
-    count, _, _, names, delimiter, offsets = max(found)
+    count, _, _, names, delimiter, offsets = max(headers)
     if count == 0:
         raise InputError(f"{shown(path)}: {_missing('column', field, names)}")
     if count > 1:
@@ -212,9 +203,6 @@ def _csv_sentences(path: str, where: str) -> Iterator[None]:
         ) from None
 
 
-# Parquet
-
-
 class _Kept(threading.local):
     """Where this thread is in a column of a row group: the batch read last, its first row, and what follows."""
 
@@ -227,12 +215,14 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
-def _parquet_rows(path: str, field: str) -> Iterator[tuple[int, Text, Callable[[], Text]]]:
+def _parquet_rows(path: str, field: str) -> Rows:
     """Raises InputError without pyarrow, for a damaged file, a missing column or one that does not hold strings."""
-    number, found = 0, _parquet(path, field).metadata
-    sizes = [found.row_group(group).num_rows for group in range(found.num_row_groups)]
-    if sum(sizes) != found.num_rows or min(sizes, default=0) < 0:
-        raise InputError(f"{shown(path)} is damaged (its parts do not have the {found.num_rows:,} rows of the whole)")
+    number, metadata = 0, _parquet(path, field).metadata
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    if sum(sizes) != metadata.num_rows or min(sizes, default=0) < 0:
+        raise InputError(
+            f"{shown(path)} is damaged (its parts do not have the {metadata.num_rows:,} rows of the whole)"
+        )
     for group, size in enumerate(sizes):
         for place in range(size):
             number += 1
@@ -255,11 +245,11 @@ def _parquet(path: str, field: str) -> Any:
         raise InputError(
             f'{shown(path)} has {schema.names.count(field)} columns named "{field}"; name each differently'
         )
-    kind, is_a = schema.field(field).type, pyarrow.types
-    plain = kind.value_type if is_a.is_dictionary(kind) else kind
+    column, is_a = schema.field(field).type, pyarrow.types
+    plain = column.value_type if is_a.is_dictionary(column) else column
     if not (is_a.is_string(plain) or is_a.is_large_string(plain) or is_a.is_string_view(plain)):
         raise InputError(
-            f'{shown(path)}: the column "{field}" must hold strings and holds {kind}; name another by --field'
+            f'{shown(path)}: the column "{field}" must hold strings and holds {column}; name another by --field'
         )
     return file
 

@@ -38,10 +38,7 @@ class Tokenizer:
         fingerprint: str | None = None, *, encode_inside: Callable[[str], Ids] | None = None,
         around: tuple[list[int], list[int]] = ([], []),
     ) -> None:  # fmt: skip
-        self.kind = kind
-        self.content = content
-        self.config = config
-        self.around = around
+        self.kind, self.content, self.config, self.around = kind, content, config, around
         self._encode_piece = encode_piece
         self._encode_inside = encode_inside or encode_piece  # what does not begin the text
         self._specials, self._tokens = tokenizer_json.tables(content)
@@ -92,9 +89,7 @@ class Tokenizer:
         for number in (self.beginning, self.end_of_text):
             if number is not None:
                 self.check_ids(np.array([number]), vocabulary)
-        return self._with(
-            _encode_piece=within(self._encode_piece), _encode_inside=within(self._encode_inside)
-        )  # fmt: skip
+        return self._with(_encode_piece=within(self._encode_piece), _encode_inside=within(self._encode_inside))
 
     def check_ids(self, ids: npt.NDArray[Any], vocabulary: int) -> None:
         """Raise InputError for an id that a model of `vocabulary` ids does not have."""
@@ -105,9 +100,9 @@ class Tokenizer:
             )
 
     def _with(self, **changed: Any) -> Tokenizer:
-        made = copy.copy(self)
-        vars(made).update(changed)
-        return made
+        tokenizer = copy.copy(self)
+        vars(tokenizer).update(changed)
+        return tokenizer
 
     def encode_document(self, pieces: Iterable[str]) -> Iterator[Ids]:
         """Yield the ids of each piece of a document, int32 (n,); concatenated they are the document's encoding."""
@@ -166,12 +161,7 @@ class Tokenizer:
     def files(self, **changes: Any) -> dict[str, bytes]:
         """What `save` writes, by name."""
         files = {"tokenizer.json": self.content, "tokenizer_config.json": self.config | changes}
-        return {
-            name: (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode() for name, value in files.items()
-        }
-
-
-# Making one
+        return {name: f"{json.dumps(value, ensure_ascii=False, indent=1)}\n".encode() for name, value in files.items()}
 
 
 def load_tokenizer(folder_or_file: Path) -> Tokenizer:
@@ -202,22 +192,17 @@ def tokenizer_of(content: dict[str, Any], config: dict[str, Any]) -> Tokenizer:
         tokenizer = _ours(kind, content, None if kind == "gpt2" else reference, fingerprint)._with(around=around)
         return tokenizer.of_our_model() if config.get(TRAINED_HERE) else tokenizer
     config, encode = tokenizer_json.with_usual_names(config, content), _exact_encoder(content, reference)
-    inside = content | {
-        name: tokenizer_json.further_on(content.get(name)) for name in ("normalizer", "pre_tokenizer")
-    }  # fmt: skip
+    inside = content | {key: tokenizer_json.further_on(content.get(key)) for key in ("normalizer", "pre_tokenizer")}
     inner = encode if inside == content else _exact_encoder(inside, tokenizer_json.reference(inside))
     return Tokenizer(kind, content, config, encode, fingerprint, encode_inside=inner, around=around)
 
 
 def _ours(kind: str, content: dict[str, Any], reference: Any = None, fingerprint: str | None = None) -> Tokenizer:
     config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": END_OF_TEXT,
-        "eos_token": END_OF_TEXT,
-        "pad_token": END_OF_TEXT,
-        "model_input_names": ["input_ids", "attention_mask"],
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT,
+        "pad_token": END_OF_TEXT, "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
-    }
+    }  # fmt: skip
     if kind == "bytes":
         return Tokenizer(kind, content, config, _byte_encoder, fingerprint)
     if kind == "characters":
@@ -225,9 +210,6 @@ def _ours(kind: str, content: dict[str, Any], reference: Any = None, fingerprint
     if reference is None and kind != "gpt2":
         reference = tokenizer_json.reference(content)
     return Tokenizer(kind, content, config, _exact_encoder(content, reference), fingerprint)
-
-
-# From a piece to its ids
 
 
 def _byte_encoder(text: str) -> Ids:

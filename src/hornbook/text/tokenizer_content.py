@@ -27,17 +27,10 @@ def one_character(vocab: dict[str, int]) -> dict[str, Any]:
 def bpe_model(vocab: dict[str, int], merges: Iterable[Sequence[str]], *, ignore_merges: bool = False) -> dict[str, Any]:
     """Return the `model` of a byte-level BPE."""
     return {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": ignore_merges,
-        "vocab": dict(sorted(vocab.items(), key=lambda item: item[1])),
-        "merges": [list(merge) for merge in merges],
-    }
+        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": ignore_merges,
+        "vocab": dict(sorted(vocab.items(), key=lambda item: item[1])), "merges": [list(merge) for merge in merges],
+    }  # fmt: skip
 
 
 def added_token(number: int, token: str, *, special: bool = True) -> dict[str, Any]:
@@ -47,24 +40,14 @@ def added_token(number: int, token: str, *, special: bool = True) -> dict[str, A
 
 
 def content_of(
-    model: dict[str, Any],
-    pre_tokenizer: dict[str, Any],
-    decoder: dict[str, Any],
-    added: list[dict[str, Any]],
+    model: dict[str, Any], pre_tokenizer: dict[str, Any], decoder: dict[str, Any], added: list[dict[str, Any]],
     normalizer: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Return the whole content of a tokenizer.json."""
     return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": normalizer,
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": None,
-        "decoder": decoder,
-        "model": model,
-    }
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer, "post_processor": None, "decoder": decoder, "model": model,
+    }  # fmt: skip
 
 
 def gpt2_files(path: Path | None) -> tuple[dict[str, int], list[tuple[str, str]]]:

@@ -35,12 +35,6 @@ _BACK_REFERENCE = re.compile(r"\\[1-9kg]|\(\?R")
 _BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
-# Writing
-
-
-# Reading
-
-
 def read(file: Path) -> dict[str, Any]:
     """Return the checked content of a tokenizer.json. Raises InputError for another or a damaged file."""
     if not file.is_file():
@@ -155,8 +149,7 @@ def with_usual_names(config: dict[str, Any], content: dict[str, Any]) -> dict[st
     """Return the config with eos_token and bos_token, by their usual names where it does not have them."""
     specials = [token["content"] for token in content["added_tokens"] if token["special"]]
     usual = {"eos_token": USUAL_ENDS, "bos_token": USUAL_BEGINNINGS}
-    found = {key: next((name for name in names if name in specials), None) for key, names in usual.items()}
-    return found | config
+    return {key: next((name for name in names if name in specials), None) for key, names in usual.items()} | config
 
 
 def reference(content: dict[str, Any]) -> Any:
@@ -182,8 +175,8 @@ def library_errors(what: str) -> Iterator[None]:
     except BaseException as error:
         if type(error) is not Exception and type(error).__name__ != "PanicException":
             raise
-        said = "".join(character if character.isprintable() else " " for character in str(error))
-        raise InputError(f"{what}: {' '.join(said.split())[:200]}") from None
+        reason = "".join(character if character.isprintable() else " " for character in str(error))
+        raise InputError(f"{what}: {' '.join(reason.split())[:200]}") from None
 
 
 def named_id(config: dict[str, Any], key: str, content: dict[str, Any]) -> int | None:
@@ -212,9 +205,9 @@ def adds_beginning(config: dict[str, Any], content: dict[str, Any]) -> bool:
     named = config.get("bos_token")
     name = named.get("content") if isinstance(named, dict) else named
     step = content.get("post_processor") or {}
-    templates = [each["single"] for each in step.get("processors") or [step] if each.get("single")]
+    templates = [part["single"] for part in step.get("processors") or [step] if part.get("single")]
     if templates:
-        return name is not None and any(each[0].get("SpecialToken", {}).get("id") == name for each in templates)
+        return name is not None and any(first.get("SpecialToken", {}).get("id") == name for first, *_ in templates)
     return name is not None and config.get("add_bos_token") is True
 
 
@@ -298,8 +291,8 @@ def fingerprint(content: dict[str, Any]) -> str:
     added = sorted((token["id"], token["content"], token["special"]) for token in content["added_tokens"])
     pattern = split_pattern(content.get("pre_tokenizer"))
     tokens = merged_tokens(model, {name for _, name, _ in added}) if pattern and model["type"] == "BPE" else None
-    essence: list[Any] = [pattern, [(data.hex(), number) for data, number in tokens]] if tokens is not None else []
-    if not essence:
-        essence = [content.get("pre_tokenizer"), model]
+    essence: list[Any] = [content.get("pre_tokenizer"), model]
+    if tokens is not None:
+        essence = [pattern, [(data.hex(), number) for data, number in tokens]]
     text = json.dumps([content.get("normalizer"), added, essence], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
