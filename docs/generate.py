@@ -174,6 +174,9 @@ def _function(function: Callable[..., Any], imports: set[str]) -> str:
             value = function.__globals__.get(word)
             if isinstance(value, type) and value.__module__.startswith(("hornbook", "pathlib")):
                 imports.add(f"from {value.__module__.partition('._')[0]} import {word}")
+            source = Path(inspect.getfile(function)).read_text(encoding="utf-8")
+            if (line := re.search(rf"^    from \S+ import {word}$", source, re.M)) and word != "Progress":
+                imports.add(line[0].strip())  # under TYPE_CHECKING
     text = text.replace("Progress |", "Callable[[int, int], None] |")
     text = re.sub(r"(?:(?<=^\()|(?<=, ))(?=\*{0,2}\w+: )", "\n    ", text).replace(", \n", ",\n")
     return f"def {function.__name__}{text}:\n" + textwrap.indent(f'"""{inspect.getdoc(function)}\n"""', "    ") + "\n"

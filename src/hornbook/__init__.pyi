@@ -14,6 +14,7 @@ from hornbook.model.decoder import Decoder as Decoder
 from hornbook.planning.plan import Plan
 from hornbook.records.listing import runs as runs
 from hornbook.records.result import Report
+from hornbook.setup.model import LoadedModel
 from hornbook.setup.model import open_model as open_model
 from pathlib import Path
 from typing import Any, Literal
