@@ -17,7 +17,7 @@ from hornbook.records.result import Report
 from hornbook.reporting.card import model_card
 from hornbook.reporting.pages import run_page
 from hornbook.reporting.terminal import print_report
-from hornbook.text.tokenizer import raw_bytes
+from hornbook.text.make_tokenizer import raw_bytes
 
 TEXTS = [(f"{i}.txt", text) for i, text in enumerate(["once upon a time", "there was", "a hornbook", "of", "one leaf"])]
 

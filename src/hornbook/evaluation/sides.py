@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hornbook.data.shards import NUM_BYTES, NUM_CHARACTERS, NUM_TOKENS, START, TokenStream
 from hornbook.evaluation.differences import Floats, Ints, Units, units_of
 from hornbook.evaluation.ngram_search import find_spans
-from hornbook.evaluation.score import Request, forward_rows, greedy_record, score_tokens
+from hornbook.evaluation.score import Request, device_of, forward_rows, greedy_record, score_tokens
 from hornbook.facts.errors import InputError
 from hornbook.model.decoder import Decoder
 
@@ -106,8 +106,8 @@ def read_windows(model: Decoder, part: TokenStream, count: int, length: int) -> 
 
 def window_scores(model: Decoder, tokens: Ints) -> tuple[Floats, NDArray[np.bool_]]:
     """Nats of each token but the first, (R, W - 1), and whether the model would have chosen it."""
-    length, device = tokens.shape[1] - 1, next(model.parameters()).device
-    shape = forward_rows(length, model, device), length
+    length = tokens.shape[1] - 1
+    shape = forward_rows(length, model, device_of(model)), length
     records = np.stack(score_tokens(model, [Request(row, length) for row in tokens], greedy_record, shape=shape))
     return np.ascontiguousarray(records["nats"]), np.ascontiguousarray(records["is_greedy"])
 
