@@ -36,7 +36,7 @@ def test_the_sum_is_evaluates_sum_exactly(family):
     how = conventions(model, tokenizer)
     report = corpus_report(model, encode_documents([("t", TEXT)], tokenizer), how, model_name="m", text_name="t")
     seen = inspect_text(model, tokenizer, TEXT)
-    assert seen.nats == report.nats
+    assert seen.surprise.nats == report.nats
     result = seen.to_dict()
     for key in ("nats", "loss_nats_per_token", "perplexity", "bits_per_byte", "num_tokens", "num_bytes"):
         assert result[key] == getattr(report, key)
@@ -63,7 +63,7 @@ def test_each_number_by_the_six_steps():
         assert token["entropy_nats"] == pytest.approx(-(p * p.log()).sum().item(), abs=1e-4)
         assert token["surplus_nats"] == token["nats"] - token["entropy_nats"]
         assert [a["id"] for a in token["alternatives"]] == p.topk(3).indices.tolist()
-    assert seen.loss_nats_per_token == pytest.approx(steps["cross_entropy"].item(), abs=1e-5)
+    assert seen.surprise.loss == pytest.approx(steps["cross_entropy"].item(), abs=1e-5)
 
 
 def test_a_model_that_knows_nothing_gives_every_token_the_middle_rank():

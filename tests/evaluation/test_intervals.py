@@ -138,7 +138,9 @@ def test_order_scale_and_empty_units_change_nothing(rule):
     estimate = (lambda a, b, of: clusters(a, b)) if rule == "clusters" else strata
     found, order = estimate(a, b, of), np.random.default_rng(1).permutation(12)
     assert estimate(a[order], b[order], of[order]) == pytest.approx(found, rel=1e-12)
-    assert estimate(a * 7, b * 3, of) == pytest.approx(found.scaled(7 / 3), rel=1e-9)
+    assert estimate(a * 7, b * 3, of) == pytest.approx(
+        (found.value * 7 / 3, found.error * 7 / 3, found.degrees), rel=1e-9
+    )
     assert estimate(np.append(a, 0), np.append(b, 0), np.append(of, 5)) == pytest.approx(found, rel=1e-12)
     low, high = found.interval
     assert low < a.sum() / b.sum() < high

@@ -3,7 +3,7 @@ import pytest
 
 from hornbook.data.shards import TokenStream
 from hornbook.evaluation.reference import _stretches, leave_out
-from hornbook.evaluation.sides import Windows, independent, repeated
+from hornbook.evaluation.sides import Windows, independent_units, repeated_share
 
 SIZES = (10_000, 10_000)
 
@@ -31,10 +31,10 @@ def test_pieces_of_a_text_are_set_against_their_own_stratum():
     train = part_of({"book.txt[0:80]": 80, **book, "book.txt[910:]": 90, "alone.txt": 50})
     held_out = part_of({f"book.txt[{i * 200 + 90}:{i * 200 + 100}]": 10 for i in range(5)})
     trained, new = windows_of(train, [0, 40, 100, 240, 800, 880]), windows_of(held_out, [0, 11, 21, 31, 41])
-    units = independent(train, held_out, trained, new, SIZES)
+    units = independent_units(train, held_out, trained, new, SIZES)
     assert (units.kind, units.alike) == ("passages", True)  # not in every stratum
     places = [10, 60, 90, 260, 430, 600, 800, 880]
-    units = independent(train, held_out, windows_of(train, places), new, SIZES)
+    units = independent_units(train, held_out, windows_of(train, places), new, SIZES)
     # Characters 14, 64, 124, 324, 524, 724, 954 and, of the other document, none.
     assert units.kind == "strata"
     assert units.train.tolist() == [0, 0, 0, 1, 2, 3, 4, -1]
@@ -45,19 +45,19 @@ def test_other_texts_are_documents_or_passages():
     many = part_of({f"{i}.txt": 50 for i in range(6)})
     more = part_of({f"other {i}.txt": 50 for i in range(6)})
     windows = windows_of(many, [i * 50 for i in range(6)])
-    assert independent(many, more, windows, windows, SIZES).kind == "documents"
+    assert independent_units(many, more, windows, windows, SIZES).kind == "documents"
     one = part_of({"tail.txt": 300})
-    units = independent(many, one, windows, windows_of(one, range(0, 280, 10)), SIZES)
+    units = independent_units(many, one, windows, windows_of(one, range(0, 280, 10)), SIZES)
     assert (units.kind, units.alike) == ("passages", False)
     cut = part_of({"book.txt[0:900]": 900}), part_of({"book.txt[900:]": 100})
     sides = windows_of(cut[0], range(0, 800, 40)), windows_of(cut[1], range(0, 90, 4))
-    units = independent(*cut, *sides, SIZES)
+    units = independent_units(*cut, *sides, SIZES)
     assert (units.kind, units.alike) == ("passages", True)
 
 
 def test_a_window_that_repeats_itself_shows_no_memory():
-    assert repeated([5] * 20, 10) == 1.0
-    assert repeated(list(range(20)), 10) == 0.0
+    assert repeated_share([5] * 20, 10) == 1.0
+    assert repeated_share(list(range(20)), 10) == 0.0
     part = part_of({"a": 30})
     part.shards[0][:] = [*range(10), *range(10), *range(10, 20)]
     windows = windows_of(part, [0, 10, 0], 20)

@@ -1,4 +1,8 @@
-"""How much of what a model writes stands in its training text, in longer spans than new text would have in common?"""
+"""How much of what a model writes stands in its training text, in longer spans than new text would have in common?
+
+The threshold comes from text that nobody copied: the longest spans that held-out text, or other places of the training
+text itself, share with the training text. What samples share in longer spans than those is copied.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hornbook.data.shards import NUM_BYTES, START, TokenStream
+from hornbook.data.shards import START, TokenStream
+from hornbook.evaluation.probe import byte_lengths
 from hornbook.evaluation.differences import Floats, Interval, Ints
 from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS, clusters
-from hornbook.evaluation.ngram_search import Spans, find_spans, longest_matches
-from hornbook.evaluation.probe import byte_lengths
+from hornbook.evaluation.ngram_search import Spans, all_spans, find_spans, longest_matches
+from hornbook.evaluation.sides import num_bytes
 from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate_batch
 from hornbook.text.tokenizer import Tokenizer
@@ -27,15 +32,14 @@ class Copying(NamedTuple):
     """Numbers and their intervals by name, a row for each span length, and the longest copies."""
 
     numbers: dict[str, float]
-    intervals: dict[str, Interval | None]
+    intervals: dict[str, Interval]
     rows: list[dict[str, Any]]
     longest: list[dict[str, Any]]
 
 
 def copying(
     model: Decoder, train: TokenStream, validation: TokenStream, tokenizer: Tokenizer, *, num_samples: int,
-    sample_tokens: int,
-    generator: np.random.Generator,
+    sample_tokens: int, generator: np.random.Generator,
 ) -> Copying:  # fmt: skip
     """Compare `num_samples` free samples with the training text, beside windows of the same length of held-out text and
     of the training text itself, whose own place does not count: where the held-out text is of another kind, they show
@@ -47,33 +51,23 @@ def copying(
     """
     length = min(sample_tokens, model.shape.context)
     samples = _samples(model, train, validation, num_samples, length, generator)
-    human = _human(validation, length, 2 * num_samples)
+    heldout = _windows(validation, length, 2 * num_samples)
     shortest = _shortest(validation, tokenizer)
-    longest = longest_matches(train, [*samples, *human], shortest)
-    written, held_out = longest[:num_samples], longest[num_samples:]
-    own_windows, own = _elsewhere(train, length, 2 * num_samples, shortest)
-    threshold = max(_threshold(side[::2], shortest) for side in (held_out, own) if side)
+    longest = longest_matches(train, [*samples, *heldout], shortest)
+    written, heldout_longest = longest[:num_samples], longest[num_samples:]
+    sides = [(heldout, heldout_longest), _matched_elsewhere(train, length, 2 * num_samples, shortest)]
+    threshold = max(_threshold(matches[::2], shortest) for _, matches in sides if matches)
     control = max(
-        _mean([_covered(_once(window, m, threshold), threshold) for window, m in list(zip(*side, strict=True))[1::2]])
-        for side in ((human, held_out), (own_windows, own))
-        if len(side[1]) > 1
+        _mean(_copied(windows[1::2], matches[1::2], threshold)) for windows, matches in sides if len(matches) > 1
     )
-    held_out = held_out[1::2]
-    rows, span = [], shortest
-    while span <= length:
-        rows.append({"span_tokens": span, "copied_share": _mean([_covered(m, span) for m in written]),
-                     "control_copied_share": _mean([_covered(m, span) for m in held_out]),
-                     "novel_share": _mean([m < span for m in written]),
-                     "control_novel_share": _mean([m < span for m in held_out])})  # fmt: skip
-        span = max(span + 1, span * 3 // 2)
-    sizes = np.array([float(len(s)) for s in samples])
-    once = [_covered(_once(sample, m, threshold), threshold) for sample, m in zip(samples, written, strict=True)]
+    copied = _copied(samples, written, threshold)
+    sizes = np.array([float(len(sample)) for sample in samples])
     # In how many pieces of the training text, each as long as the held-out text, does a token's span stand? Were the
     # labels exchanged, in as many as that ratio times the held-out text has it.
     size, ratio = validation.num_tokens, train.num_tokens / validation.num_tokens
     in_train, spans, train_squares = _counted(train, samples, threshold, size)
     in_validation, _, validation_squares = _counted(validation, samples, threshold, size)
-    share = clusters(np.array([float(mask.sum()) for mask in once]), sizes, at_least=2)
+    share = clusters(np.array([float(mask.sum()) for mask in copied]), sizes, at_least=2)
     excess = clusters(in_train - ratio * in_validation, sizes, at_least=2)
     assert share is not None
     assert excess is not None
@@ -85,12 +79,23 @@ def copying(
         "control_copied_share": control,
         "excess_copied_share": excess.value,
         "copied_span_threshold_tokens": threshold,
-        "longest_copied_span_tokens": max(int(m.max(initial=0)) for m in written),
+        "longest_copied_span_tokens": max(int(matches.max(initial=0)) for matches in written),
     }
-    intervals: dict[str, Interval | None] = {
-        "copied_share": share.interval, "excess_copied_share": excess.interval
-    }  # fmt: skip
+    intervals = {"copied_share": share.interval, "excess_copied_share": excess.interval}
+    rows = _by_span(written, heldout_longest[1::2], shortest, length)
     return Copying(numbers, intervals, rows, _longest_copies(train, tokenizer, spans))
+
+
+def _by_span(written: Sequence[Ints], control: Sequence[Ints], shortest: int, longest: int) -> list[dict[str, Any]]:
+    """A row for each span length: the share of tokens within such a match, and of places where none begins."""
+    rows, span = [], shortest
+    while span <= longest:
+        rows.append({"span_tokens": span, "copied_share": _mean([_covered(m, span) for m in written]),
+                     "control_copied_share": _mean([_covered(m, span) for m in control]),
+                     "novel_share": _mean([m < span for m in written]),
+                     "control_novel_share": _mean([m < span for m in control])})  # fmt: skip
+        span = max(span + 1, span * 3 // 2)
+    return rows
 
 
 class CopyProbe:
@@ -104,8 +109,8 @@ class CopyProbe:
         self._train, self._validation = train.first(_PROBE_TOKENS), validation
         self._length = sample_tokens
         shortest = _shortest(validation, tokenizer)
-        human = _human(validation, self._length, 128)
-        self.threshold = _threshold(longest_matches(self._train, human, shortest), shortest)
+        windows = _windows(validation, self._length, 128)
+        self.threshold = _threshold(longest_matches(self._train, windows, shortest), shortest)
 
     def score(self, model: Decoder) -> float:
         """The share of the samples' tokens. Draws from no other randomness."""
@@ -113,7 +118,7 @@ class CopyProbe:
         return _mean([_covered(m, self.threshold) for m in longest_matches(self._train, samples, self.threshold)])
 
 
-def _human(part: TokenStream, length: int, count: int) -> list[Ints]:
+def _windows(part: TokenStream, length: int, count: int) -> list[Ints]:
     """Windows of `length` tokens of a text, evenly spread: at most `count`, fewer where they would overlap."""
     return list(part.take(_places(part, length, count), min(length, part.num_tokens)))
 
@@ -124,11 +129,11 @@ def _places(part: TokenStream, length: int, count: int) -> Ints:
     return places
 
 
-def _elsewhere(train: TokenStream, length: int, count: int, shortest: int) -> tuple[list[Ints], list[Ints]]:
+def _matched_elsewhere(train: TokenStream, length: int, count: int, shortest: int) -> tuple[list[Ints], list[Ints]]:
     """Windows of the training text, and for each of their places the longest span that begins there and stands at
     another place of the training text as well. Windows half of which are a copy of another place are left out: whoever
     copies those does copy."""
-    windows, starts = _human(train, length, count), _places(train, length, count)
+    windows, starts = _windows(train, length, count), _places(train, length, count)
     longest = np.zeros((len(windows), len(windows[0])), np.int64)
     for spans in find_spans(train, windows, shortest):
         away = np.abs(spans.position - starts[spans.query] - spans.query_start) >= length
@@ -136,8 +141,15 @@ def _elsewhere(train: TokenStream, length: int, count: int, shortest: int) -> tu
     along = np.arange(longest.shape[1])
     longest = np.maximum.accumulate(longest + along, axis=1) - along
     longest[longest < shortest] = 0
-    kept = [i for i, m in enumerate(longest) if _covered(m, max(shortest, length // 2)).mean() < 0.5]
+    kept = [i for i, matches in enumerate(longest) if _covered(matches, max(shortest, length // 2)).mean() < 0.5]
     return [windows[i] for i in kept], [longest[i] for i in kept]
+
+
+def _copied(windows: Sequence[Ints], longest: Sequence[Ints], span: int) -> list[NDArray[np.bool_]]:
+    """Which tokens of each window lie in a match of `span` tokens that has not come before in the window."""
+    return [
+        _covered(_once(tokens, matches, span), span) for tokens, matches in zip(windows, longest, strict=True)
+    ]  # fmt: skip
 
 
 def _once(tokens: Ints, longest: Ints, span: int) -> Ints:
@@ -158,21 +170,12 @@ def _once(tokens: Ints, longest: Ints, span: int) -> Ints:
 
 def _shortest(validation: TokenStream, tokenizer: Tokenizer) -> int:
     """Spans shorter than 12 bytes are words: they are not looked for."""
-    return max(2, round(12 * validation.num_tokens / max(1.0, _num_bytes(validation, tokenizer))))
+    return max(2, round(12 * validation.num_tokens / max(1, num_bytes(validation, byte_lengths(tokenizer)))))
 
 
-def _threshold(human: Sequence[Ints], shortest: int) -> int:
-    """Longer than what begins at 99 of 100 places of held-out text and stands in the training text as well."""
-    return max(shortest, 1 + int(np.quantile(np.concatenate(human), 0.99)))
-
-
-def _num_bytes(part: TokenStream, tokenizer: Tokenizer) -> float:
-    """The bytes of a part, or of an even sample of its tokens in proportion where they are not known."""
-    known = part.documents[:, NUM_BYTES]
-    if (known >= 0).all():
-        return float(known.sum())
-    some = part.take(np.linspace(0, part.num_tokens - 1, 1000).astype(np.int64), 1)
-    return float(byte_lengths(tokenizer)[some].mean()) * part.num_tokens
+def _threshold(longest: Sequence[Ints], shortest: int) -> int:
+    """Longer than what begins at 99 of 100 places of text that was not copied and stands in the training text too."""
+    return max(shortest, 1 + int(np.quantile(np.concatenate(longest), 0.99)))
 
 
 def _samples(
@@ -202,23 +205,20 @@ def _mean(masks: Sequence[NDArray[np.bool_]]) -> float:
     return float(np.concatenate(masks).mean())
 
 
-def _counted(part: TokenStream, samples: Sequence[Ints], span: int, size: int) -> tuple[Floats, list[Spans], float]:
+def _counted(part: TokenStream, samples: Sequence[Ints], span: int, size: int) -> tuple[Floats, Spans, float]:
     """For each sample, the sum over its tokens of how many pieces of `size` tokens of the part have it in a span; the
     spans; and the sum of squares of how many of these tokens stand in each document, or, where the part has few
     documents, in each stretch as long as a sample.
     """
-    lengths = np.array([len(s) for s in samples])
-    found = list(find_spans(part, samples, span))
-    query, start, length, position, document = (
-        [np.concatenate(column) for column in zip(*found, strict=True)] if found else [np.empty(0, np.int64)] * 5
-    )
-    begin = (np.cumsum(lengths) - lengths)[query] + start
+    lengths = np.array([len(sample) for sample in samples])
+    spans = all_spans(part, samples, span)
+    begin = (np.cumsum(lengths) - lengths)[spans.query] + spans.query_start
     counts: Floats = np.zeros(len(samples))
-    np.add.at(counts, query, _uncovered(position // size, begin, length))
+    np.add.at(counts, spans.query, _uncovered(spans.position // size, begin, spans.length))
     few = len(part.documents) < INTERVAL_DOCUMENTS
-    _, unit = np.unique(position // lengths.max() if few else document, return_inverse=True)
-    stands = np.bincount(unit, _uncovered(unit, begin, length))
-    return counts, found, float((stands**2).sum())
+    _, unit = np.unique(spans.position // lengths.max() if few else spans.document, return_inverse=True)
+    in_unit = np.bincount(unit, _uncovered(unit, begin, spans.length))
+    return counts, spans, float((in_unit**2).sum())
 
 
 def _uncovered(group: Ints, begin: Ints, length: Ints) -> Floats:
@@ -237,12 +237,11 @@ def _uncovered(group: Ints, begin: Ints, length: Ints) -> Floats:
     return new
 
 
-def _longest_copies(train: TokenStream, tokenizer: Tokenizer, found: Sequence[Spans]) -> list[dict[str, Any]]:
-    lengths = byte_lengths(tokenizer)
-    flat = [row for spans in found for row in zip(*(column.tolist() for column in spans), strict=True)]
+def _longest_copies(train: TokenStream, tokenizer: Tokenizer, spans: Spans) -> list[dict[str, Any]]:
+    lengths, order = byte_lengths(tokenizer), np.argsort(-spans.length, kind="stable")[:WORST]
     return [
         {"sample": query, **place(train, tokenizer, lengths, position, length)}
-        for query, _, length, position, _ in sorted(flat, key=lambda row: -row[2])[:WORST]
+        for query, _, length, position, _ in zip(*(column[order].tolist() for column in spans), strict=True)
     ]
 
 

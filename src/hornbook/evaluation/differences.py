@@ -82,16 +82,31 @@ def ratio_difference(
         )
         estimate = gap(np.stack([a, b], 1), np.stack([c, d], 1))
     else:
-        sides = [
-            _side(units, labels, side, num_bytes)
-            for labels, side, num_bytes in (
-                (units.heldout, heldout, units.num_bytes[1]), (units.train, train, units.num_bytes[0])
-            )
-        ]  # fmt: skip
-        estimate = difference(*sides)
+        estimate = difference(
+            _side(units, units.heldout, heldout, units.num_bytes[1]),
+            _side(units, units.train, train, units.num_bytes[0]),
+        )
     if estimate is not None:
         return estimate.value, estimate
     return float(heldout[0].sum() / heldout[1].sum() - train[0].sum() / train[1].sum()), None
+
+
+class Findings:
+    """Numbers (None: not known) and their 95 % intervals, by name, as they are found."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, float | None] = {}
+        self.intervals: dict[str, Interval] = {}
+
+    def add(self, name: str, number: float | None, interval: Interval | None = None, scale: float = 1.0) -> None:
+        """`scale` is multiplied into both."""
+        self.numbers[name] = None if number is None else float(number) * scale
+        if interval is not None:
+            self.intervals[name] = (float(interval[0]) * scale, float(interval[1]) * scale)
+
+    def low(self, name: str) -> float:
+        """The lower end of the interval; minus infinity where there is none: then nothing is shown."""
+        return self.intervals.get(name, (-math.inf, math.inf))[0]
 
 
 def _side(units: Units, labels: Ints, side: tuple[Floats, Floats], num_bytes: int) -> Estimate | None:
@@ -101,8 +116,8 @@ def _side(units: Units, labels: Ints, side: tuple[Floats, Floats], num_bytes: in
     sums = [np.bincount(labels, column) for column in side]
     if units.kind == "documents":
         return clusters(sums[0], sums[1])
-    found = one_passage(sums[0], sums[1], num_bytes)
-    return found if found is None or units.alike else found._replace(error=OTHER_TEXT * found.error)
+    passage = one_passage(sums[0], sums[1], num_bytes)
+    return passage if passage is None or units.alike else passage._replace(error=OTHER_TEXT * passage.error)
 
 
 def rate_difference(units: Units, train: NDArray[np.bool_], heldout: NDArray[np.bool_]) -> Interval:
@@ -126,8 +141,8 @@ def rate_difference(units: Units, train: NDArray[np.bool_], heldout: NDArray[np.
 def _error(values: Floats, labels: Ints) -> float:
     """Standard error of a mean with units as what is independent; 0 where there is only one."""
     _, labels = np.unique(labels, return_inverse=True)
-    found = clusters(np.bincount(labels, values), np.bincount(labels).astype(float), at_least=2)
-    return 0.0 if found is None else found.error
+    mean = clusters(np.bincount(labels, values), np.bincount(labels), at_least=2)
+    return 0.0 if mean is None else mean.error
 
 
 def auc(units: Units, train: Floats, heldout: Floats) -> tuple[float, Interval | None]:
@@ -168,11 +183,14 @@ def auc(units: Units, train: Floats, heldout: Floats) -> tuple[float, Interval |
 
 def placements(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     """For each score of `a` the share of `b` that it exceeds, and for each of `b` the share of `a` that exceeds it."""
-    placed = []
-    for x, y in ((a, b), (-b, -a)):
-        y = np.sort(y)
-        placed.append((np.searchsorted(y, x) + np.searchsorted(y, x, side="right")) / (2 * len(y)))
-    return placed[0], placed[1]
+    return num_below(a, b) / len(b), num_below(-b, -a) / len(a)
+
+
+def num_below(values: Floats, others: Floats) -> Floats:
+    """How many of `others` (n,) each of `values` (m,) exceeds, equal ones counting half, (m,)."""
+    ordered = np.sort(others)
+    counts: Floats = (np.searchsorted(ordered, values) + np.searchsorted(ordered, values, side="right")) / 2
+    return counts
 
 
 def area_interval(area: float, m: float, n: float) -> Interval:

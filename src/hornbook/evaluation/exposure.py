@@ -8,15 +8,13 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hornbook.evaluation.differences import Floats, num_below
 from hornbook.evaluation.intervals import clusters
 from hornbook.evaluation.score import Request, nats_alone, score_tokens
 from hornbook.model.decoder import Decoder
 from hornbook.text.canaries import BEFORE, Canaries, random_payloads
 from hornbook.text.tokenizer import Tokenizer
-
-Floats = NDArray[np.float64]
 
 
 def exposures(planted_nats: Floats, candidate_nats: Floats) -> Floats:
@@ -28,9 +26,8 @@ def exposures(planted_nats: Floats, candidate_nats: Floats) -> Floats:
     >>> exposures(np.array([0.5, 3.5]), np.array([1.0, 2.0, 3.0])).tolist()
     [2.0, 0.0]
     """
-    ordered = np.sort(candidate_nats)
-    better = (np.searchsorted(ordered, planted_nats) + np.searchsorted(ordered, planted_nats, side="right")) / 2
-    bits: Floats = np.log2(len(ordered) + 1) - np.log2(1 + better)
+    rank = 1 + num_below(planted_nats, candidate_nats)
+    bits: Floats = np.log2(len(candidate_nats) + 1) - np.log2(rank)
     return bits
 
 
@@ -42,27 +39,26 @@ def exposure_table(
     texts = [canary.text for canary in canaries.canaries]
     nats = text_nats(model, tokenizer, [*texts, *candidates])
     bits = exposures(nats[: len(texts)], nats[len(texts) :])
-    repetitions = np.array([canary.repetitions for canary in canaries.canaries])
+    repetitions = np.array([float(canary.repetitions) for canary in canaries.canaries])
     rows = []
-    for count in np.unique(repetitions).tolist():
-        some = bits[repetitions == count]
-        found = clusters(some, np.ones(len(some)))
+    for count in map(int, np.unique(repetitions)):
+        exposure = bits[repetitions == count]
+        mean = clusters(exposure, np.ones(len(exposure)))
         rows.append({
-            "repetitions": count, "num_canaries": len(some), "exposure_bits": float(some.mean()),
-            "exposure_bits_interval_95": None if found is None else found.interval,
+            "repetitions": count, "num_canaries": len(exposure), "exposure_bits": float(exposure.mean()),
+            "exposure_bits_interval_95": None if mean is None else mean.interval,
             "largest_possible_bits": float(np.log2(num_candidates + 1)),
         })  # fmt: skip
     return rows, rank_correlation(bits, repetitions)
 
 
-def rank_correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
+def rank_correlation(a: Floats, b: Floats) -> float:
     """Spearman's: the correlation of the ranks, equal values sharing their mean rank.
 
     >>> rank_correlation(np.array([1.0, 5.0, 9.0]), np.array([0, 1, 64]))
     1.0
     """
-    ranks = [(np.searchsorted(np.sort(x), x) + np.searchsorted(np.sort(x), x, side="right")) / 2 for x in (a, b)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1].round(12))
+    return float(np.corrcoef(num_below(a, a), num_below(b, b))[0, 1].round(12))
 
 
 def text_nats(model: Decoder, tokenizer: Tokenizer, texts: Sequence[str]) -> Floats:

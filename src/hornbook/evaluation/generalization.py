@@ -14,12 +14,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, TokenStream
+from hornbook.data.shards import NUM_TOKENS, TokenStream
 from hornbook.evaluation.baselines import baseline_nats, count_ngrams, training_stream
-from hornbook.evaluation.differences import Floats, Interval, Units, area_interval, auc, placements, ratio_difference
-from hornbook.evaluation.intervals import Estimate
+from hornbook.evaluation.differences import (
+    Findings,
+    Floats,
+    Interval,
+    Units,
+    area_interval,
+    auc,
+    placements,
+    ratio_difference,
+)
 from hornbook.evaluation.reference import LeftOut, leave_out
-from hornbook.evaluation.sides import Windows, window_scores
+from hornbook.evaluation.sides import Windows, num_bytes, window_scores
 from hornbook.facts.capacity import capacity_bits
 from hornbook.model.decoder import Decoder
 
@@ -29,12 +37,11 @@ _BITS = 1 / math.log(2)
 
 
 class Generalization(NamedTuple):
-    """Numbers (None: not known) and 95 % intervals by name. share_low: the lower end of the share of the surprise at
-    new text that is gone on the training text, beyond the reference; None where there is no interval. against: whose
-    surprise at new text memorized bits are counted from."""
+    """findings: the numbers. share_low: the lower end of the share of the surprise at new text that is gone on the
+    training text, beyond the reference; None where there is no interval. against: whose surprise at new text memorized
+    bits are counted from."""
 
-    numbers: dict[str, float | None]
-    intervals: dict[str, Interval]
+    findings: Findings
     texts_differ: bool
     learned_enough: bool
     knows_better: bool
@@ -52,11 +59,11 @@ class _Sides(NamedTuple):
     train_bytes: Floats
     heldout_bytes: Floats
 
-    def difference(self, train_nats: Floats, heldout_nats: Floats) -> tuple[float, Estimate | None]:
-        """Held-out minus training side in bits per byte, from the nats of each window."""
-        return ratio_difference(
-            self.units, (train_nats * _BITS, self.train_bytes), (heldout_nats * _BITS, self.heldout_bytes)
-        )
+    def difference(self, train_nats: Floats, heldout_nats: Floats) -> tuple[float, Interval | None]:
+        """Held-out minus training side in bits per byte, from the nats of each window, and its interval."""
+        sides = (train_nats * _BITS, self.train_bytes), (heldout_nats * _BITS, self.heldout_bytes)
+        value, estimate = ratio_difference(self.units, *sides)
+        return value, None if estimate is None else estimate.interval
 
 
 def generalization(
@@ -70,48 +77,36 @@ def generalization(
     nats = trained.nats.sum(1), held_out.nats.sum(1)
     left_out = _left_out(train, validation, trained, held_out, vocabulary)
     counting = baseline_nats(count_ngrams(training_stream(train), vocabulary), held_out.tokens, vocabulary)
-    found: dict[str, float | None] = {
-        "train_loss_nats_per_token": float(trained.nats.mean()),
-        "heldout_loss_nats_per_token": float(held_out.nats.mean()),
-        "bigram_heldout_loss_nats_per_token": float(counting["2-gram"].mean()),
-    }
-    intervals: dict[str, Interval] = {}
-
-    def add(name: str, value: float, estimate: Estimate | None, scale: float = 1.0) -> None:
-        found[name] = value * scale
-        if estimate is not None:
-            low, high = estimate.interval
-            intervals[name] = (low * scale, high * scale)
-
+    found, heldout_loss, bigram_loss = Findings(), float(held_out.nats.mean()), float(counting["2-gram"].mean())
+    found.add("train_loss_nats_per_token", float(trained.nats.mean()))
+    found.add("heldout_loss_nats_per_token", heldout_loss)
+    found.add("bigram_heldout_loss_nats_per_token", bigram_loss)
     per_byte = float(nats[1].sum() / heldout_bytes.sum()) * _BITS
-    value, estimate = sides.difference(*nats)
-    add("generalization_gap_bits_per_byte", value, estimate)
-    add("generalization_gap_share", value, estimate, 1 / per_byte)
-    differ, found["text_kind_auc"] = _kind(left_out)
+    value, interval = sides.difference(*nats)
+    found.add("generalization_gap_bits_per_byte", value, interval)
+    found.add("generalization_gap_share", value, interval, 1 / per_byte)
+    differ, area = _kind(left_out)
+    found.add("text_kind_auc", area)
     known = _reference(sides, reference, left_out, nats)
     beyond = (value, None) if known is None else sides.difference(nats[0] - known[0], nats[1] - known[1])
-    add("excess_gap_bits_per_byte", *beyond)
+    found.add("excess_gap_bits_per_byte", *beyond)
     against, least = _least(counting, held_out)
-    memory, its, share_low = _memory(sides, nats, known, least)
+    memory, interval, share_low = _memory(sides, nats, known, least)
     capacity = capacity_bits(sum(parameter.numel() for parameter in model.parameters()))
-    found["capacity_bits"] = capacity
-    found["memorized_bits"] = None
+    found.add("capacity_bits", capacity)
+    found.add("memorized_bits", None)
     if not differ and known is not None:
         distinct = num_bytes(train, lengths) * (1 - repeated_share)
-        found["memorized_bits"] = min(max(0.0, memory * distinct), capacity)
-        if its is not None:
-            ends = [min(max(0.0, end * distinct), capacity) for end in its.interval]
-            intervals["memorized_bits"] = (ends[0], ends[1])
-    for name, measure in (("membership_auc", _mean), ("membership_auc_min_20", _lowest)):
-        found[name], interval = auc(units, measure(trained), measure(held_out))
-        if interval is not None:
-            intervals[name] = interval
-    gaps = [intervals.get(f"{name}_gap_bits_per_byte", (-math.inf,))[0] for name in ("generalization", "excess")]
-    enough = found["heldout_loss_nats_per_token"] < found["bigram_heldout_loss_nats_per_token"]  # type: ignore[operator]
+        bits, low, high = (min(max(0.0, x * distinct), capacity) for x in (memory, *(interval or (0.0, 0.0))))
+        found.add("memorized_bits", bits, (low, high) if interval else None)
+    found.add("membership_auc", *auc(units, -trained.nats.mean(1), -held_out.nats.mean(1)))
+    found.add("membership_auc_min_20", *auc(units, -_lowest(trained.nats), -_lowest(held_out.nats)))
+    gaps = [found.low(f"{name}_gap_bits_per_byte") for name in ("generalization", "excess")]
+    enough = heldout_loss < bigram_loss
     if differ and left_out[0] is not None and len(left_out[0].own) > 1:
         enough = enough or nats[0].sum() < left_out[0].own[1].sum()
     return Generalization(
-        found, intervals, differ, bool(enough), known is not None and not differ and min(gaps) > 0, share_low,
+        found, differ, bool(enough), known is not None and not differ and min(gaps) > 0, share_low,
         float(least.mean()), against,
     )  # fmt: skip
 
@@ -125,37 +120,23 @@ def _least(counting: dict[str, Floats], held_out: Windows) -> tuple[str, Floats]
 
 def _memory(
     sides: _Sides, nats: tuple[Floats, Floats], known: tuple[Floats, Floats] | None, least: Floats
-) -> tuple[float, Estimate | None, float | None]:
-    """Bits per byte of what is known by heart, its estimate, and the lower end of its share of the surprise at new
+) -> tuple[float, Interval | None, float | None]:
+    """Bits per byte of what is known by heart, its interval, and the lower end of its share of the surprise at new
     text: with the reference's gap taken off or without, whichever is less."""
-    estimates = [sides.difference(nats[0], least.sum(1))]
+    gaps = [sides.difference(nats[0], least.sum(1))]
     if known is not None:
-        estimates.append(sides.difference(nats[0] - known[0], least.sum(1) - known[1]))
-    lows = [estimate.interval[0] for _, estimate in estimates if estimate is not None]
+        gaps.append(sides.difference(nats[0] - known[0], least.sum(1) - known[1]))
+    lows = [interval[0] for _, interval in gaps if interval is not None]
     per_byte = float(least.sum() * _BITS / sides.heldout_bytes.sum())
-    value, estimate = min(estimates, key=lambda pair: pair[0])
-    return value, estimate, min(lows) / per_byte if lows and known is not None else None
+    value, interval = min(gaps, key=lambda gap: gap[0])
+    return value, interval, min(lows) / per_byte if lows and known is not None else None
 
 
-def _mean(side: Windows) -> Floats:
-    score: Floats = -side.nats.mean(1)
-    return score
-
-
-def _lowest(side: Windows) -> Floats:
-    """Min-20 % (Shi et al. 2023): the mean of each window's most surprising fifth."""
-    worst = -np.sort(-side.nats, axis=1)[:, : max(1, side.nats.shape[1] // 5)]
-    score: Floats = -worst.mean(1)
-    return score
-
-
-def num_bytes(part: TokenStream, lengths: NDArray[np.int32]) -> int:
-    """The bytes of a side; estimated from windows of it where they are not known."""
-    known = part.documents[:, NUM_BYTES]
-    if (known >= 0).all():
-        return int(known.sum())
-    some = part.take(np.linspace(0, part.num_tokens - 1, 1000).astype(np.int64), 1)
-    return round(float(lengths[some].mean()) * part.num_tokens)
+def _lowest(nats: Floats) -> Floats:
+    """Min-20 % (Shi et al. 2023): the mean of each window's most surprising fifth, (R,)."""
+    worst = -np.sort(-nats, axis=1)[:, : max(1, nats.shape[1] // 5)]
+    mean: Floats = worst.mean(1)
+    return mean
 
 
 def _left_out(

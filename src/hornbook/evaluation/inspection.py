@@ -6,8 +6,8 @@ The nats come from the same shapes and the same chunks as those of `evaluate`, s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,9 @@ from hornbook.evaluation.corpus import (
     encode_documents,
     lost_share,
 )
-from hornbook.evaluation.score import evaluating, nats_alone, score_tokens
+from hornbook.evaluation.score import device_of, evaluating, nats_alone, score_tokens
 from hornbook.facts.errors import InputError
-from hornbook.likelihood import perplexity, token_nats
+from hornbook.likelihood import Surprise, token_nats
 from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate
 from hornbook.text.tokenizer import Tokenizer
@@ -39,9 +39,8 @@ class Inspection:
     """`tokens` has one mapping per token of the text, `end` one for the end after it (None where not predicted).
 
     Keys: text, id, logit, probability, log_probability, nats, rank (1: the most probable; the middle of the places
-    that equal logits share), entropy_nats (the surprise
-    the model expected), surplus_nats (nats - entropy_nats), alternatives (the most probable tokens: text, id,
-    probability); the numbers are None where the token was not scored.
+    that equal logits share), entropy_nats (the surprise the model expected), surplus_nats (nats - entropy_nats),
+    alternatives (the most probable tokens: text, id, probability); the numbers are None where the token was not scored.
     """
 
     tokens: list[dict[str, Any]]
@@ -56,27 +55,22 @@ class Inspection:
         return [token for token in self.tokens if token["nats"] is not None]
 
     @property
-    def nats(self) -> float:
-        return math.fsum(token["nats"] for token in self.scored)
-
-    @property
-    def loss_nats_per_token(self) -> float:
-        return self.nats / len(self.scored)
+    def surprise(self) -> Surprise:
+        scored = self.scored
+        return Surprise(math.fsum(token["nats"] for token in scored), len(scored), self.num_bytes)
 
     def to_dict(self) -> dict[str, Any]:
         """As values of JSON, with the names of `--json`."""
-        loss = self.loss_nats_per_token
+        total = self.surprise
         return {
             "tokens": self.tokens,
             "end": self.end,
-            "nats": self.nats,
-            "num_tokens": len(self.scored),
-            "num_bytes": self.num_bytes,
-            "mean_log_probability": -loss,
-            "loss_nats_per_token": loss,
-            "perplexity": perplexity(loss),
-            "bits_per_byte": self.nats / (math.log(2) * self.num_bytes),
-            "mean_entropy_nats": math.fsum(token["entropy_nats"] for token in self.scored) / len(self.scored),
+            **asdict(total),
+            "mean_log_probability": -total.loss,
+            "loss_nats_per_token": total.loss,
+            "perplexity": total.perplexity,
+            "bits_per_byte": total.bits_per_byte,
+            "mean_entropy_nats": math.fsum(token["entropy_nats"] for token in self.scored) / total.num_tokens,
             "greedy": self.greedy,
             "gradients": self.gradients,
         } | ({"lost_share": self.lost_share} if self.lost_share else {})
@@ -86,7 +80,7 @@ def inspect_text(
     model: Decoder, tokenizer: Tokenizer, text: str, *, how: Conventions | None = None, top_k: int = 5,
     greedy_prompt: int | None = None, with_gradients: bool = False,
 ) -> Inspection:  # fmt: skip
-    """Look at every token of `text`. `greedy_prompt`: how many of its tokens the greedy continuation is given (default:
+    """Inspect every token of `text`. `greedy_prompt`: how many of its tokens the greedy continuation is given (default:
     half). Raises InputError when there is no token to score.
     """
     how = conventions(model, tokenizer) if how is None else how
@@ -101,14 +95,14 @@ def inspect_text(
 
     records = np.concatenate(score_tokens(model, document_requests(document, how), measure))
     ids = document.tokens[skipped:].tolist() + ([] if how.end is None else [how.end])
-    items = [_item(tokenizer, token, record) for token, record in zip(ids, records, strict=True)]
-    end = items.pop() if how.end is not None else None
-    first = [{**_name(tokenizer, int(i)), **_UNSCORED} for i in document.tokens[:skipped]]
-    before = _spell(tokenizer, [*first, *items])
+    tokens = [{**_name(tokenizer, int(i)), **_UNSCORED} for i in document.tokens[:skipped]]
+    tokens += [_item(tokenizer, token, record) for token, record in zip(ids, records, strict=True)]
+    end = tokens.pop() if how.end is not None else None
+    begun = _spell(tokenizer, tokens)
     with evaluating(model):
-        greedy = _greedy(model, tokenizer, document, how, greedy_prompt, [*first, *items], before)
+        greedy = _greedy(model, tokenizer, document, how, greedy_prompt, tokens, begun)
         slopes = gradients(model, document, how) if with_gradients else None
-    return Inspection([*first, *items], end, document.num_bytes, greedy, slopes, lost_share([document]))
+    return Inspection(tokens, end, document.num_bytes, greedy, slopes, lost_share([document]))
 
 
 def _name(tokenizer: Tokenizer, token: int) -> dict[str, Any]:
@@ -146,8 +140,8 @@ def _spell(tokenizer: Tokenizer, tokens: Sequence[dict[str, Any]]) -> list[bytes
     with the tokens before it. Returns the bytes of a begun character before each token and at the end."""
     begun = [b""]
     for token in tokens:
-        for each in [token, *(token["alternatives"] or [])]:
-            each["text"] = _text(tokenizer, begun[-1], each["id"])
+        for candidate in [token, *(token["alternatives"] or [])]:
+            candidate["text"] = _text(tokenizer, begun[-1], candidate["id"])
         begun.append(spelled(begun[-1], tokenizer.token_bytes(token["id"]))[1])
     return begun
 
@@ -227,41 +221,32 @@ def gradients(model: Decoder, document: EncodedDocument, how: Conventions) -> di
     position, |p - onehot| / N. `parts`: the norm of the gradient and of the weights of the embedding, each block and
     the head. The end after the document is not part of the loss.
     """
-    device, requests = next(model.parameters()).device, document_requests(document, how)
+    requests = document_requests(document, how)
     num_tokens = sum(request.num_scored for request in requests) - (how.end is not None)
-    kept = [(p, p.grad) for p in model.parameters()]
-    for parameter in model.parameters():
-        parameter.grad = None
+    weights = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     tokens = []
-    try:
-        for request in requests:
-            ids = torch.as_tensor(request.ids, device=device)
-            targets = ids[-request.num_scored :]
-            logits = model.head(model.hidden(ids[None, :-1])[0, -len(targets) :])
-            logits.retain_grad()
-            surprises = token_nats(logits, targets)
-            inside = len(targets) - (how.end is not None and request is requests[-1])
-            (surprises[:inside].sum() / num_tokens).backward()  # type: ignore[no-untyped-call]
-            slope = logits.grad
-            assert slope is not None
-            slope = slope[:inside]
-            own = slope.gather(-1, targets[:inside, None])[:, 0]
-            tokens += [
-                {"own_logit_gradient": a, "logit_gradient_norm": b}
-                for a, b in zip(own.tolist(), slope.norm(dim=-1).tolist(), strict=True)
-            ]
-        parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        for name, parameter in model.named_parameters():
-            if parameter.grad is not None:
-                parts.setdefault(part_of(name), []).append((parameter.grad, parameter.detach()))
-        table: list[dict[str, Any]] = [
-            {"part": part, "gradient_norm": _norm(g for g, _ in pairs), "weight_norm": _norm(w for _, w in pairs)}
-            for part, pairs in parts.items()
-        ]
-        return {"tokens": tokens, "parts": table, "gradient_norm": math.hypot(*(row["gradient_norm"] for row in table))}
-    finally:
-        for parameter, grad in kept:
-            parameter.grad = grad
+    for request in requests:
+        ids = torch.as_tensor(request.ids, device=device_of(model))
+        targets = ids[-request.num_scored :]
+        logits = model.head(model.hidden(ids[None, :-1])[0, -len(targets) :])
+        inside = len(targets) - (how.end is not None and request is requests[-1])
+        loss = token_nats(logits, targets)[:inside].sum() / num_tokens
+        slope, *by_weight = torch.autograd.grad(loss, [logits, *weights.values()])
+        for total, gradient in zip(sums.values(), by_weight, strict=True):
+            total += gradient
+        own = slope[:inside].gather(-1, targets[:inside, None])[:, 0].tolist()
+        norms = slope[:inside].norm(dim=-1).tolist()
+        tokens += [{"own_logit_gradient": a, "logit_gradient_norm": b} for a, b in zip(own, norms, strict=True)]
+    parts: dict[str, list[str]] = {}
+    for name in weights:
+        parts.setdefault(part_of(name), []).append(name)
+    table: list[dict[str, Any]] = [
+        {"part": part, "gradient_norm": _norm(sums[name] for name in names),
+         "weight_norm": _norm(weights[name].detach() for name in names)}
+        for part, names in parts.items()
+    ]  # fmt: skip
+    return {"tokens": tokens, "parts": table, "gradient_norm": math.hypot(*(row["gradient_norm"] for row in table))}
 
 
 def part_of(name: str) -> str:
@@ -274,7 +259,7 @@ def part_of(name: str) -> str:
     return ".".join(words[:2]) if words[0] == "blocks" else words[0]
 
 
-def _norm(tensors: Iterator[Tensor]) -> float:
+def _norm(tensors: Iterable[Tensor]) -> float:
     return math.sqrt(math.fsum(t.double().square().sum().item() for t in tensors))
 
 
@@ -293,7 +278,7 @@ def weights(model: Decoder) -> dict[str, Any]:
                 "name": name,
                 "shape": list(parameter.shape),
                 "num_parameters": parameter.numel(),
-                "norm": _norm(iter([values])),
+                "norm": _norm([values]),
                 "mean": values.mean().item(),
                 "standard_deviation": values.std(correction=0).item(),
                 "minimum": low,

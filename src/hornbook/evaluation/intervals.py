@@ -41,13 +41,8 @@ class Estimate(NamedTuple):
         """95 %, by Student's t."""
         return self.value - self.half_width, self.value + self.half_width
 
-    def scaled(self, factor: float) -> Estimate:
-        return Estimate(self.value * factor, self.error * abs(factor), self.degrees)
 
-
-def clusters(
-    numerators: Numbers, denominators: Numbers, *, at_least: int = INTERVAL_DOCUMENTS
-) -> Estimate | None:  # fmt: skip
+def clusters(numerators: Numbers, denominators: Numbers, *, at_least: int = INTERVAL_DOCUMENTS) -> Estimate | None:
     """The ratio of sums of independent documents of unequal size; None for fewer than `at_least` (2 or more) that have
     a denominator. It speaks for documents like these.
 

@@ -27,11 +27,19 @@ import numpy as np
 
 from hornbook.data.shards import TokenStream
 from hornbook.evaluation.copying import WORST, copying, place
-from hornbook.evaluation.differences import Interval, Units, rate_difference
-from hornbook.evaluation.exposure import exposure_table
-from hornbook.evaluation.generalization import Generalization, generalization, num_bytes
 from hornbook.evaluation.probe import byte_lengths
-from hornbook.evaluation.sides import LENGTHS, Windows, independent, longest_half, read, without_ambiguous
+from hornbook.evaluation.differences import Findings, Interval, Units, rate_difference
+from hornbook.evaluation.exposure import exposure_table
+from hornbook.evaluation.generalization import Generalization, generalization
+from hornbook.evaluation.sides import (
+    LENGTHS,
+    Windows,
+    independent_units,
+    longest_half,
+    num_bytes,
+    read_windows,
+    without_ambiguous,
+)
 from hornbook.facts.by_heart import ByHeart, by_heart
 from hornbook.facts.errors import InputError
 from hornbook.model.decoder import Decoder
@@ -91,19 +99,19 @@ def memorization(
     """
     longest = longest_half(model, train, validation)
     lengths = sorted({min(length, longest) for length in LENGTHS})
-    trained, held_out = (read(model, part, num_windows, 2 * longest) for part in (train, validation))
+    trained, held_out = (read_windows(model, part, num_windows, 2 * longest) for part in (train, validation))
     spelled = byte_lengths(tokenizer)
     per_token = float(spelled[held_out.tokens].mean())
     trained, held_out = without_ambiguous(train, trained, held_out, longest, per_token)
     if not len(trained.tokens) or not len(held_out.tokens):
         raise InputError("every held-out passage also stands in the training text: name another text with --heldout.")
-    units = independent(
+    units = independent_units(
         train, validation, trained, held_out, (num_bytes(train, spelled), num_bytes(validation, spelled))
     )
     gap = generalization(
         model, train, validation, trained, held_out, units, spelled, reference=reference, repeated_share=repeated_share
     )
-    found = _Findings(dict(gap.numbers), dict(gap.intervals))
+    found = gap.findings
     extraction, discoverable = _extraction(found, units, trained, held_out, lengths)
     copies = copying(
         model, train, validation, tokenizer, num_samples=num_samples, sample_tokens=sample_tokens,
@@ -113,9 +121,8 @@ def memorization(
         found.add(name, number, copies.intervals.get(name))
     table: list[dict[str, Any]] = []
     if canaries is not None:
-        table, found.numbers["canary_rank_correlation"] = exposure_table(
-            model, tokenizer, canaries, num_candidates=num_candidates, seed=seed
-        )
+        table, correlation = exposure_table(model, tokenizer, canaries, num_candidates=num_candidates, seed=seed)
+        found.add("canary_rank_correlation", correlation)
     copied = found.low("copied_share") - copies.numbers["control_copied_share"]
     ruling = by_heart(
         train_loss=float(trained.nats.mean()), new_loss=gap.new_loss, readings=readings, share_low=gap.share_low or 0.0,
@@ -137,27 +144,11 @@ def memorization(
     )  # fmt: skip
 
 
-class _Findings:
-    """Numbers with their intervals, as they are found."""
-
-    def __init__(self, numbers: dict[str, float | None], intervals: dict[str, Interval]) -> None:
-        self.numbers, self.intervals = numbers, intervals
-
-    def add(self, name: str, number: float, interval: Interval | None) -> None:
-        self.numbers[name] = float(number)
-        if interval is not None:
-            self.intervals[name] = (float(interval[0]), float(interval[1]))
-
-    def low(self, name: str) -> float:
-        """The lower end of the interval; minus infinity where there is none: then nothing is shown."""
-        return self.intervals.get(name, (-math.inf, math.inf))[0]
-
-
 # ---- The measures
 
 
 def _extraction(
-    found: _Findings, units: Units, trained: Windows, held_out: Windows, lengths: Sequence[int]
+    found: Findings, units: Units, trained: Windows, held_out: Windows, lengths: Sequence[int]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The tables, the rates of the longest prefix and suffix among the findings. A window that repeats itself counts
     as not continued: whoever continues it need not have read it."""
@@ -176,8 +167,8 @@ def _extraction(
                 "control_matched_tokens": float(np.minimum(matched[1], suffix).mean()),
             })  # fmt: skip
     last = rows[-1]
-    found.add("extraction_rate", last["extraction_rate"], None)
-    found.add("control_extraction_rate", last["control_extraction_rate"], None)
+    found.add("extraction_rate", last["extraction_rate"])
+    found.add("control_extraction_rate", last["control_extraction_rate"])
     excess = last["extraction_rate"] - last["control_extraction_rate"]
     found.add("excess_extraction_rate", excess, tuple(last["excess_extraction_rate_interval_95"]))
     discoverable = []

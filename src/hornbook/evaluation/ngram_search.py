@@ -59,6 +59,12 @@ def find_spans(part: TokenStream, queries: Sequence[NDArray[np.integer]], min_le
                 yield spans
 
 
+def all_spans(part: TokenStream, queries: Sequence[NDArray[np.integer]], min_length: int) -> Spans:
+    """What `find_spans` yields, in one piece."""
+    pieces = [Spans(*[np.empty(0, np.int64)] * 5), *find_spans(part, queries, min_length)]
+    return Spans(*map(np.concatenate, zip(*pieces, strict=True)))
+
+
 def longest_matches(part: TokenStream, queries: Sequence[NDArray[np.integer]], min_length: int) -> list[Ints]:
     """For each place of each query, how many tokens from there on stand together in a document of the part.
 

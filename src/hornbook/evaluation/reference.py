@@ -11,15 +11,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hornbook.data.shards import NUM_TOKENS, START, TokenStream
 from hornbook.evaluation.baselines import NgramOrder, count_ngrams, ngram_nats
-from hornbook.evaluation.ngram_search import find_spans
-from hornbook.evaluation.sides import repeated
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from hornbook.evaluation.differences import Floats, Ints
+from hornbook.evaluation.ngram_search import all_spans
+from hornbook.evaluation.sides import repeated_share
 
 FOLDS = 6
 MOST_TOKENS = 2**19  # counted of a side; of more, evenly spread stretches
@@ -96,20 +93,18 @@ def _occurrences(part: TokenStream, positions: Ints, windows: Ints) -> tuple[Int
     """Every place of the part where three quarters of a window stand: the window, and the first token and the one after
     the last of where it stands. Of a window that repeats itself, such as a ruled line, only its own place."""
     width = windows.shape[1]
-    alone = np.array([repeated(row, width // 2) >= 0.5 for row in windows.tolist()], bool)
-    some = np.flatnonzero(~alone)
-    found = list(find_spans(part, list(windows[some]), max(1, 3 * width // 4)))
-    columns = list(zip(*found, strict=True)) or [(np.empty(0, np.int64),)] * 5
-    query, start, length, position = (np.concatenate(column) for column in columns[:4])
+    repeats_itself = np.array([repeated_share(row, width // 2) >= 0.5 for row in windows.tolist()], bool)
+    alone, others = np.flatnonzero(repeats_itself), np.flatnonzero(~repeats_itself)
+    spans = all_spans(part, list(windows[others]), max(1, 3 * width // 4))
     return (
-        np.concatenate([some[query], np.flatnonzero(alone)]),
-        np.concatenate([np.maximum(position - start, 0), positions[alone]]),
-        np.concatenate([position + length, positions[alone] + width]),
+        np.concatenate([others[spans.query], alone]),
+        np.concatenate([np.maximum(spans.position - spans.query_start, 0), positions[alone]]),
+        np.concatenate([spans.position + spans.length, positions[alone] + width]),
     )
 
 
 def _linked(count: int, a: Ints, b: Ints) -> Ints:
-    """A label for each of `count` things, the same for two that pairs (a, b) connect.
+    """The connected component of each of `count` nodes, of the edges (a, b): the lowest node in it.
 
     >>> _linked(5, np.array([0, 3]), np.array([2, 2])).tolist()
     [0, 1, 0, 0, 4]

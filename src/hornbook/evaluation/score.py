@@ -103,10 +103,10 @@ def _scored(
             records[name] = column
         return np.split(records, np.cumsum([request.num_scored for request in together])[:-1])
 
-    return in_parallel(score, batches, workers_for(model, _device(model)))
+    return in_parallel(score, batches, workers_for(model, device_of(model)))
 
 
-def _device(model: Decoder) -> torch.device:
+def device_of(model: Decoder) -> torch.device:
     return next(model.parameters()).device
 
 
@@ -173,7 +173,7 @@ def score_tokens(
 ) -> list[Records]:  # fmt: skip
     """The records of each request's scored tokens, in order. `shape` (rows, length) where all requests have one
     length; `done` hears how many tokens were scored in each forward pass, and may raise to end it."""
-    device = _device(model)
+    device = device_of(model)
 
     def hidden(batch: _Windows) -> Tensor:
         tokens, is_scored = np.zeros((batch.rows, batch.length), np.int64), np.zeros((batch.rows, batch.length), bool)
@@ -213,7 +213,7 @@ def score_branches(
     """The records of each request of each set. What the requests of a set share at their beginning is computed once for
     all of them. At most about `most_tokens` are computed at once, or one tree, by each of the workers.
     """
-    device = _device(model)
+    device = device_of(model)
 
     def hidden(batch: Sequence[_Branching]) -> Tensor:
         states = branch_hidden(model, [branching.tree for branching in batch], device)

@@ -6,16 +6,16 @@ Windows lie evenly over all places where one fits inside a document, always the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hornbook.data.shards import NUM_CHARACTERS, NUM_TOKENS, START, TokenStream
+from hornbook.data.shards import NUM_BYTES, NUM_CHARACTERS, NUM_TOKENS, START, TokenStream
 from hornbook.evaluation.differences import Floats, Ints, Units, units_of
 from hornbook.evaluation.ngram_search import find_spans
-from hornbook.evaluation.score import Request, forward_rows, greedy_record, score_tokens
+from hornbook.evaluation.score import Request, device_of, forward_rows, greedy_record, score_tokens
 from hornbook.facts.errors import InputError
 from hornbook.model.decoder import Decoder
 
@@ -44,20 +44,18 @@ class Windows(NamedTuple):
     def repeats(self, prefix: int, asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which of the windows `asked` (R,) repeat themselves, (R,): half of what comes after `prefix` tokens is what
         followed the same tokens before in the window. Whoever continues such a window need not have read it."""
-        found = asked.copy()
-        found[asked] = [repeated(row, prefix) >= 0.5 for row in self.tokens[asked].tolist()]
-        return found
+        repeats = asked.copy()
+        repeats[asked] = [repeated_share(row, prefix) >= 0.5 for row in self.tokens[asked].tolist()]
+        return repeats
 
     def only(self, kept: NDArray[np.bool_]) -> Windows:
-        return Windows(
-            self.positions[kept], self.documents[kept], self.tokens[kept], self.nats[kept], self.first_choice[kept]
-        )  # fmt: skip
+        return self._replace(**{name: column[kept] for name, column in self._asdict().items()})
 
 
-def repeated(tokens: list[int], prefix: int) -> float:
+def repeated_share(tokens: list[int], prefix: int) -> float:
     """The share of tokens after `prefix` that are what followed the longest known context when it last stood there.
 
-    >>> repeated([1, 2, 3, 1, 2, 3, 1, 2, 3, 9], 6)
+    >>> repeated_share([1, 2, 3, 1, 2, 3, 1, 2, 3, 9], 6)
     0.75
     """
     followed: dict[tuple[int, ...], int] = {}
@@ -68,6 +66,16 @@ def repeated(tokens: list[int], prefix: int) -> float:
             right += next((followed[context] for context in contexts if context in followed), None) == token
         followed |= dict.fromkeys(contexts, token)
     return right / max(1, len(tokens) - prefix)
+
+
+def num_bytes(part: TokenStream, lengths: NDArray[np.int32]) -> int:
+    """The bytes of a side; where they are not known, estimated from an even sample of its tokens, whose bytes are
+    `lengths` (vocabulary,)."""
+    known = part.documents[:, NUM_BYTES]
+    if (known >= 0).all():
+        return int(known.sum())
+    sample = part.take(np.linspace(0, part.num_tokens - 1, 1000).astype(np.int64), 1)
+    return round(float(lengths[sample].mean()) * part.num_tokens)
 
 
 def longest_half(model: Decoder, train: TokenStream, validation: TokenStream) -> int:
@@ -84,7 +92,7 @@ def longest_half(model: Decoder, train: TokenStream, validation: TokenStream) ->
     return longest
 
 
-def read(model: Decoder, part: TokenStream, count: int, length: int) -> Windows:
+def read_windows(model: Decoder, part: TokenStream, count: int, length: int) -> Windows:
     """At most `count` windows of `length` tokens, fewer where they would overlap."""
     room = np.maximum(0, part.documents[:, NUM_TOKENS] - length + 1)
     ends = np.cumsum(room)
@@ -98,8 +106,8 @@ def read(model: Decoder, part: TokenStream, count: int, length: int) -> Windows:
 
 def window_scores(model: Decoder, tokens: Ints) -> tuple[Floats, NDArray[np.bool_]]:
     """Nats of each token but the first, (R, W - 1), and whether the model would have chosen it."""
-    length, device = tokens.shape[1] - 1, next(model.parameters()).device
-    shape = forward_rows(length, model, device), length
+    length = tokens.shape[1] - 1
+    shape = forward_rows(length, model, device_of(model)), length
     records = np.stack(score_tokens(model, [Request(row, length) for row in tokens], greedy_record, shape=shape))
     return np.ascontiguousarray(records["nats"]), np.ascontiguousarray(records["is_greedy"])
 
@@ -120,7 +128,7 @@ def without_ambiguous(
     return trained.only(first), held_out.only(second)
 
 
-def independent(
+def independent_units(
     train: TokenStream, validation: TokenStream, trained: Windows, held_out: Windows, num_bytes: tuple[int, int]
 ) -> Units:
     """What is independent of the windows of these two sides, `num_bytes` long."""
@@ -133,38 +141,33 @@ def independent(
 
 def _piece(name: str) -> tuple[str, int | None]:
     """The document that a segment is of and the character that it begins at; None for a whole document."""
-    found = _PIECE.fullmatch(name)
-    return (found[1], int(found[2])) if found else (name, None)
+    match = _PIECE.fullmatch(name)
+    return (match[1], int(match[2])) if match else (name, None)
 
 
 def _strata(
-    parts: tuple[TokenStream, TokenStream], windows: tuple[Windows, Windows], sources: list[list[tuple[str,
-    int | None]]],
-    common: set[str],
+    parts: tuple[TokenStream, TokenStream], windows: tuple[Windows, Windows],
+    sources: list[list[tuple[str, int | None]]], common: set[str],
 ) -> tuple[Ints, Ints]:  # fmt: skip
     """The stratum of each window: every document with n held-out pieces is cut into n equal strata; -1 elsewhere."""
-    ends: dict[str, int] = dict.fromkeys(common, 0)
-    counts: dict[str, int] = dict.fromkeys(common, 0)
-    for which, side in enumerate(sources):
-        for (source, start), row in zip(side, parts[which].documents, strict=True):
+    ends, num_strata = dict.fromkeys(common, 0), dict.fromkeys(common, 0)
+    for is_heldout, (part, pieces) in enumerate(zip(parts, sources, strict=True)):
+        for (source, start), num_characters in zip(pieces, part.documents[:, NUM_CHARACTERS].tolist(), strict=True):
             if source in common:
-                ends[source] = max(ends[source], (start or 0) + int(row[NUM_CHARACTERS]))
-                counts[source] += which  # the held-out pieces
+                ends[source] = max(ends[source], (start or 0) + num_characters)
+                num_strata[source] += is_heldout
     order = sorted(common)
-    first = dict(zip(order, np.cumsum([0, *(counts[source] for source in order)]).tolist(), strict=False))
-
-    def stratum() -> Iterator[Ints]:
-        for part, side, some in zip(parts, sources, windows, strict=True):
-            rows = part.documents[some.documents]
-            inside = (some.positions + some.tokens.shape[1] / 2 - rows[:, START]) / np.maximum(1, rows[:, NUM_TOKENS])
-            found = np.full(len(rows), -1)
-            for i, document in enumerate(some.documents.tolist()):
-                source, start = side[document]
-                if source in common:
-                    place = (start or 0) + inside[i] * rows[i, NUM_CHARACTERS]
-                    which = int(place * counts[source] / max(1, ends[source]))
-                    found[i] = first[source] + min(counts[source] - 1, which)
-            yield found
-
-    train, validation = stratum()
-    return train, validation
+    first = dict(zip(order, accumulate((num_strata[source] for source in order), initial=0), strict=False))
+    sides = []
+    for part, pieces, side in zip(parts, sources, windows, strict=True):
+        rows = part.documents[side.documents]
+        middle = (side.positions + side.tokens.shape[1] / 2 - rows[:, START]) / np.maximum(1, rows[:, NUM_TOKENS])
+        strata = np.full(len(rows), -1)
+        for i, document in enumerate(side.documents.tolist()):
+            source, start = pieces[document]
+            if source in common:
+                character = (start or 0) + middle[i] * rows[i, NUM_CHARACTERS]
+                stratum = int(character * num_strata[source] / max(1, ends[source]))
+                strata[i] = first[source] + min(num_strata[source] - 1, stratum)
+        sides.append(strata)
+    return sides[0], sides[1]

@@ -95,8 +95,9 @@ def olmo_questions(name: str, *, limit: int | None = None, folder: Path | None =
         folder = Path(spec.submodule_search_locations[0]).parent
     root = folder / OLMO_TASKS
     task, _, variant = name.partition("/")
-    found = [root / task / v / "requests.jsonl.gz" for v in ([variant] if variant else ["rc_0shot", "bpb_0shot"])]
-    path = next((path for path in found if path.is_file()), None)
+    variants = [variant] if variant else ["rc_0shot", "bpb_0shot"]
+    paths = (root / task / variant / "requests.jsonl.gz" for variant in variants)
+    path = next((path for path in paths if path.is_file()), None)
     if path is None:
         names = sorted({p.parent.parent.name for p in root.glob("*/*/requests.jsonl.gz")})
         raise InputError(
@@ -235,33 +236,36 @@ def run_task(
         first = f"question {refused[0]['question']}: {refused[0]['reason']}"
         raise InputError(f"of {counted(len(questions), 'question')} none can be asked; {first}.")
     questions = [question for question, _, _ in asked]
-    scores = score_requests(model, [requests for _, requests, _ in asked], progress=progress)
-    unconditional = [(q, requests) for q, _, requests in asked if requests and len(q.choices) > 1]
-    bare = [question for question, _ in unconditional]
-    bare_scores = score_requests(model, [requests for _, requests in unconditional])
-    gold_nats = np.array([s[q.gold][0] for s, q in zip(scores, questions, strict=True)])
+    scores = score_requests(model, [choices for _, choices, _ in asked], progress=progress)
+    nats = [np.array([nats for nats, _ in choices]) for choices in scores]
+    gold_nats = np.array([x[q.gold] for x, q in zip(nats, questions, strict=True)])
     gold_bytes = np.array([len(q.choices[q.gold][1].encode()) for q in questions])
-    found = clusters(gold_nats, gold_bytes * math.log(2))
+    gold_bits_per_byte = clusters(gold_nats, gold_bytes * math.log(2))
     result: dict[str, Any] = {
         "num_questions": len(questions),
         "refused": refused,
         "gold_bits_per_byte": float(gold_nats.sum() / (math.log(2) * gold_bytes.sum())),
-        "gold_bits_per_byte_interval_95": None if found is None else found.interval,
+        "gold_bits_per_byte_interval_95": None if gold_bits_per_byte is None else gold_bits_per_byte.interval,
     }
-    _add(result, "greedy_accuracy", [s[q.gold][1] for s, q in zip(scores, questions, strict=True)])
+
+    def add(name: str, is_right: Sequence[bool]) -> None:
+        result[name] = sum(is_right) / len(is_right)
+        result[f"{name}_interval_95"] = list(wilson(sum(is_right), len(is_right)))
+
+    def add_choice(name: str, costs: Iterable[np.ndarray]) -> None:
+        add(name, [int(cost.argmin()) == question.gold for cost, question in zip(costs, questions, strict=True)])
+
+    add("greedy_accuracy", [choices[q.gold][1] for choices, q in zip(scores, questions, strict=True)])
     if all(len(q.choices) > 1 for q in questions):
-        nats = [np.array([x for x, _ in s]) for s in scores]
         sizes = [np.array([max(1, len(c.lstrip(" ").encode())) for _, c in q.choices]) for q in questions]
         result["chance_accuracy"] = float(np.mean([1 / len(q.choices) for q in questions]))
-        _add(result, "accuracy", [int(x.argmin()) == q.gold for x, q in zip(nats, questions, strict=True)])
-        per_byte = [int((x / b).argmin()) == q.gold for x, b, q in zip(nats, sizes, questions, strict=True)]
-        _add(result, "accuracy_per_byte", per_byte)
-        if len(bare) == len(questions):
-            gains = [x - np.array([y for y, _ in s]) for x, s in zip(nats, bare_scores, strict=True)]
-            _add(result, "accuracy_pmi", [int(x.argmin()) == q.gold for x, q in zip(gains, questions, strict=True)])
-    result["questions"] = [
-        {"gold": q.gold, "nats": [x for x, _ in s]} for s, q in zip(scores, questions, strict=True)
-    ]  # fmt: skip
+        add_choice("accuracy", nats)
+        add_choice("accuracy_per_byte", (x / num_bytes for x, num_bytes in zip(nats, sizes, strict=True)))
+        if all(bare for _, _, bare in asked):
+            bare_scores = score_requests(model, [bare for _, _, bare in asked])
+            bare_nats = [np.array([nats for nats, _ in bare]) for bare in bare_scores]
+            add_choice("accuracy_pmi", (x - bare for x, bare in zip(nats, bare_nats, strict=True)))
+    result["questions"] = [{"gold": q.gold, "nats": x.tolist()} for q, x in zip(questions, nats, strict=True)]
     return result
 
 
@@ -271,8 +275,3 @@ def default_beginning(tokenizer: Tokenizer) -> int | None:
     if tokenizer.is_ours:
         return tokenizer.end_of_text
     return next(iter(tokenizer.around[0]), None)
-
-
-def _add(result: dict[str, Any], name: str, right: Sequence[bool]) -> None:
-    result[name] = sum(right) / len(right)
-    result[f"{name}_interval_95"] = list(wilson(sum(right), len(right)))
