@@ -35,7 +35,7 @@ _UNSCORED = dict.fromkeys(
 
 
 @dataclass(frozen=True)
-class Inspection:
+class InspectedText:
     """`tokens` has one mapping per token of the text, `end` one for the end after it (None where not predicted).
 
     Keys: text, id, logit, probability, log_probability, nats, rank (1: the most probable; the middle of the places
@@ -79,7 +79,7 @@ class Inspection:
 def inspect_text(
     model: Decoder, tokenizer: Tokenizer, text: str, *, how: Conventions | None = None, top_k: int = 5,
     greedy_prompt: int | None = None, with_gradients: bool = False,
-) -> Inspection:  # fmt: skip
+) -> InspectedText:  # fmt: skip
     """Inspect every token of `text`. `greedy_prompt`: how many of its tokens the greedy continuation is given (default:
     half). Raises InputError when there is no token to score.
     """
@@ -102,7 +102,7 @@ def inspect_text(
     with evaluating(model):
         greedy = _greedy(model, tokenizer, document, how, greedy_prompt, tokens, begun)
         slopes = gradients(model, document, how) if with_gradients else None
-    return Inspection(tokens, end, document.num_bytes, greedy, slopes, lost_share([document]))
+    return InspectedText(tokens, end, document.num_bytes, greedy, slopes, lost_share([document]))
 
 
 def _name(tokenizer: Tokenizer, token: int) -> dict[str, Any]:

@@ -82,11 +82,11 @@ def longest_matches(part: TokenStream, queries: Sequence[NDArray[np.integer]], m
     for spans in find_spans(part, queries, min_length):
         np.maximum.at(longest, starts[spans.query] + spans.query_start, spans.length)
     parts = [longest[start:stop] for start, stop in pairwise(starts)]
-    for here in parts:
+    for matches in parts:
         # A match of n tokens holds one of n - 1 that starts a token later.
-        along = np.arange(len(here))
-        here[:] = np.maximum.accumulate(here + along) - along
-        here[here < min_length] = 0
+        along = np.arange(len(matches))
+        matches[:] = np.maximum.accumulate(matches + along) - along
+        matches[matches < min_length] = 0
     return parts
 
 
@@ -187,16 +187,12 @@ def _rolling_hash(ids: NDArray[np.integer], n: int) -> NDArray[np.uint32]:
     one = ids.astype(np.uint32)
     hashes, length = one, 1
     for digit in f"{n:b}"[1:]:
-        hashes = hashes[:-length] * _power(length) + hashes[length:]
+        hashes = hashes[:-length] * np.uint32(pow(int(_BASE), length, 2**32)) + hashes[length:]
         length *= 2
         if digit == "1":
             hashes = hashes[:-1] * _BASE + one[length:]
             length += 1
     return hashes * _SPREAD
-
-
-def _power(exponent: int) -> np.uint32:
-    return np.uint32(pow(int(_BASE), exponent, 2**32))
 
 
 def _followed(part: TokenStream, index: _Index, positions: Ints, grams: Ints) -> Spans:
