@@ -46,13 +46,10 @@ class Positions:
 
     def table(self) -> list[dict[str, Any]]:
         return [
-            {
-                "context_tokens": [2**k, self.window if 2 ** (k + 1) >= self.window else 2 ** (k + 1) - 1],
-                "num_tokens": int(self.counts[k]),
-                "loss_nats_per_token": float(self.nats[k] / self.counts[k]),
-            }
+            {"context_tokens": [2**k, self.window if 2 ** (k + 1) >= self.window else 2 ** (k + 1) - 1],
+             "num_tokens": int(self.counts[k]), "loss_nats_per_token": float(self.nats[k] / self.counts[k])}
             for k in np.flatnonzero(self.counts).tolist()
-        ]
+        ]  # fmt: skip
 
 
 class PassageParts:
