@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import html
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hornbook.commands.options import MODEL, add_settings, check_inputs, is_reading, text_settings, value
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL)
     parser.add_argument("text", nargs="?", metavar="TEXT", help="the text itself; none: the weights")
-    parser.add_argument("--file", metavar="FILE", help="look at the text in this file")
+    parser.add_argument("--file", metavar="FILE", help="the text is in this file")
     parser.add_argument("--against", metavar="MODEL", help="a second model beside it")
     parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
     parser.add_argument("--against-step", type=value(int), metavar="N", help="the second one's; alone: of the same run")
@@ -30,39 +31,36 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> None:
-    from pathlib import Path
-
-    from hornbook.facts.errors import InputError
     from hornbook.setup.documents import named_documents
 
     text = arguments.text
     if arguments.file is not None:
         if text is not None:
             raise InputError("give the text itself or --file, not both.")
-        found = named_documents([arguments.file], text_settings(arguments))
-        if len(found) > 1:
-            raise InputError(f"{arguments.file} has {len(found):,} documents: give a file with one.")
-        text = found[0].text()
+        documents = named_documents([arguments.file], text_settings(arguments))
+        if len(documents) > 1:
+            raise InputError(f"{arguments.file} has {len(documents):,} documents: give a file with one.")
+        text = documents[0].text()
     check_inputs(arguments.model, *([] if arguments.against is None else [arguments.against]))
-    seen = inspect(
+    inspection = inspect(
         arguments.model, text, against=arguments.against, step=arguments.step, against_step=arguments.against_step,
         gradients=arguments.gradients, top_k=arguments.top_k, prompt_tokens=arguments.prompt_tokens,
     )  # fmt: skip
     if arguments.json:
-        print_json(seen.to_dict())
+        print_json(inspection.to_dict())
     else:
         from hornbook.reporting.heatline import print_inspection
 
-        print_inspection(seen.views)
+        print_inspection(inspection.views)
     if arguments.html is not None:
         from hornbook.facts.io import write_aside
 
-        write_aside(Path(arguments.html), seen.to_html())
+        write_aside(Path(arguments.html), inspection.to_html())
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen with one model, or with two side by side: `views` hold values of JSON, one mapping a model.
+class Inspection:
+    """A text through one model, or through two side by side: `views` hold values of JSON, one mapping a model.
 
     A notebook shows it as a heat map.
     """
@@ -91,17 +89,17 @@ class Look:
 
 def inspect(
     model: str | LoadedModel, text: str | None = None, *, against: str | LoadedModel | None = None,
-    step: int | None = None,
-    against_step: int | None = None, gradients: bool = False, top_k: int = 5, prompt_tokens: int | None = None,
-) -> Look:  # fmt: skip
-    """Look at `text` with `model`, and with `against` beside it; without a text, at their weights.
+    step: int | None = None, against_step: int | None = None, gradients: bool = False, top_k: int = 5,
+    prompt_tokens: int | None = None,
+) -> Inspection:  # fmt: skip
+    """Inspect `text` token by token with `model`, and with `against` beside it; without a text, their weights.
 
     `step` and `against_step` choose checkpoints of runs; `against_step` alone is another checkpoint of the same run.
     `gradients` adds how the loss depends on each part. `top_k` alternatives are listed for each token.
     `prompt_tokens` of the text are given to the model for its greedy continuation (default: half). Raises InputError.
     """
     from hornbook.evaluation.inspection import weights
-    from hornbook.setup.inspection import look
+    from hornbook.setup.inspection import inspection_view
     from hornbook.setup.model import open_model
 
     if top_k < 0 or (prompt_tokens is not None and prompt_tokens < 0):
@@ -112,9 +110,9 @@ def inspect(
     if against is not None or against_step is not None:
         chosen.append((model if against is None else against, against_step))
     views = []
-    for each, at in chosen:
-        opened = open_model(each, step=at) if isinstance(each, str) else each
+    for named, at in chosen:
+        opened = open_model(named, step=at) if isinstance(named, str) else named
         name = {"model": opened.name, "step": opened.step, "vocabulary": opened.model.shape.vocabulary}
-        view = weights(opened.model) if text is None else look(opened, text, gradients, top_k, prompt_tokens)
+        view = weights(opened.model) if text is None else inspection_view(opened, text, gradients, top_k, prompt_tokens)
         views.append(name | {"num_parameters": opened.model.shape.parameters} | view)
-    return Look(tuple(views))
+    return Inspection(tuple(views))

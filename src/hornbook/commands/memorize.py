@@ -37,27 +37,25 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> None:
-    from hornbook.reporting.memorization import memory_page
-
     check_inputs(arguments.model)
-    found = memorize(
+    result = memorize(
         arguments.model, train=arguments.train, heldout=arguments.heldout, reference=arguments.reference,
         step=arguments.step, seed=arguments.seed,
     )  # fmt: skip
     if arguments.json:
-        print_json(found)
+        print_json(result)
     else:
         from hornbook.reporting.terminal import print_memorization
 
-        print_memorization(found)
+        print_memorization(result)
     sys.stdout.flush()  # what was computed is shown, whatever becomes of the pages
     if arguments.html is not None:
         from hornbook.facts.io import write_aside
         from hornbook.reporting.memorization import memory_page
 
-        write_aside(Path(arguments.html), memory_page(found))
-    if "report_problem" in found:
-        raise SystemFailure(found["report_problem"])
+        write_aside(Path(arguments.html), memory_page(result))
+    if "report_problem" in result:
+        raise SystemFailure(result["report_problem"])
 
 
 def memorize(
@@ -87,7 +85,7 @@ def memorize(
     beside = None if reference is None else open_model(reference)
     if beside is not None and beside.tokenizer.fingerprint != opened.tokenizer.fingerprint:
         raise InputError(f"{beside.name} has another tokenizer than {opened.name}: give a reference with the same one.")
-    times, repeated = None, 0.0
+    times, repeated, canaries = None, 0.0, None
     sides = [None if path is None else _whole(opened, path) for path in (train, heldout)]
     if opened.run is not None and None in sides:
         prepared = own_text(opened)
@@ -96,18 +94,16 @@ def memorize(
         if train is None:
             repeated = prepared.checkup.get("repeated_share", 0.0)
             times = readings(tokens_read(opened.run.rows(), opened.step or 0) / prepared.train.num_tokens, repeated)
+            opened.run.check(CANARIES)
+            canaries = planted_canaries(opened.run.folder)
         sides = [side or own for side, own in zip(sides, (prepared.train, prepared.validation), strict=True)]
     learned, unseen = (side for side in sides if side is not None)
-    names = train or "its training text", heldout or "its validation text"
-    canaries = None
-    if opened.run is not None and train is None:
-        opened.run.check(CANARIES)
-        canaries = planted_canaries(opened.run.folder)
-    found = memorization(
+    result = memorization(
         opened.model, learned, unseen, opened.tokenizer, canaries=canaries,
         reference=None if beside is None else beside.model, readings=times, repeated_share=repeated, seed=seed,
     ).to_dict()  # fmt: skip
-    result = found | {"model": opened.name, "step": opened.step, "train_text": names[0], "heldout_text": names[1]}
+    result |= {"model": opened.name, "step": opened.step, "train_text": train or "its training text",
+               "heldout_text": heldout or "its validation text"}  # fmt: skip
     if opened.run is not None:
         try:
             result["report"] = str(opened.run.write_report("memorization.html", memory_page(result)))

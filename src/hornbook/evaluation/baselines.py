@@ -24,6 +24,7 @@ from hornbook.data.shards import TokenStream
 from hornbook.evaluation.corpus import Conventions, EncodedDocument, kept_tokens
 from hornbook.evaluation.probe import Places as LeftOut
 from hornbook.facts.limits import COUNTED_TOKENS
+from hornbook.likelihood import Surprise
 
 Ids = NDArray[np.int64]
 Places = NDArray[np.int32]
@@ -119,9 +120,9 @@ def discounts_of(num_with: Sequence[int]) -> Floats:
     [0.0, 0.5, 1.0, 1.5]
     """
     y = num_with[0] / max(1, num_with[0] + 2 * num_with[1])
-    found = [r - (r + 1) * y * more / max(1, few) for r, (few, more) in enumerate(pairwise(num_with), 1)]
-    is_sound = all(0 < d < r for r, d in enumerate(found, 1))
-    return np.array([0.0, *(found if is_sound else FALLBACK)])
+    discounts = [r - (r + 1) * y * more / max(1, few) for r, (few, more) in enumerate(pairwise(num_with), 1)]
+    is_sound = all(0 < d < r for r, d in enumerate(discounts, 1))
+    return np.array([0.0, *(discounts if is_sound else FALLBACK)])
 
 
 def ngram_nats(ngrams: Sequence[NgramOrder], sequences: Ids, vocabulary: int) -> list[Floats]:
@@ -212,11 +213,12 @@ def baselines(
         num_bytes += document.num_bytes - int(document.byte_lengths[scored[~kept]].sum())
         for name, nats in baseline_nats(ngrams, sequence, vocabulary).items():
             sums[name].append(math.fsum(nats[kept].tolist()))
+    totals = {name: Surprise(math.fsum(nats), num_tokens, num_bytes) for name, nats in sums.items()}
     return {
         name: {
-            "loss_nats_per_token": math.fsum(total) / num_tokens if num_tokens else None,
-            "bits_per_byte": math.fsum(total) / (math.log(2) * num_bytes) if num_bytes else None,
+            "loss_nats_per_token": total.loss if num_tokens else None,
+            "bits_per_byte": total.bits_per_byte if num_bytes else None,
             "num_tokens_counted": len(stream) if name != "uniform" else 0,
         }
-        for name, total in sums.items()
+        for name, total in totals.items()
     }

@@ -22,6 +22,7 @@ from hornbook.evaluation.intervals import (
 )
 from hornbook.evaluation.windows import windows
 from hornbook.facts.units import counted
+from hornbook.likelihood import Surprise
 from hornbook.records.result import DocumentRow
 
 
@@ -45,13 +46,10 @@ class Positions:
 
     def table(self) -> list[dict[str, Any]]:
         return [
-            {
-                "context_tokens": [2**k, self.window if 2 ** (k + 1) >= self.window else 2 ** (k + 1) - 1],
-                "num_tokens": int(self.counts[k]),
-                "loss_nats_per_token": float(self.nats[k] / self.counts[k]),
-            }
+            {"context_tokens": [2**k, self.window if 2 ** (k + 1) >= self.window else 2 ** (k + 1) - 1],
+             "num_tokens": int(self.counts[k]), "loss_nats_per_token": float(self.nats[k] / self.counts[k])}
             for k in np.flatnonzero(self.counts).tolist()
-        ]
+        ]  # fmt: skip
 
 
 class PassageParts:
@@ -188,12 +186,11 @@ def by_source(rows: Sequence[DocumentRow]) -> dict[str, dict[str, Any]]:
         return {}
     table = {}
     for file, group in sorted(groups.items()):
-        nats, tokens, num_bytes = (math.fsum(getattr(r, k) for r in group) for k in ("nats", "num_tokens", "num_bytes"))
+        num_tokens, num_bytes = sum(row.num_tokens for row in group), sum(row.num_bytes for row in group)
+        total = Surprise(math.fsum(row.nats for row in group), num_tokens, num_bytes)
         table[file] = {
-            "num_documents": len(group),
-            "num_tokens": int(tokens),
-            "num_bytes": int(num_bytes),
-            "loss_nats_per_token": nats / tokens if tokens else None,
-            "bits_per_byte": nats / (math.log(2) * num_bytes) if num_bytes else None,
-        }
+            "num_documents": len(group), "num_tokens": num_tokens, "num_bytes": num_bytes,
+            "loss_nats_per_token": total.loss if num_tokens else None,
+            "bits_per_byte": total.bits_per_byte if num_bytes else None,
+        }  # fmt: skip
     return table

@@ -35,20 +35,20 @@ def calibration(model: Decoder, documents: Sequence[EncodedDocument], how: Conve
 
     requests = [request for document in documents for request in document_requests(document, how)]
     records = np.concatenate(score_tokens(model, requests, measure))
-    surprise, entropies, ranks, tied_with, confidence, correct = (
+    nats, entropies, ranks, tied, confidence, is_right = (
         np.ascontiguousarray(records[name])
         for name in ("nats", "entropy_nats", "rank", "tied", "confidence", "is_right")
     )
-    above = ranks - (tied_with + 1) / 2
-    bins = calibration_bins(confidence, correct)
+    above = ranks - (tied + 1) / 2
+    bins = calibration_bins(confidence, is_right)
     return {
-        "num_tokens": len(surprise),
-        "entropy_gap_nats": float(surprise.mean() - entropies.mean()),
+        "num_tokens": len(nats),
+        "entropy_gap_nats": float(nats.mean() - entropies.mean()),
         "mean_entropy_nats": float(entropies.mean()),
         "expected_calibration_error": math.fsum(abs(b["accuracy"] - b["confidence"]) * b["share"] for b in bins),
         "calibration_bins": bins,
         "top_accuracy": {
-            str(k): float(np.clip((k - above) / tied_with, 0, 1).mean()) for k in TOP if k <= model.shape.vocabulary
+            str(k): float(np.clip((k - above) / tied, 0, 1).mean()) for k in TOP if k <= model.shape.vocabulary
         },
         "mean_reciprocal_rank": float((1 / ranks).mean()),
         "median_rank": float(np.median(ranks)),
@@ -63,13 +63,10 @@ def calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> list[dict[s
     """
     order = np.argsort(confidence, kind="stable")
     return [
-        {
-            "confidence": float(confidence[some].mean()),
-            "accuracy": float(correct[some].mean()),
-            "share": len(some) / len(order),
-        }
-        for some in np.array_split(order, min(BINS, len(order)))
-    ]
+        {"confidence": float(confidence[places].mean()), "accuracy": float(correct[places].mean()),
+         "share": len(places) / len(order)}
+        for places in np.array_split(order, min(BINS, len(order)))
+    ]  # fmt: skip
 
 
 def sample_statistics(samples: Sequence[Sequence[int]], tokenizer: Tokenizer) -> dict[str, Any]:
@@ -82,19 +79,20 @@ def sample_statistics(samples: Sequence[Sequence[int]], tokenizer: Tokenizer) ->
     """
     grams = {n: [_ngrams(sample, n) for sample in samples] for n in range(1, 5)}
     distinct = {}
-    for n, each in grams.items():
-        everything = [gram for gram_list in each for gram in gram_list]
-        distinct[f"distinct_{n}"] = len(set(everything)) / len(everything) if everything else None
-    repeats = [1 - len(set(each)) / len(each) for each in grams[4] if each]
+    for n, by_sample in grams.items():
+        together = [gram for sample in by_sample for gram in sample]
+        distinct[f"distinct_{n}"] = len(set(together)) / len(together) if together else None
     return {
         "num_samples": len(samples),
         **distinct,
-        "repetition_4": math.fsum(repeats) / len(repeats) if repeats else None,
-        "loop_rate": sum(map(_loops, samples)) / len(samples) if samples else None,
-        "invalid_utf8_rate": sum(not _is_text(tokenizer.decode_bytes(list(s))) for s in samples) / len(samples)
-        if samples
-        else None,
+        "repetition_4": _mean([1 - len(set(sample)) / len(sample) for sample in grams[4] if sample]),
+        "loop_rate": _mean([_loops(sample) for sample in samples]),
+        "invalid_utf8_rate": _mean([not _is_text(tokenizer.decode_bytes(list(sample))) for sample in samples]),
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
 
 
 def _ngrams(sample: Sequence[int], n: int) -> list[tuple[int, ...]]:

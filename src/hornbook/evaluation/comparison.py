@@ -28,12 +28,12 @@ def compare(a: Report, b: Report) -> dict[str, Any]:
     num_bytes = np.array([row.num_bytes for row in a.documents])
     difference = math.fsum(nats.tolist()) / (math.log(2) * a.num_bytes)
     what = account(a.documents)
-    found = _estimate(what, a, b, nats, num_bytes)
-    needed = 0.0 if found is None else found.half_width * (UNKNOWN_KIND if what.rule == "passage" else 1)
-    beyond = None if found is None else abs(found.value) > needed
+    paired = _estimate(what, a, b, nats, num_bytes)
+    needed = 0.0 if paired is None else paired.half_width * (UNKNOWN_KIND if what.rule == "passage" else 1)
+    beyond = None if paired is None else abs(paired.value) > needed
     return {
         "difference_bits_per_byte": difference,
-        "difference_bits_per_byte_interval_95": None if found is None else list(found.interval),
+        "difference_bits_per_byte_interval_95": None if paired is None else list(paired.interval),
         "a": {"model": a.model, "bits_per_byte": a.bits_per_byte, "conventions": a.conventions},
         "b": {"model": b.model, "bits_per_byte": b.bits_per_byte, "conventions": b.conventions},
         "interval_over": what.over,
@@ -42,12 +42,8 @@ def compare(a: Report, b: Report) -> dict[str, Any]:
         "num_bytes": a.num_bytes,
         "share_of_documents_where_b_is_better": float((nats[num_bytes > 0] < 0).mean()),
         "beyond_chance": beyond,
-        "verdict": _sentence(difference, found, beyond, what),
-        "differing_conventions": sorted(
-            key
-            for key in a.conventions.keys() | b.conventions.keys()
-            if a.conventions.get(key) != b.conventions.get(key)
-        ),
+        "verdict": _sentence(difference, paired, beyond, what),
+        "differing_conventions": sorted({key for key, _ in a.conventions.items() ^ b.conventions.items()}),
         "documents": [
             {"name": row.name, "difference_bits_per_byte": d / (math.log(2) * row.num_bytes) if row.num_bytes else None}
             for row, d in zip(a.documents, nats.tolist(), strict=True)
@@ -59,21 +55,21 @@ def _estimate(what: Account, a: Report, b: Report, nats: np.ndarray, num_bytes: 
     """The difference with its error: nats of B less those of A over the bytes that both read."""
     parts = None
     if what.rule == "passage" and a.extra.get("parts") and b.extra.get("parts"):
-        one, other = (np.array(report.extra["parts"], float) for report in (a, b))
-        parts = np.stack([other[:, 0] - one[:, 0], one[:, 2] * math.log(2)], 1)
+        a_parts, b_parts = (np.array(report.extra["parts"], float) for report in (a, b))
+        parts = np.stack([b_parts[:, 0] - a_parts[:, 0], a_parts[:, 2] * math.log(2)], 1)
     return estimate(what, nats, num_bytes * math.log(2), parts, a.num_bytes, paired=True)
 
 
 def _check_same_text(a: Report, b: Report) -> None:
-    one, other = (report.extra.get("text_sha256") for report in (a, b))
-    if one is None or other is None:
+    a_hashes, b_hashes = (report.extra.get("text_sha256") for report in (a, b))
+    if a_hashes is None or b_hashes is None:
         raise InputError("a report without the hashes of its documents cannot be compared; evaluate the models again.")
     if len(a.documents) != len(b.documents):
         raise InputError(
             f"{a.model} was scored on {counted(len(a.documents), 'document')} and {b.model} on {len(b.documents)}; "
             "evaluate both on the same text."
         )
-    differing = [row.name for row, x, y in zip(a.documents, one, other, strict=True) if x != y]
+    differing = [row.name for row, x, y in zip(a.documents, a_hashes, b_hashes, strict=True) if x != y]
     if differing:
         raise InputError(
             f"{a.model} and {b.model} did not score the same bytes of {len(differing)} of "
@@ -83,14 +79,14 @@ def _check_same_text(a: Report, b: Report) -> None:
         )
 
 
-def _sentence(difference: float, found: Estimate | None, beyond: bool | None, what: Account) -> str:
+def _sentence(difference: float, paired: Estimate | None, beyond: bool | None, what: Account) -> str:
     better, on = "B" if difference < 0 else "A", f"on {what.over}"
     if difference == 0:
         return f"A and B are equally good {on}."
     size = abs(difference)
-    if found is None:
+    if paired is None:
         return f"{better} is better by {size:.4f} bits/byte {on}, too little text to say whether that is beyond chance."
-    low, high = sorted(x if difference > 0 else -x for x in found.interval)
+    low, high = sorted(x if difference > 0 else -x for x in paired.interval)
     numbers = f"{better} is better by {size:.4f} bits/byte, 95 % {low:.4f} to {high:.4f}, {on}"
     if beyond:
         chance = "beyond chance for these two models"

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.data.shards import START, TokenStream
-from hornbook.evaluation.probe import byte_lengths
 from hornbook.evaluation.differences import Floats, Interval, Ints
 from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS, clusters
 from hornbook.evaluation.ngram_search import Spans, all_spans, find_spans, longest_matches
+from hornbook.evaluation.probe import byte_lengths
 from hornbook.evaluation.sides import num_bytes
 from hornbook.model.decoder import Decoder
 from hornbook.model.generate import generate_batch

@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -53,33 +54,27 @@ def beginning_of(tokenizer: Tokenizer) -> int | None:
 
 def encode_documents(texts: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> list[EncodedDocument]:
     """Encode (name, text) pairs. Where no token can stand before a text, its first token leaves the counts."""
-    lengths = byte_lengths(tokenizer)
-    return [_encode(name, text, tokenizer, lengths) for name, text in texts]
-
-
-def _encode(name: str, text: str, tokenizer: Tokenizer, lengths: np.ndarray) -> EncodedDocument:
-    tokens, scored = tokenizer.encode(text), text.encode()
-    lost = tokenizer.lost_bytes(text, tokens)
-    if beginning_of(tokenizer) is None:
-        scored = scored[int(lengths[tokens[:1]].sum()) :]
-        text = scored.decode(errors="replace")
-    digest = hashlib.sha256(scored).hexdigest()
-    return EncodedDocument(name, tokens, len(scored), len(text), len(text.split()), digest, lengths, lost)
+    lengths, documents = byte_lengths(tokenizer), []
+    for name, text in texts:
+        tokens, data = tokenizer.encode(text), text.encode()
+        lost = tokenizer.lost_bytes(text, tokens)
+        if beginning_of(tokenizer) is None:
+            data = data[int(lengths[tokens[:1]].sum()) :]
+            text = data.decode(errors="replace")
+        counts, digest = (len(data), len(text), len(text.split())), hashlib.sha256(data).hexdigest()
+        documents.append(EncodedDocument(name, tokens, *counts, digest, lengths, lost))
+    return documents
 
 
 def part_documents(part: TokenStream, tokenizer: Tokenizer) -> list[EncodedDocument]:
     """The documents of one part of a prepared text."""
-    lengths = byte_lengths(tokenizer)
-    documents = []
-    for i in range(len(part.names)):
-        tokens, row = part.document_tokens(i), part.documents[i]
+    lengths, documents = byte_lengths(tokenizer), []
+    for i, (name, row) in enumerate(zip(part.names, part.documents.tolist(), strict=True)):
+        tokens, (num_bytes, num_characters, num_words) = part.document_tokens(i), row[NUM_TOKENS + 1 :]
         data = tokenizer.decode_bytes(tokens)
-        digest = hashlib.sha256(data).hexdigest()
-        num_bytes, num_characters, num_words = (int(n) for n in row[NUM_TOKENS + 1 :])
         lost = max(0, num_bytes - len(data)) if tokenizer.kind == "foreign" else 0  # at least
-        documents.append(
-            EncodedDocument(part.names[i], tokens, num_bytes, num_characters, num_words, digest, lengths, lost)
-        )  # fmt: skip
+        counts, digest = (num_bytes, num_characters, num_words), hashlib.sha256(data).hexdigest()
+        documents.append(EncodedDocument(name, tokens, *counts, digest, lengths, lost))
     return documents
 
 
@@ -121,13 +116,12 @@ def conventions(
 
 def conventions_in_words(chosen: Conventions, model: Decoder, num_documents: int) -> dict[str, str]:
     """What travels beside the numbers, so that a reader can tell why two of them differ."""
-    end = "predicted and reported apart" if chosen.end is not None else "not predicted"
     rule = f"id {chosen.beginning} before each document, not scored"
     return {
         "window": f"{chosen.window} tokens",
         "stride": f"{chosen.stride} tokens",
         "beginning": rule if chosen.beginning is not None else "none: the first token and its bytes are not scored",
-        "end": end,
+        "end": "not predicted" if chosen.end is None else "predicted and reported apart",
         "dtype": f"{str(next(model.parameters()).dtype).removeprefix('torch.')}, sums in float64",
         "documents": f"{num_documents}, separate",
     }
@@ -150,8 +144,8 @@ def document_records(
     progress: Progress | None = None,
 ) -> Iterator[Records]:  # fmt: skip
     """The records of every target of each document, in order: its tokens (all but the first without `beginning`), then
-    the end where that is predicted. `batch_size` windows are gathered before they are computed; it cannot show in the
-    bits.
+    the end where that is predicted. At least `batch_size` windows are gathered before they are computed; it cannot show
+    in the bits.
     """
     total = sum(len(d.tokens) + (how.beginning is not None) + (how.end is not None) - 1 for d in documents)
     scored = 0
@@ -169,11 +163,8 @@ def document_records(
         counts.append(len(requests))
         pending.extend(requests)
         if len(pending) >= batch_size or number == len(documents):
-            records: list[Records] = []
-            for start in range(0, len(pending), batch_size):
-                records += score_tokens(model, pending[start : start + batch_size], done=done)
-            ends = np.cumsum(counts).tolist()
-            yield from (np.concatenate([no_records(), *records[e - n : e]]) for n, e in zip(counts, ends, strict=True))
+            records = iter(score_tokens(model, pending, done=done))
+            yield from [np.concatenate([no_records(), *islice(records, count)]) for count in counts]
             counts, pending = [], []
 
 
@@ -184,14 +175,10 @@ def document_row(document: EncodedDocument, records: Records, how: Conventions) 
     """The row of one document. `math.fsum` rounds the exact sum once, so no order of adding can show."""
     inside = records[:-1] if how.end is not None else records
     return DocumentRow(
-        name=document.name,
-        num_tokens=len(inside),
-        num_bytes=document.num_bytes,
-        num_characters=document.num_characters,
-        num_words=document.num_words,
-        end_nats=float(records["nats"][-1]) if how.end is not None else None,
-        **_sums(inside),
-    )
+        name=document.name, num_tokens=len(inside), num_bytes=document.num_bytes,
+        num_characters=document.num_characters, num_words=document.num_words,
+        end_nats=float(records["nats"][-1]) if how.end is not None else None, **_sums(inside),
+    )  # fmt: skip
 
 
 def _sums(records: Records) -> dict[str, Any]:
@@ -260,11 +247,6 @@ def corpus_report(
     if lost := lost_share(documents):
         extra["lost_share"] = lost
     return Report(
-        model=model_name,
-        text=text_name,
-        conventions=conventions_in_words(how, model, len(documents)),
-        documents=rows,
-        intervals=pairs,
-        interval_method=what.sentence,
-        extra=extra,
-    )
+        model=model_name, text=text_name, conventions=conventions_in_words(how, model, len(documents)),
+        documents=rows, intervals=pairs, interval_method=what.sentence, extra=extra,
+    )  # fmt: skip

@@ -35,7 +35,7 @@ _UNSCORED = dict.fromkeys(
 
 
 @dataclass(frozen=True)
-class Inspection:
+class InspectedText:
     """`tokens` has one mapping per token of the text, `end` one for the end after it (None where not predicted).
 
     Keys: text, id, logit, probability, log_probability, nats, rank (1: the most probable; the middle of the places
@@ -63,23 +63,17 @@ class Inspection:
         """As values of JSON, with the names of `--json`."""
         total = self.surprise
         return {
-            "tokens": self.tokens,
-            "end": self.end,
-            **asdict(total),
-            "mean_log_probability": -total.loss,
-            "loss_nats_per_token": total.loss,
-            "perplexity": total.perplexity,
-            "bits_per_byte": total.bits_per_byte,
+            "tokens": self.tokens, "end": self.end, **asdict(total), "mean_log_probability": -total.loss,
+            "loss_nats_per_token": total.loss, "perplexity": total.perplexity, "bits_per_byte": total.bits_per_byte,
             "mean_entropy_nats": math.fsum(token["entropy_nats"] for token in self.scored) / total.num_tokens,
-            "greedy": self.greedy,
-            "gradients": self.gradients,
-        } | ({"lost_share": self.lost_share} if self.lost_share else {})
+            "greedy": self.greedy, "gradients": self.gradients,
+        } | ({"lost_share": self.lost_share} if self.lost_share else {})  # fmt: skip
 
 
 def inspect_text(
     model: Decoder, tokenizer: Tokenizer, text: str, *, how: Conventions | None = None, top_k: int = 5,
     greedy_prompt: int | None = None, with_gradients: bool = False,
-) -> Inspection:  # fmt: skip
+) -> InspectedText:  # fmt: skip
     """Inspect every token of `text`. `greedy_prompt`: how many of its tokens the greedy continuation is given (default:
     half). Raises InputError when there is no token to score.
     """
@@ -102,7 +96,7 @@ def inspect_text(
     with evaluating(model):
         greedy = _greedy(model, tokenizer, document, how, greedy_prompt, tokens, begun)
         slopes = gradients(model, document, how) if with_gradients else None
-    return Inspection(tokens, end, document.num_bytes, greedy, slopes, lost_share([document]))
+    return InspectedText(tokens, end, document.num_bytes, greedy, slopes, lost_share([document]))
 
 
 def _name(tokenizer: Tokenizer, token: int) -> dict[str, Any]:
@@ -174,16 +168,11 @@ def _item(tokenizer: Tokenizer, token: int, record: np.void) -> dict[str, Any]:
     nats, entropy = float(record["nats"]), float(record["entropy_nats"])
     best = zip(record["best_ids"].tolist(), record["best_probabilities"].tolist(), strict=True)
     return {
-        **_name(tokenizer, token),
-        "logit": float(record["logit"]),
-        "probability": math.exp(-nats),
-        "log_probability": -nats,
-        "nats": nats,
-        "rank": float(record["rank"]),
-        "entropy_nats": entropy,
-        "surplus_nats": nats - entropy,
+        **_name(tokenizer, token), "logit": float(record["logit"]),
+        "probability": math.exp(-nats), "log_probability": -nats, "nats": nats, "rank": float(record["rank"]),
+        "entropy_nats": entropy, "surplus_nats": nats - entropy,
         "alternatives": [{**_name(tokenizer, i), "probability": p} for i, p in best],
-    }
+    }  # fmt: skip
 
 
 def _greedy(
@@ -199,18 +188,14 @@ def _greedy(
         return None
     written = list(generate(model, given, max_tokens=len(targets), temperature=0.0))
     equal = [a == b for a, b in zip(written, targets, strict=True)]
-    departs = equal.index(False) if False in equal else None
+    num_before = equal.index(False) if False in equal else len(equal)
+    at = prompt + num_before if False in equal else None
     return {
-        "prompt_tokens": prompt,
-        "ids": written,
-        "text": tokenizer.decode(written, inside=prompt > 0),
-        "departs_at_token": None if departs is None else prompt + departs,
-        "num_tokens": len(targets),
-        "num_tokens_before_departure": len(targets) if departs is None else departs,
-        "num_tokens_equal": sum(equal),
-        "instead_of": None if departs is None else tokens[prompt + departs]["text"],
-        "wrote": None if departs is None else _text(tokenizer, begun[prompt + departs], written[departs]),
-    }
+        "prompt_tokens": prompt, "ids": written, "text": tokenizer.decode(written, inside=prompt > 0),
+        "departs_at_token": at, "num_tokens": len(targets), "num_tokens_before_departure": num_before,
+        "num_tokens_equal": sum(equal), "instead_of": None if at is None else tokens[at]["text"],
+        "wrote": None if at is None else _text(tokenizer, begun[at], written[num_before]),
+    }  # fmt: skip
 
 
 @torch.enable_grad()
@@ -273,20 +258,12 @@ def weights(model: Decoder) -> dict[str, Any]:
         low, high = values.min().item(), values.max().item()
         histogram = torch.histc(values, bins=20, min=low, max=high) if high > low else torch.tensor([len(values)])
         parts[part_of(name)] = parts.get(part_of(name), 0) + parameter.numel()
-        rows.append(
-            {
-                "name": name,
-                "shape": list(parameter.shape),
-                "num_parameters": parameter.numel(),
-                "norm": _norm([values]),
-                "mean": values.mean().item(),
-                "standard_deviation": values.std(correction=0).item(),
-                "minimum": low,
-                "maximum": high,
-                "histogram": [int(count) for count in histogram.tolist()],
-                "trainable": parameter.requires_grad,
-                "tied_to": ["head.projection.weight"] if tied and name == "embedding.weight" else [],
-            }
-        )
+        rows.append({
+            "name": name, "shape": list(parameter.shape), "num_parameters": parameter.numel(),
+            "norm": _norm([values]), "mean": values.mean().item(),
+            "standard_deviation": values.std(correction=0).item(), "minimum": low, "maximum": high,
+            "histogram": [int(count) for count in histogram.tolist()], "trainable": parameter.requires_grad,
+            "tied_to": ["head.projection.weight"] if tied and name == "embedding.weight" else [],
+        })  # fmt: skip
     total = sum(parts.values())
     return {"num_parameters": total, "num_parameters_by_part": parts, "tied": tied, "weights": rows}

@@ -44,25 +44,19 @@ def like_huggingface(
             break
     if not sum(weights):
         raise InputError("there is no token to score in this text; give a longer one.")
-    means = [
-        float(np.ascontiguousarray(records["nats"]).mean()) for records in score_tokens(model, requests, nats_alone)
-    ]
+    scored = score_tokens(model, requests, nats_alone)
+    means = [float(np.ascontiguousarray(records["nats"]).mean()) for records in scored]
     loss = math.fsum(w * mean for w, mean in zip(weights, means, strict=True)) / sum(weights)
+    beginning = f"id {before[0]}, which the tokenizer puts there, not scored" if before else (
+        "none: the first token of the text is not scored")  # fmt: skip
     return {
-        "like": "huggingface",
-        "loss_nats_per_token": loss,
-        "perplexity": perplexity(loss),
-        "num_tokens": sum(weights),
+        "like": "huggingface", "loss_nats_per_token": loss, "perplexity": perplexity(loss), "num_tokens": sum(weights),
         "conventions": {
             "text": f"{counted(len(texts), 'document')} joined by blank lines",
-            "window": f"{window} tokens",
-            "stride": f"{stride} tokens",
-            "beginning": f"id {before[0]}, which the tokenizer puts there, not scored"
-            if before
-            else "none: the first token of the text is not scored",
+            "window": f"{window} tokens", "stride": f"{stride} tokens", "beginning": beginning,
             "weights": "a window's mean counts as its new tokens less one, as there; num_tokens is their sum",
         },
-    }
+    }  # fmt: skip
 
 
 def like_lm_eval(
@@ -86,23 +80,18 @@ def like_lm_eval(
         requests += [Request(sequence[cut.start : cut.stop + 1], cut.stop - cut.first) for cut in cuts]
     scored = score_tokens(model, requests, nats_alone)
     nats = math.fsum(nats for records in scored for nats in records["nats"].tolist())
-    words = sum(len(re.split(r"\s+", text)) for text in texts)
+    num_words = sum(len(re.split(r"\s+", text)) for text in texts)
     num_bytes = sum(len(text.encode()) for text in texts)
     if not requests:
         raise InputError("there is no token to score in this text; give a longer one.")
+    then = f"; then id {before[0]}, which the tokenizer puts there, scored" if before else ""
     return {
-        "like": "lm-eval",
-        "word_perplexity": perplexity(nats / words),
-        "byte_perplexity": perplexity(nats / num_bytes),
-        "bits_per_byte": nats / (math.log(2) * num_bytes),
-        "num_tokens": sum(request.num_scored for request in requests),
-        "num_words": words,
-        "num_bytes": num_bytes,
+        "like": "lm-eval", "word_perplexity": perplexity(nats / num_words),
+        "byte_perplexity": perplexity(nats / num_bytes), "bits_per_byte": nats / (math.log(2) * num_bytes),
+        "num_tokens": sum(request.num_scored for request in requests), "num_words": num_words, "num_bytes": num_bytes,
         "conventions": {
-            "window": f"{window} tokens",
-            "stride": f"{window} tokens",
-            "beginning": f"id {beginning} before each document, not scored"
-            + (f"; then id {before[0]}, which the tokenizer puts there, scored" if before else ""),
+            "window": f"{window} tokens", "stride": f"{window} tokens",
+            "beginning": f"id {beginning} before each document, not scored{then}",
             "words": "pieces between white space, empty ones at the ends included",
         },
-    }
+    }  # fmt: skip

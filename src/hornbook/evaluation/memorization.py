@@ -27,10 +27,10 @@ import numpy as np
 
 from hornbook.data.shards import TokenStream
 from hornbook.evaluation.copying import WORST, copying, place
-from hornbook.evaluation.probe import byte_lengths
 from hornbook.evaluation.differences import Findings, Interval, Units, rate_difference
 from hornbook.evaluation.exposure import exposure_table
 from hornbook.evaluation.generalization import Generalization, generalization
+from hornbook.evaluation.probe import byte_lengths
 from hornbook.evaluation.sides import (
     LENGTHS,
     Windows,

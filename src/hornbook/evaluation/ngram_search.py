@@ -79,11 +79,11 @@ def longest_matches(part: TokenStream, queries: Sequence[NDArray[np.integer]], m
     for spans in find_spans(part, queries, min_length):
         np.maximum.at(longest, starts[spans.query] + spans.query_start, spans.length)
     parts = [longest[start:stop] for start, stop in pairwise(starts)]
-    for here in parts:
+    for matches in parts:
         # A match of n tokens holds one of n - 1 that starts a token later.
-        along = np.arange(len(here))
-        here[:] = np.maximum.accumulate(here + along) - along
-        here[here < min_length] = 0
+        along = np.arange(len(matches))
+        matches[:] = np.maximum.accumulate(matches + along) - along
+        matches[matches < min_length] = 0
     return parts
 
 

@@ -18,7 +18,9 @@ from hornbook.training.decisions import decisions_of, lr_schedule
 from hornbook.training.step import train_step
 
 
-def look(opened: LoadedModel, text: str, gradients: bool, top_k: int, prompt_tokens: int | None) -> dict[str, Any]:
+def inspection_view(
+    opened: LoadedModel, text: str, gradients: bool, top_k: int, prompt_tokens: int | None
+) -> dict[str, Any]:
     """One text through one model, as values of JSON."""
     how = conventions(opened.model, opened.tokenizer)
     seen = inspect_text(
@@ -53,7 +55,7 @@ def _update_norms(opened: LoadedModel, text: str) -> list[float]:
     moved: dict[str, list[Tensor]] = {}
     for (name, parameter), old in zip(model.named_parameters(), before, strict=True):
         moved.setdefault(part_of(name), []).append((parameter.detach() - old).flatten())
-    return [float(torch.linalg.vector_norm(torch.cat(each))) for each in moved.values()]
+    return [float(torch.linalg.vector_norm(torch.cat(moves))) for moves in moved.values()]
 
 
 def _windows(ids: list[int], context: int) -> list[tuple[Tensor, Tensor, None]]:
