@@ -79,8 +79,9 @@ def prepare(
         if side.num_bytes == 0 and not (name == "validation" and rule == "none"):
             raise InputError(f'the split "{rule}" leaves the {name} side empty; give more text or another split')
     given = load_tokenizer(Path(tokenizer)) if is_path(tokenizer) else None
-    identity = given.fingerprint if given else tokenizer
-    key = _key(identity, rule, shard_bytes, sides, ["dedup"] * dedup + ["canaries"] * canaries)
+    key = _key(
+        given.fingerprint if given else tokenizer, rule, shard_bytes, sides, ["dedup"] * dedup + ["canaries"] * canaries
+    )
     prepared = _unchanged(out, key)
     if prepared is None:
         with disk(out, 2 * sum(side.num_bytes for side in sides)), aside(out) as folder:
@@ -100,11 +101,12 @@ def prepare(
                         (folder / CANARIES).write_bytes(shard_writer.json_file(msgspec.to_builtins(planted)))
                     parts = _write_parts(folder, sides, made, shard_bytes, threads or usable_cores(), progress)
                     report = _report(documents, sides, parts, made, checked or checkup(), left_out, begin)
+                identity = {name: getattr(made, name) for name in ("kind", "vocabulary", "fingerprint", "end_of_text")}
                 manifest = {
                     "format": shards.FORMAT, "version": shards.VERSION, "key": key, "source": list(source),
                     "source_documents": len(documents), "split": rule,
                     "gap_characters": gap_characters(*segments), "dedup": dedup, "canaries": canaries,
-                    "tokenizer": _identity(made) | {"asked": tokenizer}, "parts": parts, "report": report,
+                    "tokenizer": identity | {"asked": tokenizer}, "parts": parts, "report": report,
                 }  # fmt: skip
                 commit(folder, out, manifest)
                 prepared = open_prepared(out, verify=False, tokenizer=made)
@@ -149,10 +151,9 @@ def _without_copies(side: _Side, checkup: Checkup) -> tuple[_Side, int]:
 
 
 def _read_side(segments: Sequence[Segment]) -> _Side:
-    known = [segment.content for segment in segments]
-    if None in known:
-        known = [digest_of(map(itemgetter(1), it)) for _, it in groupby(segment_pieces(segments), itemgetter(0))]
-    contents = [content for content in known if content is not None]
+    contents = [segment.content for segment in segments if segment.content is not None]
+    if len(contents) < len(segments):
+        contents = [digest_of(map(itemgetter(1), it)) for _, it in groupby(segment_pieces(segments), itemgetter(0))]
     return _Side(segments, [digest for digest, _ in contents], sum(num_bytes for _, num_bytes in contents))
 
 
@@ -226,11 +227,6 @@ def _write_part(
         lost_bytes += piece.lost_bytes
         report(done_bytes)
     return writer.finish(documents, [segment.name for segment in side.segments]) | {"lost_bytes": lost_bytes}
-
-
-def _identity(tokenizer: Tokenizer) -> dict[str, Any]:
-    names = ("kind", "vocabulary", "fingerprint", "end_of_text")
-    return {name: getattr(tokenizer, name) for name in names}
 
 
 def _report(

@@ -97,6 +97,8 @@ def shared_tokens(part: TokenStream, queries: Sequence[NDArray[np.integer]], len
     [False, True, True, True, False]
     """
     index = _Index(queries, length)
+    if not len(index.hashes):
+        return np.zeros(len(index.tokens), bool)
     keys, first, counts = np.unique(index.hashes, return_index=True, return_counts=True)
     table, samples = HashTable(keys), index.places[first]  # one place of each n-gram
     is_shared, along = np.zeros(len(keys), bool), np.arange(length)

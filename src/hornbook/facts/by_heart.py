@@ -73,9 +73,7 @@ def by_heart(
         "copying": copying_low is not None and copying_low > MATERIAL,
         "gap": repeated and texts_differ is not True and share > HALF,
     }
-    known = {
-        "extraction": extraction_low, "copying": copying_low, "kind": texts_differ, "interval": share_low,
-    }  # fmt: skip
+    known = {"extraction": extraction_low, "copying": copying_low, "kind": texts_differ, "interval": share_low}
     return ByHeart(
         tuple(name for name, holds in shown.items() if holds),
         tuple(name for name, value in known.items() if value is None),

@@ -92,10 +92,8 @@ def memorization_estimate(
             f"heart, and up to {free:.2g} epochs teach nearly as much as new text would."
         )
     elif epochs is not None and expect != "by heart":
-        memory = (
-            "little memorization is expected" if expect == "not by heart" else "part of it will be learned by heart"
-        )
-        sentence += f"with {round(epochs, 1):g} epochs {memory} (all of it within {_roughly(needed)})."
+        part = "little memorization is expected" if expect == "not by heart" else "part of it will be learned by heart"
+        sentence += f"with {round(epochs, 1):g} epochs {part} (all of it within {_roughly(needed)})."
     else:
         sentence += f"this will be learned by heart within {_roughly(needed)} epochs (a rough rule)."
     seen = effective_tokens(tokens, math.inf if epochs is None else epochs * again)

@@ -95,7 +95,7 @@ TOKENIZER_ONLY: dict[str, Any] = {
 
 
 def check_keys(
-    found: Mapping[str, Any],
+    given: Mapping[str, Any],
     used: Collection[str],
     without_effect: Collection[str],
     only: Mapping[str, Any],
@@ -104,10 +104,10 @@ def check_keys(
     """Raise InputError for the first key that is neither used nor known to be without effect, or has a value of `only`
     that the decoder does not have. A name in `without_effect` may end in "*"."""
     beginnings = tuple(name[:-1] for name in without_effect if name.endswith("*"))
-    for key, value in found.items():
+    for key, value in given.items():
         if key in only:
             allowed = only[key] if isinstance(only[key], tuple) else (only[key],)
-            if not any(value == each and isinstance(value, bool) is isinstance(each, bool) for each in allowed):
+            if not any(value == right and isinstance(value, bool) is isinstance(right, bool) for right in allowed):
                 raise refused(where, key, value, " or ".join(map(shown, allowed)))
         elif key not in used and key not in without_effect and not key.startswith(beginnings):
             near = suggestion(key, [*used, *only])

@@ -61,9 +61,7 @@ def mean_of_windows(values: Sequence[float], *, tail: float = 0.025) -> tuple[fl
     return math.fsum(values) / n, t_quantile(k - 1, tail) * error
 
 
-def paired(
-    late: Sequence[float], early: Sequence[float], *, tail: float = 0.025
-) -> tuple[float, float] | None:  # fmt: skip
+def paired(late: Sequence[float], early: Sequence[float], *, tail: float = 0.025) -> tuple[float, float] | None:
     """`mean_of_windows` of the differences of the same windows at two looks; None where they are not the same."""
     if len(late) != len(early):
         return None
@@ -132,12 +130,7 @@ def turned(looks: Sequence[Evaluation], *, after_tokens: float = 0) -> Evaluatio
         return None
     best, newest = min(looks, key=lambda look: look.validation_loss), looks[-1]
     after = [look for look in looks[-2:] if look.step > best.step]
-    if (
-        newest.tokens <= after_tokens
-        or best.tokens == 0
-        or len(after) < 2
-        or newest.tokens - best.tokens <= best.tokens / 2
-    ):
+    if newest.tokens <= after_tokens or best.tokens == 0 or len(after) < 2 or newest.tokens <= 1.5 * best.tokens:
         return None
     noise = noise_of(looks)
     return best if all(worse(look, best, noise) for look in after) else None

@@ -13,7 +13,7 @@ BEYOND_COUNTING = 40.0  # nats; exp(40) is 2.4e17
 _PRICE_UNITS = {"hour": 1.0, "hr": 1.0, "h": 1.0, "day": 24.0, "d": 24.0, "minute": 1 / 60, "min": 1 / 60}
 
 
-def parse_count(text: str, what: str = "the number") -> int:
+def parse_count(text: str, noun: str = "the number") -> int:
     """A count with an optional K, M, B (or G) or T. Raises InputError.
 
     >>> parse_count("7B"), parse_count("1.5m"), parse_count("2T"), parse_count("1_000"), parse_count("1e6")
@@ -21,7 +21,7 @@ def parse_count(text: str, what: str = "the number") -> int:
     """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?(?:e\+?[0-9]{1,2})?)\s*([kmbgt]?)", _plain(text))
     if match is None or not float(match[1]):
-        raise InputError(f'{what} is "{text}", but must be a positive number such as 250000, 10M, 7B or 2T.')
+        raise InputError(f'{noun} is "{text}", but must be a positive number such as 250000, 10M, 7B or 2T.')
     return round(float(match[1]) * _COUNTS[match[2]])
 
 
@@ -37,7 +37,7 @@ def parse_price(text: str) -> float:
     return float(match[1]) / _PRICE_UNITS[match[2]]
 
 
-def parse_duration(text: str, what: str = "the duration") -> float:
+def parse_duration(text: str, noun: str = "the duration") -> float:
     """Seconds of "90s", "10m", "2h", "1h30m" or "3d". Raises InputError.
 
     >>> parse_duration("10m"), parse_duration("1h30m"), parse_duration("0.5d")
@@ -47,7 +47,7 @@ def parse_duration(text: str, what: str = "the duration") -> float:
     parts = re.findall(r"([0-9]+(?:\.[0-9]*)?)([smhd])", plain)
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != plain or not seconds:
-        raise InputError(f'{what} is "{text}", but must be a time with its unit, such as 90s, 10m, 1h30m or 2d.')
+        raise InputError(f'{noun} is "{text}", but must be a time with its unit, such as 90s, 10m, 1h30m or 2d.')
     return seconds
 
 
@@ -77,12 +77,12 @@ def format_number(number: float) -> str:
     return f"{float(f'{number:.4g}'):,.15g}"
 
 
-def counted(number: int, what: str) -> str:
+def counted(number: int, noun: str) -> str:
     """
     >>> counted(1, "step"), counted(1200, "step")
     ('1 step', '1,200 steps')
     """
-    return f"{number:,} {what}{'s' * (number != 1)}"
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def format_duration(seconds: float) -> str:

@@ -62,11 +62,11 @@ def make_canaries(
     canaries = [Canary(next(texts), 0) for _ in range(null)]
     room = largest_share * read
     for repetitions in REPETITIONS:
-        some = [Canary(next(texts), repetitions) for _ in range(each)]
-        room -= sum(len(canary.text) + 2 * len(BEFORE) for canary in some) * repetitions
+        planted = [Canary(next(texts), repetitions) for _ in range(each)]
+        room -= sum(len(canary.text) + 2 * len(BEFORE) for canary in planted) * repetitions
         if room < 0:
             break
-        canaries += some
+        canaries += planted
     if len(canaries) == null:
         raise InputError(f"a text of {read:,} characters is too short to plant canaries in: give more text.")
     return Canaries(words, canaries)

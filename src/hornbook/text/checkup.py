@@ -87,51 +87,51 @@ class Checkup:
             "validation_documents_also_in_train": len(self.copies), "leaked_share": self.leaked_share,
             "leaked_share_with_changes": self.leaked_share_with_changes, "validation_leaked": self.validation_leaked,
             "leaked_passages": self.leaks.num_passages, "sentences": self.sentences(),
-            "duplicates": [each._asdict() for each in self.duplicates[:SHOWN]],
-            "copies": [each._asdict() for each in self.copies[:SHOWN]],
-            "passages": [each._asdict() for each in self.leaks.longest],
+            "duplicates": [duplicate._asdict() for duplicate in self.duplicates[:SHOWN]],
+            "copies": [copy._asdict() for copy in self.copies[:SHOWN]],
+            "passages": [passage._asdict() for passage in self.leaks.longest],
         }  # fmt: skip
 
     def sentences(self) -> list[str]:
         """What a person should know, one sentence each; none when there is nothing to say."""
-        said = []
+        sentences = []
         if self.duplicates:
-            said.append(
+            sentences.append(
                 f"{len(self.duplicates):,} of {self.train_documents:,} training documents "
                 f"{'are duplicates' if len(self.duplicates) > 1 else 'is a duplicate'} of an earlier one"
                 f"{_like(self.duplicates)}: --dedup leaves {'them' if len(self.duplicates) > 1 else 'it'} out."
             )
         if (self.readings_per_epoch or 0) >= REPEATED:
-            said.append(
+            sentences.append(
                 f"The training text repeats itself: sequences of {GRAM_WORDS} words stand in it "
                 f"{self.readings_per_epoch:.1f} times on average, so one epoch reads them as often."
             )
         if self.copies:
-            said.append(
+            sentences.append(
                 f"{counted(len(self.copies), 'validation document')} "
                 f"{'are copies of training documents' if len(self.copies) > 1 else 'is a copy of a training document'}"
                 f"{_like(self.copies)}: --dedup leaves what was copied out of the training text."
             )
         if self.leaked_share_with_changes >= NATURAL_SHARE:
             shares = {name: getattr(self, name) for name in ("leaked_share", "leaked_share_with_changes")}
-            said.append(
+            sentences.append(
                 f"{leaked_in_words(shares)}, so its loss there is not that of unseen text "
                 f"({counted(self.leaks.num_passages, 'passage')}; {_longest(self.leaks)})."
             )
         if 0 < self.validation_words < PASSAGE_WORDS and not self.copies:
-            said.append(
+            sentences.append(
                 f"The validation text has {counted(self.validation_words, 'word')}, so whether passages of "
                 f"{PASSAGE_WORDS} words leaked into it could not be looked at."
             )
-        return said
+        return sentences
 
 
 def _like(duplicates: Sequence[Duplicate]) -> str:
     """How many are exact, and one of them."""
     exact, first = sum(duplicate.similarity == 1 for duplicate in duplicates), duplicates[0]
     like = "the same as" if first.similarity == 1 else f"about {first.similarity:.0%} like"
-    kinds = f"{exact:,} exact, {len(duplicates) - exact:,} nearly" if exact < len(duplicates) else f"{exact:,} exact"
-    return f" ({kinds}), such as {first.name}, {like} {first.of}"
+    near = f", {len(duplicates) - exact:,} nearly" if exact < len(duplicates) else ""
+    return f" ({exact:,} exact{near}), such as {first.name}, {like} {first.of}"
 
 
 def _longest(leaks: Leaks) -> str:
@@ -150,8 +150,8 @@ def _longest(leaks: Leaks) -> str:
 
 def check_up(train: Sequence[Named], validation: Sequence[Named]) -> Checkup:
     """Read both sides and report duplicates and leaks. Deterministic; draws no random numbers."""
-    learned, kept_back, repeats, places = _Signatures(), _Signatures(), _Repeats(), Places()
-    parts = indexes((j, kept_back.read(document)) for j, document in enumerate(validation))
+    learned, held_out, repeats, places = _Signatures(), _Signatures(), _Repeats(), Places()
+    parts = indexes((j, held_out.read(document)) for j, document in enumerate(validation))
     index = next(parts)
     for i, document in enumerate(train):
         index.mark(repeats.counted(learned.read(document)), i, places)
@@ -164,11 +164,11 @@ def check_up(train: Sequence[Named], validation: Sequence[Named]) -> Checkup:
     return Checkup(
         train_documents=len(train),
         train_words=learned.num_words,
-        validation_words=kept_back.num_words,
+        validation_words=held_out.num_words,
         duplicates=_duplicates(learned, train_names, learned, train_names),
         repeated_share=repeats.share,
         readings_per_epoch=repeats.readings,
-        copies=_duplicates(kept_back, validation_names, learned, train_names),
+        copies=_duplicates(held_out, validation_names, learned, train_names),
         leaks=passages(hits, places, train_names, validation_names),
     )
 

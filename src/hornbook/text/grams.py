@@ -1,4 +1,4 @@
-"""Words and sequences of words as numbers, for texts that are compared.
+"""Words and n-grams as hashes, and a table in which the n-grams of a long text are looked up as it is streamed past.
 
 Texts are compared by words: ASCII letters and digits in lower case, everything of ASCII that is neither separates, and
 each character from U+0800 on begins a word of its own, so that scripts without spaces have words as well.

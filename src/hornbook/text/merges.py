@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from hornbook.facts.errors import InputError
 from hornbook.text.bytelevel import BYTE_CHARACTERS, utf8
 
 SAMPLE_BYTES = 200_000_000  # the training text is thinned to at most this much, evenly
-
 DISTINCT_BYTES = 12_000_000  # ... and so that its different words are at most about this much (see `_sample`)
-
 WORD_BYTES = 64  # longer words are cut for training: merging takes time quadratic in the length of a word
 
 
@@ -21,15 +19,13 @@ def train_merges(pieces: Iterable[str], num_tokens: int) -> tuple[dict[str, int]
 
     There are fewer when no pair occurs twice any more. Raises InputError when there is no text.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, models, trainers
 
     sample = _sample(pieces)
     if not sample:
         raise InputError("there is no text to train a tokenizer on; give a text, or take the tokenizer bytes")
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.FixedLength(WORD_BYTES)]
-    )
+    tokenizer.pre_tokenizer = _words()
     trainer = trainers.BpeTrainer(
         vocab_size=num_tokens, min_frequency=2, show_progress=False, initial_alphabet=sorted(BYTE_CHARACTERS)
     )
@@ -63,14 +59,14 @@ def _sample(pieces: Iterable[str]) -> list[bytes]:
 
 def _distinct_share(pieces: list[bytes]) -> float:
     """Return bytes of different words / bytes of all words."""
-    from tokenizers import pre_tokenizers
-
-    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words = [word for piece in pieces for word in _words(split, piece.decode())]
+    split = _words()
+    words = [word for piece in pieces for word, _ in split.pre_tokenize_str(piece.decode())]
     return sum(map(len, set(words))) / max(1, sum(map(len, words)))
 
 
-def _words(split: Any, text: str) -> Iterator[str]:
-    for word, _ in split.pre_tokenize_str(text):
-        for start in range(0, len(word), WORD_BYTES):
-            yield word[start : start + WORD_BYTES]
+def _words() -> Any:
+    """What cuts a text into the words that merges stay within."""
+    from tokenizers import pre_tokenizers
+
+    cut = pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.FixedLength(WORD_BYTES)
+    return pre_tokenizers.Sequence(list(cut))

@@ -14,7 +14,6 @@ WHITESPACE = (
 
 # A line break may belong to the punctuation before it ("...\n" is one token for Llama 3 and Qwen), so it comes second.
 _BEFORE_SPACE = re.compile(f"[^{WHITESPACE}]([ \t\xa0\u3000])")
-
 _BEFORE_WHITESPACE = re.compile(f"[^{WHITESPACE}]([{WHITESPACE}])")
 
 
@@ -54,11 +53,9 @@ def _cut(text: str, start: int) -> int:
         width = 256  # look at the end of the piece first: there is nearly always a place
         while True:
             low = max(start, start + PIECE - width)
-            last = None
-            for last in pattern.finditer(text, low, start + PIECE + 1):  # noqa: B007
-                pass
-            if last is not None:
-                return last.start(1)
+            places = [match.start(1) for match in pattern.finditer(text, low, start + PIECE + 1)]
+            if places:
+                return places[-1]
             if low == start:
                 break
             width *= 16

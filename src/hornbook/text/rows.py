@@ -45,8 +45,8 @@ def well_formed(text: str, errors: str, path: str, row_word: str, number: int) -
     except UnicodeEncodeError:
         if errors == "strict":
             remedy = encoding_remedy(path, re.sub("[\ud800-\udfff]", "", text))
-            what = "the text is not UTF-8, or has half of a surrogate pair (\\ud800 to \\udfff)"
-            raise InputError(f"{shown(path)}, {row_word} {number}: {what}; {remedy}") from None
+            reason = "the text is not UTF-8, or has half of a surrogate pair (\\ud800 to \\udfff)"
+            raise InputError(f"{shown(path)}, {row_word} {number}: {reason}; {remedy}") from None
         halves = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\udced\udca0\udc80", text)  # its three bytes in UTF-8
         data = halves.encode("utf-8", "surrogateescape")
         return data.decode("utf-8", "replace"), len(data) - len(data.decode("utf-8", "ignore").encode())
@@ -197,9 +197,9 @@ def _csv_sentences(path: str, where: str) -> Iterator[None]:
         yield
     except csv.Error as error:
         is_open = str(error) == "unexpected end of data"
-        what = "has a quote that is never closed" if is_open else f"is not valid CSV ({error})"
+        reason = "has a quote that is never closed" if is_open else f"is not valid CSV ({error})"
         raise InputError(
-            f"{shown(path)}: {where} {what}; a text with quotes has to stand in double quotes, and its own be doubled"
+            f"{shown(path)}: {where} {reason}; a text with quotes has to stand in double quotes, and its own be doubled"
         ) from None
 
 
@@ -285,8 +285,8 @@ def _parquet_sentences(path: str) -> Iterator[None]:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, LookupError, StopIteration) as error:
         _kept.key = None
-        what = str(error).split("\n", 1)[0][:120] or "cut short"
-        raise InputError(f"{shown(path)} is damaged or no Parquet file ({what}); fetch it again") from None
+        reason = str(error).split("\n", 1)[0][:120] or "cut short"
+        raise InputError(f"{shown(path)} is damaged or no Parquet file ({reason}); fetch it again") from None
 
 
 _FORMATS: dict[str, tuple[str, Reader]] = {

@@ -56,7 +56,7 @@ def segment_pieces(segments: Sequence[Segment]) -> Iterator[tuple[int, str]]:
 
     Segments that follow each other in one document are read in one go.
     """
-    rest, place = "", 0  # what was read of the document but not yet used, and where it begins
+    rest, place = "", 0  # what was read of the document but not used yet, and where it begins
     pieces: Iterator[str] = iter(())
 
     def clip(start: int, stop: int | None) -> Iterator[str]:
@@ -107,12 +107,9 @@ def split(documents: Sequence[Document], rule: str) -> tuple[list[Segment], list
         return [Segment(document, 0, None) for document in documents], []
     if kind == "folder":
         train, validation = _by_folder(documents, argument)
-    elif kind == "hash":
-        train, validation = _by_hash(documents, float(argument))
-    elif kind == "tail":
-        train, validation = _tail(documents, float(argument))
     else:
-        train, validation = _blocks(documents, float(argument))
+        by_share = {"hash": _by_hash, "tail": _tail, "blocks": _blocks}[kind]
+        train, validation = by_share(documents, float(argument))
     if not train or not validation:
         of = counted(len(documents), "document")
         side, size = ("validation", "larger") if train else ("training", "smaller")
@@ -152,9 +149,8 @@ def _by_folder(documents: Sequence[Document], folder: str) -> tuple[list[Segment
     as_name = folder.rstrip("/") + "/"
     sides: tuple[list[Segment], list[Segment]] = ([], [])
     for document in documents:
-        is_inside = document.name.startswith(as_name)
-        is_inside = is_inside or (bool(document.path) and os.path.realpath(document.path).startswith(on_disk))
-        sides[is_inside].append(Segment(document, 0, None))
+        is_at = bool(document.path) and os.path.realpath(document.path).startswith(on_disk)
+        sides[is_at or document.name.startswith(as_name)].append(Segment(document, 0, None))
     if not sides[1]:
         raise InputError(f"no document lies in {folder}, the folder for validation; give it among the texts too")
     return sides
@@ -184,18 +180,16 @@ def num_characters(document: Document) -> int:
 
 
 def _tail(documents: Sequence[Document], share: float) -> tuple[list[Segment], list[Segment]]:
+    sizes, whole = list(map(num_characters, documents)), [Segment(document, 0, None) for document in documents]
     if len(documents) == 1:
-        total = num_characters(documents[0])
-        cut = int((1 - share) * total)  # nanoGPT's and the book's split
-        if not 0 < cut < total:
-            return [Segment(documents[0], 0, None)], []
+        cut = int((1 - share) * sizes[0])  # nanoGPT's and the book's split
+        if not 0 < cut < sizes[0]:
+            return whole, []
         return [Segment(documents[0], 0, cut)], [Segment(documents[0], cut, None)]
-    sizes = [num_characters(document) for document in documents]
-    first, held, wanted = len(documents), 0, share * sum(sizes)
-    while held < wanted and first > 0:
+    first, held_out = len(documents), 0
+    while held_out < share * sum(sizes) and first > 0:
         first -= 1
-        held += sizes[first]
-    whole = [Segment(document, 0, None) for document in documents]
+        held_out += sizes[first]
     return whole[:first], whole[first:]
 
 
@@ -268,16 +262,12 @@ def piece_counts(sizes: Sequence[tuple[int, int]], share: float) -> list[int]:
     >>> piece_counts([(400_000, 400_000), (9_000, 9_000), (600, 600)], 0.1)
     [20, 2, 0]
     """
-    wanted = [share * characters for characters, _ in sizes]
-    all_bytes, all_wanted = share * sum(num_bytes for _, num_bytes in sizes), sum(wanted)
-    count = min(max(round(all_bytes / PIECE_BYTES), FEWEST_PIECES), MOST_PIECES)
-    count = max(min(count, int(all_wanted / SHORT_PIECE)), FEWEST_PIECES // 2)
-    return [
-        min(max(2, round(count * characters / all_wanted)), int(characters / SHORTEST_PIECE))
-        if characters >= 2 * SHORTEST_PIECE
-        else 0
-        for characters in wanted
-    ]
+    shares = [share * characters for characters, _ in sizes]
+    total_bytes, total = share * sum(num_bytes for _, num_bytes in sizes), sum(shares)
+    count = min(max(round(total_bytes / PIECE_BYTES), FEWEST_PIECES), MOST_PIECES)
+    count = max(min(count, int(total / SHORT_PIECE)), FEWEST_PIECES // 2)
+    counts = (min(max(2, round(count * size / total)), int(size / SHORTEST_PIECE)) for size in shares)
+    return [number if size >= 2 * SHORTEST_PIECE else 0 for number, size in zip(counts, shares, strict=True)]
 
 
 def piece_edges(num_characters: int, share: float, count: int, seed: bytes) -> list[tuple[int, int, int, int]]:

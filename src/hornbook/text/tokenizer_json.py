@@ -165,7 +165,7 @@ def reference(content: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def library_errors(what: str) -> Iterator[None]:
+def library_errors(failure: str) -> Iterator[None]:
     """Turn what `tokenizers` raises into an InputError.
 
     It raises plain Exception for bad content and, when its Rust code panics, a BaseException that cannot be imported.
@@ -176,7 +176,7 @@ def library_errors(what: str) -> Iterator[None]:
         if type(error) is not Exception and type(error).__name__ != "PanicException":
             raise
         reason = "".join(character if character.isprintable() else " " for character in str(error))
-        raise InputError(f"{what}: {' '.join(reason.split())[:200]}") from None
+        raise InputError(f"{failure}: {' '.join(reason.split())[:200]}") from None
 
 
 def named_id(config: dict[str, Any], key: str, content: dict[str, Any]) -> int | None:
