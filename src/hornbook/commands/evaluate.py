@@ -15,6 +15,9 @@ from hornbook.facts.tables import Result
 from hornbook.records.result import Report
 
 if TYPE_CHECKING:
+    from hornbook.data.shards import Prepared
+    from hornbook.evaluation.probe import Places
+    from hornbook.records.run import Run
     from hornbook.setup.model import LoadedModel
     from hornbook.setup.text import Progress
 
@@ -72,9 +75,8 @@ def evaluate(
     """
     from hornbook.evaluation.baselines import baselines
     from hornbook.evaluation.corpus import conventions, corpus_report, lost_share
-    from hornbook.evaluation.probe import selection_places
     from hornbook.setup import evaluate_options as options
-    from hornbook.setup.model import open_model, settings_of
+    from hornbook.setup.model import open_model
     from hornbook.setup.scoring import documents_for, plain_texts, training_text
 
     if batch_size < 1:
@@ -100,14 +102,10 @@ def evaluate(
             extra["lost_share"] = lost
         return Result({"model": opened.name, "text": name} | weights | numbers | extra)
     how = conventions(opened.model, opened.tokenizer, window=window, stride=stride, per_document=per_document)
-    # A run's own validation text without what chose its weights, as in its summary.
     chosen = None
     if opened.run is not None and trained_on is not None and not texts:
-        settings = settings_of(opened.run)
-        selected_on = settings.watch.probe_tokens if settings.checkpoint.best else None
-        chosen = selection_places(trained_on.validation, opened.model.shape.context, selected_on)
-        is_flattered = bool(settings.checkpoint.best) and chosen is None
-        extra |= {"outside_probe": chosen is not None, "chosen_on_this_text": is_flattered}
+        chosen, of_weights = _selection(opened, opened.run, trained_on)
+        extra |= of_weights
     report = corpus_report(
         opened.model, documents, how, model_name=opened.name, text_name=name, batch_size=batch_size,
         progress=progress, leave_out=chosen, tokenizer=opened.tokenizer,
@@ -117,3 +115,15 @@ def evaluate(
     if trained_on is not None:
         extra["baselines"] = baselines(trained_on.train, documents, how, trained_on.tokenizer.vocabulary, chosen)
     return msgspec.structs.replace(report, extra=weights | report.extra | extra)
+
+
+def _selection(opened: LoadedModel, run: Run, trained_on: Prepared) -> tuple[list[Places] | None, dict[str, bool]]:
+    """The places of a run's own validation text that chose its weights, left out as in its summary, and what to say."""
+    from hornbook.evaluation.probe import selection_places
+    from hornbook.setup.model import settings_of
+
+    settings = settings_of(run)
+    selected_on = settings.watch.probe_tokens if settings.checkpoint.best else None
+    chosen = selection_places(trained_on.validation, opened.model.shape.context, selected_on)
+    is_flattered = bool(settings.checkpoint.best) and chosen is None
+    return chosen, {"outside_probe": chosen is not None, "chosen_on_this_text": is_flattered}

@@ -38,9 +38,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> None:
-    from hornbook.setup.model import open_model, prompt_ids
-
     check_inputs(arguments.model)
+    from hornbook.setup.model import open_model, prompt_ids
 
     opened = open_model(arguments.model, step=arguments.step)
     if opened.note is not None and arguments.step is None:
