@@ -16,10 +16,9 @@ import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -126,7 +125,8 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
         raise InputError(f"{checkpoint} is not a checkpoint: it has no manifest.json.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise InputError(f"{checkpoint} is damaged: manifest.json is not JSON; go back to an older one.") from None
-    if manifest.pop("sha256", None) != _hash(msgspec.json.encode(manifest)):
+    said = manifest.pop("sha256", None)
+    if said != _hash(msgspec.json.encode(manifest)):
         raise InputError(
             f"{checkpoint} is damaged: manifest.json is not what was written; go back to an older checkpoint."
         )
@@ -147,7 +147,8 @@ def shape_of(checkpoint: Path) -> GPTShape:
     shape = msgspec.convert(read_manifest(checkpoint)["shape"], GPTShape)
     if not (checkpoint / MODEL).is_file():
         raise InputError(f"{checkpoint} is damaged: {MODEL} is missing; go back to an older checkpoint.")
-    if shape.parameters != sum(map(math.prod, Stored(checkpoint / MODEL).shapes.values())):
+    stored = Stored(checkpoint / MODEL).entries.values()
+    if shape.parameters != sum(math.prod(entry.shape) for entry in stored):
         raise InputError(f"{checkpoint} is damaged: its weights are not those of the shape in {MANIFEST}.")
     return shape
 
@@ -204,8 +205,12 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for key, tensor in tensors.items():
-        begin, end = end, end + tensor.nbytes
-        header[key] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        header[key] = {
+            "dtype": DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [end, end + tensor.nbytes],
+        }
+        end += tensor.nbytes
     encoded = msgspec.json.encode(header)
     encoded += b" " * (-len(encoded) % 8)
     head: list[bytes | memoryview] = [struct.pack("<Q", len(encoded)), encoded]
@@ -256,32 +261,54 @@ def _whole(checkpoint: Path, file: str, manifest: dict[str, Any]) -> Path:
     return checkpoint / file
 
 
+class _Entry(msgspec.Struct):
+    dtype: str
+    shape: list[Annotated[int, msgspec.Meta(ge=0)]]
+    data_offsets: tuple[int, int]
+
+
 class Stored(Mapping[str, Tensor]):
-    """The tensors of a safetensors file in the order they lie in it, each mapped anew when it is asked for: what is
-    dropped then leaves the memory. Raises InputError for another file or a damaged one."""
+    """The tensors of a safetensors file, each read when it is asked for: the library holds the file beside them, and
+    opens no path that is not UTF-8.
+
+    Raises InputError where the header is not that of such a file, or speaks of more than the file has.
+    """
 
     def __init__(self, path: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        self.open = partial(safe_open, path, framework="pt")
+        self.path, num_bytes = path, path.stat().st_size
+        dtypes = {name: dtype for dtype, name in DTYPES.items()}
         try:
-            with self.open() as file:
-                self.shapes = {key: file.get_slice(key).get_shape() for key in file.offset_keys()}
-        except (SafetensorError, OSError) as error:
+            with path.open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                header: dict[str, msgspec.Raw] = msgspec.json.decode(
+                    file.read(min(length, num_bytes)), type=dict[str, msgspec.Raw]
+                )
+            header.pop("__metadata__", None)
+            self.begin = 8 + length
+            self.entries = {key: msgspec.json.decode(raw, type=_Entry) for key, raw in header.items()}
+            for entry in self.entries.values():
+                first, end = entry.data_offsets
+                size = math.prod(entry.shape) * dtypes[entry.dtype].itemsize
+                if not 0 <= first <= end <= num_bytes - self.begin or end - first != size:
+                    raise ValueError("a tensor lies outside the file")
+        except (struct.error, ValueError, KeyError, msgspec.DecodeError) as error:
             raise InputError(f"{path} is damaged or no safetensors file ({error}).") from None
+        self.dtypes = dtypes
 
     def __getitem__(self, key: str) -> Tensor:
-        if key not in self.shapes:
-            raise KeyError(key)
-        with self.open() as file:
-            tensor: Tensor = file.get_tensor(key)
-        return tensor
+        entry = self.entries[key]
+        first, end = entry.data_offsets
+        with self.path.open("rb") as file:
+            file.seek(self.begin + first)
+            content = bytearray(file.read(end - first))
+        dtype = self.dtypes[entry.dtype]
+        return torch.frombuffer(content, dtype=dtype).view(entry.shape) if content else torch.empty(entry.shape)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
+        return iter(self.entries)
 
     def __len__(self) -> int:
-        return len(self.shapes)
+        return len(self.entries)
 
 
 def _hash(content: bytes) -> str:
