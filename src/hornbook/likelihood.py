@@ -61,9 +61,9 @@ def head_logits(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, vocabulary:
         if doubles is None:
             doubles = torch.empty((raised, logits.shape[-1]), dtype=torch.float64, device=logits.device)
         for first in range(0, len(logits), raised):
-            some = logits[first : first + raised]
-            yield slice(start + first, start + first + len(some)), doubles[: len(some)].copy_(some)
-        del logits, some  # before the next are made
+            part = logits[first : first + raised]
+            yield slice(start + first, start + first + len(part)), doubles[: len(part)].copy_(part)
+        del logits, part  # before the next are made
 
 
 class Head(Protocol):
@@ -91,18 +91,18 @@ class _ChunkedProjection(torch.autograd.Function):
         for start in range(0, len(targets_N), rows):
             x, targets = x_ND[start : start + rows], targets_N[start : start + rows]
             logits = head.projection(x)
-            kind, scored = logits.dtype, targets != IGNORE
+            dtype, scored = logits.dtype, targets != IGNORE
             log_p = logits.float().log_softmax(-1)
             del logits
             target = targets.where(scored, 0)[:, None]
             total -= log_p.gather(1, target)[:, 0].where(scored, 0.0).sum()
             gradient = log_p.exp_().scatter_add_(1, target, -torch.ones_like(target, dtype=log_p.dtype))
-            gradient = gradient.masked_fill_(~scored[:, None], 0.0).to(kind)
-            x_grad[start : start + rows] = gradient @ weight_VD.to(kind)
-            if kind == weight_grad.dtype:
+            gradient = gradient.masked_fill_(~scored[:, None], 0.0).to(dtype)
+            x_grad[start : start + rows] = gradient @ weight_VD.to(dtype)
+            if dtype == weight_grad.dtype:
                 weight_grad.addmm_(gradient.t(), x)
             else:
-                weight_grad += gradient.t() @ x.to(kind)
+                weight_grad += gradient.t() @ x.to(dtype)
         ctx.save_for_backward(x_grad, weight_grad)
         return total
 

@@ -72,3 +72,10 @@ def test_everything_works_without_what_is_fast(tmp_path, english):
         ours, theirs = numbers(ours), numbers(theirs)
         assert len(ours) >= 5
         assert theirs == pytest.approx(ours, rel=1e-3, abs=1e-4)
+    run = tmp_path / "0" / "run"
+    assert [json.loads((tmp_path / n / "run" / "environment.json").read_text())["plain"] for n in "01"] == [False, True]
+    done = subprocess.run(
+        [sys.executable, "-m", "hornbook", "train", "--out", str(run), "--steps", "8"], cwd=run.parent,
+        env=variables, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "another HORNBOOK_PLAIN, so it goes on, but not bit for bit" in done.stderr

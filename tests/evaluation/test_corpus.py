@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.evaluation.breakdown import account, by_source, counts_within
+from hornbook.evaluation.breakdown import by_source, counts_within, interval_scope
 from hornbook.evaluation.corpus import (
     Conventions,
     EncodedDocument,
@@ -206,13 +206,16 @@ def rows_named(*names, num_bytes=300):
     ],
 )
 def test_what_an_interval_is_about(names, rule, words):
-    what = account(rows_named(*names))
-    assert what.rule == rule
-    assert words in what.sentence
+    scope = interval_scope(rows_named(*names))
+    assert scope.rule == rule
+    assert words in scope.sentence
 
 
 def test_a_long_text_of_few_documents_is_a_passage():
-    one, four = account(rows_named("a[900:]", num_bytes=2048)), account(rows_named(*"abcd", num_bytes=512))
+    one, four = (
+        interval_scope(rows_named("a[900:]", num_bytes=2048)),
+        interval_scope(rows_named(*"abcd", num_bytes=512)),
+    )
     assert one.rule == four.rule == "passage"
     assert "as this passage does, not about other texts" in one.sentence
     assert "as these 4 passages do" in four.sentence

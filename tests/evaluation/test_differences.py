@@ -36,15 +36,15 @@ def test_windows_of_one_document_count_for_less():
 
 def test_what_is_independent():
     documents = np.arange(12), np.arange(6)
-    assert units_of(documents, None, (9, 9), False).kind == "documents"
-    assert units_of((documents[0], np.zeros(6, int)), None, (9, 9), False).kind == "passages"
+    assert units_of(documents, None, (9, 9), False).unit == "documents"
+    assert units_of((documents[0], np.zeros(6, int)), None, (9, 9), False).unit == "passages"
     strata = np.arange(12) // 2, np.array([5, 4, 3, 2, 1, -1])
     units = units_of(documents, strata, (9, 9), True)
-    assert (units.kind, units.count) == ("strata", 5)
+    assert (units.unit, units.count) == ("strata", 5)
     assert units.train.tolist() == [-1, -1, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # the stratum without a held-out piece is out
     assert units.heldout.tolist() == [4, 3, 2, 1, 0, -1]
     few = units_of(documents, (strata[0], np.full(6, 2)), (9, 9), True)
-    assert (few.kind, few.alike) == ("passages", True)
+    assert (few.unit, few.alike) == ("passages", True)
 
 
 def test_the_difference_is_that_of_the_method_for_its_units():

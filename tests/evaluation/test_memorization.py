@@ -271,8 +271,8 @@ def test_samples_that_copy_one_passage_do_not_show_on_which_side_it_stands(speec
     model = trained(part_of(texts[:1], tokenizer), tokenizer, 200, batch=8)
     sides = part_of(texts[:8], tokenizer), part_of(texts[8:], tokenizer)
     found = copying(model, *sides, tokenizer, num_samples=32, sample_tokens=32, generator=np.random.default_rng(0))
-    low, high = found.intervals["excess_copied_share"]
-    assert found.numbers["excess_copied_share"] > 0.5
+    low, high = found.findings.intervals["excess_copied_share"]
+    assert found.findings.numbers["excess_copied_share"] > 0.5
     assert low < 0 < high
 
 

@@ -32,11 +32,11 @@ def test_pieces_of_a_text_are_set_against_their_own_stratum():
     held_out = part_of({f"book.txt[{i * 200 + 90}:{i * 200 + 100}]": 10 for i in range(5)})
     trained, new = windows_of(train, [0, 40, 100, 240, 800, 880]), windows_of(held_out, [0, 11, 21, 31, 41])
     units = independent_units(train, held_out, trained, new, SIZES)
-    assert (units.kind, units.alike) == ("passages", True)  # not in every stratum
+    assert (units.unit, units.alike) == ("passages", True)  # not in every stratum
     places = [10, 60, 90, 260, 430, 600, 800, 880]
     units = independent_units(train, held_out, windows_of(train, places), new, SIZES)
     # Characters 14, 64, 124, 324, 524, 724, 954 and, of the other document, none.
-    assert units.kind == "strata"
+    assert units.unit == "strata"
     assert units.train.tolist() == [0, 0, 0, 1, 2, 3, 4, -1]
     assert units.heldout.tolist() == [0, 1, 2, 3, 4]
 
@@ -45,14 +45,14 @@ def test_other_texts_are_documents_or_passages():
     many = part_of({f"{i}.txt": 50 for i in range(6)})
     more = part_of({f"other {i}.txt": 50 for i in range(6)})
     windows = windows_of(many, [i * 50 for i in range(6)])
-    assert independent_units(many, more, windows, windows, SIZES).kind == "documents"
+    assert independent_units(many, more, windows, windows, SIZES).unit == "documents"
     one = part_of({"tail.txt": 300})
     units = independent_units(many, one, windows, windows_of(one, range(0, 280, 10)), SIZES)
-    assert (units.kind, units.alike) == ("passages", False)
+    assert (units.unit, units.alike) == ("passages", False)
     cut = part_of({"book.txt[0:900]": 900}), part_of({"book.txt[900:]": 100})
     sides = windows_of(cut[0], range(0, 800, 40)), windows_of(cut[1], range(0, 90, 4))
     units = independent_units(*cut, *sides, SIZES)
-    assert (units.kind, units.alike) == ("passages", True)
+    assert (units.unit, units.alike) == ("passages", True)
 
 
 def test_a_window_that_repeats_itself_shows_no_memory():

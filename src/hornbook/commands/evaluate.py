@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -75,6 +76,7 @@ def evaluate(
     """
     from hornbook.evaluation.baselines import baselines
     from hornbook.evaluation.corpus import conventions, corpus_report, lost_share
+    from hornbook.evaluation.likes import like_huggingface, like_lm_eval
     from hornbook.setup import evaluate_options as options
     from hornbook.setup.model import open_model
     from hornbook.setup.scoring import documents_for, plain_texts, training_text
@@ -97,7 +99,8 @@ def evaluate(
     elif trained_on is not None and opened.step:
         extra |= trained_on.leak
     if like is not None:
-        numbers = options.like_another(opened, like, plain, window=window, stride=stride)
+        convention = like_lm_eval if like == "lm-eval" else partial(like_huggingface, stride=stride)
+        numbers = convention(opened.model, opened.tokenizer, plain, window=window)
         if lost := lost_share(documents):
             extra["lost_share"] = lost
         return Result({"model": opened.name, "text": name} | weights | numbers | extra)

@@ -134,22 +134,22 @@ def ngram_nats(ngrams: Sequence[NgramOrder], sequences: Ids, vocabulary: int) ->
         is_known = context >= 0
         place = np.where(is_known, context, 0)
         codes = place * vocabulary + sequences
-        found = np.minimum(np.searchsorted(order.codes, codes), len(order.codes) - 1)
-        is_hit = is_known & (order.codes[found] == codes)
+        ngram = np.minimum(np.searchsorted(order.codes, codes), len(order.codes) - 1)
+        is_hit = is_known & (order.codes[ngram] == codes)
         is_known &= order.stands.followed[place] > 0
-        shorter, p = p, np.where(is_known, _probability(order.stands, found, is_hit, place, lower), lower)
+        shorter, p = p, np.where(is_known, _probability(order.stands, ngram, is_hit, place, lower), lower)
         p[..., : length - 1] = shorter[..., : length - 1]
         results.append(-np.log(p[..., 1:]))
         if order.continues is not None:
-            lower = np.where(is_known, _probability(order.continues, found, is_hit, place, lower), lower)
+            lower = np.where(is_known, _probability(order.continues, ngram, is_hit, place, lower), lower)
         context = np.full(sequences.shape, -1)
-        context[..., 1:] = np.where(is_hit, found, -1)[..., :-1]
+        context[..., 1:] = np.where(is_hit, ngram, -1)[..., :-1]
     return results
 
 
-def _probability(counts: Counts, found: Ids, is_hit: NDArray[np.bool_], place: Ids, lower: Floats) -> Floats:
+def _probability(counts: Counts, ngram: Ids, is_hit: NDArray[np.bool_], place: Ids, lower: Floats) -> Floats:
     """The interpolation of the module's docstring."""
-    count = np.where(is_hit, counts.counts[found], 0)
+    count = np.where(is_hit, counts.counts[ngram], 0)
     kept = count - counts.discounts[np.minimum(count, 3)]
     return kept / np.maximum(counts.followed[place], 1) + counts.spare[place] * lower
 

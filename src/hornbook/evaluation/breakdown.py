@@ -75,7 +75,7 @@ class PassageParts:
         return np.stack([self.sums[name] for name in ("nats", "num_tokens", "num_bytes")], 1).tolist()  # type: ignore[no-any-return]
 
 
-class Account(NamedTuple):
+class IntervalScope(NamedTuple):
     """What an interval over the rows of a report speaks for, and by which rule: "documents", "pieces", "passage", or
     "none". `documents` (n,) numbers the document that each row is of; `about` and `over` are clauses.
     """
@@ -90,7 +90,7 @@ class Account(NamedTuple):
         return f"none: {self.about}" if self.rule == "none" else f"about {self.about} (from {self.over})"
 
 
-def account(rows: Sequence[DocumentRow]) -> Account:
+def interval_scope(rows: Sequence[DocumentRow]) -> IntervalScope:
     """What these rows can speak for: whole documents, pieces of documents (named `document[start:stop]`), or one text.
 
     Pieces of documents, 8 and more and 2 of each, speak for those documents; 5 documents for others of their kind; a
@@ -108,52 +108,52 @@ def account(rows: Sequence[DocumentRow]) -> Account:
     these, them = ("this document", "it") if num_documents == 1 else (f"these {num_documents:,} documents", "them")
     if num_rows > num_documents and num_rows >= STRATA_PIECES and counts.min() > 1:
         about = f"{these} as a whole if none of {them} had been read, not about others"
-        return Account("pieces", documents, about, f"{num_rows:,} pieces of {of}")
+        return IntervalScope("pieces", documents, about, f"{num_rows:,} pieces of {of}")
     if num_documents >= INTERVAL_DOCUMENTS:
         about = "other text of this kind; too narrow where a few documents are unlike the rest"
-        return Account("documents", documents, about, of)
+        return IntervalScope("documents", documents, about, of)
     if num_rows > num_documents:
         reason = f"{counted(num_rows, 'piece')} of {of} are too few for an interval (8 pieces, 2 of each document)"
-        return Account("none", documents, reason, f"{num_rows:,} pieces of {of}")
+        return IntervalScope("none", documents, reason, f"{num_rows:,} pieces of {of}")
     if num_bytes < PASSAGE_BYTES:
         reason = f"a text under {PASSAGE_BYTES:,} bytes and {INTERVAL_DOCUMENTS} documents is too short for an interval"
-        return Account("none", documents, reason, of)
+        return IntervalScope("none", documents, reason, of)
     passage = "this passage does" if num_documents == 1 else f"these {num_documents} passages do"
     about = (
         f"prose that goes on as {passage}, not about other texts; too narrow for code, manuals, plays and files of "
         "many parts"
     )
-    return Account("passage", documents, about, f"{PASSAGE_PARTS} parts of {of}")
+    return IntervalScope("passage", documents, about, f"{PASSAGE_PARTS} parts of {of}")
 
 
 def estimate(
-    what: Account, numerators: np.ndarray, denominators: np.ndarray, parts: np.ndarray | None = None,
+    scope: IntervalScope, numerators: np.ndarray, denominators: np.ndarray, parts: np.ndarray | None = None,
     num_bytes: int = 0, *, paired: bool = False,
 ) -> Estimate | None:  # fmt: skip
-    """The ratio of the sums of the rows, (n,) both, by the rule of `what`; of a passage, from its `parts` (16, 2):
+    """The ratio of the sums of the rows, (n,) both, by the rule of `scope`; of a passage, from its `parts` (16, 2):
     numerators and denominators. None where there is no interval."""
-    if what.rule == "documents":
-        return clusters(np.bincount(what.documents, numerators), np.bincount(what.documents, denominators))
-    if what.rule == "pieces":
-        return strata(numerators, denominators, what.documents)
-    if what.rule == "passage" and parts is not None:
+    if scope.rule == "documents":
+        return clusters(np.bincount(scope.documents, numerators), np.bincount(scope.documents, denominators))
+    if scope.rule == "pieces":
+        return strata(numerators, denominators, scope.documents)
+    if scope.rule == "passage" and parts is not None:
         return one_passage(parts[:, 0], parts[:, 1], num_bytes, paired=paired)
     return None
 
 
-def intervals(rows: Sequence[DocumentRow], parts: PassageParts) -> tuple[dict[str, tuple[float, float]], Account]:
+def intervals(rows: Sequence[DocumentRow], parts: PassageParts) -> tuple[dict[str, tuple[float, float]], IntervalScope]:
     """95 % intervals of loss, bits per byte and the means over tokens, and what they are about."""
-    what, pairs = account(rows), {}
+    scope, pairs = interval_scope(rows), {}
     ratios = [("loss_nats_per_token", "nats", "num_tokens", 1.0), ("bits_per_byte", "nats", "num_bytes", math.log(2))]
     ratios += [(name, name, "num_tokens", 1.0) for name in rows[0].sums] if rows else []
     for name, over, under, unit in ratios:
         numerators = np.array([row.nats if over == "nats" else row.sums[over] for row in rows], float)
         denominators = np.array([getattr(row, under) for row in rows], float) * unit
         passage = np.stack([parts.sums[over], parts.sums[under] * unit], 1) if rows else None
-        ratio = estimate(what, numerators, denominators, passage, parts.num_bytes)
+        ratio = estimate(scope, numerators, denominators, passage, parts.num_bytes)
         if ratio is not None:
             pairs[name] = ratio.interval
-    return pairs, what
+    return pairs, scope
 
 
 def counts_within(tokens: Sequence[bytes], chosen: np.ndarray) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hornbook.evaluation.breakdown import Account, account, estimate
+from hornbook.evaluation.breakdown import IntervalScope, estimate, interval_scope
 from hornbook.evaluation.intervals import UNKNOWN_KIND, Estimate
 from hornbook.facts.errors import InputError
 from hornbook.facts.units import counted
@@ -27,22 +27,22 @@ def compare(a: Report, b: Report) -> dict[str, Any]:
     nats = np.array([row.nats for row in b.documents]) - np.array([row.nats for row in a.documents])
     num_bytes = np.array([row.num_bytes for row in a.documents])
     difference = math.fsum(nats.tolist()) / (math.log(2) * a.num_bytes)
-    what = account(a.documents)
-    paired = _estimate(what, a, b, nats, num_bytes)
-    needed = 0.0 if paired is None else paired.half_width * (UNKNOWN_KIND if what.rule == "passage" else 1)
+    scope = interval_scope(a.documents)
+    paired = _estimate(scope, a, b, nats, num_bytes)
+    needed = 0.0 if paired is None else paired.half_width * (UNKNOWN_KIND if scope.rule == "passage" else 1)
     beyond = None if paired is None else abs(paired.value) > needed
     return {
         "difference_bits_per_byte": difference,
         "difference_bits_per_byte_interval_95": None if paired is None else list(paired.interval),
         "a": {"model": a.model, "bits_per_byte": a.bits_per_byte, "conventions": a.conventions},
         "b": {"model": b.model, "bits_per_byte": b.bits_per_byte, "conventions": b.conventions},
-        "interval_over": what.over,
-        "interval_about": what.about,
+        "interval_over": scope.over,
+        "interval_about": scope.about,
         "num_documents": len(num_bytes),
         "num_bytes": a.num_bytes,
         "share_of_documents_where_b_is_better": float((nats[num_bytes > 0] < 0).mean()),
         "beyond_chance": beyond,
-        "verdict": _sentence(difference, paired, beyond, what),
+        "verdict": _sentence(difference, paired, beyond, scope),
         "differing_conventions": sorted({key for key, _ in a.conventions.items() ^ b.conventions.items()}),
         "documents": [
             {"name": row.name, "difference_bits_per_byte": d / (math.log(2) * row.num_bytes) if row.num_bytes else None}
@@ -51,13 +51,13 @@ def compare(a: Report, b: Report) -> dict[str, Any]:
     }
 
 
-def _estimate(what: Account, a: Report, b: Report, nats: np.ndarray, num_bytes: np.ndarray) -> Estimate | None:
+def _estimate(scope: IntervalScope, a: Report, b: Report, nats: np.ndarray, num_bytes: np.ndarray) -> Estimate | None:
     """The difference with its error: nats of B less those of A over the bytes that both read."""
     parts = None
-    if what.rule == "passage" and a.extra.get("parts") and b.extra.get("parts"):
+    if scope.rule == "passage" and a.extra.get("parts") and b.extra.get("parts"):
         a_parts, b_parts = (np.array(report.extra["parts"], float) for report in (a, b))
         parts = np.stack([b_parts[:, 0] - a_parts[:, 0], a_parts[:, 2] * math.log(2)], 1)
-    return estimate(what, nats, num_bytes * math.log(2), parts, a.num_bytes, paired=True)
+    return estimate(scope, nats, num_bytes * math.log(2), parts, a.num_bytes, paired=True)
 
 
 def _check_same_text(a: Report, b: Report) -> None:
@@ -79,8 +79,8 @@ def _check_same_text(a: Report, b: Report) -> None:
         )
 
 
-def _sentence(difference: float, paired: Estimate | None, beyond: bool | None, what: Account) -> str:
-    better, on = "B" if difference < 0 else "A", f"on {what.over}"
+def _sentence(difference: float, paired: Estimate | None, beyond: bool | None, scope: IntervalScope) -> str:
+    better, on = "B" if difference < 0 else "A", f"on {scope.over}"
     if difference == 0:
         return f"A and B are equally good {on}."
     size = abs(difference)

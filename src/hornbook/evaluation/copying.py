@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.data.shards import START, TokenStream
-from hornbook.evaluation.differences import Floats, Interval, Ints
+from hornbook.evaluation.differences import Findings, Floats, Ints
 from hornbook.evaluation.intervals import INTERVAL_DOCUMENTS, clusters
 from hornbook.evaluation.ngram_search import Spans, all_spans, find_spans, longest_matches
 from hornbook.evaluation.probe import byte_lengths
@@ -29,10 +29,9 @@ _PROBE_TOKENS = 2**23  # searched at each evaluation while training
 
 
 class Copying(NamedTuple):
-    """Numbers and their intervals by name, a row for each span length, and the longest copies."""
+    """The numbers, a row for each span length, and the longest copies."""
 
-    numbers: dict[str, float]
-    intervals: dict[str, Interval]
+    findings: Findings
     rows: list[dict[str, Any]]
     longest: list[dict[str, Any]]
 
@@ -74,16 +73,14 @@ def copying(
     # Many samples may copy one passage, and it is one draw which side that stands on.
     drawn = math.sqrt(train_squares + ratio**2 * validation_squares) / sizes.sum()
     excess = excess._replace(error=math.hypot(excess.error, drawn))
-    numbers = {
-        "copied_share": share.value,
-        "control_copied_share": control,
-        "excess_copied_share": excess.value,
-        "copied_span_threshold_tokens": threshold,
-        "longest_copied_span_tokens": max(int(matches.max(initial=0)) for matches in written),
-    }
-    intervals = {"copied_share": share.interval, "excess_copied_share": excess.interval}
+    findings = Findings()
+    findings.add("copied_share", share.value, share.interval)
+    findings.add("control_copied_share", control)
+    findings.add("excess_copied_share", excess.value, excess.interval)
+    findings.add("copied_span_threshold_tokens", threshold)
+    findings.add("longest_copied_span_tokens", max(int(matches.max(initial=0)) for matches in written))
     rows = _by_span(written, heldout_longest[1::2], shortest, length)
-    return Copying(numbers, intervals, rows, _longest_copies(train, tokenizer, spans))
+    return Copying(findings, rows, _longest_copies(train, tokenizer, spans))
 
 
 def _by_span(written: Sequence[Ints], control: Sequence[Ints], shortest: int, longest: int) -> list[dict[str, Any]]:

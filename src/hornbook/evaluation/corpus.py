@@ -236,11 +236,11 @@ def corpus_report(
         hashes.append(digest)
         positions.add(inside["nats"], how.stride, kept)
         parts.add(inside[kept], document.byte_lengths[scored[kept]])
-    pairs, what = intervals(rows, parts)
+    pairs, scope = intervals(rows, parts)
     extra: dict[str, Any] = {
         "vocabulary": model.shape.vocabulary, "by_position": positions.table(), "text_sha256": hashes,
     }  # fmt: skip
-    if what.rule == "passage":
+    if scope.rule == "passage":
         extra["parts"] = parts.table()
     if sources := by_source(rows):
         extra["by_source"] = sources
@@ -248,5 +248,5 @@ def corpus_report(
         extra["lost_share"] = lost
     return Report(
         model=model_name, text=text_name, conventions=conventions_in_words(how, model, len(documents)),
-        documents=rows, intervals=pairs, interval_method=what.sentence, extra=extra,
+        documents=rows, intervals=pairs, interval_method=scope.sentence, extra=extra,
     )  # fmt: skip

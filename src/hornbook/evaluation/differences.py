@@ -29,7 +29,7 @@ from hornbook.evaluation.intervals import (
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Interval = tuple[float, float]
-Kind = Literal["documents", "strata", "passages"]
+UnitName = Literal["documents", "strata", "passages"]
 
 OTHER_TEXT = 2.0  # times as wide as for a passage of the same text: what holds for a text of any kind (Hurst 0.9)
 
@@ -42,7 +42,7 @@ class Units:
     num_bytes: of the two texts. alike: both sides are parts of the same documents.
     """
 
-    kind: Kind
+    unit: UnitName
     train: Ints
     heldout: Ints
     num_bytes: tuple[int, int] = (0, 0)
@@ -75,7 +75,7 @@ def ratio_difference(
 ) -> tuple[float, Estimate | None]:
     """Held-out minus training: each side's sum of numerators (n,) over sum of denominators (n,), and its estimate with
     a standard error; None where the text is too short for one."""
-    if units.kind == "strata":
+    if units.unit == "strata":
         (a, b), (c, d) = (
             [np.bincount(labels[labels >= 0], column[labels >= 0]) for column in side]
             for labels, side in ((units.heldout, heldout), (units.train, train))
@@ -111,10 +111,10 @@ class Findings:
 
 def _side(units: Units, labels: Ints, side: tuple[Floats, Floats], num_bytes: int) -> Estimate | None:
     """One side's ratio. Two passages of different texts differ by more than two of the same do."""
-    if units.kind == "passages" and len(np.unique(labels)) < PASSAGE_PARTS:
+    if units.unit == "passages" and len(np.unique(labels)) < PASSAGE_PARTS:
         return None
     sums = [np.bincount(labels, column) for column in side]
-    if units.kind == "documents":
+    if units.unit == "documents":
         return clusters(sums[0], sums[1])
     passage = one_passage(sums[0], sums[1], num_bytes)
     return passage if passage is None or units.alike else passage._replace(error=OTHER_TEXT * passage.error)
@@ -157,7 +157,7 @@ def auc(units: Units, train: Floats, heldout: Floats) -> tuple[float, Interval |
     >>> round(auc(Units("documents", each, each), np.array([3.0, 2, 3, 3, 3]), np.array([2.0, 1, 1, 1, 1]))[0], 9)
     0.98
     """
-    if units.kind == "strata":
+    if units.unit == "strata":
         k = int(units.train.max()) + 1
         pairs = [placements(train[units.train == j], heldout[units.heldout == j])[0] for j in range(k)]
         estimate = clusters(np.array([placed.mean() for placed in pairs]), np.ones(k))

@@ -77,36 +77,36 @@ def generalization(
     nats = trained.nats.sum(1), held_out.nats.sum(1)
     left_out = _left_out(train, validation, trained, held_out, vocabulary)
     counting = baseline_nats(count_ngrams(training_stream(train), vocabulary), held_out.tokens, vocabulary)
-    found, heldout_loss, bigram_loss = Findings(), float(held_out.nats.mean()), float(counting["2-gram"].mean())
-    found.add("train_loss_nats_per_token", float(trained.nats.mean()))
-    found.add("heldout_loss_nats_per_token", heldout_loss)
-    found.add("bigram_heldout_loss_nats_per_token", bigram_loss)
+    findings, heldout_loss, bigram_loss = Findings(), float(held_out.nats.mean()), float(counting["2-gram"].mean())
+    findings.add("train_loss_nats_per_token", float(trained.nats.mean()))
+    findings.add("heldout_loss_nats_per_token", heldout_loss)
+    findings.add("bigram_heldout_loss_nats_per_token", bigram_loss)
     per_byte = float(nats[1].sum() / heldout_bytes.sum()) * _BITS
     value, interval = sides.difference(*nats)
-    found.add("generalization_gap_bits_per_byte", value, interval)
-    found.add("generalization_gap_share", value, interval, 1 / per_byte)
+    findings.add("generalization_gap_bits_per_byte", value, interval)
+    findings.add("generalization_gap_share", value, interval, 1 / per_byte)
     differ, area = _kind(left_out)
-    found.add("text_kind_auc", area)
+    findings.add("text_kind_auc", area)
     known = _reference(sides, reference, left_out, nats)
     beyond = (value, None) if known is None else sides.difference(nats[0] - known[0], nats[1] - known[1])
-    found.add("excess_gap_bits_per_byte", *beyond)
+    findings.add("excess_gap_bits_per_byte", *beyond)
     against, least = _least(counting, held_out)
     memory, interval, share_low = _memory(sides, nats, known, least)
     capacity = capacity_bits(sum(parameter.numel() for parameter in model.parameters()))
-    found.add("capacity_bits", capacity)
-    found.add("memorized_bits", None)
+    findings.add("capacity_bits", capacity)
+    findings.add("memorized_bits", None)
     if not differ and known is not None:
         distinct = num_bytes(train, lengths) * (1 - repeated_share)
         bits, low, high = (min(max(0.0, x * distinct), capacity) for x in (memory, *(interval or (0.0, 0.0))))
-        found.add("memorized_bits", bits, (low, high) if interval else None)
-    found.add("membership_auc", *auc(units, -trained.nats.mean(1), -held_out.nats.mean(1)))
-    found.add("membership_auc_min_20", *auc(units, -_lowest(trained.nats), -_lowest(held_out.nats)))
-    gaps = [found.low(f"{name}_gap_bits_per_byte") for name in ("generalization", "excess")]
+        findings.add("memorized_bits", bits, (low, high) if interval else None)
+    findings.add("membership_auc", *auc(units, -trained.nats.mean(1), -held_out.nats.mean(1)))
+    findings.add("membership_auc_min_20", *auc(units, -_lowest(trained.nats), -_lowest(held_out.nats)))
+    gaps = [findings.low(f"{name}_gap_bits_per_byte") for name in ("generalization", "excess")]
     enough = heldout_loss < bigram_loss
     if differ and left_out[0] is not None and len(left_out[0].own) > 1:
         enough = enough or nats[0].sum() < left_out[0].own[1].sum()
     return Generalization(
-        found, differ, bool(enough), known is not None and not differ and min(gaps) > 0, share_low,
+        findings, differ, bool(enough), known is not None and not differ and min(gaps) > 0, share_low,
         float(least.mean()), against,
     )  # fmt: skip
 

@@ -111,34 +111,34 @@ def memorization(
     gap = generalization(
         model, train, validation, trained, held_out, units, spelled, reference=reference, repeated_share=repeated_share
     )
-    found = gap.findings
-    extraction, discoverable = _extraction(found, units, trained, held_out, lengths)
+    findings = gap.findings
+    extraction, discoverable = _extraction(findings, units, trained, held_out, lengths)
     copies = copying(
         model, train, validation, tokenizer, num_samples=num_samples, sample_tokens=sample_tokens,
         generator=np.random.default_rng(seed),
     )  # fmt: skip
-    for name, number in copies.numbers.items():
-        found.add(name, number, copies.intervals.get(name))
+    findings.numbers |= copies.findings.numbers
+    findings.intervals |= copies.findings.intervals
     table: list[dict[str, Any]] = []
     if canaries is not None:
         table, correlation = exposure_table(model, tokenizer, canaries, num_candidates=num_candidates, seed=seed)
-        found.add("canary_rank_correlation", correlation)
-    copied = found.low("copied_share") - copies.numbers["control_copied_share"]
+        findings.add("canary_rank_correlation", correlation)
+    copied = findings.low("copied_share") - (findings.numbers["control_copied_share"] or 0.0)
     ruling = by_heart(
         train_loss=float(trained.nats.mean()), new_loss=gap.new_loss, readings=readings, share_low=gap.share_low or 0.0,
-        texts_differ=gap.texts_differ, extraction_low=found.low("excess_extraction_rate"),
-        copying_low=min(found.low("excess_copied_share"), copied),
+        texts_differ=gap.texts_differ, extraction_low=findings.low("excess_extraction_rate"),
+        copying_low=min(findings.low("excess_copied_share"), copied),
     )  # fmt: skip
     return Memorization(
-        verdict=verdict(found.numbers, gap, ruling), by_heart=ruling.holds,
+        verdict=verdict(findings.numbers, gap, ruling), by_heart=ruling.holds,
         learned_enough=ruling.holds or gap.learned_enough, texts_differ=gap.texts_differ,
-        knows_better=not ruling.holds and gap.knows_better and gap.learned_enough, numbers=found.numbers,
-        intervals=found.intervals, extraction=extraction, discoverable=discoverable, copying=copies.rows,
+        knows_better=not ruling.holds and gap.knows_better and gap.learned_enough, numbers=findings.numbers,
+        intervals=findings.intervals, extraction=extraction, discoverable=discoverable, copying=copies.rows,
         canaries=table, passages=_worst(train, trained, tokenizer, longest), copies=copies.longest,
         conventions={
             "window_tokens": 2 * longest, "train_windows": len(trained.tokens), "heldout_windows": len(held_out.tokens),
             "samples": num_samples, "sample_tokens": min(sample_tokens, model.shape.context), "seed": seed,
-            "independent": units.kind, "num_independent": units.count, "readings": readings,
+            "independent": units.unit, "num_independent": units.count, "readings": readings,
             "reference": "n-gram models" if reference is None else "a model", "memorized_bits_against": gap.against,
         },
     )  # fmt: skip
@@ -148,7 +148,7 @@ def memorization(
 
 
 def _extraction(
-    found: Findings, units: Units, trained: Windows, held_out: Windows, lengths: Sequence[int]
+    findings: Findings, units: Units, trained: Windows, held_out: Windows, lengths: Sequence[int]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The tables, the rates of the longest prefix and suffix among the findings. A window that repeats itself counts
     as not continued: whoever continues it need not have read it."""
@@ -167,10 +167,10 @@ def _extraction(
                 "control_matched_tokens": float(np.minimum(matched[1], suffix).mean()),
             })  # fmt: skip
     last = rows[-1]
-    found.add("extraction_rate", last["extraction_rate"])
-    found.add("control_extraction_rate", last["control_extraction_rate"])
+    findings.add("extraction_rate", last["extraction_rate"])
+    findings.add("control_extraction_rate", last["control_extraction_rate"])
     excess = last["extraction_rate"] - last["control_extraction_rate"]
-    found.add("excess_extraction_rate", excess, tuple(last["excess_extraction_rate_interval_95"]))
+    findings.add("excess_extraction_rate", excess, tuple(last["excess_extraction_rate_interval_95"]))
     discoverable = []
     for samples in (1, 100, 10_000):  # (n, p)-discoverable (Hayes et al. 2024), p one half, temperature 1
         needed = -math.log1p(-(0.5 ** (1 / samples)))  # nats of a suffix that n samples contain with probability 1/2

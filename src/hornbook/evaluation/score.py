@@ -188,8 +188,8 @@ def score_tokens(
     scored = _scored(model, batches, hidden, lambda batch: [requests[i] for i in batch.numbers], measure)
     with evaluating(model), closing(scored):  # no worker is left behind where `done` raises
         for batch, records in scored:
-            for number, some in zip(batch.numbers, records, strict=True):
-                results[number] = some
+            for number, of_request in zip(batch.numbers, records, strict=True):
+                results[number] = of_request
             if done is not None:
                 done(sum(map(len, records)))
     return results
@@ -255,13 +255,13 @@ def _branchings(number: int, requests: Sequence[Request]) -> Iterator[_Branching
 
 def _passes(branchings: Sequence[_Branching], most_tokens: int) -> Iterator[list[_Branching]]:
     """Runs of at most `most_tokens` tokens, or one tree."""
-    some: list[_Branching] = []
+    together: list[_Branching] = []
     size = 0
     for branching in branchings:
         size += branching.tree.num_tokens
-        if some and size > most_tokens:
-            yield some
-            some, size = [], branching.tree.num_tokens
-        some.append(branching)
-    if some:
-        yield some
+        if together and size > most_tokens:
+            yield together
+            together, size = [], branching.tree.num_tokens
+        together.append(branching)
+    if together:
+        yield together

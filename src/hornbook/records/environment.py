@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.facts.hardware import memory_bytes, usable_cores
+from hornbook.model.cpu import PLAIN
 
 _PACKAGES = ("hornbook", "torch", "numpy", "tokenizers", "tiktoken", "safetensors", "msgspec")
 
@@ -29,6 +30,7 @@ def environment(*, threads: int | None = None, device: str | None = None) -> dic
         "cores_usable": usable_cores(),
         "memory_bytes": memory_bytes(),
         "threads": threads,
+        "plain": PLAIN,
         "device": device,
     }
 

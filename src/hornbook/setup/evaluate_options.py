@@ -11,7 +11,6 @@ import numpy as np
 from hornbook.data.shards import Prepared
 from hornbook.evaluation.calibration import calibration, sample_statistics
 from hornbook.evaluation.corpus import Conventions, EncodedDocument
-from hornbook.evaluation.likes import like_huggingface, like_lm_eval
 from hornbook.evaluation.ngram_search import shared_tokens
 from hornbook.evaluation.score import Progress
 from hornbook.evaluation.tasks import (
@@ -41,15 +40,6 @@ def check_like(like: str | None, *, stride: int | None, per_document: bool, othe
     if per_document or others or (like == "lm-eval" and stride is not None):
         allowed = "--window and --stride" if like == "huggingface" else "--window"
         raise InputError(f"--like {like} is that program's own convention: it can only be combined with {allowed}.")
-
-
-def like_another(
-    opened: LoadedModel, like: str, texts: Sequence[str], *, window: int | None, stride: int | None
-) -> dict[str, Any]:
-    """The numbers that another program would print for these texts."""
-    if like == "lm-eval":
-        return like_lm_eval(opened.model, opened.tokenizer, texts, window=window)
-    return like_huggingface(opened.model, opened.tokenizer, texts, window=window, stride=stride)
 
 
 def ask_tasks(

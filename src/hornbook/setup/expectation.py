@@ -27,7 +27,7 @@ from hornbook.training.job import RunContext
 def show_plan(
     start: RunContext, reading: TextEstimate, view: View, started: float, spent: float, pace: StepTimes | None
 ) -> None:
-    """What is expected of a run, from its pace and what models that only count get: said, and written down. The run
+    """Show and write the plan of a run, from its step times and what n-gram baselines get on its text. The run
     began at `started`, and before its first step `spent` seconds had gone."""
     settings, shape, begin = start.settings, start.shape, time.monotonic()
     selected_on = settings.watch.probe_tokens if settings.checkpoint.best else None

@@ -60,6 +60,7 @@ class Beginning(msgspec.Struct):
     request: dict[str, dict[str, Any]]
     versions: dict[str, str | None]
     cpu: str | None = None
+    plain: bool = False
     from_: str | None = msgspec.field(default=None, name="from")
 
 

@@ -46,6 +46,8 @@ def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: st
     now = environment()
     if facts.versions.get("torch") != now["versions"]["torch"] or facts.cpu != now["cpu"]:
         view.note("  note: the run began on another machine or version of torch, so it goes on, but not bit for bit")
+    if facts.plain != now["plain"]:
+        view.note("  note: the run began with another HORNBOOK_PLAIN, so it goes on, but not bit for bit")
     original.text.tokenizer = settings.text.tokenizer
     prepared = read_text(original, view)
     newest = _newest_whole(run, view)
