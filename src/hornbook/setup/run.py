@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -137,17 +136,13 @@ def _warnings(facts: RunFacts, settings: Settings, on: Accelerator) -> list[str]
 
 def _refuse_too_large(settings: Settings, shape: GPTShape) -> None:
     """Raise InputError for what no memory of this machine could hold, before any of it is asked for."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    batch = settings.train.batch or 1
+    memory, batch = memory_bytes(), settings.train.batch or 1
     for what, num_bytes, remedy in (
-        (
-            f"a model of {format_count(shape.parameters)} parameters",
-            4 * shape.parameters,
-            "width, .intermediate_size or .layers",
-        ),
+        (f"a model of {format_count(shape.parameters)} parameters", 4 * shape.parameters,
+         "width, .intermediate_size or .layers"),
         (f"a step of {format_count(batch)} sequences", 8 * batch * shape.context, "context or --train.batch"),
-    ):
-        if num_bytes > memory:
+    ):  # fmt: skip
+        if memory is not None and num_bytes > memory:
             raise InputError(
                 f"{what} takes more than the {format_bytes(memory)} of this machine: take a smaller --model.{remedy}."
             )

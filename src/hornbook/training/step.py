@@ -40,7 +40,7 @@ def train_step(
     if num_tokens is None:
         num_tokens = sum(int((targets != IGNORE).sum()) for _, targets, _ in microbatches)
 
-    def nats_of(microbatch: Microbatch) -> Tensor:  # 4. the loss, as a sum
+    def nats_of(microbatch: Microbatch) -> Tensor:
         inputs, targets, documents = microbatch
         with autocast() if autocast else nullcontext():
             hidden = model.hidden(inputs, documents_BT=documents)
@@ -52,7 +52,7 @@ def train_step(
     for index, microbatch in enumerate(microbatches):
         if not before_microbatch(index):
             return None
-        nats += backward(nats_of, model, microbatch, num_tokens)  # 5. the gradients of the mean
+        nats += backward(nats_of, model, microbatch, num_tokens)  # 4. the loss, 5. its gradients
     gradient_norm = clip(model, clip_norm)
     is_finite = gradient_norm < float("inf")
     skip = None if reading_is_free(nats.device) else ~is_finite
