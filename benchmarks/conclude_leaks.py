@@ -24,7 +24,7 @@ from conclusions import once
 from hornbook.data.prepare import prepare
 from hornbook.evaluation.corpus import encode_documents
 from hornbook.facts.capacity import REPEATED
-from hornbook.facts.leaks import LEAKED
+from hornbook.facts.text_warnings import LEAKED
 from hornbook.setup.evaluate_options import trained_on_share
 from hornbook.text.checkup import Checkup, Duplicate, check_up
 from hornbook.text.documents import Document

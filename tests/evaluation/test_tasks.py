@@ -46,7 +46,7 @@ def alone(model, request):
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen3"])
 def test_what_is_shared_changes_nothing(family, monkeypatch):
-    monkeypatch.setattr("hornbook.evaluation.score.MANY", 20)  # the choices of one question in several trees too
+    monkeypatch.setattr("hornbook.evaluation.branches.MANY", 20)  # the choices of one question in several trees too
     model = decoder(family)
     contexts = [
         "A short one",

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.keys import CONFIG_ONLY, CONFIG_WITHOUT_EFFECT
 from hornbook.formats.huggingface import load_huggingface
+from hornbook.formats.keys import CONFIG_ONLY, CONFIG_WITHOUT_EFFECT
 
 transformers = pytest.importorskip("transformers", reason="transformers is the second implementation here")
 

@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.keys import CONFIG_ONLY, CONFIG_WITHOUT_EFFECT
 from hornbook.facts.shape import GPTShape
 from hornbook.formats.gguf import read_gguf, write_gguf
 from hornbook.formats.gguf_file import load_gguf_tokenizer, read_header
 from hornbook.formats.huggingface import load_huggingface, naming_of, read_huggingface, write_huggingface
 from hornbook.formats.huggingface_config import _GPT2, _Llama
+from hornbook.formats.keys import CONFIG_ONLY, CONFIG_WITHOUT_EFFECT
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
 from hornbook.text.make_tokenizer import characters, raw_bytes, train_bpe

@@ -31,9 +31,9 @@ def test_a_length_taken_back_is_read_again():
 
 def test_memory_is_what_the_shape_says_and_is_set_aside_once():
     cache = Cache(SHAPE, batch=2, capacity=9)
-    assert cache.store.nbytes == SHAPE.cache_bytes_per_token() * 2 * 9
+    assert cache.store.nbytes == 2 * SHAPE.layers * SHAPE.kv_heads * SHAPE.head_width * 4 * 2 * 9
     half = Cache(SHAPE, batch=2, capacity=9, dtype=torch.bfloat16)
-    assert half.store.nbytes == SHAPE.cache_bytes_per_token(2) * 2 * 9
+    assert half.store.nbytes == cache.store.nbytes / 2
     keys, _ = cache.append(1, *torch.zeros(2, 2, 2, 3, 8))
     assert keys.untyped_storage().data_ptr() == cache.store.untyped_storage().data_ptr()
 

@@ -29,7 +29,7 @@ from hornbook.data.shard_writer import ShardWriter
 from hornbook.data.shards import PARTS, Prepared, open_prepared
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import usable_cores
-from hornbook.facts.lost import lost_warning
+from hornbook.facts.text_warnings import lost_warning
 from hornbook.facts.units import counted
 from hornbook.text.canaries import CANARIES, make_canaries, plant
 from hornbook.text.checkup import Checkup, check_up

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from hornbook.data.manifest import check_manifest
 from hornbook.facts.errors import InputError
-from hornbook.facts.leaks import LEAK_NUMBERS, LEAKED
+from hornbook.facts.text_warnings import LEAK_NUMBERS, LEAKED
 from hornbook.text.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT, VERSION = "hornbook prepared text", 1

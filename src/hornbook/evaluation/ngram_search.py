@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.data.shards import NUM_TOKENS, START, TokenStream
-from hornbook.text.grams import HashTable, Ints, ngram_hashes
+from hornbook.text.grams import HashTable, Ints, mixed, ngram_hashes
 
 _CHUNK_TOKENS = 2**16  # hashed at once: the arrays of a chunk stay in a core's cache
 _PAIRS = 2**20  # hits compared at once
@@ -99,17 +99,19 @@ def shared_tokens(part: TokenStream, queries: Sequence[NDArray[np.integer]], len
     index = _Index(queries, length)
     if not len(index.hashes):
         return np.zeros(len(index.tokens), bool)
-    keys, first, counts = np.unique(index.hashes, return_index=True, return_counts=True)
-    table, samples = HashTable(keys), index.places[first]  # one place of each n-gram
-    is_shared, along = np.zeros(len(keys), bool), np.arange(length)
+    # One place of each n-gram. 32 bits find it in the part and 64 tell it from the others: of those, 32 are too few.
+    hashes = ngram_hashes(mixed(index.tokens.astype(np.uint64) + np.uint64(1)), length)[index.places]
+    _, first, numbers = np.unique(hashes, return_index=True, return_inverse=True)
+    samples, order = index.places[first], np.argsort(index.hashes[first])
+    table, is_shared, along = HashTable(index.hashes[first][order]), np.zeros(len(first), bool), np.arange(length)
     for _, ids in _chunks(part, length - 1):
-        for positions, grams in table.pairs(_hashes(ids, length), _PAIRS):
-            new = ~is_shared[grams]
-            positions, grams = positions[new], grams[new]
+        for positions, rows in table.pairs(_hashes(ids, length), _PAIRS):
+            new = ~is_shared[order[rows]]
+            positions, grams = positions[new], order[rows[new]]
             same = ids[positions[:, None] + along] == index.tokens[samples[grams][:, None] + along]
             is_shared[grams[same.all(1)]] = True
     ends = np.zeros(len(index.tokens), np.int64)
-    starts = index.places[np.repeat(is_shared, counts)]
+    starts = index.places[is_shared[numbers]]
     ends[starts] = starts + length
     tokens_shared: NDArray[np.bool_] = np.maximum.accumulate(ends) > np.arange(len(ends))
     return tokens_shared

@@ -5,7 +5,7 @@ one line in TOKEN_METRICS and one row in `facts/metrics.py`.
 
 The same bits for any batch size: the bits of a matrix product depend on its number of rows, so the forward pass sees
 only a few fixed shapes, and which shape a window gets depends on its own length alone. Choices that begin alike are
-computed as the branches of a tree instead (`model/cpu/branches.py`), several times as fast.
+computed as the branches of a tree instead (`evaluation/branches.py`), several times as fast.
 """
 
 from __future__ import annotations
@@ -21,14 +21,11 @@ from torch import Tensor
 
 from hornbook.engine.threads import in_parallel, workers_for
 from hornbook.likelihood import head_logits, token_nats
-from hornbook.model.cpu.branches import Ids, Tree, branch_hidden
 from hornbook.model.decoder import Decoder
 
 Progress = Callable[[int, int], None]  # (scored, to score): targets, or questions of a task
 Records = np.ndarray  # (n,) of scored tokens, a structured array: a field for each number
 Measure = Callable[[Tensor, Tensor], dict[str, Tensor]]  # logits (n, V) float64, targets (n,) -> fields (n, ...)
-
-MANY = 256  # a tree's branches have at most so many tokens, or as many as the beginning that they would repeat
 
 T = TypeVar("T")
 
@@ -36,7 +33,7 @@ T = TypeVar("T")
 class Request(NamedTuple):
     """A sequence of ids of which the last `num_scored` are to be predicted."""
 
-    ids: Ids
+    ids: Sequence[int] | np.ndarray
     num_scored: int
 
 
@@ -85,7 +82,7 @@ def no_records() -> Records:
 # ---- The loop
 
 
-def _scored(
+def in_batches(
     model: Decoder, batches: Iterable[T], hidden: Callable[[T], Tensor], requests: Callable[[T], Sequence[Request]],
     measure: Measure,
 ) -> Generator[tuple[T, list[Records]], None, None]:  # fmt: skip
@@ -185,7 +182,7 @@ def score_tokens(
 
     results = [no_records()] * len(requests)
     batches = _window_batches(model, requests, shape, device)
-    scored = _scored(model, batches, hidden, lambda batch: [requests[i] for i in batch.numbers], measure)
+    scored = in_batches(model, batches, hidden, lambda batch: [requests[i] for i in batch.numbers], measure)
     with evaluating(model), closing(scored):  # no worker is left behind where `done` raises
         for batch, records in scored:
             for number, of_request in zip(batch.numbers, records, strict=True):
@@ -193,75 +190,3 @@ def score_tokens(
             if done is not None:
                 done(sum(map(len, records)))
     return results
-
-
-# ---- Requests that begin alike
-
-
-class _Branching(NamedTuple):
-    """Some requests of the set `number`, and their ids but for the last of each, which is only a target."""
-
-    number: int
-    requests: Sequence[Request]
-    tree: Tree
-
-
-def score_branches(
-    model: Decoder, sets: Sequence[Sequence[Request]], measure: Measure = token_record, *,
-    progress: Progress | None = None, most_tokens: int = 2048,
-) -> list[list[Records]]:  # fmt: skip
-    """The records of each request of each set. What the requests of a set share at their beginning is computed once for
-    all of them. At most about `most_tokens` are computed at once, or one tree, by each of the workers.
-    """
-    device = device_of(model)
-
-    def hidden(batch: Sequence[_Branching]) -> Tensor:
-        states = branch_hidden(model, [branching.tree for branching in batch], device)
-        ends = np.cumsum([len(branch) for branching in batch for branch in branching.tree.branches])
-        counts = [request.num_scored for branching in batch for request in branching.requests]
-        scored = [np.arange(end - count, end) for end, count in zip(ends, counts, strict=True)]
-        return states[torch.from_numpy(np.concatenate(scored)).to(device)]
-
-    results: list[list[Records]] = [[] for _ in sets]
-    branchings = [branching for number, requests in enumerate(sets) for branching in _branchings(number, requests)]
-    batches = _passes(branchings, most_tokens)
-    scored = _scored(model, batches, hidden, lambda batch: [r for b in batch for r in b.requests], measure)
-    with evaluating(model), closing(scored):
-        for batch, records in scored:
-            rest = iter(records)
-            for branching in batch:
-                results[branching.number] += [next(rest) for _ in branching.requests]
-            if progress is not None:
-                progress(batch[-1].number + 1, len(sets))
-    return results
-
-
-def _branchings(number: int, requests: Sequence[Request]) -> Iterator[_Branching]:
-    """All requests of a set in one tree, or in several: in a tree, every token of the branches is held against every
-    other, which is wasteful where they are many and the beginning is short.
-    """
-    first = requests[0].ids
-    longest = min(len(r.ids) - 1 - r.num_scored for r in requests)
-    shared = next((i for i in range(longest) if any(r.ids[i] != first[i] for r in requests)), longest)
-    branches = [r.ids[shared:-1] for r in requests]
-    start, size = 0, 0
-    for stop, branch in enumerate(branches):
-        if stop > start and size + len(branch) > max(shared, MANY):
-            yield _Branching(number, requests[start:stop], Tree(first[:shared], branches[start:stop]))
-            start, size = stop, 0
-        size += len(branch)
-    yield _Branching(number, requests[start:], Tree(first[:shared], branches[start:]))
-
-
-def _passes(branchings: Sequence[_Branching], most_tokens: int) -> Iterator[list[_Branching]]:
-    """Runs of at most `most_tokens` tokens, or one tree."""
-    together: list[_Branching] = []
-    size = 0
-    for branching in branchings:
-        size += branching.tree.num_tokens
-        if together and size > most_tokens:
-            yield together
-            together, size = [], branching.tree.num_tokens
-        together.append(branching)
-    if together:
-        yield together

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from hornbook.evaluation.branches import score_branches
 from hornbook.evaluation.corpus import beginning_of
 from hornbook.evaluation.intervals import clusters, wilson
-from hornbook.evaluation.score import Progress, Request, greedy_record, score_branches
+from hornbook.evaluation.score import Progress, Request, greedy_record
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.facts.units import counted
 from hornbook.model.decoder import Decoder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
 
 
@@ -32,3 +33,9 @@ def suggestion(word: str, allowed: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return f' (did you mean "{near[0]}"?)' if near else ""
+
+
+def as_json(value: object) -> str:
+    """A value as JSON writes it, on one line and not too long."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -148,10 +148,6 @@ class GPTShape(msgspec.Struct, frozen=True, kw_only=True):
         """
         return 3 * self.forward_flops_per_token(window)
 
-    def cache_bytes_per_token(self, bytes_per_number: int = 4) -> int:
-        """Bytes of the KV cache for each token of one sequence."""
-        return 2 * self.layers * self.kv_heads * self.head_width * bytes_per_number
-
 
 def _gpt2(layers: int, width: int, heads: int) -> GPTShape:
     return GPTShape(family="gpt2", layers=layers, width=width, heads=heads, context=1024, vocabulary=50257)

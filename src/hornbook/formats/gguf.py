@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hornbook.facts.errors import InputError, SystemFailure
+from hornbook.facts.errors import InputError, SystemFailure, as_json
 from hornbook.facts.io import sync
-from hornbook.facts.keys import GGUF_ONLY, GGUF_WITHOUT_EFFECT, check_keys, refused, shown
 from hornbook.facts.shape import FAMILIES, GPTShape, RotaryScaling
 from hornbook.formats.gguf_file import GGUFHeader, GGUFTensor, read_header, tokenizer_metadata
 from hornbook.formats.huggingface import Naming, assemble, gather, scatter
+from hornbook.formats.keys import GGUF_ONLY, GGUF_WITHOUT_EFFECT, check_keys, refused
 from hornbook.model.decoder import Decoder, rotary_frequencies
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _shape(header: GGUFHeader, *, tied: bool, rope_divisors: Tensor | None) -> G
     family = metadata.get("general.architecture")
     if family not in FAMILIES:
         raise InputError(
-            f"{where} holds the architecture {shown(family)}, which Hornbook does not have: it reads "
+            f"{where} holds the architecture {as_json(family)}, which Hornbook does not have: it reads "
             f"{', '.join(FAMILIES)}."
         )
 
@@ -169,7 +169,7 @@ def _shape(header: GGUFHeader, *, tied: bool, rope_divisors: Tensor | None) -> G
     def number(key: str, default: float | None = None, kind: type[int] | type[float] = int) -> Any:
         value = own.get(key, default)
         if isinstance(value, bool) or not isinstance(value, (kind, int)) or not 0 < value < 2**31:
-            raise InputError(f"{where} says nothing usable about {family}.{key}: {shown(value)}.")
+            raise InputError(f"{where} says nothing usable about {family}.{key}: {as_json(value)}.")
         return value
 
     width, heads = number("embedding_length"), number("attention.head_count")
@@ -207,7 +207,7 @@ def _rope_scaling(
     factor = metadata.get(f"{key}.factor", metadata.get(f"{family}.rope.scale_linear", 1.0)) if kind != "none" else 1.0
     if kind not in ("none", "linear") or not isinstance(factor, (int, float)) or not 0 < factor < 1e30:
         raise InputError(
-            f"{header.path} has rotary scaling {shown(kind)} by {factor}: only linear and llama3 are read."
+            f"{header.path} has rotary scaling {as_json(kind)} by {factor}: only linear and llama3 are read."
         )
     if divisors is not None and factor != 1:
         raise InputError(f"{header.path} scales its rotary frequencies twice, by {factor} and by {_ROPE_FACTORS}.")

@@ -20,7 +20,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.keys import TOKENIZER_ONLY, TOKENIZER_WITHOUT_EFFECT, check_keys
+from hornbook.formats.keys import TOKENIZER_ONLY, TOKENIZER_WITHOUT_EFFECT, check_keys
 from hornbook.text.bytelevel import BYTE_CHARACTERS, PATTERNS, split_pattern
 from hornbook.text.tokenizer import Tokenizer, tokenizer_of
 from hornbook.text.tokenizer_content import added_token, bpe_model, byte_level, content_of

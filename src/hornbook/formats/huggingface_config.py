@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from hornbook.facts.errors import InputError
-from hornbook.facts.keys import CONFIG_ONLY, CONFIG_WITHOUT_EFFECT, check_keys, refused, shown
+from hornbook.facts.errors import InputError, as_json
 from hornbook.facts.shape import Activation, GPTShape, RotaryScaling
+from hornbook.formats.keys import CONFIG_ONLY, CONFIG_WITHOUT_EFFECT, check_keys, refused
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e30)]  # 0 is the family's own value in a GPTShape
@@ -98,7 +98,7 @@ def shape_of(config: bytes, where: str) -> GPTShape:
         family = FAMILY_OF.get(general.model_type)
         if family is None:
             raise InputError(
-                f"{where} describes the architecture {shown(general.model_type)}, which Hornbook does not have: "
+                f"{where} describes the architecture {as_json(general.model_type)}, which Hornbook does not have: "
                 f"it reads {', '.join(sorted(FAMILY_OF))}."
             )
         if "AutoModelForCausalLM" in general.auto_map:
@@ -107,7 +107,7 @@ def shape_of(config: bytes, where: str) -> GPTShape:
                 "architecture is built into transformers."
             )
         if general.quantization_config is not None:
-            method = shown(general.quantization_config.get("quant_method")).strip('"')
+            method = as_json(general.quantization_config.get("quant_method")).strip('"')
             raise InputError(
                 f"the weights beside {where} are quantized ({method}), which is not read: use the unquantized folder, "
                 "or a GGUF file."

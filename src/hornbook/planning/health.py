@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 
 from hornbook.facts.capacity import effective_tokens, memorization_estimate
-from hornbook.facts.leaks import MOSTLY_LEAKED
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
+from hornbook.facts.text_warnings import MOSTLY_LEAKED
 from hornbook.facts.units import counted, format_bytes
 from hornbook.planning.workload import TextEstimate, learning_rates, usual_learning_rate
 

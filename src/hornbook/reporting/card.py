@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hornbook.facts.leaks import leak_warning
-from hornbook.facts.lost import lost_warning
 from hornbook.facts.metrics import printed
+from hornbook.facts.text_warnings import leak_warning, lost_warning
 from hornbook.facts.units import counted
 from hornbook.records.result import Report
 

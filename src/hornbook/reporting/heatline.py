@@ -10,8 +10,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from hornbook.facts.lost import lost_warning
 from hornbook.facts.printing import console, on_one_line, printable
+from hornbook.facts.text_warnings import lost_warning
 from hornbook.facts.units import perplexity_text, probability_text, signed
 from hornbook.reporting.heatmap import difference_in_words, greedy_in_words, scale_of, view_names, visible
 from hornbook.reporting.weights import COLUMNS, weight_rows, weights_in_words

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hornbook.facts.lost import lost_warning
 from hornbook.facts.metrics import metric
+from hornbook.facts.text_warnings import lost_warning
 from hornbook.facts.units import counted, hesitation, perplexity_text, probability_text, signed
 from hornbook.reporting.html import escape, figures, header, page, section, table
 from hornbook.reporting.weights import weights_section

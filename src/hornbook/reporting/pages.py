@@ -7,10 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hornbook.facts.leaks import leak_warning, loss_of
 from hornbook.facts.looks import Evaluation
-from hornbook.facts.lost import lost_warning
 from hornbook.facts.metrics import printed
+from hornbook.facts.text_warnings import leak_warning, loss_of, lost_warning
 from hornbook.facts.units import counted, format_bytes, format_count, format_duration, hesitation, perplexity_text
 from hornbook.records.result import exp_of_nats
 from hornbook.reporting.curves import Rows, evaluations
@@ -32,7 +31,7 @@ def run_page(
 
     `summary`: any of title, text, model, num_parameters, vocabulary, step, tokens, epoch, wall_seconds,
     train_seconds, tokens_per_second, gpu_hours, price_usd, train_loss_nats_per_token, interval_method, conventions
-    and environment (mappings), the LEAK_NUMBERS of facts.leaks, and the results validation_loss_nats_per_token,
+    and environment (mappings), the LEAK_NUMBERS, and the results validation_loss_nats_per_token,
     perplexity, bits_per_byte, each with `<name>_interval_95`, and baselines (name -> loss_nats_per_token); what is
     absent or None is left out.
     `inspection_*`: one mapping for each token of the same sentence before and after training: text, id, logit,

@@ -6,10 +6,9 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hornbook.facts.leaks import LEAKED, leak_warning, loss_of
-from hornbook.facts.lost import lost_warning
 from hornbook.facts.metrics import interval_text, printed
 from hornbook.facts.printing import console, print
+from hornbook.facts.text_warnings import LEAKED, leak_warning, loss_of, lost_warning
 from hornbook.facts.units import (
     counted,
     format_bytes,

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from hornbook.facts.by_heart import ByHeart, by_heart
-from hornbook.facts.leaks import MOSTLY_LEAKED
 from hornbook.facts.looks import WORTH_SAYING_NATS, Evaluation, mean_of_windows, noise_of, worse
+from hornbook.facts.text_warnings import MOSTLY_LEAKED
 from hornbook.facts.units import counted, perplexity_text
 from hornbook.reporting.changes import Change, fall_at_end, is_apart
 from hornbook.reporting.curves import Curves, Rows, read_curves

@@ -12,9 +12,9 @@ from hornbook.engine.device import return_freed_memory
 from hornbook.evaluation.baselines import baselines
 from hornbook.evaluation.corpus import Conventions, beginning_of, part_documents
 from hornbook.evaluation.probe import Places, selection_places
-from hornbook.facts.leaks import leaked_in_words
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
+from hornbook.facts.text_warnings import leaked_in_words
 from hornbook.planning.expected_loss import small_run_bits
 from hornbook.planning.plan import brief
 from hornbook.planning.plan_run import plan_of

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.facts.capacity import REPEATED
-from hornbook.facts.leaks import LEAKED, leaked_in_words
+from hornbook.facts.text_warnings import LEAKED, leaked_in_words
 from hornbook.facts.units import counted
 from hornbook.text.grams import GRAM_WORDS, Hashes, Named, mixed, ngram_hashes, piece_words
 from hornbook.text.leaks import PASSAGE_WORDS, SHOWN, Leaks, Places, indexes, passages

@@ -13,8 +13,7 @@ from typing import Any
 
 import msgspec
 
-from hornbook.facts.errors import InputError
-from hornbook.facts.keys import shown
+from hornbook.facts.errors import InputError, as_json
 from hornbook.text.bytelevel import BYTE_CHARACTERS, merged_tokens, split_pattern, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
@@ -99,7 +98,7 @@ def _check_steps(parts: list[Any], file: Path | str) -> None:
         if isinstance(regex, str) and (len(regex) > LARGEST_PATTERN or _BACK_REFERENCE.search(regex)):
             raise InputError(
                 f"{file} has a pattern that refers back to itself or is longer than {LARGEST_PATTERN} characters: "
-                f"{shown(regex)}; it is not used, because it may never end"
+                f"{as_json(regex)}; it is not used, because it may never end"
             )
         growth *= max(1, *(len(str(step.get(key) or "")) for key in ("content", "prepend")))
         growth *= max(1, _longest_of_charsmap(charsmap, file)) if isinstance(charsmap, str) else 1
@@ -194,7 +193,7 @@ def named_id(config: dict[str, Any], key: str, content: dict[str, Any]) -> int |
         number = next((i for i, pair in enumerate(vocab) if pair[0] == name), None)
     if number is None:
         raise InputError(
-            f"tokenizer_config.json names {shown(named)} as {key}, which tokenizer.json does not have: "
+            f"tokenizer_config.json names {as_json(named)} as {key}, which tokenizer.json does not have: "
             "name one that it has, or null"
         )
     return int(number)

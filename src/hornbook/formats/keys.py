@@ -6,11 +6,10 @@ passed over in silence makes another model of the same weights.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from hornbook.facts.errors import InputError, suggestion
+from hornbook.facts.errors import InputError, as_json, suggestion
 
 # config.json: reason -> keys
 _CONFIG = {
@@ -108,22 +107,16 @@ def check_keys(
         if key in only:
             allowed = only[key] if isinstance(only[key], tuple) else (only[key],)
             if not any(value == right and isinstance(value, bool) is isinstance(right, bool) for right in allowed):
-                raise refused(where, key, value, " or ".join(map(shown, allowed)))
+                raise refused(where, key, value, " or ".join(map(as_json, allowed)))
         elif key not in used and key not in without_effect and not key.startswith(beginnings):
             near = suggestion(key, [*used, *only])
             raise InputError(
-                f"{where} has {shown(key)} = {shown(value)}{near}, a key that Hornbook does not know and does not pass "
-                "over, because it may change the numbers: where it does not, remove it in a copy."
+                f"{where} has {as_json(key)} = {as_json(value)}{near}, a key that Hornbook does not know and does not "
+                "pass over, because it may change the numbers: where it does not, remove it in a copy."
             )
 
 
 def refused(where: str, key: str, value: object, allowed: str) -> InputError:
     return InputError(
-        f"{where} has {key} = {shown(value)}, which Hornbook's decoder does not have: only {allowed} is read."
+        f"{where} has {key} = {as_json(value)}, which Hornbook's decoder does not have: only {allowed} is read."
     )
-
-
-def shown(value: object) -> str:
-    """A value as JSON writes it, on one line and not too long."""
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."

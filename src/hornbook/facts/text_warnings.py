@@ -1,4 +1,4 @@
-"""From when on a validation text counts as leaked into the training text, and the sentences about it."""
+"""Sentences that stand beside a loss: its text leaked into the training text, or the tokenizer loses some of it."""
 
 from __future__ import annotations
 
@@ -38,3 +38,19 @@ def loss_of(numbers: Mapping[str, Any]) -> str:
     """
     leaked = numbers.get("validation_leaked")
     return "of its validation text, which is partly in its training text" if leaked else "of the text it has not seen"
+
+
+def lost_warning(numbers: Mapping[str, Any]) -> str | None:
+    """What is said beside numbers whose `lost_share` is above 0; None where nothing is lost.
+
+    >>> lost_warning({"lost_share": 0.25})
+    'the tokenizer loses 25% of the bytes of this text, so its bits per byte are not comparable with those of another'
+    >>> lost_warning({})
+    """
+    share = 100 * (numbers.get("lost_share") or 0.0)
+    if not share:
+        return None
+    return (
+        f"the tokenizer loses {share:.2g}% of the bytes of this text, so its bits per byte are not comparable with "
+        "those of another"
+    )
