@@ -387,6 +387,8 @@ def test_hyphens_and_underscores_and_switches_of_a_command(command):
         (("train", "--min-lr", "0"), ": --final-fraction is the learning rate at the end, as a share of the peak;"),
         (("generate", "--lr", "1"), ": it is a setting of hornbook train, --optimizer.learning_rate;"),
         (("train", "--lrr", "1"), ' (did you mean "--lr"?);'),
+        (("train", "--optimizer.schedule", "wsd"), ' (did you mean "--schedule.name"?);'),
+        (("evaluate", "--model.lr", "1"), ": it is a setting of hornbook train, --optimizer.learning_rate;"),
         (("train", "--max-itters", "1"), ' (did you mean "--max-iters"?);'),
         (("train", "--no-dedupe"), ' (did you mean "--dedup"?);'),
         (("generate", "--lrs", "x"), "; a text that begins with - comes last"),

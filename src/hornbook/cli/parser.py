@@ -155,8 +155,8 @@ def _unmark(arguments: argparse.Namespace, unknown: list[str]) -> None:
 
 def _no_option(option: str, command: _Parser) -> str:
     known, name = command._option_string_actions, option.lstrip("-").replace("-", "_")
-    setting, elsewhere = names().get(name), ELSEWHERE.get(name, "")
-    if (meant := MEANT.get(option)) in known:
+    setting, elsewhere = names().get(name) or names().get(name.rpartition(".")[2]), ELSEWHERE.get(name, "")
+    if (meant := MEANT.get(option) or (setting and f"--{setting.name}")) in known:
         why = f' (did you mean "{meant}"?)'
     elif elsewhere:
         why = f": {elsewhere}" if set(re.findall(r"--[a-z._-]*[a-z]", elsewhere)) <= known.keys() else ""

@@ -1,4 +1,4 @@
-"""Which parameter is updated how: AdamW, Muon, and how the learning rate moves."""
+"""Muon."""
 
 from __future__ import annotations
 

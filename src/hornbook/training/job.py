@@ -121,17 +121,19 @@ class Job:
     def record(self, step: Step) -> None:
         """Log the loss and the pace of an update, and warn of what looks wrong. Raises SystemFailure once the run has
         diverged."""
-        update, seconds = step.update, step.seconds
+        update, seconds, optimizer = step.update, step.seconds, self.settings.optimizer
         self.step = step.number
         self.tokens += update.num_tokens
         self.seconds += seconds
         self.updates += update.gradient_norm is not None
         row = {
             "event": "step", **self.position, "train_loss_nats_per_token": update.loss,
-            "learning_rate": (self.settings.optimizer.learning_rate or 0.0) * step.lr_scale,
+            "learning_rate": (optimizer.learning_rate or 0.0) * step.lr_scale,
             "gradient_norm": update.gradient_norm, "tokens_per_second": update.num_tokens / seconds,
             "mfu": self.telemetry.mfu(update.num_tokens * self.context.shape.flops_per_token() / seconds),
         }  # fmt: skip
+        if optimizer.name == "muon":
+            row["muon_learning_rate"] = (optimizer.muon_learning_rate or 0.0) * step.lr_scale
         self.run.log(row)
         self.view.row(row)
         self.saver.listen()
