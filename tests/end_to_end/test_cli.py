@@ -382,7 +382,7 @@ def test_hyphens_and_underscores_and_switches_of_a_command(command):
     [
         (("train", "--resume"), ": a run goes on when --out names its folder, and --from MODEL starts from"),
         (("train", "--name", "x"), ": --out names the folder that is written; of the settings there are --optimizer.n"),
-        (("train", "--device=cpu"), ": the accelerator is used where there is one, and the environment variable CUDA_"),
+        (("train", "--device=cpu"), ": the accelerator is used where there is one; in the environment, HORNBOOK_DEVICE=cpu takes"),
         (("prepare", "--output_dir", "x"), ": --out names the folder that is written;"),
         (("train", "--min-lr", "0"), ": --final-fraction is the learning rate at the end, as a share of the peak;"),
         (("generate", "--lr", "1"), ": it is a setting of hornbook train, --optimizer.learning_rate;"),

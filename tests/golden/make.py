@@ -487,7 +487,11 @@ def main() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     sys.path.insert(0, str(ROOT / "src"))
     asked, names = sys.argv[1] if len(sys.argv) > 1 else "all", sys.argv[2:]
-    if asked not in ("all", "printed", "sweep") or (asked == "printed") != bool(names) or not {*names} <= (CASES | TRAINED).keys():
+    if (
+        asked not in ("all", "printed", "sweep")
+        or (asked == "printed") != bool(names)
+        or not {*names} <= (CASES | TRAINED).keys()
+    ):
         sys.exit(f"expected printed NAME..., sweep or nothing; names are {', '.join(CASES | TRAINED)}")
     if asked == "all":
         check_every_setting()

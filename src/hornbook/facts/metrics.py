@@ -65,7 +65,7 @@ _TABLE: tuple[tuple[str, str, Better, str] | tuple[str, str, Better, str, str, F
      "Bits per byte of the validation windows minus those of the training windows."),
     ("probe_train_window_nats", "nats/token", "lower", "Mean surprise of each training window, in a fixed order."),
     ("probe_validation_window_nats", "nats/token", "lower", "Mean surprise of each validation window, likewise."),
-    ("learning_rate", "", None, "Learning rate of the step, after warm-up and decay; with Muon, of what AdamW updates."),
+    ("learning_rate", "", None, "Learning rate of the step, after warm-up and decay; with Muon, that of AdamW."),
     ("muon_learning_rate", "", None, "The same of the matrices that Muon updates."),
     ("gradient_norm", "", None, "Length of the gradient over all weights, before it is clipped."),
     ("tokens_per_second", "tokens/s", "higher", "Training targets scored per second of training."),

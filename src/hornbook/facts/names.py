@@ -15,8 +15,8 @@ from hornbook.facts.printing import print
 
 _OUT = "--out names the folder that is written"
 _DEVICE = (
-    "the accelerator is used where there is one, and the environment variable CUDA_VISIBLE_DEVICES chooses it; where "
-    "that is empty, the CPU is used"
+    "the accelerator is used where there is one; in the environment, HORNBOOK_DEVICE=cpu takes the CPU instead, and "
+    "CUDA_VISIBLE_DEVICES chooses among several GPUs"
 )
 _RESUME = "a run goes on when --out names its folder, and --from MODEL starts from given weights"
 ELSEWHERE = {  # what other trainers have that is no setting here, or one of another meaning

@@ -100,7 +100,8 @@ class Schedule(msgspec.Struct, forbid_unknown_fields=True):
     """How the learning rate moves."""
 
     name: Annotated[Literal["wsd", "cosine", "linear", "constant"], row(
-        "after the warm-up: wsd stays, then falls linearly; cosine and linear fall at once", also="schedule lr_schedule lr_scheduler_type", was="kind")] = "wsd"
+        "after the warm-up: wsd stays, then falls linearly; cosine and linear fall at once",
+        also="schedule lr_schedule lr_scheduler_type", was="kind")] = "wsd"
     warmup_steps: Annotated[Index | None, row("steps until the peak", "steps", also="warmup warmup_iters")] = None
     decay_fraction: Annotated[Share, row("wsd: share of the steps that decay")] = 0.6
     final_fraction: Annotated[Share, row("learning rate at the end, of the peak")] = 0.0
