@@ -312,7 +312,7 @@ def test_a_short_text_is_learned_by_heart(tmp_path, monkeypatch, english):
     )  # fmt: skip
     assert summary["train_loss_nats_per_token"] < 1
     assert summary["validation_loss_nats_per_token"] > summary["train_loss_nats_per_token"] + 1
-    assert "probably learned text by heart" in " ".join(summary["words"])
+    assert "probably memorized training text" in " ".join(summary["words"])
     assert "by heart" in Path(summary["report"]).read_text(encoding="utf-8")
 
 
@@ -380,7 +380,7 @@ def test_hyphens_and_underscores_and_switches_of_a_command(command):
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (("train", "--resume"), ": a run goes on when --out names its folder, and --from MODEL starts from"),
+        (("train", "--resume"), ": a run is resumed when --out names its folder, and --from MODEL starts from"),
         (("train", "--name", "x"), ": --out names the folder that is written; of the settings there are --optimizer.n"),
         (("train", "--device=cpu"), ": the accelerator is used where there is one, and the environment variable CUDA_"),
         (("prepare", "--output_dir", "x"), ": --out names the folder that is written;"),

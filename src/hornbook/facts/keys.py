@@ -112,14 +112,14 @@ def check_keys(
         elif key not in used and key not in without_effect and not key.startswith(beginnings):
             near = suggestion(key, [*used, *only])
             raise InputError(
-                f"{where} has {shown(key)} = {shown(value)}{near}, a key that Hornbook does not know and does not pass "
-                "over, because it may change the numbers: where it does not, remove it in a copy."
+                f"{where} has {shown(key)} = {shown(value)}{near}, a key that Hornbook does not know and does not "
+                "ignore, because it may change the numbers: if it does not, remove it from a copy."
             )
 
 
 def refused(where: str, key: str, value: object, allowed: str) -> InputError:
     return InputError(
-        f"{where} has {key} = {shown(value)}, which Hornbook's decoder does not have: only {allowed} is read."
+        f"{where} has {key} = {shown(value)}, which Hornbook's decoder does not support: only {allowed} is read."
     )
 
 
