@@ -156,7 +156,7 @@ def test_what_is_wrong_with_a_plan_is_said(tmp_path, english, capsys):
     text.write_text(english, encoding="utf-8")
     flags = ("--tokenizer", "bytes", "--model.preset", "1M", "--steps", "20", "--schedule.warmup_steps", "20")
     made = plan_of(capsys, text, *flags, "--optimizer.name", "adamw", "--optimizer.learning_rate", "1")
-    assert any("all warm-up" in sentence for sentence in made["warnings"])
+    assert any("the whole run is warm-up" in sentence for sentence in made["warnings"])
     assert any("times above the usual one" in sentence for sentence in made["warnings"])
 
 

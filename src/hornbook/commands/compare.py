@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help=MODEL)
     parser.add_argument("b", metavar="B", help=MODEL)
-    parser.add_argument("--on", nargs="+", default=[], metavar="TEXT", help="the text; none: the runs' validation side")
+    parser.add_argument(
+        "--on", nargs="+", default=[], metavar="TEXT", help="text (default: the runs' validation split)"
+    )
     parser.add_argument("--step-a", type=value(int), metavar="N", help="the checkpoint of A at this step")
     parser.add_argument("--step-b", type=value(int), metavar="N", help="the checkpoint of B at this step")
     add_settings(parser, is_reading)
@@ -65,7 +67,7 @@ def compare(
     for opened in models:
         if not texts and opened.run is None:
             raise InputError(
-                f"name a text with --on: {opened.name} is no run, so it has no validation side of its own."
+                f"name a text with --on: {opened.name} is not a run, so it has no validation split of its own."
             )
     scored = [documents_for(opened, texts, text_settings) for opened in models]
     a_side, b_side = ([(document.name, document.sha256) for document in documents] for documents, _ in scored)
