@@ -1,4 +1,4 @@
-"""Logits -> nats -> loss, perplexity, bits per byte. The heart: every number Hornbook prints comes through here.
+"""Logits -> nats -> loss, perplexity, bits per byte. The heart: every loss that is reported comes through here.
 
 The six steps, each visible: logits -> softmax probabilities -> probability of the target -> its log -> the mean ->
 the negative mean, which is the cross-entropy. Summed over tokens, the negative logs are nats; `Surprise` keeps the
@@ -86,7 +86,7 @@ class Head(Protocol):
     def projection(self) -> nn.Linear: ...
 
 
-class _ChunkedProjection(torch.autograd.Function):
+class _FusedCrossEntropy(torch.autograd.Function):
     """Sum of nats, whose gradients are made chunk by chunk during the forward pass.
 
     d nats / d logits = p - 1[target], so each chunk's gradients are there as soon as its logits are, in the same
@@ -126,7 +126,7 @@ def sum_nats(head: Head, hidden_ND: Tensor, targets_N: Tensor, vocabulary: int) 
 
     Logits are made and differentiated in chunks of at most LOGITS_BYTES. The gradient can be taken once.
     """
-    total: Tensor = _ChunkedProjection.apply(  # type: ignore[no-untyped-call]
+    total: Tensor = _FusedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         head, head.norm(hidden_ND), head.projection.weight, targets_N, chunk_rows(vocabulary)
     )
     return total

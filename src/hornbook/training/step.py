@@ -68,7 +68,7 @@ def cross_entropy(model: Decoder, hidden_ND: Tensor, targets_N: Tensor) -> Tenso
         return sum_nats(model.head, hidden_ND, targets_N, model.shape.vocabulary)
     from hornbook.model import compiled
 
-    return compiled.sum_nats(model, hidden_ND, targets_N)
+    return compiled.sum_nats_in_large_chunks(model, hidden_ND, targets_N)
 
 
 @torch.no_grad()

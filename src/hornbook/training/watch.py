@@ -1,4 +1,4 @@
-"""Steps 7 and 8 of the eight, and what else is seen of a run between two updates: none of it changes the weights."""
+"""What is seen of a run between two updates, steps 7 and 8 of the eight: looking at it changes no weight."""
 
 from __future__ import annotations
 
