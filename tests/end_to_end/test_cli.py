@@ -205,7 +205,7 @@ def test_generate_stops_before_a_word_and_says_when_the_prompt_is_cut(tiny_run, 
     )
     finished = hornbook_in(tiny_run.folder)("generate", "run", "long " * 20, "--max-tokens", "3")
     assert finished.code == 0
-    assert "the prompt has 101 tokens: only its last 32 are read" in finished.stderr
+    assert "the prompt has 101 tokens: only its last 32 are used" in finished.stderr
 
 
 def test_the_function_trains_as_the_command_does(tiny_run, tmp_path, monkeypatch, english):
