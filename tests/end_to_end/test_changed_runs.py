@@ -120,7 +120,7 @@ def test_a_run_from_before_the_hashes_opens_with_a_note(run, capsys):
     (run / "files.json").unlink()
     replace(run / "settings.toml", b"keep = 2", b"keep = 3")
     report = hornbook.evaluate("run", "text.txt")
-    assert "whether one was changed is not known" in report.extra["weights"]
+    assert "changed files cannot be detected" in report.extra["weights"]
     assert hornbook.train("text.txt", out="run", **{"train.steps": 25})["step"] == 25
     assert Run.open("run").hashes is None
     replace(run / "settings.toml", b"batch = 4", b"batch = 5")

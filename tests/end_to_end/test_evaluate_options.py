@@ -100,7 +100,7 @@ def test_a_run_far_from_its_text_has_no_baselines(command_line, tiny_run, text_f
     report = command_line("evaluate", tiny_run.run, text_file, "--json").json
     assert "baselines" not in report
     assert report["trained_on_share"] is None
-    assert "training text is no longer prepared here" in command_line("evaluate", tiny_run.run, text_file).stdout
+    assert "prepared training text is no longer here" in command_line("evaluate", tiny_run.run, text_file).stdout
     assert not (command_line.folder / "prepared").exists()
 
 

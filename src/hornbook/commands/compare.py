@@ -1,4 +1,4 @@
-"""`hornbook.compare`: two models on the same text, and whether the difference can be chance."""
+"""`hornbook.compare`: two models on the same text, and whether the difference could be chance."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def compare(
 ) -> Result:  # fmt: skip
     """Score the texts `on` with both and return their difference, as `hornbook compare --json` prints it.
 
-    Of two runs without a text: their validation side, where it is the same. `text_settings` are field, separator and
+    Of two runs without a text: their validation split, where it is the same. `text_settings` are field, separator and
     errors of the section [text]. Raises InputError when the scored text differs.
     """
     from hornbook.evaluation.comparison import compare as compare_reports
@@ -93,7 +93,7 @@ def compare(
 
 
 def differing_settings(a: LoadedModel, b: LoadedModel) -> dict[str, list[Any]] | None:
-    """Settings of two runs that are not the same, by their dotted name: [of a, of b]. None where one is no run."""
+    """Settings of two runs that are not the same, by their dotted name: [of a, of b]. None where one is not a run."""
     if a.run is None or b.run is None:
         return None
     one, other = (_flat_settings(opened) for opened in (a, b))

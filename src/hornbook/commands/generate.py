@@ -71,7 +71,7 @@ def generate(
     """Yield pieces of text that continue `prompt`, until `max_tokens`, the end of the document, or a `stop` string.
 
     A prompt longer than the context keeps its last tokens. An empty prompt starts a document. `int8` rounds the
-    weights to 8 bits: faster on a CPU, a little more surprised. Raises InputError.
+    weights to 8 bits: faster on a CPU, with a slightly higher loss. Raises InputError.
     """
     from hornbook.model.generate import generate as continue_ids
     from hornbook.setup.model import open_model, prompt_ids

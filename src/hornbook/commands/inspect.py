@@ -95,7 +95,7 @@ def inspect(
     """Inspect `text` token by token with `model`, and with `against` beside it; without a text, their weights.
 
     `step` and `against_step` choose checkpoints of runs; `against_step` alone is another checkpoint of the same run.
-    `gradients` adds how the loss depends on each part. `top_k` alternatives are listed for each token.
+    `gradients` adds the gradient of the loss for each part. `top_k` alternatives are listed for each token.
     `prompt_tokens` of the text are given to the model for its greedy continuation (default: half). Raises InputError.
     """
     from hornbook.evaluation.inspection import weights

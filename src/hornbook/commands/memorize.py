@@ -1,4 +1,4 @@
-"""`hornbook.memorize`: what has a model learned by heart, against a held-out control?"""
+"""`hornbook.memorize`: what has a model memorized, measured against held-out text?"""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def memorize(
     model: str, *, train: str | None = None, heldout: str | None = None, reference: str | None = None,
     step: int | None = None, seed: int = 0,
 ) -> Result:  # fmt: skip
-    """Measure what `model` knows of `train` by heart, against `heldout`; of a run, a text that is not named is its own.
+    """Measure what `model` has memorized of `train`, against `heldout`; of a run, a text that is not named is its own.
 
-    `reference` is a model with the same tokenizer, trained alike, that has read neither text. Returns what `--json`
+    `reference` is a model with the same tokenizer, trained the same way, on neither text. Returns what `--json`
     prints. Of a run, the numbers and the page are written to its reports as well; where that fails, `report` is None
     and `report_problem` says why. Raises InputError when a text is missing for a model that is not a run, and when the
     reference has another tokenizer.

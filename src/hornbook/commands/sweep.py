@@ -1,4 +1,4 @@
-"""`hornbook.sweep`: a ladder of small runs on one text, the scaling law they tell, and what it says of a larger run."""
+"""`hornbook.sweep`: small runs on one text, the scaling law fitted to them, and its prediction for a larger run."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def sweep(
     *texts: str, budget: str = "10m", size: str | None = None, tokens: str | None = None,
     out: str | Path = "sweep", quiet: bool = False, view: View | None = None, **changes: Any,
 ) -> Result:  # fmt: skip
-    """Train a ladder of sizes on `texts` within `budget`, fit the law, and say what `size` on `tokens` would reach.
+    """Train a ladder of sizes on `texts` within `budget`, fit the law, and predict the loss of `size` on `tokens`.
 
     `changes` are settings for all runs, by any of their names. By default `size` is four times the largest of the
     ladder, on its tokens. Progress is shown on stderr unless `quiet`. Raises InputError for bad input.

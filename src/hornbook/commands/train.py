@@ -57,7 +57,7 @@ def train(
     of the file `recipe`: `steps`, `epochs`, `budget` ("10m"), `preset` ("6M"), `layers`, `width`, `context`, `batch`,
     `learning_rate`, `seed`, `tokenizer` ("bpe:4096"), ... (all: docs/settings.md), also by what other trainers call
     them (`lr`) or by their whole name (`**{"train.steps": 300}`). What is left out is chosen automatically.
-    With the `out` of an earlier run, that run goes on exactly where its newest checkpoint stands; `from_` is a model
+    With the `out` of an earlier run, that run resumes exactly from its newest checkpoint; `from_` is a model
     to start from. Progress is shown on stderr unless `quiet`. The summary is a dict that prints as a table: `run` (its
     folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when the disk is full, Interrupted
     after a signal, when everything is saved.

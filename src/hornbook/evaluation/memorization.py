@@ -1,4 +1,4 @@
-"""Has the model learned the training text, or learned it by heart? Four measures, each beside a held-out control.
+"""Has the model learned from the training text, or memorized it? Four measures, each beside a held-out control.
 
 What is measured is a window of at most 100 tokens inside a document, evenly spread over the training and the validation
 side (`evaluation/sides.py`). Training windows that begin like another place of the training text and go on differently
@@ -13,7 +13,7 @@ are left out (no one could continue both), and so are held-out windows that stan
 4. Exposure of planted canaries (Carlini et al. 2019): `evaluation/exposure.py`.
 
 Two texts of different kinds differ for every model. Where the n-gram models find that they do, the gap concludes
-nothing. What may be called "by heart" is `facts/by_heart.py`; what is independent, `evaluation/differences.py`.
+nothing. What may be called "memorized" is `facts/by_heart.py`; what is independent, `evaluation/differences.py`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def memorization(
     num_windows: int = 256, num_samples: int = 64, sample_tokens: int = 256, num_candidates: int = 10_000,
     seed: int = 0,
 ) -> Memorization:  # fmt: skip
-    """Measure what `model` knows of `train` by heart, against `validation`, which it must not have seen.
+    """Measure what `model` has memorized of `train`, against `validation`, which it must not have seen.
 
     `reference` is a model trained alike that has read neither text; without one, n-gram models are the reference.
     `readings` is how often a passage of `train` was read (`facts.by_heart.readings`; None: not known), `repeated_share`
