@@ -29,7 +29,7 @@ class Monitor:
         self, shape: GPTShape, prepared: Prepared, *, learning_rates: Mapping[str, float], warmup_steps: int | None,
         given: str | None,
     ) -> None:  # fmt: skip
-        """`learning_rates` are peaks, as `planning.workload.usual_learning_rate` names them. `given` are the weights that
+        """`learning_rates` are peaks, as `workload.usual_learning_rate` names them. `given` are the weights that
         the run started from; None for fresh ones."""
         self.losses, self.norms, self.tokens, self.validation = (list[float]() for _ in range(4))
         self.history = History(
