@@ -50,4 +50,5 @@ def lost_warning(numbers: Mapping[str, Any]) -> str | None:
     share = 100 * (numbers.get("lost_share") or 0.0)
     if not share:
         return None
-    return f"the tokenizer loses {share:.2g}% of the bytes of this text, so its bits per byte cannot be compared with others"
+    beside = "its bits per byte cannot be compared with others"
+    return f"the tokenizer loses {share:.2g}% of the bytes of this text, so {beside}"
