@@ -156,6 +156,8 @@ def _facts(opened: LoadedModel) -> dict[str, Any]:
         if rows:
             tokens, spent = tokens_read(opened.run.rows(), opened.step or 0), rows[-1]["tokens"]
             facts["training"] += f", {tokens:,} tokens, {rows[-1]['epoch'] * tokens / spent:.2f} epochs"
+        if isinstance(verdict := opened.run.proof.get("verdict"), str):
+            facts["resume"] = verdict
     return facts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from functools import partial
 
+import msgspec
 import torch
 
 from hornbook.data.loader import Batches
@@ -20,13 +21,13 @@ from hornbook.model.init import initialise
 from hornbook.optim.adamw import AdamW
 from hornbook.optim.groups import Optimizer, groups
 from hornbook.optim.muon import Muon
-from hornbook.planning.workload import learning_rates
+from hornbook.planning.workload import StepTimes, learning_rates
 from hornbook.reporting.live import View
 from hornbook.training.decisions import steady_steps
 from hornbook.training.job import Job, RunContext
 from hornbook.training.loop import TrainState, steps
 from hornbook.training.monitor import Monitor
-from hornbook.training.pace import FirstSteps, enough_steps
+from hornbook.training.pace import Deadline, FirstSteps, StepClock, enough_steps
 from hornbook.training.watch import Watch
 
 
@@ -56,23 +57,41 @@ def start_job(context: RunContext, view: View, started: float) -> Job:
     # A process that was killed counts as far as its cost had been read.
     earlier: dict[str, float] = next((row["cost"] for row in reversed(run.rows()) if "cost" in row), {})
     precision = settings.train.precision
+    telemetry = Telemetry(started, on, this_device(on, precision), usd_per_hour(settings), earlier, precision=precision)
+    clock = StepClock(telemetry)
     job = Job(
-        context, state, view,
-        Telemetry(started, on, this_device(on, precision), usd_per_hour(settings), earlier, precision=precision),
+        context, state, view, telemetry,
         Monitor(
             context.shape, prepared, learning_rates=learning_rates(settings),
             warmup_steps=settings.schedule.warmup_steps, given=run.environment.get("from"),
         ),
         Watch(settings, context.shape, prepared),
         Saver(settings.checkpoint.every, steady_steps(settings), beside=on.type != "cpu"),
-        FirstSteps(context.plan, state, prepared.train),
+        FirstSteps(context.plan, state, prepared.train), clock, _deadline(context, clock),
     )  # fmt: skip
     if context.checkpoint is not None:
         job.restore(context.checkpoint)
         view.note(f"resuming from step {job.step:,} of {job.last:,}")
+    if job.deadline is not None:
+        job.deadline.earlier_seconds = job.seconds
     job.forget_later()
     job.monitor.recall(run.rows())
     return job
+
+
+def _deadline(context: RunContext, clock: StepClock) -> Deadline | None:
+    if context.time is None:
+        return None
+    settings, shape, planned = context.settings, context.shape, steady_steps(context.settings)
+    steps = settings.train.steps or 0
+    plateau = 1 - settings.schedule.decay_fraction
+    if settings.schedule.name == "constant" or planned >= steps:  # it only ends
+        plateau, planned = 0.5, steps // 2
+    pace = context.run.plan.get("pace")
+    return Deadline(
+        context.time, clock, plateau, planned, None if pace is None else msgspec.convert(pace, StepTimes),
+        2 * context.prepared.validation.num_tokens, 12 * shape.parameters,
+    )  # fmt: skip
 
 
 def usd_per_hour(settings: Settings) -> float | None:

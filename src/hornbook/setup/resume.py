@@ -23,7 +23,7 @@ from hornbook.records.environment import environment
 from hornbook.records.run import Run, checkpoint_step
 from hornbook.reporting.live import View
 from hornbook.setup.model import UNCHECKED, beginning, last_saved, open_model, settings_of
-from hornbook.setup.run import may_decide_of, read_text, record_text
+from hornbook.setup.run import may_decide_of, read_text, record_text, time_limit
 from hornbook.setup.text import prepared_before
 from hornbook.text.canaries import CANARIES
 from hornbook.training.decisions import Decision, decisions_of, last_step, steady_steps
@@ -70,7 +70,11 @@ def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: st
         record_text(prepared, run)
     if steps := _made_longer(run, settings, original, wanted, prepared):
         newest = _lengthen(run, settings, steps, newest, view)
-    return RunContext(run, settings, shape, prepared, initial, newest, may_decide=may_decide_of(original, settings))
+    longer = any(made.decision == "lengthen" for made in decisions_of(run.rows()))
+    return RunContext(
+        run, settings, shape, prepared, initial, newest, may_decide=may_decide_of(original, settings),
+        time=None if longer else time_limit(original, settings, prepared, shape),
+    )  # fmt: skip
 
 
 def _refuse_changes(

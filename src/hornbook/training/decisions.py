@@ -62,7 +62,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
             case "stop":
                 return f"no evaluation since step {self.from_step:,} was better: the run ends here."
             case "length":
-                return f"at the pace so far the budget has time for {more}."
+                return f"by its pace up to step {self.step:,} the budget has time for {more}."
             case "finish":
                 return f"the run is finished early, on request: the learning rate decays over {more}."
             case "lengthen":
@@ -147,7 +147,7 @@ def decide(
         return None
     if decays(settings, step, decisions):
         return Decision(decision="end", step=step, from_step=best.step)
-    steps = max(1, min(round(DECAY * best.step), (settings.train.steps or 0) - step))
+    steps = max(1, min(round(DECAY * best.step), last_step(settings, decisions) - step))
     return Decision(decision="decay", step=step, from_step=best.step, decay_steps=steps)
 
 
