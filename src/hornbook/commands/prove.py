@@ -117,6 +117,7 @@ def replay(run: Run, folder: Path, *, steps: int, changes: dict[str, Any] | None
     from hornbook.facts.settings import from_table, overridden, to_toml
     from hornbook.records.environment import environment as make_environment
     from hornbook.records.run import Run
+    from hornbook.training.deciding import sentence
     from hornbook.training.decisions import Decision, decisions_of, last_step
 
     settings = from_table(overridden(_settings(run), changes or {}), source=str(run.folder))
@@ -132,7 +133,7 @@ def replay(run: Run, folder: Path, *, steps: int, changes: dict[str, Any] | None
     now = make_environment(threads=settings.train.threads or 1, device=device().type)
     copy = Run.create(folder, to_toml(settings), environment | now | {"request": request})
     for decision in made:
-        copy.log({"event": "decision", "sentence": decision.sentence} | msgspec.to_builtins(decision))
+        copy.log({"event": "decision", "sentence": sentence(decision)} | msgspec.to_builtins(decision))
     return last
 
 

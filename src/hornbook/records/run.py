@@ -164,14 +164,6 @@ class Run:
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return {}
 
-    @property
-    def proof(self) -> Row:
-        """What `hornbook prove` said of it last; {} where it was not asked, or that is damaged."""
-        try:
-            return msgspec.json.decode((self.reports / "prove.json").read_bytes(), type=Row)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-            return {}
-
     def write_plan(self, plan: Mapping[str, Any]) -> None:
         self.write({"plan.json": pretty(plan)})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from functools import partial
 
-import msgspec
 import torch
 
 from hornbook.data.loader import Batches
@@ -21,13 +20,13 @@ from hornbook.model.init import initialise
 from hornbook.optim.adamw import AdamW
 from hornbook.optim.groups import Optimizer, groups
 from hornbook.optim.muon import Muon
-from hornbook.planning.workload import StepTimes, learning_rates
+from hornbook.planning.workload import learning_rates
 from hornbook.reporting.live import View
 from hornbook.training.decisions import steady_steps
 from hornbook.training.job import Job, RunContext
 from hornbook.training.loop import TrainState, steps
 from hornbook.training.monitor import Monitor
-from hornbook.training.pace import Deadline, FirstSteps, StepClock, enough_steps
+from hornbook.training.pace import FirstSteps, StepClock, enough_steps
 from hornbook.training.watch import Watch
 
 
@@ -67,31 +66,18 @@ def start_job(context: RunContext, view: View, started: float) -> Job:
         ),
         Watch(settings, context.shape, prepared),
         Saver(settings.checkpoint.every, steady_steps(settings), beside=on.type != "cpu"),
-        FirstSteps(context.plan, state, prepared.train), clock, _deadline(context, clock),
+        FirstSteps(context.plan, state, prepared.train), clock,
     )  # fmt: skip
     if context.checkpoint is not None:
         job.restore(context.checkpoint)
         view.note(f"resuming from step {job.step:,} of {job.last:,}")
-    if job.deadline is not None:
-        job.deadline.earlier_seconds = job.seconds
+    if context.time is not None:
+        from hornbook.training.deadline import deadline_of
+
+        job.deadline = deadline_of(context, clock, job.seconds)
     job.forget_later()
     job.monitor.recall(run.rows())
     return job
-
-
-def _deadline(context: RunContext, clock: StepClock) -> Deadline | None:
-    if context.time is None:
-        return None
-    settings, shape, planned = context.settings, context.shape, steady_steps(context.settings)
-    steps = settings.train.steps or 0
-    plateau = 1 - settings.schedule.decay_fraction
-    if settings.schedule.name == "constant" or planned >= steps:  # it only ends
-        plateau, planned = 0.5, steps // 2
-    pace = context.run.plan.get("pace")
-    return Deadline(
-        context.time, clock, plateau, planned, None if pace is None else msgspec.convert(pace, StepTimes),
-        2 * context.prepared.validation.num_tokens, 12 * shape.parameters,
-    )  # fmt: skip
 
 
 def usd_per_hour(settings: Settings) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,10 +24,8 @@ from hornbook.facts.shape import GPTShape
 from hornbook.facts.units import counted, format_bytes, format_count, format_duration
 from hornbook.planning.choose import (
     Machine,
-    budget_seconds,
     choose,
     given_length,
-    most_steps,
     no_plateau,
     worthwhile_epochs,
 )
@@ -49,7 +46,6 @@ from hornbook.reporting.live import View
 from hornbook.setup.build import usd_per_hour
 from hornbook.setup.text import is_prepared, prepared_text, stem
 from hornbook.training.job import RunContext
-from hornbook.training.pace import TimeLimit
 
 if TYPE_CHECKING:
     from hornbook.setup.model import LoadedModel
@@ -108,7 +104,7 @@ def fresh(
     initial = opened.model if opened is not None else None
     start = RunContext(
         run, settings, shape, prepared, initial, device=device_here, may_decide=open_end,
-        time=time_limit(wanted, settings, prepared, shape),
+        time=None if choice.seconds is None or no_plateau(settings) else (choice.seconds, choice.most_steps),
     )  # fmt: skip
     for sentence in wrong:
         view.note(f"  warning: {sentence}")
@@ -206,17 +202,6 @@ def _epochs_in_words(choice: ResolvedSettings) -> str:
 
 def may_decide_of(asked: Settings, settings: Settings) -> bool:
     return given_length(asked) in (None, "budget") and bool(settings.checkpoint.best)
-
-
-def time_limit(asked: Settings, settings: Settings, prepared: Prepared, shape: GPTShape) -> TimeLimit | None:
-    """That of a run which can be shortened while it goes on, as `asked` for; None where it has none."""
-    seconds = budget_seconds(asked, accelerator=device().type != "cpu")
-    if seconds is None or no_plateau(settings):
-        return None
-    longest = copy.deepcopy(settings)
-    for name in ("steps", "tokens", "epochs"):
-        setattr(longest.train, name, getattr(asked.train, name))
-    return TimeLimit(seconds, most_steps(longest, corpus_stats(prepared), shape))
 
 
 def read_text(wanted: Settings, view: View) -> Prepared:

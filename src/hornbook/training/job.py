@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -25,11 +25,14 @@ from hornbook.planning.workload import StepTimes, flat, step_tokens
 from hornbook.records.run import Run, checkpoint_step
 from hornbook.reporting.live import View
 from hornbook.training.best import Best, prune
-from hornbook.training.decisions import Decision, decays, decide, decision_of, decisions_of, finish, in_force, last_step
+from hornbook.training.decisions import Decision, decays, decision_of, decisions_of, in_force, last_step
 from hornbook.training.loop import Step, TrainState
 from hornbook.training.monitor import Monitor, divergence_sentence
-from hornbook.training.pace import Deadline, FirstSteps, StepClock, TimeLimit
+from hornbook.training.pace import FirstSteps, StepClock
 from hornbook.training.watch import Watch
+
+if TYPE_CHECKING:
+    from hornbook.training.deadline import Deadline
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class RunContext:
     device: Accelerator | None = None  # where it was measured just now
     plan: Callable[[StepTimes], None] | None = None  # to be called once the times of the first steps are known
     may_decide: bool = False  # whether the run may end early: nobody gave it a length, and its best weights are used
-    time: TimeLimit | None = None  # of a run that is shortened where it must be
+    time: tuple[float, int | None] | None = None  # of a budget: its seconds, and how many steps are enough
     finish: bool = False  # early, as soon as all that was recorded has happened
 
 
@@ -247,6 +250,8 @@ class Job:
             return next((decision for decision in ahead if decision.step == self.step), None)
         settings, step, decisions = self.settings, self.step, self.decisions
         if self.context.finish and step > 0 and not any(decision.decision == "finish" for decision in decisions):
+            from hornbook.training.deciding import finish
+
             return finish(settings, step, decisions)
         if self.deadline is not None and self.deadline.due_at == step:
             self.deadline.due_at = None
@@ -258,6 +263,7 @@ class Job:
         if not self.context.may_decide or not looked:
             return None
         from hornbook.reporting.curves import evaluations
+        from hornbook.training.deciding import decide
 
         losses, epoch = evaluations(self.evaluations), self.context.prepared.train.num_tokens
         return decide(losses, settings, step, decisions, epoch_tokens=epoch)
@@ -283,14 +289,16 @@ class Job:
         if decision.decision in ("length", "finish"):
             self.saver.steady = min(self.saver.steady, decision.step)
         if decision not in self.recorded:
+            from hornbook.training.deciding import sentence
+
             self.recorded.append(decision)
-            row = {"event": "decision", "tokens": self.tokens, "sentence": decision.sentence}
+            row = {"event": "decision", "tokens": self.tokens, "sentence": sentence(decision)}
             row |= msgspec.to_builtins(decision)
             kept = decision.decision == "length" and self.last == planned
             self.run.log(row | ({"as_planned": True} if kept else {}))
             self.evaluations.append(row)
             if not kept:
-                self.view.note(f"step {decision.step:,}: {decision.sentence}")
+                self.view.note(f"step {decision.step:,}: {row['sentence']}")
 
     # ---- Save and go on
 

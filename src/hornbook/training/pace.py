@@ -1,8 +1,7 @@
-"""What a run's own parts take: its steps, a scored token, a written one; and how many steps a budget has time for."""
+"""What a run's own parts take: its steps, a scored token, a written one."""
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 import timeit
@@ -17,8 +16,7 @@ from hornbook.engine.device import Telemetry
 from hornbook.evaluation.probe import Probe
 from hornbook.facts.units import format_duration
 from hornbook.model.generate import generate
-from hornbook.planning.workload import REPORT_SECONDS, SAVING_BYTES_PER_SECOND, StepTimes
-from hornbook.training.decisions import Decision
+from hornbook.planning.workload import StepTimes
 from hornbook.training.loop import TrainState
 
 MEASURED_TOKENS, MEASURED_SECONDS = 4096, 0.5  # scored to learn how long that takes: the fewer of the two
@@ -59,18 +57,8 @@ def enough_steps(seconds: Sequence[float]) -> bool:
     return len(seconds) >= 12 or (len(seconds) >= 3 and sum(seconds[1:]) > 3.0)
 
 
-# ---- A budget
-
 STOOD_STILL, LEAST_SECONDS = 100, 1.0  # a step so many times longer than others, and so long, was none
 REMEMBERED = 256  # steps
-
-
-@dataclass(frozen=True)
-class TimeLimit:
-    """The seconds that a run may take, start to end, and how many steps are enough however much time there is."""
-
-    seconds: float
-    most_steps: int | None
 
 
 @dataclass
@@ -103,73 +91,3 @@ class StepClock:
 def suspended_seconds() -> float:
     """How long this machine was suspended since it was started, which time.monotonic leaves out; 0 where unknown."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic() if hasattr(time, "CLOCK_BOOTTIME") else 0.0
-
-
-@dataclass
-class Deadline:
-    """Settles the length of a run under a budget again: where its decay must begin, and halfway through that.
-
-    The decay begins where it was planned, or as soon as its share of the time is all that is left. What evaluations,
-    samples and saves cost is taken from the run so far, what comes after the last step from the plan, and both grow as
-    the steps do where the machine gets slower.
-    """
-
-    limit: TimeLimit
-    clock: StepClock
-    plateau: float  # share of the steps before the decay
-    planned: int  # the step at which the decay was planned to begin
-    pace: StepTimes | None  # by which the run was planned
-    scored_tokens: int  # after the last step
-    saved_bytes: int
-    earlier_seconds: float = 0.0  # of training, by processes before this one
-    stepping: float = 0.0  # seconds in steps, of those since `begin`
-    begin: float | None = None
-    half_left: float = -math.inf  # seconds
-    due_at: int | None = None
-
-    def hear(self, seconds: float) -> None:
-        if self.begin is None:
-            self.begin = self._elapsed() - seconds
-        self.stepping += seconds
-
-    def due(self, step: int, decisions: Sequence[Decision]) -> bool:
-        """Whether the length must be settled after this step: asked once, as soon as it is begun."""
-        falls = [decision for decision in decisions if decision.decay_steps]
-        if step <= 1 or not self.clock.recent or self.begin is None:
-            return False
-        if not falls:
-            spent = self.earlier_seconds + self._elapsed() - self.begin
-            left = self.seconds_left()
-            is_due = step >= self.planned or spent >= self.plateau * (spent + max(0.0, left))
-        else:
-            once = len(falls) == 1 and falls[0].decision in ("length", "decay")
-            half = falls[0].step + falls[0].decay_steps / 2
-            is_due = once and (step >= half or self.seconds_left() <= self.half_left)
-        if is_due:
-            self.due_at = step
-        return is_due
-
-    def settle(self, step: int, last: int, decisions: Sequence[Decision]) -> Decision:
-        """The length by the pace so far. What is left to `last` is never exceeded by a run that went back."""
-        assert self.begin is not None
-        left = self.seconds_left()
-        beside = max(1.0, (self._elapsed() - self.begin) / self.stepping)
-        steps = int(left / (self.clock.latest() * beside))
-        if any(decision.decision == "decay" for decision in decisions):
-            steps = min(steps, last - step)
-        elif self.limit.most_steps is not None:
-            steps = min(steps, self.limit.most_steps - step)
-        self.half_left, self.begin, self.stepping = left / 2, None, 0.0
-        return Decision(decision="length", step=step, from_step=step, decay_steps=max(1, steps))
-
-    def seconds_left(self) -> float:
-        """For steps and what happens between them."""
-        after, slower = REPORT_SECONDS, 1.0
-        if self.pace is not None:
-            slower = max(1.0, self.clock.latest() / self.pace.step)
-            after += self.pace.scored * self.scored_tokens
-        return self.limit.seconds - self._elapsed() - slower * (after + self.saved_bytes / SAVING_BYTES_PER_SECOND)
-
-    def _elapsed(self) -> float:
-        """Of the budget so far, in all processes."""
-        return self.clock.telemetry.seconds - self.clock.telemetry.asleep_seconds
