@@ -26,7 +26,8 @@ from hornbook.optim.muon import orthogonalise
 class Sharded:
     """`model`, whose weights are spread over the ranks of a mesh (replicas, shards). Every method is collective."""
 
-    def __init__(self, model: Decoder, world: World, replicas: int, *, device: torch.device) -> None:
+    def __init__(self, model: Decoder, world: World, replicas: int, whole: Decoder, *, device: torch.device) -> None:
+        """With rank 0's `whole` weights, in place of what `model` has."""
         self.model, self.world, self.device = model, world, device
         self.replicas, self.shards = replicas, world.size // replicas
         mesh = init_device_mesh(device.type, (self.replicas, self.shards), mesh_dim_names=("replicas", "shards"))
@@ -45,7 +46,8 @@ class Sharded:
         model.spread = True
         with torch.no_grad():
             self.local: Named = {name: parameter.to_local() for name, parameter in model.named_parameters()}
-        self.whole: Decoder | None = None
+        self.whole, self.is_gathered = whole, False
+        self._take_over()
 
     # ---- A step
 
@@ -66,6 +68,7 @@ class Sharded:
         On a CPU the norm has the bits of one process: each parameter's is taken of the whole gradient by one rank. On
         an accelerator the squares of rows are summed.
         """
+        self.is_gathered = False
         for name, parameter in self.model.named_parameters():  # optimizers see the rows
             self.local[name].grad = None if parameter.grad is None else parameter.grad.to_local()
         numbers = torch.zeros(2 + len(self.local), dtype=torch.float64, device=self.device)
@@ -103,24 +106,33 @@ class Sharded:
 
     # ---- Whole tensors
 
+    def shared(self, optimizers: Sequence[Optimizer]) -> list[Optimizer]:
+        """Optimizers of this rank's rows, as those of the whole model."""
+        return [Shared(optimizer, self, number) for number, optimizer in enumerate(optimizers)]
+
     @torch.no_grad()
     def gather(self) -> Decoder:
-        """The whole model, on rank 0; what is done to it changes nothing before `scatter`."""
+        """The whole model, on every rank; what is done to it changes nothing before `scatter`."""
+        if self.is_gathered:
+            return self.whole
         self.world.tell("gather")
-        if self.whole is None:
-            self.whole = Decoder(self.model.shape).to(self.device)
         targets = dict(self.whole.named_parameters())
         for name, local in self.local.items():
             targets[name].copy_(self.all_rows(name, local))
+        self.is_gathered = True
         return self.whole.eval()
 
-    @torch.no_grad()
     def scatter(self) -> None:
         """Take over the weights of rank 0's whole model."""
         self.world.tell("scatter")
-        weights = {} if self.whole is None else dict(self.whole.named_parameters())
+        self._take_over()
+
+    @torch.no_grad()
+    def _take_over(self) -> None:
+        weights = dict(self.whole.named_parameters())
         for name, local in self.local.items():
-            local.copy_(self.own_rows(name, weights.get(name)))
+            local.copy_(self.own_rows(name, weights[name]))
+        self.is_gathered = self.world.rank == 0
 
     def all_rows(self, name: str, local: Tensor) -> Tensor:
         """The whole tensor whose rows lie on the ranks as those of parameter `name` do."""
@@ -135,8 +147,12 @@ class Sharded:
 
     def own_rows(self, name: str, whole: Tensor | None) -> Tensor:
         """This rank's rows of what rank 0 gives as the `whole` of a tensor like parameter `name`."""
-        size = self.sizes[name]
-        sent = torch.empty(size, device=self.device) if self.world.rank else whole.to(self.device).contiguous()
+        size, is_first = self.sizes[name], self.world.rank == 0 and whole is not None
+        sent = (
+            whole.to(self.device).contiguous()
+            if whole is not None and is_first
+            else torch.empty(size, device=self.device)
+        )
         dist.broadcast(sent, 0)
         return sent[self._rows(size, self.shard)]
 
@@ -160,7 +176,9 @@ class Sharded:
         sent = [[rows[name].flatten() for name in names[owner :: self.shards]] for owner in range(self.shards)]
         counts = [[self._count(name, shard) for name in owned] for shard in range(self.shards)]
         parts = self._all_to_all(sent, counts, next(iter(rows.values())))
-        return {name: torch.cat(of_name).view(self.sizes[name]) for name, of_name in zip(owned, zip(*parts), strict=True)}
+        return {
+            name: torch.cat(of_name).view(self.sizes[name]) for name, of_name in zip(owned, zip(*parts), strict=True)
+        }
 
     def _deal(self, whole: Mapping[str, Tensor], names: Sequence[str]) -> Named:
         """The way back: this rank's rows of the tensors `names`, of which each rank has those that it owns."""
@@ -173,7 +191,9 @@ class Sharded:
         ]
         counts = [[self._count(name, self.shard) for name in of_owner] for of_owner in dealt]
         parts = self._all_to_all(sent, counts, self.local[names[0]])
-        pairs = [pair for of_owner, tensors in zip(dealt, parts, strict=True) for pair in zip(of_owner, tensors, strict=True)]
+        pairs = [
+            pair for of_owner, tensors in zip(dealt, parts, strict=True) for pair in zip(of_owner, tensors, strict=True)
+        ]
         return {name: tensor.view(-1, *self.sizes[name][1:]) for name, tensor in pairs}
 
     def _count(self, name: str, shard: int) -> int:
@@ -210,7 +230,5 @@ class Shared:
     def load(self, state: Mapping[str, Tensor], updates: int) -> None:
         """Take over rank 0's whole tensors. Collective."""
         self.sharded.world.tell("load", number=self.number, updates=updates)
-        own = {
-            key: self.sharded.own_rows(key.rpartition(".")[0], state.get(key)) for key in self.optimizer.state()
-        }
+        own = {key: self.sharded.own_rows(key.rpartition(".")[0], state.get(key)) for key in self.optimizer.state()}
         self.optimizer.load(own, updates)

@@ -18,9 +18,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hornbook.facts.errors import InputError, SystemFailure
+from hornbook.facts.errors import InputError, Interrupted, SystemFailure
 
 STORE = "HORNBOOK_STORE"  # a file through which the processes of one machine find each other
+LOST = "another process of this training has ended, so that this one cannot go on."
 SHORT = 512  # bytes of an order that is sent at once, its length (8 bytes) included
 
 
@@ -65,6 +66,12 @@ class World:
         dist.all_reduce(numbers)
         return numbers
 
+    def leave(self) -> None:
+        """Let the others go, if they are still there."""
+        if dist.is_initialized():
+            self.tell("end")
+            dist.destroy_process_group()
+
 
 def join(timeout_seconds: float) -> World:
     """Meet the other processes, as the environment names them: RANK, WORLD_SIZE and what else a launcher gives.
@@ -92,25 +99,18 @@ def join(timeout_seconds: float) -> World:
 
 @contextmanager
 def together(world: World) -> Iterator[None]:
-    """Work of this process in the world. Where it ends, rank 0 lets the others go; where another process is gone, a
+    """What this process does in the world. At its end rank 0 lets the others go; where one of them is gone, a
     SystemFailure says so."""
     try:
         yield
-    except (InputError, SystemFailure):
-        leave(world)
+    except (InputError, SystemFailure, Interrupted):
+        world.leave()
         raise
     except RuntimeError as error:
         if not is_loss(error):
             raise
-        raise SystemFailure("another process of this training has ended, so this one cannot go on.") from error
-    leave(world)
-
-
-def leave(world: World) -> None:
-    """Let the others go, once."""
-    if dist.is_initialized():
-        world.tell("end")
-        dist.destroy_process_group()
+        raise SystemFailure(LOST) from error
+    world.leave()
 
 
 def is_loss(error: RuntimeError) -> bool:

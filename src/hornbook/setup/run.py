@@ -42,6 +42,7 @@ from hornbook.setup.text import is_prepared, prepared_text, stem
 from hornbook.training.job import RunContext
 
 if TYPE_CHECKING:
+    from hornbook.engine.world import World
     from hornbook.setup.model import LoadedModel
 
 MEASURED_FROM = 30  # steps: a shorter run is over before its pace is known
@@ -49,15 +50,16 @@ LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refuse
 
 
 def fresh(
-    wanted: Settings, request: Mapping[str, Any], *, out: Path | None, from_: str | None, view: View, started: float
-) -> RunContext:
+    wanted: Settings, request: Mapping[str, Any], *, out: Path | None, from_: str | None, view: View, started: float,
+    world: World | None = None,
+) -> RunContext:  # fmt: skip
     """Prepare the text, choose what is open, find the number of steps, and then write the run folder."""
     if out is not None and out.exists() and (not out.is_dir() or {entry.name for entry in out.iterdir()} - LEFTOVERS):
         raise InputError(f"{out} exists and is not a run: give --out a fresh folder.")
     given_length(wanted)  # what is wrong is said before the text is read
     usd_per_hour(wanted)
     opened = None if from_ is None else _given_model(from_, wanted)
-    prepared = read_text(wanted, view)
+    prepared = read_text(wanted, view, world)
     if opened is not None and prepared.tokenizer.fingerprint != opened.tokenizer.fingerprint:
         raise InputError(
             f"the text was prepared with another tokenizer than {from_} has: give the text itself, and no --tokenizer."
@@ -67,7 +69,8 @@ def fresh(
     device_here = this_device(on)
     data = corpus_stats(prepared)
     choice = choose(wanted, data, Machine.of(device_here), shape=opened.model.shape if opened is not None else None)
-    settings, shape = choice.settings, choice.shape
+    settings, shape, processes = choice.settings, choice.shape, 1 if world is None else world.size
+    share_out(settings, processes, given=wanted.train.microbatch is not None)
     _refuse_too_large(settings, shape)
     settings.train.threads = torch.get_num_threads()
     for reason in choice.reasons:
@@ -77,7 +80,7 @@ def fresh(
         data, int(prepared.validation.documents[:, NUM_BYTES].sum()),
         float(np.median(part.documents[:, NUM_TOKENS])), [], prepared.readings_per_epoch or 1.0,
     )  # fmt: skip
-    settings, pace = _settled(choice, part, on, view, started, wanted.train.budget)
+    settings, pace = _settled(choice, part, on, view, started, wanted.train.budget, world)
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
@@ -92,11 +95,11 @@ def fresh(
     facts = environment(threads=torch.get_num_threads(), device=on.type) | {"accelerator": accelerator_facts(on)}
     run = Run.create(
         out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
-        facts | {"request": dict(request), "from": from_},
+        facts | {"request": dict(request), "from": from_} | ({} if world is None else {"processes": processes}),
     )  # fmt: skip
     record_text(prepared, run)
     initial = opened.model if opened is not None else None
-    start = RunContext(run, settings, shape, prepared, initial, device=device_here, may_decide=open_end)
+    start = RunContext(run, settings, shape, prepared, initial, device=device_here, world=world, may_decide=open_end)
     for sentence in wrong:
         view.note(f"  warning: {sentence}")
     plan = partial(_show_plan, start, reading, view, started, time.monotonic() - started)
@@ -149,7 +152,13 @@ def _refuse_too_large(settings: Settings, shape: GPTShape) -> None:
 
 
 def _settled(
-    choice: ResolvedSettings, text: TokenStream, on: torch.device, view: View, started: float, budget: str | None
+    choice: ResolvedSettings,
+    text: TokenStream,
+    on: torch.device,
+    view: View,
+    started: float,
+    budget: str | None,
+    world: World | None,
 ) -> tuple[Settings, StepTimes | None]:
     """The settings with their number of steps, and the pace that a time had to know first. Raises InputError for a
     `budget` that holds no training."""
@@ -158,7 +167,7 @@ def _settled(
         return choice.settings, None
     from hornbook.setup.pace import measure
 
-    pace = measure(choice.settings, choice.shape, text, on)
+    pace = measure(choice.settings, choice.shape, text, on, world)
     spent = time.monotonic() - started
     settings = resolve_steps(choice, pace, spent)
     assert settings.train.steps is not None
@@ -186,7 +195,16 @@ def may_decide_of(asked: Settings, settings: Settings) -> bool:
     return given_length(asked) in (None, "budget") and bool(settings.checkpoint.best)
 
 
-def read_text(wanted: Settings, view: View) -> Prepared:
+def share_out(settings: Settings, processes: int, *, given: bool) -> None:
+    """A microbatch for each of several processes, where none was given."""
+    train = settings.train
+    assert train.batch is not None
+    assert train.microbatch is not None
+    if not given:
+        train.microbatch = min(train.microbatch, -(-train.batch // processes))
+
+
+def read_text(wanted: Settings, view: View, world: World | None = None) -> Prepared:
     with view.progress("preparing") as progress:
         prepared = prepared_text(wanted.text, progress=progress)
     sides = ((prepared.train, "training"), (prepared.validation, "validation"))
@@ -195,6 +213,10 @@ def read_text(wanted: Settings, view: View) -> Prepared:
     view.note(f"  {held_out_in_words(prepared.manifest)}")
     for note in prepared.manifest["report"].get("notes", []):
         view.note(f"  {note}.")
+    if world is not None:
+        from hornbook.setup.processes import tell_text
+
+        tell_text(world, prepared, wanted.text)
     return prepared
 
 
