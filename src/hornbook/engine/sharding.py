@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 
 from hornbook.engine.world import World
 from hornbook.model.decoder import Decoder
@@ -45,7 +47,7 @@ class Sharded:
             module.set_force_sum_reduction_for_comms(True)
         model.spread = True
         with torch.no_grad():
-            self.local: Named = {name: parameter.to_local() for name, parameter in model.named_parameters()}
+            self.local: Named = {name: _rows_of(parameter) for name, parameter in model.named_parameters()}
         self.whole, self.is_gathered = whole, False
         self._take_over()
 
@@ -70,7 +72,7 @@ class Sharded:
         """
         self.is_gathered = False
         for name, parameter in self.model.named_parameters():  # optimizers see the rows
-            self.local[name].grad = None if parameter.grad is None else parameter.grad.to_local()
+            self.local[name].grad = None if parameter.grad is None else _rows_of(parameter.grad)
         numbers = torch.zeros(2 + len(self.local), dtype=torch.float64, device=self.device)
         numbers[0], numbers[1] = nats, float(stops)
         gradients = {name: local.grad for name, local in self.local.items() if local.grad is not None}
@@ -93,7 +95,7 @@ class Sharded:
         names = self._mine(rows)
         whole = self._collect(rows, names)
         done = orthogonalise(torch.stack(list(whole.values())), dtype).unbind(0) if whole else ()
-        rows |= self._deal(dict(zip(whole, done, strict=True)), names)
+        rows |= self._deal(dict(zip(whole, done, strict=True)), names, next(iter(rows.values())))
         if self.replicas == 1:
             return list(rows.values())
         lists = [self._mine(rows, replica) for replica in range(self.replicas)]
@@ -142,7 +144,7 @@ class Sharded:
         most = -(-size[0] // self.shards)
         padded, whole = (local.new_zeros(rows, *size[1:]) for rows in (most, most * self.shards))
         padded[: len(local)] = local
-        dist.all_gather(list(whole.split(most)), padded, group=self.shard_group)
+        dist.all_gather(list(whole.chunk(self.shards)), padded, group=self.shard_group)
         return whole[: size[0]]
 
     def own_rows(self, name: str, whole: Tensor | None) -> Tensor:
@@ -177,11 +179,13 @@ class Sharded:
         counts = [[self._count(name, shard) for name in owned] for shard in range(self.shards)]
         parts = self._all_to_all(sent, counts, next(iter(rows.values())))
         return {
-            name: torch.cat(of_name).view(self.sizes[name]) for name, of_name in zip(owned, zip(*parts), strict=True)
+            name: torch.cat(of_name).view(self.sizes[name])
+            for name, of_name in zip(owned, zip(*parts, strict=True), strict=True)
         }
 
-    def _deal(self, whole: Mapping[str, Tensor], names: Sequence[str]) -> Named:
-        """The way back: this rank's rows of the tensors `names`, of which each rank has those that it owns."""
+    def _deal(self, whole: Mapping[str, Tensor], names: Sequence[str], like: Tensor) -> Named:
+        """The way back: this rank's rows of the tensors `names`, of which each rank has those that it owns, in the
+        precision of `like`."""
         if self.shards == 1:
             return dict(whole)
         dealt = [names[owner :: self.shards] for owner in range(self.shards)]
@@ -190,15 +194,13 @@ class Sharded:
             for shard in range(self.shards)
         ]
         counts = [[self._count(name, self.shard) for name in of_owner] for of_owner in dealt]
-        parts = self._all_to_all(sent, counts, self.local[names[0]])
-        pairs = [
-            pair for of_owner, tensors in zip(dealt, parts, strict=True) for pair in zip(of_owner, tensors, strict=True)
-        ]
-        return {name: tensor.view(-1, *self.sizes[name][1:]) for name, tensor in pairs}
+        parts = self._all_to_all(sent, counts, like)
+        flat = dict(zip(chain(*dealt), chain(*parts), strict=True))
+        return {name: flat[name].view(-1, *self.sizes[name][1:]) for name in names}
 
     def _count(self, name: str, shard: int) -> int:
         rows = self._rows(self.sizes[name], shard)
-        return (rows.stop - rows.start) * math.prod(self.sizes[name][1:])
+        return int(rows.stop - rows.start) * math.prod(self.sizes[name][1:])
 
     def _all_to_all(self, sent: list[list[Tensor]], counts: list[list[int]], like: Tensor) -> list[list[Tensor]]:
         """Flat tensors for each shard -> those of `counts` numbers from each."""
@@ -206,8 +208,14 @@ class Sharded:
         received = flat.new_empty(sum(map(sum, counts)))
         of_each, from_each = ([sum(part.numel() for part in parts) for parts in sent], list(map(sum, counts)))
         dist.all_to_all_single(received, flat, from_each, of_each, group=self.shard_group)
-        parts = iter(received.split([count for of_shard in counts for count in of_shard]))
+        parts = iter(torch.split(received, list(chain(*counts))))
         return [[next(parts) for _ in of_shard] for of_shard in counts]
+
+
+def _rows_of(tensor: Tensor) -> Tensor:
+    """The rows that are here of a tensor of PyTorch's own, which knows of all ranks."""
+    assert isinstance(tensor, DTensor)
+    return tensor.to_local()
 
 
 class Shared:

@@ -90,7 +90,7 @@ def join(timeout_seconds: float) -> World:
         backend = "cpu:gloo,cuda:nccl"
     timeout, path = timedelta(seconds=timeout_seconds), os.environ.get(STORE)
     try:
-        store = dist.FileStore(path, size) if path else None
+        store = dist.FileStore(path, size) if path else None  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise SystemFailure(f"the {size} processes did not find each other: {str(error).splitlines()[0]}") from None

@@ -41,7 +41,7 @@ def compile_training(model: Decoder) -> None:
     blocks = [torch.compile(block.forward, dynamic=False, fullgraph=True) for block in model.blocks]
     if model.spread:  # they are called as modules, whose hooks bring their weights together
         for block, forward in zip(model.blocks, blocks, strict=True):
-            block.forward = forward  # type: ignore[method-assign]
+            block.forward = forward
         blocks = list(model.blocks)
     model.compiled = Compiled(blocks, torch.compile(differentiate_, dynamic=False, fullgraph=True))
 

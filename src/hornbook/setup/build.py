@@ -119,16 +119,11 @@ def make_optimizers(settings: Settings, model: Decoder, sharded: Sharded | None 
     if o.name == "muon":
         inside = {name: p for name, p in matrices.items() if name.startswith("blocks.")}
         matrices = {name: p for name, p in matrices.items() if name not in inside}
+        spread = (None, None) if sharded is None else (sharded.sizes, sharded.orthogonalise)
         optimizers.append(
-            Muon(
-                inside,
-                learning_rate=o.muon_learning_rate,
-                momentum=o.momentum,
-                weight_decay=o.weight_decay,
-                sizes=sharded and sharded.sizes,
-                together=sharded and sharded.orthogonalise,
-            )  # fmt: skip
-        )
+            Muon(inside, learning_rate=o.muon_learning_rate, momentum=o.momentum, weight_decay=o.weight_decay,
+                 sizes=spread[0], together=spread[1])
+        )  # fmt: skip
     for parameters, decay in ((matrices, o.weight_decay), (others, 0.0)):
         if parameters:
             optimizers.append(

@@ -143,7 +143,7 @@ def microbatches(
     tensors = [torch.from_numpy(array) for array in arrays]
     if device.type != "cpu":  # from pinned memory, or the copy would wait for all that the device has to do
         tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
-    pieces = [*zip(*(tensor.split(size) for tensor in tensors), strict=True)]
+    pieces = [*zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)]
     for inputs, targets, *documents in pieces[: len(mine)]:
         yield inputs, targets, documents[0] if documents else None
     for _ in range(-(-len(cuts) // ranks) - len(mine)):

@@ -95,7 +95,7 @@ def clip(model: torch.nn.Module, clip_norm: float) -> Tensor:
     return norm
 
 
-def scale_down(gradients: Sequence[Tensor], norm: Tensor, clip_norm: float) -> None:
+def scale_down(gradients: list[Tensor], norm: Tensor, clip_norm: float) -> None:
     """Scale gradients, whose global norm is `norm`, as `clip` does."""
     if not reading_is_free(norm.device):
         torch._foreach_mul_(gradients, (clip_norm / norm).clamp(max=1.0))
