@@ -1,6 +1,7 @@
 """What each rank of a small training does: `python ranks.py OUT N`, under the variables of a launcher, or alone.
 
-Rank 0 writes {case: what it saw} to OUT, of each N-th case. Every rank makes the same orders here, so nobody needs to be told any.
+Rank 0 writes {case: what it saw} to OUT, of each N-th case. Every rank makes the same calls here, so nobody needs to be
+told any.
 """
 
 import hashlib

@@ -46,7 +46,7 @@ def test_a_shape_is_exact_and_its_parts_add_up() -> None:
     plan = make_plan(shape=shape, tokens=10**12, on=lookup("64xA100"))
     assert plan.parameters == 6_738_415_616 == sum((plan.parameters_by_part or {}).values())
     assert plan.flops == shape.flops_per_token() * 10**12
-    assert plan.assumed == []
+    assert plan.assumed == ["steps of 2M tokens, as GPT-3's sizes had (Brown et al. 2020)."]
     assert plan.price_usd is None
     assert any("--price" in sentence for sentence in plan.unknown)
 
@@ -76,7 +76,7 @@ def test_a_small_run_measured_here() -> None:
     assert plan.wall_seconds.central == pytest.approx(60.0)
     assert plan.epochs == 0.4096
     assert plan.loss_nats_per_token is None
-    assert any("all warm-up" in sentence for sentence in plan.warnings)
+    assert any("the whole run is warm-up" in sentence for sentence in plan.warnings)
     assert (plan.largest_microbatch_checkpointing or 0) > (plan.largest_microbatch or 0) > 0
 
 

@@ -125,11 +125,9 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
         raise InputError(f"{checkpoint} is not a checkpoint: it has no manifest.json.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise InputError(f"{checkpoint} is damaged: manifest.json is not JSON; go back to an older one.") from None
-    said = manifest.pop("sha256", None)
-    if said != _hash(msgspec.json.encode(manifest)):
-        raise InputError(
-            f"{checkpoint} is damaged: manifest.json is not what was written; go back to an older checkpoint."
-        )
+    checksum = manifest.pop("sha256", None)
+    if checksum != _hash(msgspec.json.encode(manifest)):
+        raise InputError(f"{checkpoint} is damaged: manifest.json fails its checksum; go back to an older checkpoint.")
     if manifest.get("format") != FORMAT["format"] or manifest.get("version") != FORMAT["version"]:
         raise InputError(f"{checkpoint} was not written by this version of hornbook: update hornbook to read it.")
     try:
@@ -149,7 +147,7 @@ def shape_of(checkpoint: Path) -> GPTShape:
         raise InputError(f"{checkpoint} is damaged: {MODEL} is missing; go back to an older checkpoint.")
     stored = Stored(checkpoint / MODEL).entries.values()
     if shape.parameters != sum(math.prod(entry.shape) for entry in stored):
-        raise InputError(f"{checkpoint} is damaged: its weights are not those of the shape in {MANIFEST}.")
+        raise InputError(f"{checkpoint} is damaged: its weights do not match the shape in {MANIFEST}.")
     return shape
 
 
@@ -175,13 +173,13 @@ def load_into(
     fill(model, Stored(_whole(checkpoint, MODEL, manifest)))
     if OPTIMIZER not in manifest["files"]:
         if manifest["step"]:
-            raise InputError(f"{checkpoint} has weights only: training cannot go on from it.")
+            raise InputError(f"{checkpoint} has weights only: training cannot resume from it.")
         return manifest
     tensors = Stored(_whole(checkpoint, OPTIMIZER, manifest))
     for optimizer in optimizers:
         missing = optimizer.state().keys() - tensors.keys()
         if missing:
-            raise InputError(f"{checkpoint} was written by another optimizer: it has no {min(missing)}.")
+            raise InputError(f"{checkpoint} was written with another optimizer: it has no {min(missing)}.")
         optimizer.load(tensors, manifest["state"]["updates"] if updates is None else updates)
     return manifest
 
@@ -257,7 +255,7 @@ def _whole(checkpoint: Path, file: str, manifest: dict[str, Any]) -> Path:
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{checkpoint} is damaged: {file} is missing; go back to an older checkpoint.") from None
     if file not in manifest["files"] or digest != manifest["files"][file]["sha256"]:
-        raise InputError(f"{checkpoint} is damaged: {file} is not what was written; go back to an older checkpoint.")
+        raise InputError(f"{checkpoint} is damaged: {file} fails its checksum; go back to an older checkpoint.")
     return checkpoint / file
 
 
@@ -292,7 +290,7 @@ class Stored(Mapping[str, Tensor]):
                 if not 0 <= first <= end <= num_bytes - self.begin or end - first != size:
                     raise ValueError("a tensor lies outside the file")
         except (struct.error, ValueError, KeyError, msgspec.DecodeError) as error:
-            raise InputError(f"{path} is damaged or no safetensors file ({error}).") from None
+            raise InputError(f"{path} is damaged or not a safetensors file ({error}).") from None
         self.dtypes = dtypes
 
     def __getitem__(self, key: str) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hornbook.engine import checkpoint as checkpoints
+from hornbook.engine.device import can_pin
 from hornbook.facts.shape import GPTShape
 
 WITHIN_SECONDS = 1800.0  # so much is lost at most when a machine dies
@@ -77,8 +78,7 @@ class Saver:
             copies = self.host.setdefault(file, {})
             for name, tensor in tensors.items():
                 if name not in copies:
-                    pinned = tensor.device.type != "cpu"
-                    copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+                    copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=can_pin(tensor.device))
                 copies[name].copy_(tensor.detach(), non_blocking=True)
         if torch.accelerator.is_available():
             torch.accelerator.synchronize()

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hornbook.engine.device import device
 from hornbook.facts.errors import InputError, Interrupted, SystemFailure
 
 STORE = "HORNBOOK_STORE"  # a file through which the processes of one machine find each other
@@ -84,10 +85,10 @@ def join(timeout_seconds: float) -> World:
         local, of_machine = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     except (KeyError, ValueError):
         raise InputError("RANK and WORLD_SIZE must be numbers: start with torchrun, or with --processes.") from None
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local)
-        backend = "cpu:gloo,cuda:nccl"
+    on, backend = device(), "gloo"
+    if on.type != "cpu":
+        torch.accelerator.set_device_index(local)
+        backend = f"cpu:gloo,{on.type}:{dist.get_default_backend_for_device(on)}"
     timeout, path = timedelta(seconds=timeout_seconds), os.environ.get(STORE)
     try:
         store = dist.FileStore(path, size) if path else None  # type: ignore[attr-defined]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,11 @@ from hornbook.facts.hardware import memory_bytes
 from hornbook.facts.settings import Settings, Text, from_table, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
+from hornbook.planning.memory import memory
+from hornbook.planning.parallel import layout_for
 from hornbook.setup.build import build
 from hornbook.setup.text import prepared_text
 from hornbook.training.loop import TrainState, update
-
-WEIGHTS_HELD = 6  # numbers for each weight where each process has all: it, its gradient, two moments, two copies
-ROOM = 0.5  # of the memory, for them
 
 
 def follow(world: World) -> None:
@@ -93,13 +94,31 @@ def spread(world: World, settings: Settings, whole: Decoder, on: torch.device) -
     """The model, spread over all processes, with rank 0's `whole` weights."""
     shape, train = whole.shape, settings.train
     world.tell("build", settings=to_toml(settings), shape=msgspec.to_builtins(shape))
-    replicas = {"replicate": world.size, "hybrid": world.machines, "shard": 1}[train.parallel or _fitting(shape, on)]
+    replicas = _replicas(world, settings, shape, on)
     model = Decoder(shape, dropout=settings.model.dropout).to(on)
     model.recompute = train.recompute
     return Sharded(model, world, replicas, whole, device=on)
 
 
-def _fitting(shape: GPTShape, on: torch.device) -> str:
-    """Every process has all weights, where they fit."""
-    room = torch.cuda.get_device_properties(on).total_memory if on.type == "cuda" else memory_bytes()
-    return "replicate" if room is None or 4 * WEIGHTS_HELD * shape.parameters <= ROOM * room else "shard"
+def _replicas(world: World, settings: Settings, shape: GPTShape, on: torch.device) -> int:
+    """How many copies of the weights there are: as asked, else as `hornbook plan` says, with a whole model beside the
+    shards, which is looked at and saved."""
+    train, of_machine = settings.train, world.size // world.machines
+    if train.parallel is not None:
+        return {"replicate": world.size, "hybrid": world.machines, "shard": 1}[train.parallel]
+    on_cpu = on.type == "cpu"
+    if on_cpu:
+        room = (memory_bytes() or math.inf) / of_machine
+    else:
+        room = torch.get_device_module(on).get_device_properties(on).total_memory
+    assert train.batch is not None
+    assert train.microbatch is not None
+    needs = partial(
+        memory, shape, train.microbatch, optimizer=settings.optimizer.name or "adamw", checkpointing=train.recompute,
+        half=train.precision == "bfloat16", accumulating=train.microbatch * world.size < train.batch, on_cpu=on_cpu,
+        threads=train.threads,
+    )  # fmt: skip
+    layout = layout_for(
+        lambda shards: needs(shards=shards).total + 4 * shape.parameters <= room, world.size, of_machine
+    )
+    return world.size // layout.shards

@@ -132,8 +132,7 @@ def _warnings(facts: RunFacts, settings: Settings, on: Accelerator) -> list[str]
     train, room = settings.train, on.memory_bytes or memory_bytes()
     assert train.batch is not None
     microbatch = train.microbatch or train.batch
-    needed_by, _ = memory_by_choice(facts.shape, on, 1, room, facts, microbatch < train.batch)
-    needed = needed_by(train.recompute, microbatch).total
+    needed = memory_by_choice(facts.shape, on, facts, microbatch < train.batch)(train.recompute, microbatch).total
     return warnings(msgspec.structs.replace(facts, needed_bytes=needed, available_bytes=room))
 
 
@@ -174,8 +173,8 @@ def _settled(
     if budget is not None and settings.train.steps < LEAST_STEPS:
         needed = spent + wall_of(choice, pace, FEW_STEPS)
         raise InputError(
-            f"the budget of {budget} is from start to end, and the first step comes after {format_duration(spent)}: "
-            f"give more, {FEW_STEPS} steps with evaluations and the report take about {format_duration(needed)} in all."
+            f"the budget of {budget} covers the whole command, and the first step is after {format_duration(spent)}: "
+            f"give more; {FEW_STEPS} steps with evaluations and the report take about {format_duration(needed)} in all."
         )
     if settings.train.steps == choice.most_steps:
         view.note(f"  {counted(settings.train.steps, 'step')}: {_epochs_in_words(choice)}")
@@ -188,7 +187,7 @@ def _settled(
 
 def _epochs_in_words(choice: ResolvedSettings) -> str:
     epochs = worthwhile_epochs(choice.data, choice.shape) or 0.0
-    return f"{epochs:.2g} epochs, since after more of them validation loss would rise on a text of this size (--epochs)"
+    return f"{epochs:.2g} epochs, since more would raise the validation loss on a text of this size (--epochs)"
 
 
 def may_decide_of(asked: Settings, settings: Settings) -> bool:

@@ -14,6 +14,7 @@ import torch
 
 from hornbook.data.loader import Batches
 from hornbook.data.packing import IGNORE
+from hornbook.engine.device import can_pin
 from hornbook.engine.threads import Microbatch
 from hornbook.model.decoder import Decoder
 from hornbook.optim.groups import Optimizer
@@ -142,7 +143,8 @@ def microbatches(
         arrays.append(batches.documents(number, rows))
     tensors = [torch.from_numpy(array) for array in arrays]
     if device.type != "cpu":  # from pinned memory, or the copy would wait for all that the device has to do
-        tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
+        pinned = [tensor.pin_memory() if can_pin(device) else tensor for tensor in tensors]
+        tensors = [tensor.to(device, non_blocking=True) for tensor in pinned]
     pieces = [*zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)]
     for inputs, targets, *documents in pieces[: len(mine)]:
         yield inputs, targets, documents[0] if documents else None

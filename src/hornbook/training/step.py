@@ -82,7 +82,7 @@ def cross_entropy(model: Decoder, targets_N: Tensor, hidden_BTD: Tensor) -> Tens
         return sum_nats(model.head, hidden_ND, targets_N, model.shape.vocabulary)
     from hornbook.model import compiled
 
-    return compiled.sum_nats(model, hidden_ND, targets_N)
+    return compiled.sum_nats_in_large_chunks(model, hidden_ND, targets_N)
 
 
 @torch.no_grad()
@@ -128,7 +128,7 @@ class Pending:
     def __init__(self, nats: Tensor, num_tokens: int, gradient_norm: Tensor, stops: Tensor | None = None) -> None:
         # In pinned memory where it comes from a device: the copy stands in line behind the update.
         numbers = [nats, gradient_norm] if stops is None else [nats, gradient_norm, stops]
-        self.seen = torch.stack(numbers).to("cpu", non_blocking=True)
+        self.values = torch.stack(numbers).to("cpu", non_blocking=True)
         self.num_tokens = num_tokens
         self.copied = torch.Event(nats.device) if nats.device.type != "cpu" else None
         if self.copied is not None:
@@ -137,5 +137,5 @@ class Pending:
     def read(self) -> Update:
         if self.copied is not None:
             self.copied.synchronize()
-        nats, norm, *stops = self.seen.tolist()
+        nats, norm, *stops = self.values.tolist()
         return Update(nats, self.num_tokens, norm if norm < float("inf") else None, any(stops))
