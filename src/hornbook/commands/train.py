@@ -73,15 +73,11 @@ def train(
     request = overridden(read_table(Path(recipe)) if recipe is not None else {}, changes)
     wanted = from_table(request, source=str(recipe) if recipe is not None else "settings")
     folder = Path(out) if out is not None else None
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        from hornbook.commands.train_processes import in_world
-
-        return in_world(wanted, request, out=folder, from_=from_, view=view or View(quiet=quiet), started=started)
-    if wanted.train.processes > 1:
-        from hornbook.commands.train_processes import launched
-
-        return launched(wanted, request, out=folder, from_=from_, quiet=quiet, started=started)
-    return begin(wanted, request, out=folder, from_=from_, view=view or View(quiet=quiet), started=started)
+    if wanted.train.processes > 1 or "RANK" in os.environ:
+        from hornbook.commands.train_processes import by_several as begin_by
+    else:
+        begin_by = begin
+    return begin_by(wanted, request, out=folder, from_=from_, view=view or View(quiet=quiet), started=started)
 
 
 def begin(

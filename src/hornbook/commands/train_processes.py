@@ -44,10 +44,14 @@ class _Outcome(msgspec.Struct):
     signal_number: int = 0
 
 
-def in_world(
+def by_several(
     wanted: Settings, request: dict[str, Any], *, out: Path | None, from_: str | None, view: View, started: float
 ) -> Result:
-    """This process's part. The summary, {} in all but rank 0."""
+    """As one of the processes that a launcher has started, {} in all but rank 0; else as their launcher."""
+    if "RANK" not in os.environ:
+        return _launched(wanted.train.processes, request, out, from_, view, started)
+    if os.environ.get("WORLD_SIZE") == "1":
+        return begin(wanted, request, out=out, from_=from_, view=view, started=started)
     from hornbook.engine.world import join, together
 
     world = join(wanted.train.timeout)
@@ -60,17 +64,16 @@ def in_world(
     return Result({})
 
 
-def launched(
-    wanted: Settings, request: dict[str, Any], *, out: Path | None, from_: str | None, quiet: bool, started: float
+def _launched(
+    processes: int, request: dict[str, Any], out: Path | None, from_: str | None, view: View, started: float
 ) -> Result:
-    """Train by `train.processes` processes of this machine, and return rank 0's summary.
+    """Train by so many processes of this machine, and return rank 0's summary.
 
     Raises what rank 0 raises; SystemFailure when a process was killed, after all others have ended.
     """
-    processes = wanted.train.processes
     with tempfile.TemporaryDirectory(prefix="hornbook-") as name:
         folder = Path(name)
-        asked = _Asked(request, None if out is None else str(out), from_, quiet, started)
+        asked = _Asked(request, None if out is None else str(out), from_, view.console.quiet, started)
         (folder / "asked.json").write_bytes(msgspec.json.encode(asked))
         command = [sys.executable, "-m", "hornbook.commands.train_processes", name]
         ended = launch(command, processes, {"HORNBOOK_STORE": str(folder / "store")})
@@ -103,7 +106,7 @@ def _child(folder: Path) -> int:
     rank, outcome = int(os.environ["RANK"]), _Outcome()
     asked = msgspec.json.decode((folder / "asked.json").read_bytes(), type=_Asked)
     try:
-        outcome.summary = in_world(
+        outcome.summary = by_several(
             from_table(asked.request, source="settings"), asked.request,
             out=None if asked.out is None else Path(asked.out), from_=asked.from_,
             view=View(quiet=asked.quiet or rank > 0), started=asked.started,

@@ -81,6 +81,15 @@ def tell_text(world: World, prepared: Prepared, text: Text) -> None:
     world.tell("read", folder=str(prepared.folder), text=msgspec.to_builtins(text), key=prepared.key)
 
 
+def share_out(world: World, settings: Settings, wanted: Settings) -> None:
+    """A microbatch for each process, where none was `wanted`."""
+    train = settings.train
+    assert train.batch is not None
+    assert train.microbatch is not None
+    if wanted.train.microbatch is None:
+        train.microbatch = min(train.microbatch, -(-train.batch // world.size))
+
+
 def _read(world: World, folder: str, text: dict[str, Any], key: str) -> Prepared:
     """What rank 0 has prepared, where it can be seen from here; else it is prepared here too."""
     seen = (Path(folder) / MANIFEST).is_file()

@@ -59,7 +59,7 @@ def fresh(
     given_length(wanted)  # what is wrong is said before the text is read
     usd_per_hour(wanted)
     opened = None if from_ is None else _given_model(from_, wanted)
-    prepared = read_text(wanted, view, world)
+    prepared = read_text(wanted, view)
     if opened is not None and prepared.tokenizer.fingerprint != opened.tokenizer.fingerprint:
         raise InputError(
             f"the text was prepared with another tokenizer than {from_} has: give the text itself, and no --tokenizer."
@@ -69,8 +69,12 @@ def fresh(
     device_here = this_device(on)
     data = corpus_stats(prepared)
     choice = choose(wanted, data, Machine.of(device_here), shape=opened.model.shape if opened is not None else None)
-    settings, shape, processes = choice.settings, choice.shape, 1 if world is None else world.size
-    share_out(settings, processes, given=wanted.train.microbatch is not None)
+    settings, shape = choice.settings, choice.shape
+    if world is not None:
+        from hornbook.setup.processes import share_out, tell_text
+
+        tell_text(world, prepared, wanted.text)
+        share_out(world, settings, wanted)
     _refuse_too_large(settings, shape)
     settings.train.threads = torch.get_num_threads()
     for reason in choice.reasons:
@@ -95,7 +99,7 @@ def fresh(
     facts = environment(threads=torch.get_num_threads(), device=on.type) | {"accelerator": accelerator_facts(on)}
     run = Run.create(
         out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
-        facts | {"request": dict(request), "from": from_} | ({} if world is None else {"processes": processes}),
+        facts | {"request": dict(request), "from": from_} | ({} if world is None else {"processes": world.size}),
     )  # fmt: skip
     record_text(prepared, run)
     initial = opened.model if opened is not None else None
@@ -151,14 +155,9 @@ def _refuse_too_large(settings: Settings, shape: GPTShape) -> None:
 
 
 def _settled(
-    choice: ResolvedSettings,
-    text: TokenStream,
-    on: torch.device,
-    view: View,
-    started: float,
-    budget: str | None,
+    choice: ResolvedSettings, text: TokenStream, on: torch.device, view: View, started: float, budget: str | None,
     world: World | None,
-) -> tuple[Settings, StepTimes | None]:
+) -> tuple[Settings, StepTimes | None]:  # fmt: skip
     """The settings with their number of steps, and the pace that a time had to know first. Raises InputError for a
     `budget` that holds no training."""
     if choice.settings.train.steps is not None:
@@ -194,16 +193,7 @@ def may_decide_of(asked: Settings, settings: Settings) -> bool:
     return given_length(asked) in (None, "budget") and bool(settings.checkpoint.best)
 
 
-def share_out(settings: Settings, processes: int, *, given: bool) -> None:
-    """A microbatch for each of several processes, where none was given."""
-    train = settings.train
-    assert train.batch is not None
-    assert train.microbatch is not None
-    if not given:
-        train.microbatch = min(train.microbatch, -(-train.batch // processes))
-
-
-def read_text(wanted: Settings, view: View, world: World | None = None) -> Prepared:
+def read_text(wanted: Settings, view: View) -> Prepared:
     with view.progress("preparing") as progress:
         prepared = prepared_text(wanted.text, progress=progress)
     sides = ((prepared.train, "training"), (prepared.validation, "validation"))
@@ -212,10 +202,6 @@ def read_text(wanted: Settings, view: View, world: World | None = None) -> Prepa
     view.note(f"  {held_out_in_words(prepared.manifest)}")
     for note in prepared.manifest["report"].get("notes", []):
         view.note(f"  {note}.")
-    if world is not None:
-        from hornbook.setup.processes import tell_text
-
-        tell_text(world, prepared, wanted.text)
     return prepared
 
 
