@@ -81,8 +81,9 @@ def tell_text(world: World, prepared: Prepared, text: Text) -> None:
     world.tell("read", folder=str(prepared.folder), text=msgspec.to_builtins(text), key=prepared.key)
 
 
-def share_out(world: World, settings: Settings, wanted: Settings) -> None:
-    """A microbatch for each process, where none was `wanted`."""
+def share_out(world: World, prepared: Prepared, wanted: Settings, settings: Settings) -> None:
+    """Let the others read the text, and have a microbatch for each process in `settings`, where none was `wanted`."""
+    tell_text(world, prepared, wanted.text)
     train = settings.train
     assert train.batch is not None
     assert train.microbatch is not None

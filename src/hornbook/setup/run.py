@@ -68,13 +68,11 @@ def fresh(
     torch.set_num_threads(wanted.train.threads or usable_cores())
     device_here = this_device(on)
     data = corpus_stats(prepared)
-    choice = choose(wanted, data, Machine.of(device_here), shape=opened.model.shape if opened is not None else None)
+    machine = Machine.of(device_here, 1 if world is None else world.size)
+    choice = choose(wanted, data, machine, shape=opened.model.shape if opened is not None else None)
     settings, shape = choice.settings, choice.shape
     if world is not None:
-        from hornbook.setup.processes import share_out, tell_text
-
-        tell_text(world, prepared, wanted.text)
-        share_out(world, settings, wanted)
+        _share_out(world, prepared, wanted, settings)
     _refuse_too_large(settings, shape)
     settings.train.threads = torch.get_num_threads()
     for reason in choice.reasons:
@@ -111,6 +109,13 @@ def fresh(
         return replace(start, plan=plan)
     plan(pace)
     return start
+
+
+def _share_out(*arguments: Any) -> None:
+    """`share_out`, where there are several processes."""
+    from hornbook.setup.processes import share_out
+
+    share_out(*arguments)
 
 
 def _given_model(name: str, wanted: Settings) -> LoadedModel:
