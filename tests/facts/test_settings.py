@@ -30,7 +30,7 @@ def test_every_setting_says_what_it_is():
 
 def valid(field):
     """Some value of a field's type: each type of setting is told by the values it takes."""
-    for value in (0.5, 3, True, "float32", "strict", "adamw", "wsd", "text", ["a", "b"]):
+    for value in (0.5, 3, True, "float32", "strict", "adamw", "wsd", "shard", "text", ["a", "b"]):
         try:
             if msgspec.convert(value, field.type, strict=True) == value:
                 return value

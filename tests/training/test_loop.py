@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hornbook.data.loader import Batches
+from hornbook.data.packing import IGNORE
 from hornbook.engine import checkpoint
 from hornbook.facts.shape import FAMILIES
 from hornbook.training import loop
@@ -125,3 +126,17 @@ def test_a_loop_that_runs_ahead_gives_the_same_updates_in_order(make, bits, batc
     assert same(bits(other), bits(model))
     assert not same(bits(other), before)
     assert at_once == ([True] * 7 if uses_weights is None else [False, False, True, False, False, True, True])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_processes_share_the_rows_of_one_batch(prepared, ranks, size):
+    """Each token once, in pieces of the order of one process; equally many pieces for each."""
+    batches, cpu = Batches(prepared.train, context=16, batch=8, seed=4), torch.device("cpu")
+    whole = list(microbatches(batches, 5, size, cpu, True))
+    shares = [list(microbatches(batches, 5, size, cpu, True, (rank, ranks))) for rank in range(ranks)]
+    assert len({len(share) for share in shares}) == 1
+    dealt = [piece for pieces in zip(*shares, strict=True) for piece in pieces]
+    for ours, theirs in zip(dealt, whole, strict=False):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert all((targets == IGNORE).all() for _, targets, _ in dealt[len(whole) :])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +17,8 @@ from hornbook.facts.settings import from_table, overridden, read_table
 
 if TYPE_CHECKING:
     from hornbook.engine.signals import Stop
+    from hornbook.engine.world import World
+    from hornbook.facts.settings import Settings
     from hornbook.facts.tables import Result
     from hornbook.reporting.live import View
     from hornbook.training.job import Job, RunContext
@@ -43,9 +46,9 @@ def command(arguments: argparse.Namespace) -> None:
         *arguments.texts, recipe=arguments.recipe, out=arguments.out, from_=arguments.from_,
         finish=arguments.finish, view=View(quiet=False), started=STARTED, **given_settings(arguments),
     )  # fmt: skip
-    if arguments.json:
+    if arguments.json and summary:  # one of several processes has none
         print_json(summary)
-    else:
+    elif summary:
         from hornbook.reporting.terminal import print_summary
 
         print_summary(summary)
@@ -69,30 +72,43 @@ def train(
     folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when the disk is full, Interrupted
     after a signal, when everything is saved.
     """
-    from hornbook.records.run import Run, checkpoint_step, is_run
     from hornbook.reporting.live import View
-    from hornbook.setup.run import fresh
 
     started = time.monotonic() if started is None else started
-    view = view or View(quiet=quiet)
     if texts:
         changes["text.paths"] = list(texts)
     request = overridden(read_table(Path(recipe)) if recipe is not None else {}, changes)
     wanted = from_table(request, source=str(recipe) if recipe is not None else "settings")
     folder = Path(out) if out is not None else None
+    if wanted.train.processes > 1 or "RANK" in os.environ:
+        from hornbook.commands.train_processes import by_several as begin_by
+    else:
+        begin_by = begin
+    view = view or View(quiet=quiet)
+    return begin_by(wanted, request, out=folder, from_=from_, finish=finish, view=view, started=started)
+
+
+def begin(
+    wanted: Settings, request: dict[str, Any], *, out: Path | None, from_: str | None, finish: bool, view: View,
+    started: float, world: World | None = None,
+) -> Result:  # fmt: skip
+    """Begin a run or go on with it, by this process or, where it is rank 0 of a `world`, by all of that."""
+    from hornbook.records.run import Run, checkpoint_step, is_run
+    from hornbook.setup.run import fresh
+
     try:
-        if folder is not None and is_run(folder):
+        if out is not None and is_run(out):
             from hornbook.setup.resume import resumed
 
-            run = Run.open(folder)
+            run = Run.open(out)
             with run.lock():
-                context = resumed(run, wanted, request, from_=from_, view=view)
+                context = resumed(run, wanted, request, from_=from_, view=view, world=world)
                 if finish and (context.checkpoint is None or checkpoint_step(context.checkpoint) == 0):
-                    raise InputError(f"{folder} has saved no step yet, so there is nothing to finish.")
+                    raise InputError(f"{out} has saved no step yet, so there is nothing to finish.")
                 return _carry_out(replace(context, finish=finish), view, started)
         if finish:
             raise InputError("--finish ends a run early: give --out the folder of that run.")
-        context = fresh(wanted, request, out=folder, from_=from_, view=view, started=started)
+        context = fresh(wanted, request, out=out, from_=from_, view=view, started=started, world=world)
         with context.run.lock():
             return _carry_out(context, view, started)
     except OSError as error:
@@ -152,7 +168,7 @@ def _train(job: Job, stop: Stop) -> str:
             job.state.model, job.state.optimizers, job.state.batches, first=job.step, last=job.last,
             lr_schedule=lr_schedule(job.settings, decisions), microbatch=train.microbatch,
             clip_norm=optimizer.clip_norm, seed=train.seed, document_mask=train.document_mask,
-            autocast=job.state.autocast, stop=stop, uses_weights=job.uses_weights,
+            autocast=job.state.autocast, stop=stop, uses_weights=job.uses_weights, sharded=job.state.sharded,
         ):  # fmt: skip
             job.record(step)  # 7. print the losses: that of the batch, and
             reason = _between_updates(job, stop)  # those of the probe; 8. sample text

@@ -42,7 +42,7 @@ def report(job: Job, stop: Stop) -> dict[str, Any]:
     """Score, plot, write the report of a run that has ended, and return its summary. After hours of training nothing
     that is only to be shown may cost the rest: what fails is left out, with a sentence. Raises Interrupted when a
     signal comes meanwhile."""
-    start, model, view, best, watch, last = job.context, job.state.model, job.view, job.best, job.watch, job.position
+    start, model, view, best, watch, last = job.context, job.state.whole(), job.view, job.best, job.watch, job.position
     run, prepared, used, step = start.run, start.prepared, last["step"], last["step"]
     attempt = partial(_attempt, view)
     if start.settings.checkpoint.best and best.step is not None and best.step != step:
@@ -89,7 +89,7 @@ def report(job: Job, stop: Stop) -> dict[str, Any]:
         "sample": samples[-1]["prompt"] + samples[-1]["text"] if samples else None,
     }
     summary |= job.telemetry.reading()
-    summary["wall_seconds"] = 3600 * summary["gpu_hours"]  # one device
+    summary["wall_seconds"] = 3600 * summary["gpu_hours"] / job.telemetry.devices
     summary["peak_memory_bytes"] = peak_memory_bytes(job.telemetry.on)
     if scores is not None:
         summary |= _final_numbers(scores) | prepared.leak | {"lost_share": scores.extra.get("lost_share", 0.0)}

@@ -12,6 +12,8 @@ from hornbook.data.shards import TokenStream
 from hornbook.facts.errors import InputError
 from hornbook.facts.units import counted
 
+Rows = slice | NDArray[np.int64]  # of a batch
+
 
 class Batches:
     """The endless sequence of batches of a part; each epoch has its own offset and order.
@@ -56,17 +58,18 @@ class Batches:
             starts[rows], lengths[rows] = window_span(self.tokens_per_epoch, self.context, offset, order[places[rows]])
         return starts, lengths
 
-    def batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Inputs and targets of a step, int64 (batch, context); targets beyond the end of the epoch are IGNORE."""
-        starts, lengths = self.spans(step)
+    def batch(self, step: int, rows: Rows = slice(None)) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Inputs and targets of a step, int64 (batch, context), or of some of its rows; targets beyond the end of the
+        epoch are IGNORE."""
+        starts, lengths = (column[rows] for column in self.spans(step))
         tokens = self.part.take(starts, self.context + 1)
         targets = np.where(np.arange(self.context) < lengths[:, None], tokens[:, 1:], IGNORE)
         return np.ascontiguousarray(tokens[:, :-1]), targets
 
-    def documents(self, step: int) -> NDArray[np.int32]:
-        """The index of the document of each input of a step, int32 (batch, context).
+    def documents(self, step: int, rows: Rows = slice(None)) -> NDArray[np.int32]:
+        """The index of the document of each input of a step, int32 (batch, context), or of some of its rows.
 
         For attention that must not cross documents. Of a part with one document it is 0 everywhere, across the end of
         the stream too.
         """
-        return self.part.document_ids(self.spans(step)[0], self.context)
+        return self.part.document_ids(self.spans(step)[0][rows], self.context)

@@ -75,6 +75,8 @@ class Telemetry:
     earlier: Mapping[str, float] = field(default_factory=dict)
     powercap: Path = POWERCAP
     precision: Precision | None = None  # of training
+    processes: int = 1  # that train together, on so many machines
+    machines: int = 1
     spent_joules: float = 0.0
     asleep_seconds: float = 0.0  # of all sessions, in which the process stood still
     measured: float = 0.0  # of time.monotonic(), when the peak was measured once more
@@ -87,11 +89,13 @@ class Telemetry:
     @property
     def seconds(self) -> float:
         """Since the first session of the run began, without the time between sessions."""
-        return 3600 * self.earlier.get("gpu_hours", 0.0) + time.monotonic() - self.started
+        hours = self.earlier.get("gpu_hours", 0.0)  # of one device, where nothing else is recorded
+        return self.earlier.get("wall_seconds", 3600 * hours) + time.monotonic() - self.started
 
     def mfu(self, flops_per_second: float) -> float | None:
         """FLOPs per second by the shape's own count (PaLM's formula) / the peak, which is measured again where it is
         evidently too low; None where it is unknown, or is still too low."""
+        flops_per_second /= self.processes
         peak = _peak(self.device)
         if 0 < NEAR_PEAK * peak < flops_per_second and time.monotonic() > self.measured + AGAIN_SECONDS:
             again, self.measured = this_device(self.on, self.precision), time.monotonic()
@@ -99,10 +103,17 @@ class Telemetry:
             peak = _peak(self.device)
         return flops_per_second / peak if flops_per_second <= peak else None
 
+    @property
+    def devices(self) -> int:
+        """What is paid for: accelerators, or machines without."""
+        return self.machines if self.on.type == "cpu" else self.processes
+
     def reading(self) -> dict[str, Any]:
-        """Hours, and energy and money where they are known."""
-        hours = self.seconds / 3600
+        """Hours of all devices, and money; energy, of this machine, where it is known."""
+        hours = self.earlier.get("gpu_hours", 0.0) + self.devices * (time.monotonic() - self.started) / 3600
         read: dict[str, Any] = {"gpu_hours": hours}
+        if self.devices > 1 or "wall_seconds" in self.earlier:
+            read["wall_seconds"] = self.seconds
         if self.asleep_seconds:
             read["asleep_seconds"] = self.asleep_seconds
         if self.counters:

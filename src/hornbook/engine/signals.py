@@ -10,9 +10,9 @@ from types import FrameType
 
 
 class Stop(threading.Event):
-    """Set when a signal has asked to stop; `signal_number` says which."""
+    """Set when a signal has asked to stop; `signal_number` says which, of a signal to another process SIGTERM."""
 
-    signal_number = 0
+    signal_number: int = signal.SIGTERM
 
 
 @contextmanager

@@ -65,7 +65,8 @@ def backward(nats_of: Callable[[Microbatch], Tensor], model: Decoder, rows: Micr
 
 def _workers_for_rows(model: Decoder, inputs: Tensor) -> int:
     is_short = inputs.numel() * model.shape.flops_per_token() < SHORT
-    if is_short or model.dropout or model.compiled:  # dropout draws from one stream; code is compiled for one shape
+    # Dropout draws from one stream; code is compiled for one shape; other processes wait for gradients of whole pieces.
+    if is_short or model.dropout or model.compiled or model.spread:
         return 1
     return min(workers_for(model, inputs.device), len(inputs))
 

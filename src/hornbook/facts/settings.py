@@ -134,7 +134,13 @@ class Train(msgspec.Struct, forbid_unknown_fields=True):
     document_mask: Annotated[bool, row("attention never crosses a document")] = False
     early_stop: Annotated[Count | None, row(
         "early stopping: evaluations without a better validation loss", "evaluations", also="patience")] = None
-    threads: Annotated[Threads | None, row("CPU threads; part of the run's identity", also="num_threads")] = None
+    threads: Annotated[Threads | None, row(
+        "CPU threads of each process; part of the run's identity", also="num_threads")] = None
+    processes: Annotated[Threads, row(
+        "processes of this machine that train together; under torchrun its own number counts", "processes")] = 1
+    parallel: Annotated[Literal["replicate", "shard", "hybrid"] | None, row(
+        "of several processes: each has all weights, or some; hybrid: some, all of them on each machine")] = None
+    timeout: Annotated[Positive, row("how long processes wait for each other", "seconds")] = 1800.0
 
 
 class Watch(msgspec.Struct, forbid_unknown_fields=True):
@@ -174,6 +180,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 
 
 RECIPES = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes")  # of a wheel; of a checkout
+FREE = ("processes", "parallel", "timeout")  # of [train]; a run may go on with others
 LENGTHS = ("steps", "epochs", "tokens", "budget")  # of [train]; a run has one of them, and a budget perhaps
 
 

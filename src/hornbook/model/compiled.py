@@ -37,7 +37,12 @@ class Compiled:
 def compile_training(model: Decoder) -> None:
     """Compile what training computes in each block, and what turns logits into their gradient."""
     torch.compiler.reset()  # of the models before it: only so many shapes are kept, for all of them together
+    blocks: Sequence[Callable[..., Tensor]]
     blocks = [torch.compile(block.forward, dynamic=False, fullgraph=True) for block in model.blocks]
+    if model.spread:  # they are called as modules, whose hooks bring their weights together
+        for block, forward in zip(model.blocks, blocks, strict=True):
+            block.forward = forward
+        blocks = list(model.blocks)
     model.compiled = Compiled(blocks, torch.compile(differentiate_, dynamic=False, fullgraph=True))
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hornbook.model.compiled import Compiled
 
 Rotary = tuple[Tensor, Tensor]  # cos and sin, each (T, W)
+Score = Callable[[Tensor], Tensor]  # hidden states -> what is asked of them, by means of the head
 Append = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # keys and values of new tokens -> of all so far
 
 
@@ -208,8 +209,10 @@ class Head(nn.Module):
         self.norm = make_norm(shape, shape.width)
         self.projection = Linear(shape.width, shape.vocabulary, bias=False)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.projection(self.norm(hidden))
+    def forward(self, hidden: Tensor, score: Score | None = None) -> Tensor:
+        """Logits, or what `score` makes of the hidden states. It is called here so that weights that lie on several
+        processes are together while it computes."""
+        logits: Tensor = self.projection(self.norm(hidden)) if score is None else score(hidden)
         return logits
 
 
@@ -231,6 +234,7 @@ class Decoder(nn.Module):
         self.dropout = dropout
         self.compiled: Compiled | None = None  # by `compile_training`
         self.frequencies: Tensor | None = None  # of the rotary table, once they are on the model's device
+        self.spread = False  # whether its weights are spread over processes: then training calls nothing but `forward`
         self.recompute = False  # in training, keep only each block's input and compute the rest again when needed
 
     def hidden(self, tokens_BT: Tensor, *, documents_BT: Tensor | None = None, cache: Cache | None = None) -> Tensor:
@@ -278,8 +282,10 @@ class Decoder(nn.Module):
         x = x + self.positions(positions_T)
         return (F.dropout(x, self.dropout, self.training) if self.dropout else x), None
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.hidden(tokens_BT))
+    def forward(
+        self, tokens_BT: Tensor, *, documents_BT: Tensor | None = None, score: Score | None = None
+    ) -> Tensor:  # fmt: skip
+        logits: Tensor = self.head(self.hidden(tokens_BT, documents_BT=documents_BT), score)
         return logits
 
 

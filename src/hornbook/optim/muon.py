@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -51,16 +51,20 @@ class Muon:
 
     def __init__(
         self, parameters: Named, *, learning_rate: float, momentum: float, weight_decay: float,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | None = None, sizes: Mapping[str, Sequence[int]] | None = None,
+        together: Callable[[Named, torch.dtype], list[Tensor]] | None = None,
     ) -> None:  # fmt: skip
+        """Where `parameters` are some rows of matrices of the whole `sizes`, `together` orthogonalises those."""
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
         device = next(iter(parameters.values())).device
         is_fast = has_bfloat16_units() if device.type == "cpu" else device.type != "mps"
         self.dtype = dtype or (torch.bfloat16 if is_fast else torch.float32)
         self.stacks: dict[tuple[int, ...], Named] = {}
         for name, parameter in parameters.items():
-            self.stacks.setdefault(tuple(parameter.shape), {})[name] = parameter
-        self.momenta = {shape: torch.zeros(len(stack), *shape, device=device) for shape, stack in self.stacks.items()}
+            self.stacks.setdefault(tuple(sizes[name] if sizes else parameter.shape), {})[name] = parameter
+        rows = {shape: next(iter(stack.values())).shape for shape, stack in self.stacks.items()}
+        self.momenta = {shape: torch.zeros(len(self.stacks[shape]), *rows[shape], device=device) for shape in rows}
+        self.together = together
 
     @torch.no_grad()
     def step(self, lr_scale: float, skip: Tensor | None = None) -> None:
@@ -73,7 +77,10 @@ class Muon:
                 gradients = torch.where(skip, self.momenta[shape], gradients)
             momentum = self.momenta[shape].lerp_(gradients, 1 - self.momentum)
             ahead = torch.lerp(gradients, momentum, self.momentum)  # Nesterov
-            update = orthogonalise(ahead, self.dtype).float()
+            if self.together is None:
+                update = orthogonalise(ahead, self.dtype).float()
+            else:
+                update = torch.stack(self.together(dict(zip(stack, ahead, strict=True)), self.dtype)).float()
             decay = 1 - rate * self.weight_decay
             if skip is not None:
                 update = update.masked_fill_(skip, 0.0)

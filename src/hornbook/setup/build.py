@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -29,34 +30,51 @@ from hornbook.training.monitor import Monitor
 from hornbook.training.pace import FirstSteps, StepClock, enough_steps
 from hornbook.training.watch import Watch
 
+if TYPE_CHECKING:
+    from hornbook.engine.sharding import Sharded
+    from hornbook.engine.world import World
 
-def build(settings: Settings, shape: GPTShape, text: TokenStream, on: torch.device) -> TrainState:
-    """Fresh parts for resolved settings, to be trained on `text`."""
-    train = settings.train
+
+def build(
+    settings: Settings, shape: GPTShape, text: TokenStream, on: torch.device, world: World | None = None
+) -> TrainState:
+    """Fresh parts for resolved settings, to be trained on `text`, by all processes of a `world`."""
+    train, sharded = settings.train, None
     assert train.batch is not None
     be_deterministic(train.deterministic)
-    model = initialise(Decoder(shape, dropout=settings.model.dropout), train.seed).to(on)
+    model = Decoder(shape, dropout=settings.model.dropout)
+    model = (initialise(model, train.seed) if world is None or world.rank == 0 else model).to(on)
     model.recompute = train.recompute
+    if world is not None:
+        from hornbook.setup.processes import spread
+
+        sharded = spread(world, settings, model, on)
+        model = sharded.model
     if train.compile:
         from hornbook.model.compiled import compile_training
 
         compile_training(model)
     batches = Batches(text, context=shape.context, batch=train.batch, seed=train.seed, shift=train.shift_windows)
     autocast = partial(torch.autocast, on.type, torch.bfloat16) if train.precision == "bfloat16" else None
-    return TrainState(model, make_optimizers(settings, model), batches, autocast)
+    return TrainState(model, make_optimizers(settings, model, sharded), batches, autocast, sharded)
 
 
 def start_job(context: RunContext, view: View, started: float) -> Job:
     """The job of a fresh run, or of one that goes on; `started` is when its command did, by time.monotonic()."""
     on, settings, prepared, run = device(), context.settings, context.prepared, context.run
     assert settings.checkpoint.every is not None
-    state = build(settings, context.shape, prepared.train, on)
+    world = context.world
+    state = build(settings, context.shape, prepared.train, on, world)
     if context.initial is not None:
-        checkpoints.fill(state.model, checkpoints.weights(context.initial))
+        checkpoints.fill(state.whole(), checkpoints.weights(context.initial))
+        state.whole_changed()
     # A process that was killed counts as far as its cost had been read.
     earlier: dict[str, float] = next((row["cost"] for row in reversed(run.rows()) if "cost" in row), {})
     precision = settings.train.precision
-    telemetry = Telemetry(started, on, this_device(on, precision), usd_per_hour(settings), earlier, precision=precision)
+    telemetry = Telemetry(
+        started, on, this_device(on, precision), usd_per_hour(settings), earlier, precision=precision,
+        processes=world.size if world else 1, machines=world.machines if world else 1,
+    )  # fmt: skip
     clock = StepClock(telemetry)
     job = Job(
         context, state, view, telemetry,
@@ -90,8 +108,9 @@ def be_deterministic(wanted: bool) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
 
 
-def make_optimizers(settings: Settings, model: Decoder) -> list[Optimizer]:
-    """AdamW for all, or Muon for the matrices inside the blocks and AdamW for the rest."""
+def make_optimizers(settings: Settings, model: Decoder, sharded: Sharded | None = None) -> list[Optimizer]:
+    """AdamW for all, or Muon for the matrices inside the blocks and AdamW for the rest; of a `sharded` model each
+    process updates its rows."""
     o = settings.optimizer
     assert o.learning_rate is not None
     assert o.muon_learning_rate is not None
@@ -100,19 +119,23 @@ def make_optimizers(settings: Settings, model: Decoder) -> list[Optimizer]:
     assert o.momentum is not None
     matrices, others = groups(model)
     optimizers: list[Optimizer] = []
+    if sharded is not None:
+        matrices, others = ({name: sharded.local[name] for name in group} for group in (matrices, others))
     if o.name == "muon":
         inside = {name: p for name, p in matrices.items() if name.startswith("blocks.")}
         matrices = {name: p for name, p in matrices.items() if name not in inside}
+        spread = (None, None) if sharded is None else (sharded.sizes, sharded.orthogonalise)
         optimizers.append(
-            Muon(inside, learning_rate=o.muon_learning_rate, momentum=o.momentum, weight_decay=o.weight_decay)
-        )
+            Muon(inside, learning_rate=o.muon_learning_rate, momentum=o.momentum, weight_decay=o.weight_decay,
+                 sizes=spread[0], together=spread[1])
+        )  # fmt: skip
     for parameters, decay in ((matrices, o.weight_decay), (others, 0.0)):
         if parameters:
             optimizers.append(
                 AdamW(parameters, learning_rate=o.learning_rate, beta1=o.beta1, beta2=o.beta2, epsilon=o.epsilon,
                       weight_decay=decay)
             )  # fmt: skip
-    return optimizers
+    return optimizers if sharded is None else sharded.shared(optimizers)
 
 
 def seconds_per_step(settings: Settings, parts: TrainState) -> float:
@@ -121,7 +144,7 @@ def seconds_per_step(settings: Settings, parts: TrainState) -> float:
     trial = steps(
         parts.model, parts.optimizers, parts.batches, first=0, last=12, lr_schedule=lambda step: 0.0,
         microbatch=settings.train.microbatch, clip_norm=1.0, seed=0, document_mask=settings.train.document_mask,
-        autocast=parts.autocast, uses_weights=lambda step: False,
+        autocast=parts.autocast, uses_weights=lambda step: False, sharded=parts.sharded,
     )  # fmt: skip
     seconds: list[float] = []
     for done in trial:

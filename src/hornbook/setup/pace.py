@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -19,10 +20,15 @@ from hornbook.planning.workload import StepTimes
 from hornbook.setup.build import build, seconds_per_step
 from hornbook.training.pace import pace_of
 
+if TYPE_CHECKING:
+    from hornbook.engine.world import World
 
-def measure(settings: Settings, shape: GPTShape, text: TokenStream, on: torch.device) -> StepTimes:
+
+def measure(
+    settings: Settings, shape: GPTShape, text: TokenStream, on: torch.device, world: World | None = None
+) -> StepTimes:
     """The pace of a few steps, of a short score and of some written tokens, of parts that are thrown away."""
-    parts = build(settings, shape, text, on)
+    parts = build(settings, shape, text, on, world)
     return pace_of(parts, text, seconds_per_step(settings, parts))
 
 

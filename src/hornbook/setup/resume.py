@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
@@ -16,7 +16,7 @@ from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine.device import device
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import usable_cores
-from hornbook.facts.settings import LENGTHS, Settings, from_table, to_toml
+from hornbook.facts.settings import FREE, LENGTHS, Settings, from_table, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.facts.units import counted
 from hornbook.planning.choose import budget_seconds, most_steps, no_plateau, shape_of
@@ -32,8 +32,13 @@ from hornbook.training.deciding import sentence
 from hornbook.training.decisions import Decision, decisions_of, last_step, steady_steps
 from hornbook.training.job import RunContext
 
+if TYPE_CHECKING:
+    from hornbook.engine.world import World
 
-def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: str | None, view: View) -> RunContext:
+
+def resumed(
+    run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: str | None, view: View, world: World | None = None
+) -> RunContext:  # fmt: skip
     """Where a run goes on: its newest checkpoint that is whole; made longer, the last one from before the learning rate
     fell. Raises InputError when more than a greater length is asked for."""
     settings = settings_of(run)
@@ -42,6 +47,8 @@ def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: st
         raise InputError(f"{run.folder} began from {facts.from_ or 'fresh weights'}: leave out --from.")
     original = from_table(facts.request, source="the run's request")
     _refuse_changes(run, settings, original, wanted, request)
+    for name in FREE:
+        setattr(settings.train, name, getattr(wanted.train, name))
     if wanted.text.paths:
         original.text.paths = wanted.text.paths  # the same files, as they are called from here
     if run.hashes is None:
@@ -73,9 +80,13 @@ def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: st
         record_text(prepared, run)
     if steps := _made_longer(run, settings, original, wanted, prepared):
         newest = _lengthen(run, settings, steps, newest, view)
+    if world is not None:
+        from hornbook.setup.processes import tell_text
+
+        tell_text(world, prepared, original.text)
     longer = any(made.decision == "lengthen" for made in decisions_of(run.rows()))
     return RunContext(
-        run, settings, shape, prepared, initial, newest, may_decide=may_decide_of(original, settings),
+        run, settings, shape, prepared, initial, newest, world=world, may_decide=may_decide_of(original, settings),
         time=None if longer else _time_limit(original, settings, prepared, shape),
     )  # fmt: skip
 
@@ -104,7 +115,7 @@ def _refuse_changes(
             # Where nothing is checked, what the run has may have been changed since it was asked for.
             as_asked = asked == before and (run.hashes is not None or key in ("tokenizer", "best", "preset", "threads"))
             same = asked == has or as_asked or (section == "text" and _same_text(key, asked, has))
-            if not same and not (section == "train" and key in LENGTHS):
+            if not same and not (section == "train" and key in (*LENGTHS, *FREE)):
                 raise InputError(
                     f"{run.folder} has {section}.{key} = {has!r}, not {asked!r}: a resumed run keeps its settings "
                     "(only a greater length is allowed); give --out a fresh folder."

@@ -48,6 +48,7 @@ from hornbook.setup.text import is_prepared, prepared_text, stem
 from hornbook.training.job import RunContext
 
 if TYPE_CHECKING:
+    from hornbook.engine.world import World
     from hornbook.setup.model import LoadedModel
 
 MEASURED_FROM = 30  # steps: a shorter run is over before its pace is known
@@ -55,8 +56,9 @@ LEAST_STEPS, FEW_STEPS = 2, 30  # within a time: fewer than the first are refuse
 
 
 def fresh(
-    wanted: Settings, request: Mapping[str, Any], *, out: Path | None, from_: str | None, view: View, started: float
-) -> RunContext:
+    wanted: Settings, request: Mapping[str, Any], *, out: Path | None, from_: str | None, view: View, started: float,
+    world: World | None = None,
+) -> RunContext:  # fmt: skip
     """Prepare the text, choose what is open, find the number of steps, and then write the run folder."""
     if out is not None and out.exists() and (not out.is_dir() or {entry.name for entry in out.iterdir()} - LEFTOVERS):
         raise InputError(f"{out} exists and is not a run: give --out a fresh folder.")
@@ -72,8 +74,11 @@ def fresh(
     torch.set_num_threads(wanted.train.threads or usable_cores())
     device_here = this_device(on)
     data = corpus_stats(prepared)
-    choice = choose(wanted, data, Machine.of(device_here), shape=opened.model.shape if opened is not None else None)
+    machine = Machine.of(device_here, 1 if world is None else world.size)
+    choice = choose(wanted, data, machine, shape=opened.model.shape if opened is not None else None)
     settings, shape = choice.settings, choice.shape
+    if world is not None:
+        _share_out(world, prepared, wanted, settings)
     _refuse_too_large(settings, shape)
     settings.train.threads = torch.get_num_threads()
     for reason in choice.reasons:
@@ -83,7 +88,7 @@ def fresh(
         data, int(prepared.validation.documents[:, NUM_BYTES].sum()),
         float(np.median(part.documents[:, NUM_TOKENS])), [], prepared.readings_per_epoch or 1.0,
     )  # fmt: skip
-    settings, pace = _settled(choice, wanted, part, on, view, started)
+    settings, pace = _settled(choice, wanted, part, on, view, started, world)
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
@@ -98,12 +103,12 @@ def fresh(
     facts = environment(threads=torch.get_num_threads(), device=on.type) | {"accelerator": accelerator_facts(on)}
     run = Run.create(
         out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
-        facts | {"request": dict(request), "from": from_},
+        facts | {"request": dict(request), "from": from_} | ({} if world is None else {"processes": world.size}),
     )  # fmt: skip
     record_text(prepared, run)
     initial = opened.model if opened is not None else None
     start = RunContext(
-        run, settings, shape, prepared, initial, device=device_here, may_decide=open_end,
+        run, settings, shape, prepared, initial, device=device_here, world=world, may_decide=open_end,
         time=None if choice.seconds is None or no_plateau(settings) else (choice.seconds, choice.most_steps),
     )  # fmt: skip
     for sentence in wrong:
@@ -113,6 +118,13 @@ def fresh(
         return replace(start, plan=plan)
     plan(pace)
     return start
+
+
+def _share_out(*arguments: Any) -> None:
+    """`share_out`, where there are several processes."""
+    from hornbook.setup.processes import share_out
+
+    share_out(*arguments)
 
 
 def _given_model(name: str, wanted: Settings) -> LoadedModel:
@@ -157,8 +169,9 @@ def _refuse_too_large(settings: Settings, shape: GPTShape) -> None:
 
 
 def _settled(
-    choice: ResolvedSettings, wanted: Settings, text: TokenStream, on: torch.device, view: View, started: float
-) -> tuple[Settings, StepTimes | None]:
+    choice: ResolvedSettings, wanted: Settings, text: TokenStream, on: torch.device, view: View, started: float,
+    world: World | None,
+) -> tuple[Settings, StepTimes | None]:  # fmt: skip
     """The settings with their number of steps, and the pace that a time had to know first. Raises InputError for a
     budget that holds no training."""
     if choice.settings.train.steps is not None:
@@ -166,7 +179,7 @@ def _settled(
         return choice.settings, None
     from hornbook.setup.pace import measure
 
-    pace = measure(choice.settings, choice.shape, text, on)
+    pace = measure(choice.settings, choice.shape, text, on, world)
     spent = time.monotonic() - started
     settings = resolve_steps(choice, pace, spent)
     assert settings.train.steps is not None

@@ -30,7 +30,7 @@ class Best:
     def take(self, parts: TrainState, *, step: int, loss: float, updates: int, optimizer: bool) -> None:
         """Copy the weights of this step."""
         self.loss, self.step, self.updates = loss, step, updates
-        contents = checkpoints.contents(parts.model, parts.optimizers if optimizer else ())
+        contents = checkpoints.contents(parts.whole(), parts.optimizers if optimizer else ())
         if self.copies.keys() != contents.keys():
             self.copies = {}  # before the new ones are made
             self.copies = {
@@ -67,12 +67,13 @@ class Best:
     def put_back(self, run: Run, parts: TrainState) -> None:
         """The state of the best look in place of the present one, from memory or from the disk."""
         if self.copies:
-            checkpoints.fill(parts.model, self.copies[checkpoints.MODEL])
+            checkpoints.fill(parts.whole(), self.copies[checkpoints.MODEL])
             for optimizer in parts.optimizers:
                 optimizer.load(self.copies[checkpoints.OPTIMIZER], self.updates)
         else:
-            folder, model, optimizers = self.folder(run), parts.model, parts.optimizers
+            folder, model, optimizers = self.folder(run), parts.whole(), parts.optimizers
             checkpoints.load_into(folder, model=model, optimizers=optimizers, updates=self.updates)
+        parts.whole_changed()
 
     def folder(self, run: Run) -> Path:
         """Where they are on the disk. Raises InputError when they are gone."""

@@ -31,6 +31,7 @@ from hornbook.training.pace import FirstSteps, StepClock
 from hornbook.training.watch import Watch
 
 if TYPE_CHECKING:
+    from hornbook.engine.world import World
     from hornbook.training.deadline import Deadline
 
 
@@ -46,6 +47,7 @@ class RunContext:
     checkpoint: Path | None = None  # to go on from
     device: Accelerator | None = None  # where it was measured just now
     plan: Callable[[StepTimes], None] | None = None  # to be called once the times of the first steps are known
+    world: World | None = None  # the processes that train together
     may_decide: bool = False  # whether the run may end early: nobody gave it a length, and its best weights are used
     time: tuple[float, int | None] | None = None  # of a budget: its seconds, and how many steps are enough
     finish: bool = False  # early, as soon as all that was recorded has happened
@@ -174,7 +176,7 @@ class Job:
 
     def evaluate(self, stop: Stop) -> bool:
         """Score the probes and record it; False when a signal came meanwhile."""
-        numbers = self.watch.evaluate(self.state.model, self.step, fresh=self.is_fresh, stop=stop)
+        numbers = self.watch.evaluate(self.state.whole(), self.step, fresh=self.is_fresh, stop=stop)
         if numbers is None:
             return False
         row: dict[str, Any] = {"event": "evaluation"} | self.position | numbers
@@ -215,7 +217,7 @@ class Job:
         if self.sampled == self.step:
             return
         try:
-            texts = self.watch.samples(self.state.model, fresh=self.is_fresh, stop=stop)
+            texts = self.watch.samples(self.state.whole(), fresh=self.is_fresh, stop=stop)
         except InputError:
             if self.step == 0:
                 raise
@@ -250,7 +252,7 @@ class Job:
     def save(self, *, beside: bool = False) -> None:
         """Write a checkpoint and drop what is no longer kept; `beside`: while an accelerator trains on."""
         self.saver.settle()
-        keep, model, step, tokens = self.settings.checkpoint, self.state.model, self.step, self.tokens
+        keep, step, tokens = self.settings.checkpoint, self.step, self.tokens
         state = {
             "tokens": tokens, "seconds": self.seconds, "updates": self.updates, "since_best": self.since_best,
             "use_step": self.best.step if keep.best else None, "decisions": msgspec.to_builtins(self.decisions),
@@ -266,6 +268,7 @@ class Job:
             drop_old()
 
         self.best.write(self.run, self.state, step)
+        model = self.state.whole()
         self.saver.write(
             self.run.checkpoint_folder(step), checkpoints.contents(model, self.state.optimizers if step else ()),
             step=step, shape=model.shape, state=state, then=written, beside=beside,
@@ -274,7 +277,8 @@ class Job:
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint."""
-        manifest = checkpoints.load_into(folder, model=self.state.model, optimizers=self.state.optimizers)
+        manifest = checkpoints.load_into(folder, model=self.state.whole(), optimizers=self.state.optimizers)
+        self.state.whole_changed()
         state, self.step = manifest["state"], manifest["step"]
         if missing := {"tokens", "seconds", "updates", "since_best", "best_loss", "best_step"} - state.keys():
             raise InputError(f"{folder} is damaged: it has no {min(missing)}; go back to an older checkpoint.")

@@ -7,17 +7,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from hornbook.data.loader import Batches
+from hornbook.data.packing import IGNORE
 from hornbook.engine.device import can_pin
 from hornbook.engine.threads import Microbatch
 from hornbook.model.decoder import Decoder
 from hornbook.optim.groups import Optimizer
 from hornbook.training.step import Autocast, Pending, Update, reading_is_free, train_step
+
+if TYPE_CHECKING:
+    from hornbook.engine.sharding import Sharded
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ def steps(
     autocast: Autocast | None = None,
     stop: threading.Event | None = None,
     uses_weights: Callable[[int], bool] | None = None,
+    sharded: Sharded | None = None,
 ) -> Iterator[Step]:
     """Train from update `first` (0 for a fresh model) to `last`; yield each. Ends early when `stop` is set.
 
@@ -61,25 +66,20 @@ def steps(
     stop, device = stop or threading.Event(), next(model.parameters()).device
     number, under_way, begin = first, deque[tuple[int, Pending]](), time.perf_counter()
 
-    def seed_dropout(index: int) -> bool:
-        if model.dropout:
-            torch.manual_seed(dropout_seed(seed, number, index))
-        return not stop.is_set()
-
     def finished(count: int) -> list[Step]:
         nonlocal begin
         updates = [(n, pending.read()) for n, pending in (under_way.popleft() for _ in range(count))]
+        if any(update.stops for _, update in updates):
+            stop.set()
         seconds, begin = (time.perf_counter() - begin) / count, time.perf_counter()
         return [Step(n, batches.epoch(n), lr_schedule(n - 1), update, seconds, n == number) for n, update in updates]
 
     while number < last and not stop.is_set():
         epoch = int(batches.epoch(number))  # 1. each epoch
         while number < last and int(batches.epoch(number)) == epoch:  # 2. each batch
-            model.train()
-            pending = train_step(
-                model, optimizers, list(microbatches(batches, number, microbatch, device, document_mask)),
-                lr_scale=lr_schedule(number), clip_norm=clip_norm, autocast=autocast, before_microbatch=seed_dropout,
-                num_tokens=int(batches.spans(number)[1].sum()),
+            pending = update(
+                model, optimizers, batches, number, lr_schedule(number), microbatch=microbatch, clip_norm=clip_norm,
+                seed=seed, document_mask=document_mask, autocast=autocast, stop=stop, sharded=sharded,
             )  # fmt: skip
             if pending is not None:
                 number += 1
@@ -96,25 +96,61 @@ def steps(
         yield from finished(len(under_way))
 
 
+def update(
+    model: Decoder, optimizers: Sequence[Optimizer], batches: Batches, number: int, lr_scale: float, *, microbatch: int,
+    clip_norm: float, seed: int, document_mask: bool, autocast: Autocast | None, stop: threading.Event,
+    sharded: Sharded | None = None,
+) -> Pending | None:  # fmt: skip
+    """Begin update `number`; None where it was abandoned since `stop` is set. With a `sharded` model every rank does
+    so, with every so many microbatches, and nobody abandons what takes all of them."""
+    rank, ranks = (0, 1) if sharded is None else (sharded.world.rank, sharded.world.size)
+    if sharded is not None:
+        sharded.world.tell("update", number=number, lr_scale=lr_scale)
+
+    def seed_dropout(index: int) -> bool:
+        if model.dropout:
+            torch.manual_seed(dropout_seed(seed, number, rank + index * ranks))
+        return sharded is not None or not stop.is_set()
+
+    model.train()
+    device = next(model.parameters()).device
+    return train_step(
+        model, optimizers, list(microbatches(batches, number, microbatch, device, document_mask, (rank, ranks))),
+        lr_scale=lr_scale, clip_norm=clip_norm, autocast=autocast, before_microbatch=seed_dropout,
+        num_tokens=int(batches.spans(number)[1].sum()), sharded=sharded, stops=stop.is_set(),
+    )  # fmt: skip
+
+
 def dropout_seed(seed: int, number: int, index: int) -> int:
     """A seed for the dropout of one microbatch of one update, unlike that of any other."""
     return int(np.random.SeedSequence([seed, number, index]).generate_state(1, np.uint64)[0])
 
 
 def microbatches(
-    batches: Batches, number: int, size: int, device: torch.device, document_mask: bool
-) -> Iterator[Microbatch]:
-    """The batch of update `number`, cut into pieces of at most `size` sequences on `device`."""
-    arrays: list[np.ndarray[Any, Any]] = [*batches.batch(number)]
+    batches: Batches, number: int, size: int, device: torch.device, document_mask: bool, share: tuple[int, int] = (0, 1)
+) -> Iterator[Microbatch]:  # fmt: skip
+    """The batch of update `number`, cut into pieces of at most `size` sequences on `device`.
+
+    Of several ranks, `share` (rank, ranks), each has every so many pieces and loads no others; all have equally many,
+    so that they meet: where there are too few, the last ones have no token that is scored.
+    """
+    rank, ranks = share
+    cuts = [(start, min(start + size, batches.batch_size)) for start in range(0, batches.batch_size, size)]
+    mine = cuts[rank::ranks]
+    rows = np.concatenate([np.arange(*cut) for cut in mine or cuts[:1]]) if ranks > 1 else slice(None)
+    arrays: list[np.ndarray[Any, Any]] = [*batches.batch(number, rows)]
     if document_mask:
-        arrays.append(batches.documents(number))
+        arrays.append(batches.documents(number, rows))
     tensors = [torch.from_numpy(array) for array in arrays]
     if device.type != "cpu":  # from pinned memory, or the copy would wait for all that the device has to do
         pinned = [tensor.pin_memory() if can_pin(device) else tensor for tensor in tensors]
         tensors = [tensor.to(device, non_blocking=True) for tensor in pinned]
-    for start in range(0, len(tensors[0]), size):
-        inputs, targets, *documents = (tensor[start : start + size] for tensor in tensors)
+    pieces = [*zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)]
+    for inputs, targets, *documents in pieces[: len(mine)]:
         yield inputs, targets, documents[0] if documents else None
+    for _ in range(-(-len(cuts) // ranks) - len(mine)):
+        inputs, targets, *documents = pieces[0]
+        yield inputs, torch.full_like(targets, IGNORE), documents[0] if documents else None
 
 
 @dataclass(frozen=True)
@@ -125,8 +161,22 @@ class TrainState:
     optimizers: list[Optimizer]
     batches: Batches
     autocast: Autocast | None
+    sharded: Sharded | None = None
 
-    def release(self) -> None:
-        """Drop what only updates need, three times the weights: gradients and the optimizers."""
+    def whole(self) -> Decoder:
+        """The model to look at and to save: gathered, where its weights are spread over processes."""
+        return self.model if self.sharded is None else self.sharded.gather()
+
+    def whole_changed(self) -> None:
+        """To be called when the weights of `whole` were changed."""
+        if self.sharded is not None:
+            self.sharded.scatter()
+
+    def release(self) -> Decoder:
+        """Drop what only updates need, three times the weights, and the other processes; return the whole model."""
+        model = self.whole()
         self.optimizers.clear()
         self.model.zero_grad(set_to_none=True)
+        if self.sharded is not None:
+            self.sharded.world.leave()
+        return model

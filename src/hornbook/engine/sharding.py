@@ -1,0 +1,242 @@
+"""One model on many processes: PyTorch's `fully_shard`, on a mesh of (replicas, shards).
+
+(ranks, 1) replicates, (1, ranks) shards, (machines, processes of one) does both; the code is the same. Each rank holds
+some rows of every weight, its gradient and its moments. Optimizers see plain tensors, these rows; what looks at a model
+or saves it sees `gather`'s, a whole model. Sums over ranks are sums, never means: the loss is all nats / all tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+from hornbook.engine.world import World
+from hornbook.model.decoder import Decoder
+from hornbook.optim.groups import Named, Optimizer
+from hornbook.optim.muon import orthogonalise
+
+
+class Sharded:
+    """`model`, whose weights are spread over the ranks of a mesh (replicas, shards). Every method is collective."""
+
+    def __init__(self, model: Decoder, world: World, replicas: int, whole: Decoder, *, device: torch.device) -> None:
+        """With rank 0's `whole` weights, in place of what `model` has."""
+        self.model, self.world, self.device = model, world, device
+        self.replicas, self.shards = replicas, world.size // replicas
+        mesh = init_device_mesh(device.type, (self.replicas, self.shards), mesh_dim_names=("replicas", "shards"))
+        self.replica, self.shard = divmod(world.rank, self.shards)
+        self.replica_group, self.shard_group = mesh.get_group("replicas"), mesh.get_group("shards")
+        self.sizes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        settings: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": self.shards > 1}
+        for block in model.blocks:
+            fully_shard(block, **settings)
+        fully_shard([model.embedding, model.head] if model.shape.tied else model.head, **settings)
+        fully_shard(model, **settings)
+        self.wrapped = [module for module in model.modules() if isinstance(module, FSDPModule)]
+        for module in self.wrapped:
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+        model.spread = True
+        with torch.no_grad():
+            self.local: Named = {name: _rows_of(parameter) for name, parameter in model.named_parameters()}
+        self.whole, self.is_gathered = whole, False
+        self._take_over()
+
+    # ---- A step
+
+    def last_piece(self, is_last: bool) -> None:
+        """Sum gradients over the ranks after the last piece of a step only: before, each rank has its own."""
+        for module in self.wrapped:
+            module.set_requires_gradient_sync(is_last, recurse=False)
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """This rank's rows of the gradients."""
+        return [local.grad for local in self.local.values() if local.grad is not None]
+
+    @torch.no_grad()
+    def summed(self, nats: Tensor, stops: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Over all ranks: the nats, the norm of the whole gradient, and how many were asked to stop. One all-reduce.
+
+        On a CPU the norm has the bits of one process: each parameter's is taken of the whole gradient by one rank. On
+        an accelerator the squares of rows are summed.
+        """
+        self.is_gathered = False
+        for name, parameter in self.model.named_parameters():  # optimizers see the rows
+            self.local[name].grad = None if parameter.grad is None else _rows_of(parameter.grad)
+        numbers = torch.zeros(2 + len(self.local), dtype=torch.float64, device=self.device)
+        numbers[0], numbers[1] = nats, float(stops)
+        gradients = {name: local.grad for name, local in self.local.items() if local.grad is not None}
+        if self.device.type == "cpu":
+            place = {name: 2 + number for number, name in enumerate(self.local)}
+            whole = self._collect(gradients, self._mine(gradients))
+            for name, norm in zip(whole, torch._foreach_norm(list(whole.values())) if whole else (), strict=True):
+                numbers[place[name]] = norm
+        elif self.replica == 0:
+            numbers[2:] = torch.stack([x.double().square().sum() for x in gradients.values()])
+        self.world.sum(numbers)
+        norms = numbers[2:].float() if self.device.type == "cpu" else numbers[2:].sqrt()
+        return numbers[0].float(), torch.linalg.vector_norm(norms).float(), numbers[1].float()
+
+    @torch.no_grad()
+    def orthogonalise(self, rows: Named, dtype: torch.dtype) -> list[Tensor]:
+        """This rank's rows of the orthogonalised matrices, in order, which have one shape: each matrix is
+        orthogonalised by one rank and shared, as it is in `dtype`."""
+        rows = {name: tensor.to(dtype) for name, tensor in rows.items()}
+        names = self._mine(rows)
+        whole = self._collect(rows, names)
+        done = orthogonalise(torch.stack(list(whole.values())), dtype).unbind(0) if whole else ()
+        rows |= self._deal(dict(zip(whole, done, strict=True)), names, next(iter(rows.values())))
+        if self.replicas == 1:
+            return list(rows.values())
+        lists = [self._mine(rows, replica) for replica in range(self.replicas)]
+        sent = torch.stack([rows[(names + list(rows))[i]] for i in range(max(map(len, lists)))])
+        received = [torch.empty_like(sent) for _ in lists]
+        dist.all_gather(received, sent, group=self.replica_group)
+        for of_replica, tensors in zip(lists, received, strict=True):
+            rows |= dict(zip(of_replica, tensors, strict=False))
+        return list(rows.values())
+
+    # ---- Whole tensors
+
+    def shared(self, optimizers: Sequence[Optimizer]) -> list[Optimizer]:
+        """Optimizers of this rank's rows, as those of the whole model."""
+        return [Shared(optimizer, self, number) for number, optimizer in enumerate(optimizers)]
+
+    @torch.no_grad()
+    def gather(self) -> Decoder:
+        """The whole model, on every rank; what is done to it changes nothing before `scatter`."""
+        if self.is_gathered:
+            return self.whole
+        self.world.tell("gather")
+        targets = dict(self.whole.named_parameters())
+        for name, local in self.local.items():
+            targets[name].copy_(self.all_rows(name, local))
+        self.is_gathered = True
+        return self.whole.eval()
+
+    def scatter(self) -> None:
+        """Take over the weights of rank 0's whole model."""
+        self.world.tell("scatter")
+        self._take_over()
+
+    @torch.no_grad()
+    def _take_over(self) -> None:
+        weights = dict(self.whole.named_parameters())
+        for name, local in self.local.items():
+            local.copy_(self.own_rows(name, weights[name]))
+        self.is_gathered = self.world.rank == 0
+
+    def all_rows(self, name: str, local: Tensor) -> Tensor:
+        """The whole tensor whose rows lie on the ranks as those of parameter `name` do."""
+        size = self.sizes[name]
+        if self.shards == 1:
+            return local
+        most = -(-size[0] // self.shards)
+        padded, whole = (local.new_zeros(rows, *size[1:]) for rows in (most, most * self.shards))
+        padded[: len(local)] = local
+        dist.all_gather(list(whole.chunk(self.shards)), padded, group=self.shard_group)
+        return whole[: size[0]]
+
+    def own_rows(self, name: str, whole: Tensor | None) -> Tensor:
+        """This rank's rows of what rank 0 gives as the `whole` of a tensor like parameter `name`."""
+        size, is_first = self.sizes[name], self.world.rank == 0 and whole is not None
+        sent = (
+            whole.to(self.device).contiguous()
+            if whole is not None and is_first
+            else torch.empty(size, device=self.device)
+        )
+        dist.broadcast(sent, 0)
+        return sent[self._rows(size, self.shard)]
+
+    # ---- Who has what
+
+    def _rows(self, size: Sequence[int], shard: int) -> slice:
+        """Which rows of a tensor a shard has, as torch.chunk cuts."""
+        most = -(-size[0] // self.shards)
+        return slice(min(shard * most, size[0]), min((shard + 1) * most, size[0]))
+
+    def _mine(self, names: Iterable[str], replica: int | None = None) -> list[str]:
+        """The tensors that a replica, by default this one, does the work of for all: every so many."""
+        replica = self.replica if replica is None else replica
+        return [name for number, name in enumerate(names) if number // self.shards % self.replicas == replica]
+
+    def _collect(self, rows: Mapping[str, Tensor], names: Sequence[str]) -> Named:
+        """Of the tensors `names`, whose rows lie on the shards, every so many whole: those that this rank owns."""
+        if self.shards == 1:
+            return {name: rows[name] for name in names}
+        owned = names[self.shard :: self.shards]
+        sent = [[rows[name].flatten() for name in names[owner :: self.shards]] for owner in range(self.shards)]
+        counts = [[self._count(name, shard) for name in owned] for shard in range(self.shards)]
+        parts = self._all_to_all(sent, counts, next(iter(rows.values())))
+        return {
+            name: torch.cat(of_name).view(self.sizes[name])
+            for name, of_name in zip(owned, zip(*parts, strict=True), strict=True)
+        }
+
+    def _deal(self, whole: Mapping[str, Tensor], names: Sequence[str], like: Tensor) -> Named:
+        """The way back: this rank's rows of the tensors `names`, of which each rank has those that it owns, in the
+        precision of `like`."""
+        if self.shards == 1:
+            return dict(whole)
+        dealt = [names[owner :: self.shards] for owner in range(self.shards)]
+        sent = [
+            [tensor[self._rows(self.sizes[name], shard)].flatten() for name, tensor in whole.items()]
+            for shard in range(self.shards)
+        ]
+        counts = [[self._count(name, self.shard) for name in of_owner] for of_owner in dealt]
+        parts = self._all_to_all(sent, counts, like)
+        flat = dict(zip(chain(*dealt), chain(*parts), strict=True))
+        return {name: flat[name].view(-1, *self.sizes[name][1:]) for name in names}
+
+    def _count(self, name: str, shard: int) -> int:
+        rows = self._rows(self.sizes[name], shard)
+        return int(rows.stop - rows.start) * math.prod(self.sizes[name][1:])
+
+    def _all_to_all(self, sent: list[list[Tensor]], counts: list[list[int]], like: Tensor) -> list[list[Tensor]]:
+        """Flat tensors for each shard -> those of `counts` numbers from each."""
+        flat = torch.cat([part for parts in sent for part in parts] or [like.new_empty(0)])
+        received = flat.new_empty(sum(map(sum, counts)))
+        of_each, from_each = ([sum(part.numel() for part in parts) for parts in sent], list(map(sum, counts)))
+        dist.all_to_all_single(received, flat, from_each, of_each, group=self.shard_group)
+        parts = iter(torch.split(received, list(chain(*counts))))
+        return [[next(parts) for _ in of_shard] for of_shard in counts]
+
+
+def _rows_of(tensor: Tensor) -> Tensor:
+    """The rows that are here of a tensor of PyTorch's own, which knows of all ranks."""
+    assert isinstance(tensor, DTensor)
+    return tensor.to_local()
+
+
+class Shared:
+    """An optimizer of a rank's rows, which saves and loads whole tensors. `number` is its place among the others."""
+
+    def __init__(self, optimizer: Optimizer, sharded: Sharded, number: int) -> None:
+        self.optimizer, self.sharded, self.number = optimizer, sharded, number
+        self.step = optimizer.step
+
+    def state(self) -> dict[str, Tensor]:
+        """Whole tensors by name, on rank 0 in its memory, on the others nothing. Collective."""
+        self.sharded.world.tell("state", number=self.number)
+        whole = {}
+        for key, local in self.optimizer.state().items():
+            tensor = self.sharded.all_rows(key.rpartition(".")[0], local)
+            if self.sharded.world.rank == 0:
+                whole[key] = tensor.cpu()
+        return whole
+
+    def load(self, state: Mapping[str, Tensor], updates: int) -> None:
+        """Take over rank 0's whole tensors. Collective."""
+        self.sharded.world.tell("load", number=self.number, updates=updates)
+        own = {key: self.sharded.own_rows(key.rpartition(".")[0], state.get(key)) for key in self.optimizer.state()}
+        self.optimizer.load(own, updates)

@@ -1,0 +1,119 @@
+"""The processes that train one model together, and what rank 0 tells the others.
+
+Rank 0 runs the command as a single process would, and before each piece of work that takes all of them it tells the
+others what it is. So what wall time, noise or a person decides is decided once. Orders are JSON; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hornbook.engine.device import device
+from hornbook.facts.errors import InputError, Interrupted, SystemFailure
+
+STORE = "HORNBOOK_STORE"  # a file through which the processes of one machine find each other
+LOST = "another process of this training has ended, so that this one cannot go on."
+SHORT = 512  # bytes of an order that is sent at once, its length (8 bytes) included
+
+
+@dataclass(frozen=True)
+class World:
+    """`size` processes, of which this one is number `rank`, on `machines`."""
+
+    rank: int
+    size: int
+    machines: int
+
+    def tell(self, order: str, **arguments: Any) -> None:
+        """On rank 0: let all others do this. On another rank nothing: it does what it was told."""
+        if self.rank == 0:
+            self._send(msgspec.json.encode([order, arguments]))
+
+    def hear(self) -> tuple[str, dict[str, Any]]:
+        """The next order of rank 0 and its arguments."""
+        order, arguments = msgspec.json.decode(self._send(b""), type=tuple[str, dict[str, Any]])
+        return order, arguments
+
+    def _send(self, content: bytes) -> bytes:
+        """What rank 0 gives as `content`, on every rank."""
+        short = torch.zeros(SHORT, dtype=torch.uint8)
+        if self.rank == 0:
+            start = content[: SHORT - 8]
+            head = len(content).to_bytes(8, "little") + start
+            short[: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
+        dist.broadcast(short, 0)
+        received = short.numpy().tobytes()
+        length = int.from_bytes(received[:8], "little")
+        if length <= SHORT - 8:
+            return received[8 : 8 + length]
+        rest = torch.empty(length, dtype=torch.uint8)
+        if self.rank == 0:
+            rest = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        dist.broadcast(rest, 0)
+        return rest.numpy().tobytes()
+
+    def sum(self, numbers: Tensor) -> Tensor:
+        """The sum over all ranks, in place."""
+        dist.all_reduce(numbers)
+        return numbers
+
+    def leave(self) -> None:
+        """Let the others go, if they are still there."""
+        if dist.is_initialized():
+            self.tell("end")
+            dist.destroy_process_group()
+
+
+def join(timeout_seconds: float) -> World:
+    """Meet the other processes, as the environment names them: RANK, WORLD_SIZE and what else a launcher gives.
+
+    A collective that takes longer than `timeout_seconds` counts as lost. Raises InputError where the environment lacks
+    something, SystemFailure where the others do not come.
+    """
+    try:
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        local, of_machine = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    except (KeyError, ValueError):
+        raise InputError("RANK and WORLD_SIZE must be numbers: start with torchrun, or with --processes.") from None
+    on, backend = device(), "gloo"
+    if on.type != "cpu":
+        torch.accelerator.set_device_index(local)
+        backend = f"cpu:gloo,{on.type}:{dist.get_default_backend_for_device(on)}"
+    timeout, path = timedelta(seconds=timeout_seconds), os.environ.get(STORE)
+    try:
+        store = dist.FileStore(path, size) if path else None  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise SystemFailure(f"the {size} processes did not find each other: {str(error).splitlines()[0]}") from None
+    return World(rank, size, machines=size // (of_machine or size))
+
+
+@contextmanager
+def together(world: World) -> Iterator[None]:
+    """What this process does in the world. At its end rank 0 lets the others go; where one of them is gone, a
+    SystemFailure says so."""
+    try:
+        yield
+    except (InputError, SystemFailure, Interrupted):
+        world.leave()
+        raise
+    except RuntimeError as error:
+        if not is_loss(error):
+            raise
+        raise SystemFailure(LOST) from error
+    world.leave()
+
+
+def is_loss(error: RuntimeError) -> bool:
+    """Whether it says that another process does not answer: gloo's errors have no class of their own."""
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL", "onnection"))

@@ -1,0 +1,134 @@
+"""What every process but rank 0 does in a training of several: what rank 0 says, until it is done."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from hornbook.data.shards import MANIFEST, Prepared, open_prepared
+from hornbook.engine.device import device
+from hornbook.engine.sharding import Sharded
+from hornbook.engine.signals import stop_on_signals
+from hornbook.engine.world import World
+from hornbook.facts.errors import InputError
+from hornbook.facts.hardware import memory_bytes
+from hornbook.facts.settings import Settings, Text, from_table, to_toml
+from hornbook.facts.shape import GPTShape
+from hornbook.model.decoder import Decoder
+from hornbook.planning.memory import memory
+from hornbook.planning.parallel import layout_for
+from hornbook.setup.build import build
+from hornbook.setup.text import prepared_text
+from hornbook.training.loop import TrainState, update
+
+
+def follow(world: World) -> None:
+    """Read the text that rank 0 reads, build what it builds, and take part in each update, until it says that this is
+    the end. A signal to this process reaches rank 0 with the next update. Raises InputError where the text here is
+    another one."""
+    text: Prepared | None = None
+    settings, state = Settings(), None
+    with stop_on_signals() as stop:
+        while True:
+            order, told = world.hear()
+            if order == "end":
+                return
+            if order == "read":
+                text = _read(world, **told)
+            elif order == "build":
+                assert text is not None
+                settings = from_table(tomllib.loads(told["settings"]), source="rank 0")
+                assert settings.train.threads is not None
+                torch.set_num_threads(settings.train.threads)
+                shape = msgspec.convert(told["shape"], GPTShape)
+                state = build(settings, shape, text.train, device(), world)
+            elif order == "update":
+                assert state is not None
+                train = settings.train
+                assert train.microbatch is not None
+                update(
+                    state.model, state.optimizers, state.batches, told["number"], told["lr_scale"],
+                    microbatch=train.microbatch, clip_norm=settings.optimizer.clip_norm, seed=train.seed,
+                    document_mask=train.document_mask, autocast=state.autocast, stop=stop, sharded=state.sharded,
+                )  # fmt: skip
+            else:
+                assert state is not None
+                _take_part(state, order, **told)
+
+
+def _take_part(state: TrainState, order: str, number: int = 0, updates: int = 0) -> None:
+    """In what happens to the state between two updates."""
+    assert state.sharded is not None
+    if order == "gather":
+        state.sharded.gather()
+    elif order == "scatter":
+        state.sharded.scatter()
+    elif order == "state":
+        state.optimizers[number].state()
+    else:
+        assert order == "load"
+        state.optimizers[number].load({}, updates)
+
+
+def tell_text(world: World, prepared: Prepared, text: Text) -> None:
+    """Let the others read the text that this process has."""
+    world.tell("read", folder=str(prepared.folder), text=msgspec.to_builtins(text), key=prepared.key)
+
+
+def share_out(world: World, prepared: Prepared, wanted: Settings, settings: Settings) -> None:
+    """Let the others read the text, and have a microbatch for each process in `settings`, where none was `wanted`."""
+    tell_text(world, prepared, wanted.text)
+    train = settings.train
+    assert train.batch is not None
+    assert train.microbatch is not None
+    if wanted.train.microbatch is None:
+        train.microbatch = min(train.microbatch, -(-train.batch // world.size))
+
+
+def _read(world: World, folder: str, text: dict[str, Any], key: str) -> Prepared:
+    """What rank 0 has prepared, where it can be seen from here; else it is prepared here too."""
+    seen = (Path(folder) / MANIFEST).is_file()
+    prepared = open_prepared(folder) if seen else prepared_text(msgspec.convert(text, Text))
+    if prepared.key != key:
+        raise InputError(f"process {world.rank} reads another text than process 0: give all machines the same files.")
+    return prepared
+
+
+def spread(world: World, settings: Settings, whole: Decoder, on: torch.device) -> Sharded:
+    """The model, spread over all processes, with rank 0's `whole` weights."""
+    shape, train = whole.shape, settings.train
+    world.tell("build", settings=to_toml(settings), shape=msgspec.to_builtins(shape))
+    replicas = _replicas(world, settings, shape, on)
+    model = Decoder(shape, dropout=settings.model.dropout).to(on)
+    model.recompute = train.recompute
+    return Sharded(model, world, replicas, whole, device=on)
+
+
+def _replicas(world: World, settings: Settings, shape: GPTShape, on: torch.device) -> int:
+    """How many copies of the weights there are: as asked, else as `hornbook plan` says, with a whole model beside the
+    shards, which is looked at and saved."""
+    train, of_machine = settings.train, world.size // world.machines
+    if train.parallel is not None:
+        return {"replicate": world.size, "hybrid": world.machines, "shard": 1}[train.parallel]
+    on_cpu = on.type == "cpu"
+    if on_cpu:
+        room = (memory_bytes() or math.inf) / of_machine
+    else:
+        room = torch.get_device_module(on).get_device_properties(on).total_memory
+    assert train.batch is not None
+    assert train.microbatch is not None
+    needs = partial(
+        memory, shape, train.microbatch, optimizer=settings.optimizer.name or "adamw", checkpointing=train.recompute,
+        half=train.precision == "bfloat16", accumulating=train.microbatch * world.size < train.batch, on_cpu=on_cpu,
+        threads=train.threads,
+    )  # fmt: skip
+    layout = layout_for(
+        lambda shards: needs(shards=shards).total + 4 * shape.parameters <= room, world.size, of_machine
+    )
+    return world.size // layout.shards

@@ -1,0 +1,165 @@
+"""Several processes train as one does: real ones, over gloo, with one thread each."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import hornbook
+from hornbook.records.run import Run
+
+RANKS = Path(__file__).with_name("ranks.py")
+STEPS, EVERY = 24, 8
+SETTINGS = {
+    "text.tokenizer": "bytes", "text.split": "tail:0.1", "train.threads": 1, "model.layers": 2, "model.width": 32,
+    "model.context": 32, "model.tied": False, "model.dropout": 0.1, "train.batch": 8, "train.microbatch": 4,
+    "optimizer.name": "muon", "optimizer.clip_norm": 0.1, "watch.evaluate_every": 8, "watch.sample_tokens": 8,
+    "watch.probe_tokens": 200, "checkpoint.every": EVERY, "checkpoint.keep": 9,
+}  # fmt: skip
+COMMAND = ["train", "text.txt", *(f"--{name}={value}" for name, value in SETTINGS.items()), "--out", "run"]
+
+
+def of_ranks(folder, number, every=1):
+    """What ranks.py sees as so many processes; None: as one that knows of no others."""
+    out, variables = folder / f"{number}.json", dict(os.environ)
+    variables |= {"PYTHONPATH": str(Path(hornbook.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    ranked = [{}]
+    if number is not None:
+        variables |= {
+            "WORLD_SIZE": str(number),
+            "GLOO_SOCKET_IFNAME": "lo",
+            "HORNBOOK_STORE": str(folder / f"s{number}"),
+        }
+        ranked = [{"RANK": str(rank)} for rank in range(number)]
+    command = [sys.executable, str(RANKS), str(out), str(every)]
+    processes = [subprocess.Popen(command, env=variables | its, stderr=subprocess.PIPE, text=True) for its in ranked]
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(errors)
+    return json.loads(out.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return of_ranks(tmp_path_factory.mktemp("alone"), None)
+
+
+def test_two_processes_train_to_the_bits_of_one(tmp_path, alone):
+    """With clipping, AdamW and Muon, tied and untied, all weights on each or a part; one microbatch for each."""
+    seen = of_ranks(tmp_path, 2)
+    assert len(seen) == 2 * len(alone)
+    for case, of_case in seen.items():
+        assert of_case == alone[f"{case.rpartition(' ')[0]} 1"], case
+
+
+def test_what_is_not_finite_on_one_process_is_skipped_by_all(alone):
+    """As it is by one: that several have the same bits is the test before."""
+    for case, of_case in alone.items():
+        norms = [norm for _, norm in of_case["trace"]]
+        assert (None in norms) == (" True" in case.rpartition(" ")[0][-5:]), case
+
+
+def test_four_processes_have_the_losses_of_one(tmp_path, alone):
+    """All weights on each, a quarter, or a half."""
+    seen = of_ranks(tmp_path, 4, every=3)
+    assert len(seen) >= 6
+    for case, of_case in seen.items():
+        traces = [ours["trace"] for ours in (of_case, alone[f"{case.rpartition(' ')[0]} 1"])]
+        ours, theirs = ([nats for nats, _ in trace if nats is not None] for trace in traces)
+        assert ours == pytest.approx(theirs, rel=1e-6), case
+
+
+def weights(run, step=STEPS):
+    folder = Path(run) / "checkpoints" / f"step-{step:08d}"
+    return (folder / "model.safetensors").read_bytes(), (folder / "optimizer.safetensors").read_bytes()
+
+
+def losses(run):
+    return [row["train_loss_nats_per_token"] for row in Run(run).rows() if row["event"] == "step"]
+
+
+def forget_after(run, step):
+    for folder in Run(run).checkpoints():
+        if int(folder.name[5:]) > step:
+            shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, english, hornbook_in):
+    """The folder of a run of one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "text.txt").write_text(english[:6000], encoding="utf-8")
+    finished = hornbook_in(folder)(*COMMAND, "--steps", STEPS)
+    assert finished.code == 0, finished.stderr
+    return folder
+
+
+def test_a_run_goes_on_with_two_processes_and_with_one_again(tmp_path, whole, hornbook_in):
+    """Eight steps by one, eight by two that share the weights, eight by one: the bits of one process; one log."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    run = tmp_path / "run"
+    for step, more in ((EVERY, ["--processes", "2", "--parallel", "shard"]), (2 * EVERY, [])):
+        forget_after(run, step)
+        finished = hornbook_in(tmp_path)(*COMMAND, "--steps", STEPS, *more, "--json")
+        assert finished.code == 0, finished.stderr
+        assert finished.json["step"] == STEPS
+        assert weights(run) == weights(whole / "run")
+        assert losses(run) == losses(whole / "run")
+    assert [row["step"] for row in Run(run).rows() if row["event"] == "resume"] == [EVERY, 2 * EVERY]
+
+
+def children(process):
+    """The processes that `process` has launched, by rank."""
+    ranked = {}
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            ranked |= {int(v.partition(b"=")[2]): int(pid) for v in variables if v.startswith(b"RANK=")}
+    return ranked
+
+
+def under_way(folder, hornbook_in, beyond):
+    """Two processes that have trained beyond a step."""
+    process = hornbook_in(folder).start(
+        *COMMAND, "--steps", 100_000, "--processes", "2", "--watch.evaluate_every", "50000"
+    )
+    while not (folder / "run" / "metrics.jsonl").exists() or len(losses(folder / "run")) <= beyond:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
+def test_a_signal_to_one_process_saves_once_and_the_death_of_one_ends_all(tmp_path, english, hornbook_in):
+    (tmp_path / "text.txt").write_text(english[:6000], encoding="utf-8")
+    process = under_way(tmp_path, hornbook_in, 3)
+    os.kill(children(process)[1], signal.SIGTERM)
+    stopped = hornbook_in(tmp_path).finish(process)
+    assert stopped.code == 128 + signal.SIGTERM, stopped.stderr
+    assert stopped.stderr.count("everything is saved") == 1
+    rows = Run(tmp_path / "run").rows()
+    last = max(row["step"] for row in rows if row["event"] == "step")
+    assert [row["step"] for row in rows if row["event"] == "end"] == [last]
+    assert [row["step"] for row in rows if row["event"] == "checkpoint"].count(last) == 1
+
+    process = under_way(tmp_path, hornbook_in, last + 3)
+    ranked = children(process)
+    os.kill(ranked[1], signal.SIGKILL)
+    ended = hornbook_in(tmp_path).finish(process, hang_seconds=10)
+    assert ended.code == 1
+    assert "process 1 of 2 has ended (SIGKILL), so all others were ended; go on with --out run." in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not Path(f"/proc/{ranked[0]}").exists()
+
+
+def test_what_is_wrong_is_said_once(tmp_path, english, hornbook_in):
+    (tmp_path / "text.txt").write_text("a", encoding="utf-8")
+    refused = hornbook_in(tmp_path)("train", "text.txt", "--processes", "2", "--steps", "3", "--out", "run")
+    assert refused.code == 2
+    assert refused.stderr.count("hornbook: ") == 1
+    assert "Traceback" not in refused.stderr
