@@ -12,6 +12,7 @@ import torch
 
 from hornbook.data.shards import Prepared
 from hornbook.engine import checkpoint as checkpoints
+from hornbook.engine import loading
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import usable_cores
 from hornbook.facts.settings import LENGTHS, Settings, from_table, to_toml
@@ -56,7 +57,7 @@ def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: st
         shape = opened.model.shape if opened is not None else shape_of(settings, prepared.tokenizer.vocabulary)
         initial = opened.model if opened is not None else None
     else:
-        initial, shape = None, checkpoints.shape_of(newest)
+        initial, shape = None, loading.shape_of(newest)
         key = checkpoints.read_manifest(newest)["state"].get("prepared", "")
         before = None if key == prepared.key else prepared_before(original.text, key)
         if key != prepared.key and before is None:
@@ -165,7 +166,7 @@ def _newest_whole(run: Run, view: View) -> Path | None:
 def _is_whole(checkpoint: Path, view: View | None = None) -> bool:
     """Whether its files are what was written; if not, `view` is told."""
     try:
-        checkpoints.verify(checkpoint)
+        loading.verify(checkpoint)
     except InputError as error:
         if view is not None:
             view.note(f"  {error}")

@@ -62,7 +62,7 @@ class Best:
     def can_go_on(self, run: Run) -> bool:
         """Whether training can go on from them: the optimizer's state is there too."""
         files = self.copies or checkpoints.read_manifest(self.folder(run))["files"]
-        return checkpoints.OPTIMIZER in files
+        return checkpoints.has_optimizer(files)
 
     def put_back(self, run: Run, parts: TrainState) -> None:
         """The state of the best look in place of the present one, from memory or from the disk."""
@@ -71,8 +71,10 @@ class Best:
             for optimizer in parts.optimizers:
                 optimizer.load(self.copies[checkpoints.OPTIMIZER], self.updates)
         else:
+            from hornbook.engine import loading
+
             folder, model, optimizers = self.folder(run), parts.model, parts.optimizers
-            checkpoints.load_into(folder, model=model, optimizers=optimizers, updates=self.updates)
+            loading.load_into(folder, model=model, optimizers=optimizers, updates=self.updates)
 
     def folder(self, run: Run) -> Path:
         """Where they are on the disk. Raises InputError when they are gone."""

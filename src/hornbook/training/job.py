@@ -279,7 +279,9 @@ class Job:
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint."""
-        manifest = checkpoints.load_into(folder, model=self.state.model, optimizers=self.state.optimizers)
+        from hornbook.engine import loading
+
+        manifest = loading.load_into(folder, model=self.state.model, optimizers=self.state.optimizers)
         state, self.step = manifest["state"], manifest["step"]
         if missing := {"tokens", "seconds", "updates", "since_best", "best_loss", "best_step"} - state.keys():
             raise InputError(f"{folder} is damaged: it has no {min(missing)}; go back to an older checkpoint.")
