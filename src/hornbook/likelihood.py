@@ -1,4 +1,4 @@
-"""Logits -> nats -> loss, perplexity, bits per byte. The heart: every number Hornbook prints comes through here.
+"""Logits -> nats -> loss, perplexity, bits per byte. The heart: every loss that is reported comes through here.
 
 The six steps, each visible: logits -> softmax probabilities -> probability of the target -> its log -> the mean ->
 the negative mean, which is the cross-entropy. Summed over tokens, the negative logs are nats; `Surprise` keeps the
@@ -42,8 +42,16 @@ def chunk_rows(vocabulary: int, *, bytes_per_logit: int = 4) -> int:
     return max(64, LOGITS_BYTES // (vocabulary * bytes_per_logit) // 64 * 64)
 
 
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64; Apple's GPUs and some of Intel's do not."""
+    if device.type == "xpu":
+        return bool(torch.xpu.get_device_properties(device).has_fp64)
+    return device.type != "mps"
+
+
 def head_logits(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, vocabulary: int) -> Iterator[tuple[slice, Tensor]]:
-    """Yield (which positions, their logits in float64, (n, V)) in chunks, so that all logits never exist at once.
+    """Yield (which positions, their logits in float64, (n, V)) in chunks, so that all logits never exist at once; on
+    the CPU where the device has no float64.
 
     For evaluation (no gradient). The head always sees the same number of rows, the last chunk padded with zeros:
     the bits of a matrix product depend on its number of rows, and so the grouping of the input cannot show. The
@@ -59,10 +67,11 @@ def head_logits(head: Callable[[Tensor], Tensor], hidden_ND: Tensor, vocabulary:
         hidden = hidden_ND[start : start + rows]
         logits = head(F.pad(hidden, (0, 0, 0, rows - len(hidden))))[: len(hidden)]
         if doubles is None:
-            doubles = torch.empty((raised, logits.shape[-1]), dtype=torch.float64, device=logits.device)
+            where = logits.device if has_float64(logits.device) else "cpu"
+            doubles = torch.empty((raised, logits.shape[-1]), dtype=torch.float64, device=where)
         for first in range(0, len(logits), raised):
             part = logits[first : first + raised]
-            yield slice(start + first, start + first + len(part)), doubles[: len(part)].copy_(part)
+            yield slice(start + first, start + first + len(part)), doubles[: len(part)].copy_(part.to(doubles.device))
         del logits, part  # before the next are made
 
 
@@ -77,7 +86,7 @@ class Head(Protocol):
     def projection(self) -> nn.Linear: ...
 
 
-class _ChunkedProjection(torch.autograd.Function):
+class _FusedCrossEntropy(torch.autograd.Function):
     """Sum of nats, whose gradients are made chunk by chunk during the forward pass.
 
     d nats / d logits = p - 1[target], so each chunk's gradients are there as soon as its logits are, in the same
@@ -117,7 +126,7 @@ def sum_nats(head: Head, hidden_ND: Tensor, targets_N: Tensor, vocabulary: int) 
 
     Logits are made and differentiated in chunks of at most LOGITS_BYTES. The gradient can be taken once.
     """
-    total: Tensor = _ChunkedProjection.apply(  # type: ignore[no-untyped-call]
+    total: Tensor = _FusedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         head, head.norm(hidden_ND), head.projection.weight, targets_N, chunk_rows(vocabulary)
     )
     return total

@@ -172,7 +172,7 @@ def test_another_tokenizer_beside_the_shards_is_refused(copy):
     characters(["abc"]).save(copy)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         resealed(copy, name)
-    refused(copy, "tokenizer.json", "another tokenizer", "prepare the text again")
+    refused(copy, "tokenizer.json", "is not the tokenizer", "prepare the text again")
 
 
 def test_an_index_that_does_not_fit_is_refused(copy):

@@ -109,7 +109,7 @@ def test_a_run_that_diverges_says_what_is_sound(here, optimizer, steps):
         train(**changes)
     said = str(caught.value)
     assert "training has diverged: no gradient was finite after step 1" in said
-    assert "the last sound checkpoint is of step 0 in run" in said
+    assert "the last good checkpoint is of step 0 in run" in said
     run = Run.open("run")
     assert [row["fault"] for row in run.rows() if row["event"] == "warning"].count("no sample") == 1
     assert [row["step"] for row in run.samples()] == [0]

@@ -130,7 +130,7 @@ def test_a_field_that_is_not_there_names_those_that_are(run, tmp_path):
         (("train", "text.txt", "--budget", "soon"), "soon"),
         (
             ("train", "text.txt", "--tokenizer", "bytes", "--budget", "0.1s"),
-            "the budget of 0.1s is .* 30 steps .* take",
+            "the budget of 0.1s covers .* 30 steps .* take",
         ),
         (("train", "text.txt", "--optimizer.learning_rate", "nan"), "nan"),
         (("train", "text.txt", "--tokenizer", "bpe:200", "--steps", "1"), "257|258"),

@@ -63,14 +63,14 @@ USES = {
 def test_a_changed_file_of_a_run_is_refused(run, name, use):
     file, old, new = CHANGES[name]
     replace(run / file, old, new)
-    with pytest.raises(InputError, match=f"run/{file} is not what was written"):
+    with pytest.raises(InputError, match=f"run/{file} was changed since it was written"):
         USES[use]()
     assert not os.path.exists("out")
 
 
 def test_the_changed_tokenizer_of_a_run_prepares_no_text(run):
     replace(run / "tokenizer.json", b'"a"', b'"\xc3\xbf"')
-    with pytest.raises(InputError, match="is not what was written"):
+    with pytest.raises(InputError, match="was changed since it was written"):
         hornbook.prepare("text.txt", tokenizer="run")
 
 
@@ -101,7 +101,7 @@ def test_a_run_with_names_of_before_goes_on_in_silence_and_to_the_same_bits(run,
     weights = "checkpoints/step-00000030/model.safetensors"
     assert (old / weights).read_bytes() == Path("new", weights).read_bytes()
     replace(old / "settings.toml", b"batch = 4", b"batch = 5")
-    with pytest.raises(InputError, match=r"old/settings\.toml is not what was written"):
+    with pytest.raises(InputError, match=r"old/settings\.toml was changed since it was written"):
         hornbook.train(out="old", quiet=True)
 
 
@@ -120,7 +120,7 @@ def test_a_run_from_before_the_hashes_opens_with_a_note(run, capsys):
     (run / "files.json").unlink()
     replace(run / "settings.toml", b"keep = 2", b"keep = 3")
     report = hornbook.evaluate("run", "text.txt")
-    assert "whether one was changed is not known" in report.extra["weights"]
+    assert "changed files cannot be detected" in report.extra["weights"]
     assert hornbook.train("text.txt", out="run", **{"train.steps": 25})["step"] == 25
     assert Run.open("run").hashes is None
     replace(run / "settings.toml", b"batch = 4", b"batch = 5")

@@ -85,7 +85,7 @@ def test_baselines_stand_beside_the_number_of_a_run(tiny_run):
 def test_a_run_warns_of_text_that_it_was_trained_on(hornbook_in, tiny_run, tmp_path):
     there = hornbook_in(tiny_run.folder)
     assert there("evaluate", "run", "text.txt", "--json").json["trained_on_share"] == pytest.approx(0.9, abs=0.01)
-    warning = "warning: 90% of the bytes of this text stand in the text that the model was trained on"
+    warning = "warning: 90% of the bytes of this text are in text that the model was trained on"
     assert warning in there("evaluate", "run", "text.txt").stdout
     assert warning in there("evaluate", "run", "text.txt", "--like", "lm-eval").stdout
     compared = there("compare", "run", "run/checkpoints/step-00000000", "--on", "text.txt").stdout
@@ -100,7 +100,7 @@ def test_a_run_far_from_its_text_has_no_baselines(command_line, tiny_run, text_f
     report = command_line("evaluate", tiny_run.run, text_file, "--json").json
     assert "baselines" not in report
     assert report["trained_on_share"] is None
-    assert "training text is no longer prepared here" in command_line("evaluate", tiny_run.run, text_file).stdout
+    assert "prepared training text is no longer here" in command_line("evaluate", tiny_run.run, text_file).stdout
     assert not (command_line.folder / "prepared").exists()
 
 

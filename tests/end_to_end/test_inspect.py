@@ -102,7 +102,7 @@ def test_a_notebook_shows_the_page_in_a_frame(opened):
 def test_what_cannot_be_looked_at(opened, command_line, tiny_run):
     with pytest.raises(InputError, match="no token to score"):
         hornbook.inspect(opened, "")
-    with pytest.raises(InputError, match="gradients are those of the loss of a text"):
+    with pytest.raises(InputError, match="gradients need a text to compute a loss on"):
         hornbook.inspect(opened, gradients=True)
     finished = command_line("inspect", tiny_run.run, TEXT, "--against-step", "7")
     assert (finished.code, finished.stdout) == (2, "")

@@ -30,7 +30,7 @@ def learned(tmp_path_factory, english, hornbook_in):
 @pytest.mark.slow
 def test_the_run_says_while_it_runs_that_it_only_memorizes(learned):
     folder, finished = learned
-    assert "what is learned now does not carry over to the validation text" in finished.stderr
+    assert "what is learned now does not generalize to the validation text" in finished.stderr
     assert "copied" in finished.stderr
     run = hornbook.open_model(folder / "run").run
     rows = [row for row in run.rows() if row["event"] == "evaluation"]
@@ -66,7 +66,7 @@ def test_memorize_gives_its_verdict_its_page_and_the_canaries(learned, hornbook_
     assert list(found)[:4] == ["verdict", "by_heart", "learned_enough", "texts_differ"]
     assert found["by_heart"] is True
     assert found["conventions"]["readings"] > 10
-    assert found["verdict"].startswith("Learned by heart")
+    assert found["verdict"].startswith("Memorized")
     assert found["extraction_rate"] > 0.5 > 0.1 > found["control_extraction_rate"]
     assert [row["repetitions"] for row in found["canaries"]] == [0, 1]
     known = found["passages"][0]
@@ -126,10 +126,10 @@ def test_prepare_names_copies_and_leaks_and_dedup_leaves_them_out(command_line, 
     assert checkup["leaked_share"] == pytest.approx(1, abs=0.02)
     assert [(d["name"], d["of"]) for d in checkup["duplicates"]] == [("again.txt", "2.txt"), ("leak.txt", "9.txt")]
     assert checkup["copies"][0]["of"] == "9.txt"
-    assert "124M parameters: this will be learned by heart" in found.json["outlook"]["sentences"][0]
+    assert "124M parameters: this will be memorized" in found.json["outlook"]["sentences"][0]
     plain = command_line(*command)
     assert "2 of 12 training documents are duplicates" in plain.stdout
-    assert "of the words of the validation text stand in the training text too" in plain.stdout
+    assert "of the validation text (by words) is also in the training text" in plain.stdout
     assert "Muennighoff" in plain.stdout
     clean = command_line(*command, "--dedup", "--json").json
     assert clean["report"]["left_out_documents"] == 3

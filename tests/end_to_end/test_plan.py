@@ -156,7 +156,7 @@ def test_what_is_wrong_with_a_plan_is_said(tmp_path, english, capsys):
     text.write_text(english, encoding="utf-8")
     flags = ("--tokenizer", "bytes", "--model.preset", "1M", "--steps", "20", "--schedule.warmup_steps", "20")
     made = plan_of(capsys, text, *flags, "--optimizer.name", "adamw", "--optimizer.learning_rate", "1")
-    assert any("all warm-up" in sentence for sentence in made["warnings"])
+    assert any("the whole run is warm-up" in sentence for sentence in made["warnings"])
     assert any("times above the usual one" in sentence for sentence in made["warnings"])
 
 
@@ -166,7 +166,7 @@ def test_this_machine_can_be_measured(tmp_path, english, capsys):
     made = plan_of(capsys, text, "--tokenizer", "bytes", "--model.preset", "0.2M", "--steps", "30", "--measure")
     low, high = made["wall_seconds_interval_90"]
     assert high / low == pytest.approx(1.15**2)
-    assert "measured here" in made["reasons"]["wall_seconds"]
+    assert "timed here" in made["reasons"]["wall_seconds"]
 
 
 def test_the_frontier_can_be_drawn_where_a_law_speaks(tmp_path, capsys):
@@ -330,5 +330,5 @@ def test_a_sweep_says_where_its_law_is_in_doubt():
     (far,) = _doubts(400 * 2048, 1200 * 2048, 10**9)
     assert "3.0 times" in far
     (read,) = _doubts(400 * 2048, 500 * 2048, 40 * 2048)
-    assert "10 times" in read
+    assert "10 epochs" in read
     assert _doubts(400 * 2048, 500 * 2048, 10**9) == []

@@ -106,7 +106,7 @@ def test_killed_at_random_moments_and_inside_a_save(again, whole, command_line):
     assert command_line.finish(process).code == -signal.SIGKILL
     finished = command_line(*COMMAND, "--steps", STEPS)
     assert finished.code == 0, finished.stderr
-    assert "going on from step" in finished.stderr
+    assert "resuming from step" in finished.stderr
     assert weights(run) == weights(whole / "run")
     assert history(run) == history(whole / "run")
     assert not list((run / "checkpoints").glob(".*"))
@@ -123,7 +123,7 @@ def test_signals_save_and_exit_and_nothing_is_lost(again, whole, command_line):
         assert finished.code == code, finished.stderr
         said = finished.stderr.rstrip().splitlines()[-1]
         assert said.startswith("hornbook: stopped at step ")
-        assert said.endswith("everything is saved: go on with --out run")
+        assert said.endswith("everything is saved: resume with --out run")
         step = last_step(run)
         assert weights(run, step)
         assert f"stopped at step {step:,}," in said

@@ -24,7 +24,7 @@ def test_a_run_far_past_its_best_says_whose_weights_are_used(command_line, text_
     wider = (*SMALL, "--model.width", "64", "--train.batch", "8", "--steps", "240")
     finished = command_line("train", "text.txt", *wider)
     assert finished.code == 0, finished.stderr
-    assert "with the weights of step 240. Those of step" in finished.stdout
+    assert "with the weights of step 240. Those with the lowest probe loss, of step" in finished.stdout
     first = next(line for line in finished.stderr.splitlines() if line.startswith("step "))
     assert first.startswith("step 0/240 · epoch 0.00 · train loss 5.549 · validation loss 5.549")
 

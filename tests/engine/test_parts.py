@@ -148,10 +148,10 @@ def _swap(folder: Path, a: str, b: str) -> None:
     ("harm", "sentence"),
     [
         (lambda f: (f / "model-00003-of-00004.safetensors").unlink(), "model-00003-of-00004.safetensors is missing"),
-        (lambda f: _flip(f / "model-00002-of-00004.safetensors"), "model-00002-of-00004.safetensors is not what was"),
+        (lambda f: _flip(f / "model-00002-of-00004.safetensors"), "model-00002-of-00004.safetensors fails its"),
         (lambda f: _swap(f, "model-00002-of-00004.safetensors", "model-00003-of-00004.safetensors"),
-         "model-00002-of-00004.safetensors is not what was"),
-        (lambda f: _flip(f / "optimizer-00004-of-00004.safetensors"), "optimizer-00004-of-00004.safetensors is not"),
+         "model-00002-of-00004.safetensors fails its checksum"),
+        (lambda f: _flip(f / "optimizer-00004-of-00004.safetensors"), "optimizer-00004-of-00004.safetensors fails"),
     ],
 )  # fmt: skip
 def test_a_part_that_is_missing_swapped_or_damaged_is_named(written, make, harm, sentence):

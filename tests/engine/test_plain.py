@@ -78,4 +78,4 @@ def test_everything_works_without_what_is_fast(tmp_path, english):
         [sys.executable, "-m", "hornbook", "train", "--out", str(run), "--steps", "8"], cwd=run.parent,
         env=variables, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert "another HORNBOOK_PLAIN, so it goes on, but not bit for bit" in done.stderr
+    assert "another HORNBOOK_PLAIN, so it resumes, but not bit for bit" in done.stderr

@@ -98,6 +98,6 @@ def test_what_is_being_written_is_finished_before_a_failing_run_lets_go(tmp_path
     monkeypatch.setattr(checkpoint, "write", slow)
     options = {"model.width": 16, "model.layers": 1, "model.context": 16, "train.batch": 4, "text.tokenizer": "bytes"}
     monkeypatch.setattr(build.Monitor, "diverged", property(lambda self: len(self.losses) == 7))
-    with pytest.raises(SystemFailure, match="the last sound checkpoint is of step 6"):
+    with pytest.raises(SystemFailure, match="the last good checkpoint is of step 6"):
         hornbook.train("text.txt", out="run", **options, **{"train.steps": 24, "checkpoint.every": 6})
     assert [checkpoint_step(folder) for folder in Run.open("run").checkpoints()] == [0, 6]

@@ -194,7 +194,7 @@ def rows_named(*names, num_bytes=300):
         (
             [f"a[{i}:{i + 9}]" for i in range(8)],
             "pieces",
-            "this document as a whole if none of it had been read, not about others (from 8 pieces",
+            "this document as a whole, had the model not trained on it; not about others (from 8 pieces",
         ),
         ([f"{d}[{i}:{i + 9}]" for d in "abcdef" for i in range(2)], "pieces", "these 6 documents as a whole"),
         (["a[0:9]", "a[20:29]"], "none", "none: 2 pieces of 1 document are too few"),
@@ -217,8 +217,8 @@ def test_a_long_text_of_few_documents_is_a_passage():
         interval_scope(rows_named(*"abcd", num_bytes=512)),
     )
     assert one.rule == four.rule == "passage"
-    assert "as this passage does, not about other texts" in one.sentence
-    assert "as these 4 passages do" in four.sentence
+    assert "like this passage, not about other texts" in one.sentence
+    assert "like these 4 passages" in four.sentence
     assert "code" in one.sentence  # a file of many parts is not what it holds for
 
 
@@ -231,7 +231,7 @@ def test_intervals_from_documents_pieces_and_passages():
     assert "parts" not in many.extra
     tokens = np.random.default_rng(0).integers(0, END, 2000)
     one = corpus_report(decoder(), [document("d", tokens)], OURS, model_name="m", text_name="t")
-    assert "as this passage does" in one.interval_method
+    assert "like this passage" in one.interval_method
     sums = np.array(one.extra["parts"])
     assert sums.sum(0) == pytest.approx([one.nats, one.num_tokens, one.num_bytes])
     assert np.ptp(sums[:, 2]) <= 3  # equal bytes, to a token

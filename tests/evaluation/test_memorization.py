@@ -83,7 +83,7 @@ def test_a_model_that_knows_its_text_by_heart(by_heart, speeches):
     train, held_out = part_of(known, speeches[1]), part_of(new, speeches[1])
     report = memorization(model, train, held_out, speeches[1], **SMALL)
     assert report.by_heart
-    assert report.verdict.startswith("Learned by heart")
+    assert report.verdict.startswith("Memorized")
     numbers, intervals = report.numbers, report.intervals
     assert numbers["extraction_rate"] > 0.8
     assert numbers["control_extraction_rate"] < 0.05
@@ -131,7 +131,7 @@ def test_a_model_that_learned_without_learning_by_heart(healthy, speeches):
     model, train, held_out = healthy
     report = memorization(model, train, part_of(held_out, speeches[1]), speeches[1], **SMALL)
     assert (report.by_heart, report.learned_enough) == (False, True), report.verdict
-    assert report.verdict.startswith("Not learned by heart")
+    assert report.verdict.startswith("Not memorized")
     assert report.numbers["heldout_loss_nats_per_token"] < report.numbers["bigram_heldout_loss_nats_per_token"]
     assert report.intervals["excess_extraction_rate"][0] <= 0
     assert report.numbers["membership_auc"] == pytest.approx(0.5, abs=0.1)

@@ -126,8 +126,8 @@ def test_a_jsonl_file(tmp_path):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("{", "task.jsonl:1 is no question"),
-        ('{"context": "Q", "choices": ["a"]}', "is no question"),
+        ("{", "task.jsonl:1 is not a question"),
+        ('{"context": "Q", "choices": ["a"]}', "is not a question"),
         ('{"context": "Q", "choices": ["a", ""], "gold": 0}', "no choice empty"),
         ('{"context": "Q", "choices": ["a", "b"], "gold": 2}', "there are 2 choices"),
         ('{"context": 3, "choices": ["a", "b"], "gold": 0}', "must be texts"),
@@ -199,8 +199,8 @@ def test_only_a_line_feed_ends_a_question(tmp_path):
         (b'\n{"context": "Q", "choices": "ab", "gold": 0}', r"task\.jsonl:2: context and choices must be texts"),
         (b'{"context": "Q", "choices": {"a": 1}, "gold": 0}', "must be texts"),
         (b'{"context": "\\ud800", "choices": ["a"], "gold": 0}', "half of a surrogate pair"),
-        (b"[" * 100_000, "is no question"),
-        (b"9" * 5000, "is no question"),
+        (b"[" * 100_000, "is not a question"),
+        (b"9" * 5000, "is not a question"),
         (b'{"context": "Q", "choices": [], "gold": 0}', "there are 0 choices"),
         (b'{"context": "Q", "choices": ["a"], "gold": true}', "gold an index"),
     ],

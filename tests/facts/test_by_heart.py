@@ -31,7 +31,7 @@ def test_extraction_and_copying_need_no_gap(measure):
 def test_what_was_not_measured_is_named():
     asked = by_heart(**LOW, readings=20.0)
     assert asked.lacks == ("extraction", "copying", "kind", "interval")
-    assert asked.lacking.endswith("whether the two texts are of one kind and how far chance reaches")
+    assert asked.lacking.endswith("whether the two texts are of the same kind and how much of the gap could be chance")
     known = {"share_low": 0.5, "texts_differ": False, "extraction_low": 0.0}
-    assert by_heart(**LOW, readings=2.0, **known).lacking == "whether it copies from it when it writes freely"
+    assert by_heart(**LOW, readings=2.0, **known).lacking == "whether its samples copy the training text"
     assert by_heart(**LOW, readings=2.0, **known, copying_low=0.0).lacking == ""

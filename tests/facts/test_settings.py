@@ -152,9 +152,9 @@ def test_a_setting_is_read_by_every_name_that_is_its_alone():
     ("changes", "sentence"),
     [
         ({"leraning_rate": 1}, 'there is no setting "leraning_rate" (did you mean "learning_rate"?).'),
-        ({"resume": True}, 'there is no setting "resume": a run goes on when out names its folder, and from MODEL'),
+        ({"resume": True}, 'there is no setting "resume": a run is resumed when out names its folder, and from MODEL'),
         ({"min_lr": 0}, 'there is no setting "min_lr": final_fraction is the learning rate at the end'),
-        ({"lr": 1, "learning_rate": 1}, "optimizer.learning_rate is given by two names, of which learning_rate is"),
+        ({"lr": 1, "learning_rate": 1}, "optimizer.learning_rate is given under two names, of which learning_rate is"),
     ],
 )
 def test_a_name_that_no_setting_has_is_answered(changes, sentence):

@@ -88,5 +88,5 @@ def test_a_shape_survives_json(name):
 
 
 def test_an_unknown_preset_brings_the_nearest():
-    with pytest.raises(InputError, match=r'did you mean "gpt2-xl"\?\): allowed are 0.2M, '):
+    with pytest.raises(InputError, match=r'did you mean "gpt2-xl"\?\): choose from 0.2M, '):
         preset("gpt2-xxl")

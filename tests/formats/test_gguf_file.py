@@ -75,7 +75,7 @@ def test_the_named_splits_split(split, digits):
     [
         ({"model": "llama"}, 'of the kind "llama", and only byte-level BPE'),
         ({"model": None}, "of the kind null"),
-        ({"pre": "tekken"}, 'by the rule "tekken"; known are gpt-2, smollm'),
+        ({"pre": "tekken"}, 'by the rule "tekken"; known ones are gpt-2, smollm'),
         ({"pre": None}, "by the rule null"),
         ({"tokens": None}, "tokens or merges are missing"),
         ({"tokens": ["a", 1]}, "tokens or merges are missing"),

@@ -1,7 +1,7 @@
 """Make the golden files: what Hornbook wrote and said when they were made, through its command line alone.
 
     python tests/golden/make.py            all but the sweep; a minute
-    python tests/golden/make.py printed    json/, settings/ and hashes.json, of the old files as they are
+    python tests/golden/make.py printed NAME...  json/NAME.json of the old files as they are, and nothing else
     python tests/golden/make.py sweep      json/sweep.json; two minutes
 
 Only a change of what is promised calls for this: of a file's format, a default, a key of `--json`, the arithmetic of
@@ -469,9 +469,12 @@ def make_texts_and_recipes() -> None:
     (GOLDEN / "recipes" / "every-setting.toml").write_text(EVERY_SETTING, encoding="utf-8")
 
 
-def make_printed() -> None:
-    for name, arguments in {**CASES, **TRAINED}.items():
-        write_json(f"json/{name}.json", printed(name, *arguments))
+def make_printed(names: list[str]) -> None:
+    for name in names:
+        write_json(f"json/{name}.json", printed(name, *(CASES | TRAINED)[name]))
+
+
+def make_hashes() -> None:
     write_json("json/lengths.json", {length: planned_steps(length) for length in LENGTHS})
     (GOLDEN / "settings").mkdir(exist_ok=True)
     for name in RECIPES:
@@ -483,9 +486,13 @@ def make_printed() -> None:
 def main() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     sys.path.insert(0, str(ROOT / "src"))
-    asked = sys.argv[1] if len(sys.argv) > 1 else "all"
-    if asked not in ("all", "printed", "sweep"):
-        sys.exit(f"expected printed, sweep or nothing, not {asked}")
+    asked, names = sys.argv[1] if len(sys.argv) > 1 else "all", sys.argv[2:]
+    if (
+        asked not in ("all", "printed", "sweep")
+        or (asked == "printed") != bool(names)
+        or not {*names} <= (CASES | TRAINED).keys()
+    ):
+        sys.exit(f"expected printed NAME..., sweep or nothing; names are {', '.join(CASES | TRAINED)}")
     if asked == "all":
         check_every_setting()
         make_texts_and_recipes()
@@ -496,7 +503,9 @@ def main() -> None:
         if asked == "sweep":
             write_json("json/sweep.json", printed("sweep", *SWEEP))
         else:
-            make_printed()
+            make_printed(names or [*CASES, *TRAINED])
+            if asked == "all":
+                make_hashes()
 
 
 if __name__ == "__main__":

@@ -73,17 +73,22 @@ def differences(was, now, close=CLOSE, where=""):
     return [] if same else [f"{where}: was {was!r}, is {now!r}"]
 
 
+def check(name, was, now, close=CLOSE):
+    changed = differences(was, now, close)
+    assert not changed, f"where this is meant: python tests/golden/make.py printed {name}\n" + "\n".join(changed)
+
+
 @pytest.mark.parametrize("name", make.CASES)
 def test_a_command_prints_what_it_printed(name):
     if name == "export-gguf":
         pytest.importorskip("gguf", reason="GGUF is an extra")
-    assert differences(golden(name), make.printed(name, *make.CASES[name])) == []
+    check(name, golden(name), make.printed(name, *make.CASES[name]))
 
 
 @pytest.mark.parametrize("name", make.TRAINED)
 def test_an_old_prepared_text_trains_and_old_runs_go_on(name):
     close = ELSEWHERE if other_machine() else CLOSE
-    assert differences(golden(name), make.printed(name, *make.TRAINED[name]), close) == []
+    check(name, golden(name), make.printed(name, *make.TRAINED[name]), close)
 
 
 @pytest.mark.slow

@@ -94,5 +94,5 @@ def test_a_fall_below_is_no_fault_and_a_rise_is() -> None:
     fallen = [*losses[:37], *(0.85 * loss for loss in losses[37:])]
     risen = [*losses[:37], *(1.3 * loss for loss in losses[37:])]
     assert leaves_band(TOKENS, fallen) is None
-    assert "left its forecast" in (leaves_band(TOKENS, risen) or "")
+    assert "is above its forecast" in (leaves_band(TOKENS, risen) or "")
     assert leaves_band(TOKENS, [*losses[:37], math.nan, math.nan, math.nan]) is not None

@@ -76,7 +76,7 @@ def test_a_small_run_measured_here() -> None:
     assert plan.wall_seconds.central == pytest.approx(60.0)
     assert plan.epochs == 0.4096
     assert plan.loss_nats_per_token is None
-    assert any("all warm-up" in sentence for sentence in plan.warnings)
+    assert any("the whole run is warm-up" in sentence for sentence in plan.warnings)
     assert (plan.largest_microbatch_checkpointing or 0) > (plan.largest_microbatch or 0) > 0
 
 

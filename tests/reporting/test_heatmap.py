@@ -83,7 +83,7 @@ def test_gradients_and_a_departure():
     slopes = {"parts": [{"part": "blocks.0", "gradient_norm": 0.5, "weight_norm": 4.0, "update_norm": 0.01}]}
     tokens = [token("a", 1.0, own_logit_gradient=-0.25), token(" b", 1.0)]
     page = inspection_page([view(tokens, greedy=greedy, gradients=slopes)])
-    assert "the next 1 token of 2 as they are, then &#x27; x&#x27; where the text has &#x27; b&#x27;." in page
+    assert "reproduces the next 1 token of 2, then gives &#x27; x&#x27; where the text has &#x27; b&#x27;." in page
     assert "<td>blocks.0</td><td>0.5</td><td>4</td><td>0.01</td><td>0.0025</td>" in page
     assert "-2.50e-01" in page
 

@@ -233,7 +233,7 @@ def test_readings_of_a_text_of_known_repetition(sides, copies):
     assert as_files.readings_per_epoch == pytest.approx(copies, rel=0.01)
     assert in_one.readings_per_epoch == pytest.approx(copies, rel=0.01)
     assert in_one.duplicates == []
-    assert f"sequences of 8 words stand in it {copies:.1f} times" in in_one.sentences()[0]
+    assert f"sequences of 8 words occur in it {copies:.1f} times" in in_one.sentences()[0]
     distinct = len(naive_words(text))
     rest = sum(len(naive_words(other)) for _, other in speeches[1:5])
     partly = checked([*speeches[1:5], *((f"{i}.txt", text) for i in range(copies))], [])

@@ -215,7 +215,7 @@ def test_blank_files_and_rows_among_others_are_left_out_and_noted(tmp_path):
         (b"", ["is empty"]),
         (b" \n\t\xe3\x80\x80\n", ["only whitespace"]),
         (b"\x7fELF\x02\x01\x01" + bytes(9), ["NUL", "byte 7", "a program"]),
-        (gzip.compress(b"text", mtime=0), ["no text", "a gzip file", "end in .gz"]),
+        (gzip.compress(b"text", mtime=0), ["not text", "a gzip file", "end in .gz"]),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ["a PNG picture"]),
         (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", ["a PDF file"]),
         (b"PK\x03\x04\x14\0\0\0", ["a ZIP archive"]),
@@ -351,11 +351,11 @@ def test_json_is_an_array_of_objects_or_one(tmp_path, mark, compress):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'[{"text": "x"}, ', ["no valid JSON", "an array of objects"]),
+        (b'[{"text": "x"}, ', ["is not valid JSON", "an array of objects"]),
         (b'[{"text": "x"}, 5]', ["row 2", "must be a JSON object"]),
         (b'["x"]', ["row 1", "must be a JSON object"]),
         (b'{\n"data": [\n{"text": "x"}]}', ['no field "text", only "data"']),
-        (b"[" * 200_000, ["no valid JSON"]),
+        (b"[" * 200_000, ["is not valid JSON"]),
         (b"[]", ["no row with text"]),
         (b"", ["is empty"]),
         (b"plain", ["row 1", "not valid JSON"]),
@@ -534,7 +534,7 @@ def test_options_that_do_not_fit(tmp_path):
     assert "separator" in refused([tmp_path], separator="<E>")
     (tmp_path / "t.txt").write_text("x")
     assert "empty" in refused([tmp_path / "t.txt"], separator="")
-    assert "allowed" in refused([tmp_path / "t.txt"], errors="ignore")
+    assert "choose from" in refused([tmp_path / "t.txt"], errors="ignore")
     (tmp_path / "s.txt").write_text("<E> <E>\n")
     assert "only separators" in refused([tmp_path / "s.txt"], separator="<E>")
 
@@ -582,7 +582,7 @@ def test_parquet_rows(tmp_path):
     (tmp_path / "t.parquet.gz").write_bytes(gzip.compress(data))
     assert "decompress it" in refused([tmp_path / "t.parquet.gz"])
     (tmp_path / "t.txt").write_bytes(data)
-    assert "no text" in refused([tmp_path / "t.txt"])
+    assert "not text" in refused([tmp_path / "t.txt"])
 
 
 def test_parquet_columns_of_every_kind_of_string(tmp_path):

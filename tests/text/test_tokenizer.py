@@ -94,7 +94,7 @@ def test_special_ids_stand_for_no_text(ours):
 def test_unknown_ids_are_refused(ours):
     for tokenizer in ours.values():
         for number in (-1, tokenizer.vocabulary):
-            with pytest.raises(InputError, match=f"{number} is no id"):
+            with pytest.raises(InputError, match=f"{number} is not an id"):
                 tokenizer.decode([number])
 
 

@@ -93,7 +93,10 @@ def test_the_wide_head_is_the_head(tied, rows, monkeypatch):
 
     targets[targets == -1] = IGNORE
     seen = []
-    for head in (lambda: sum_nats(model.head, hidden, targets, 101), lambda: compiled.sum_nats(model, hidden, targets)):
+    for head in (
+        lambda: sum_nats(model.head, hidden, targets, 101),
+        lambda: compiled.sum_nats_in_large_chunks(model, hidden, targets),
+    ):
         hidden.grad = model.head.projection.weight.grad = model.head.norm.weight.grad = None
         nats = head()
         (nats / 199).backward()
@@ -160,7 +163,7 @@ def test_watching_and_going_on_compile_nothing_anew(tmp_path, english):
 MANY = """
 import torch
 from hornbook.facts.shape import GPTShape
-from hornbook.model.compiled import compile_training, sum_nats
+from hornbook.model.compiled import compile_training, sum_nats_in_large_chunks
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
 
@@ -171,7 +174,7 @@ for width in range(16, 16 * 11, 16):
     model = initialise(Decoder(shape), 0)
     compile_training(model)
     tokens = torch.zeros(2, 8, dtype=torch.int64)
-    sum_nats(model, model.hidden(tokens).flatten(0, 1), tokens.flatten()).backward()
+    sum_nats_in_large_chunks(model, model.hidden(tokens).flatten(0, 1), tokens.flatten()).backward()
 print(width)
 """
 

@@ -26,14 +26,14 @@ COMMANDS = {
     "train": "train a model on your text: prepare, train, evaluate, sample, report",
     "prepare": "turn text into token shards, with a report on the data",
     "evaluate": "loss, perplexity and bits per byte of a text, with intervals",
-    "inspect": "the six steps from logits to perplexity for each token of a text; without text, the weights",
-    "compare": "which of two models is less surprised by a text, by how much, and whether that can be chance",
-    "export": "write a model as others open it: a Hugging Face folder, or GGUF",
-    "generate": "let a model continue a text",
-    "memorize": "what a model has learned by heart, against a held-out control",
-    "plan": "hours, memory, energy, money and loss of a training, before it is paid for",
-    "sweep": "train a ladder of small models and say what a larger one would reach on this text",
-    "runs": "list the runs of a folder",
+    "inspect": "from logits to perplexity in six steps, token by token; without a text, the weights",
+    "compare": "which of two models predicts a text better, by how much, and whether that could be chance",
+    "export": "export a model as a Hugging Face folder or a GGUF file",
+    "generate": "generate a continuation of a prompt",
+    "memorize": "what a model has memorized, measured against held-out text",
+    "plan": "estimate time, memory, energy, cost and loss of a run before it starts",
+    "sweep": "train a ladder of small models and extrapolate the loss of a larger one",
+    "runs": "list the runs in a folder",
 }
 
 MEANT = {"--accelerator": "--on", "--device": "--on", "--devices": "--on", "--gpu": "--on", "--hardware": "--on"}
@@ -48,7 +48,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if message.endswith("expected one argument"):
-            message += " (of a value that begins with -, write it as --option=VALUE)"
+            message += " (write a value that begins with - as --option=VALUE)"
         raise InputError(f"{message[0].lower()}{message[1:]}; see {self.prog} --help.")
 
 
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _say(f"cannot go on: {error}.", 1)
+        return _say(f"cannot continue: {error}.", 1)
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
@@ -155,8 +155,8 @@ def _unmark(arguments: argparse.Namespace, unknown: list[str]) -> None:
 
 def _no_option(option: str, command: _Parser) -> str:
     known, name = command._option_string_actions, option.lstrip("-").replace("-", "_")
-    setting, elsewhere = names().get(name), ELSEWHERE.get(name, "")
-    if (meant := MEANT.get(option)) in known:
+    setting, elsewhere = names().get(name) or names().get(name.rpartition(".")[2]), ELSEWHERE.get(name, "")
+    if (meant := MEANT.get(option) or (setting and f"--{setting.name}")) in known:
         why = f' (did you mean "{meant}"?)'
     elif elsewhere:
         why = f": {elsewhere}" if set(re.findall(r"--[a-z._-]*[a-z]", elsewhere)) <= known.keys() else ""
@@ -171,7 +171,7 @@ def _no_option(option: str, command: _Parser) -> str:
 
 def build_parser(named: Iterable[str] = COMMANDS) -> _Parser:
     """The command line, for parsing, help and shell completion, with the options of the commands `named`."""
-    about = "Teaches a language model to read your text, and tells the truth about it."
+    about = "Trains a small language model on your own text and evaluates it honestly."
     parser = _Parser(prog="hornbook", description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"hornbook {__version__}")
     parser.add_argument("--print-completion", choices=["bash", "zsh", "tcsh"], help="print a shell completion script")
@@ -181,6 +181,6 @@ def build_parser(named: Iterable[str] = COMMANDS) -> _Parser:
         sub.set_defaults(print_completion=None)
         if name in named:
             import_module(f"hornbook.commands.{name}").flags(sub)
-        sub.add_argument("--json", action="store_true", help="print one machine-readable object and nothing else")
+        sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.commands = commands.choices
     return parser

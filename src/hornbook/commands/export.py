@@ -1,4 +1,4 @@
-"""`hornbook.export`: a model as others open it, with its tokenizer and its numbers."""
+"""`hornbook.export`: a model in another program's format, with its tokenizer and a model card."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ DTYPES = {"huggingface": ("float32", "bfloat16", "float16"), "gguf": ("f16", "f3
 def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="RUN", help=MODEL)
     parser.add_argument("--to", required=True, metavar="FORMAT", help="huggingface or gguf")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="a fresh folder")
-    parser.add_argument("--dtype", metavar="TYPE", help="float32, bfloat16, float16; of gguf: f16, f32, q8_0")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="the folder to write; must not exist yet")
+    parser.add_argument("--dtype", metavar="TYPE", help="float32, bfloat16 or float16; for gguf f16, f32 or q8_0")
     parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
 
 
@@ -48,7 +48,7 @@ def export(
 ) -> dict[str, Any]:
     """Write `model` into the fresh folder `out` and return what was written, as `hornbook export --json` prints it.
 
-    `to`: "huggingface" (for transformers) or "gguf" (for llama.cpp). The folder is whole or not there.
+    `to`: "huggingface" (for transformers) or "gguf" (for llama.cpp). The folder appears only once it is complete.
     Raises InputError when it exists or the format cannot hold the model.
     """
     import torch
@@ -62,7 +62,7 @@ def export(
         raise InputError(f'--to is "{to}"{suggestion(to, DTYPES)}, but must be {" or ".join(DTYPES)}.')
     dtype = DTYPES[to][0] if dtype is None else dtype
     if dtype not in DTYPES[to]:
-        raise InputError(f"{to} is written as {', '.join(DTYPES[to])}, not {dtype}{suggestion(dtype, DTYPES[to])}.")
+        raise InputError(f"{to} can be written as {', '.join(DTYPES[to])}, not {dtype}{suggestion(dtype, DTYPES[to])}.")
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already: give another folder, or remove it first.")
@@ -76,7 +76,7 @@ def export(
     else:
         ends = generation.get("eos_token_id")
         named = ends if isinstance(ends, list) else [ends]
-        numbers = [each for each in named if isinstance(each, int) and 0 <= each < opened.model.shape.vocabulary]
+        numbers = [id_ for id_ in named if isinstance(id_, int) and 0 <= id_ < opened.model.shape.vocabulary]
         _write_gguf_folder(opened, out, cast(Kind, dtype), card, numbers)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     return {

@@ -21,7 +21,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     from hornbook.facts.settings import Seed
 
     parser.add_argument("model", metavar="MODEL", help="a run, a checkpoint, a Hugging Face folder or a .gguf file")
-    parser.add_argument("prompt", nargs="?", default="", metavar="PROMPT", help="what to continue; none: a document")
+    parser.add_argument("prompt", nargs="?", default="", metavar="PROMPT", help="the prompt; none: a new document")
     for flag, kind, default, text in (
         ("--max-tokens", int, 200, "length in tokens"),
         ("--temperature", float, 0.8, "0 is greedy"),
@@ -31,10 +31,10 @@ def flags(parser: argparse.ArgumentParser) -> None:
         ("--seed", Seed, 0, "the same seed gives the same text"),
         ("--step", int, None, "the run's checkpoint at this step (default: its best or newest)"),
     ):
-        said = text if default is None else f"{text} (default: {default})"
-        parser.add_argument(flag, type=value(kind), default=default, metavar="N", help=said)
-    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text")
-    parser.add_argument("--int8", action="store_true", help="weights of 8 bits: faster on a CPU, a little less exact")
+        help_text = text if default is None else f"{text} (default: {default})"
+        parser.add_argument(flag, type=value(kind), default=default, metavar="N", help=help_text)
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="stop before this text")
+    parser.add_argument("--int8", action="store_true", help="8-bit weights: faster on a CPU, slightly less accurate")
 
 
 def command(arguments: argparse.Namespace) -> None:
@@ -46,15 +46,15 @@ def command(arguments: argparse.Namespace) -> None:
         print(opened.note, file=sys.stderr)
     length, context = len(prompt_ids(opened, arguments.prompt)), opened.model.shape.context
     if length > context:
-        print(f"the prompt has {length:,} tokens: only its last {context:,} are read.", file=sys.stderr)
+        print(f"the prompt has {length:,} tokens: only its last {context:,} are used.", file=sys.stderr)
     pieces = generate(
         opened, arguments.prompt, max_tokens=arguments.max_tokens, temperature=arguments.temperature,
         top_k=arguments.top_k, top_p=arguments.top_p, min_p=arguments.min_p, seed=arguments.seed, stop=arguments.stop,
         int8=arguments.int8,
     )  # fmt: skip
     if arguments.json:
-        found = {"prompt": arguments.prompt, "text": "".join(pieces), "seed": arguments.seed, "model": opened.name}
-        print_json(found | {"step": opened.step})
+        result = {"prompt": arguments.prompt, "text": "".join(pieces), "seed": arguments.seed, "model": opened.name}
+        print_json(result | {"step": opened.step})
         return
     first = next(pieces, "")  # what is wrong is said before anything is written
     for piece in whole_line_ends(chain([arguments.prompt + first], pieces)):
@@ -71,7 +71,7 @@ def generate(
     """Yield pieces of text that continue `prompt`, until `max_tokens`, the end of the document, or a `stop` string.
 
     A prompt longer than the context keeps its last tokens. An empty prompt starts a document. `int8` rounds the
-    weights to 8 bits: faster on a CPU, a little more surprised. Raises InputError.
+    weights to 8 bits: faster on a CPU, with a slightly higher loss. Raises InputError.
     """
     from hornbook.model.generate import generate as continue_ids
     from hornbook.setup.model import open_model, prompt_ids
@@ -106,9 +106,9 @@ def until(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
     held = ""
     for piece in pieces:
         held += piece
-        found = [at for word in stop if (at := held.find(word)) >= 0]
-        if found:
-            yield held[: min(found)]
+        ends = [at for word in stop if (at := held.find(word)) >= 0]
+        if ends:
+            yield held[: min(ends)]
             return
         keep = max((n for word in stop for n in range(1, len(word)) if held.endswith(word[:n])), default=0)
         yield held[: len(held) - keep]

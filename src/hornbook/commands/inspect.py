@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL)
-    parser.add_argument("text", nargs="?", metavar="TEXT", help="the text itself; none: the weights")
-    parser.add_argument("--file", metavar="FILE", help="the text is in this file")
-    parser.add_argument("--against", metavar="MODEL", help="a second model beside it")
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="the text itself; without one, the weights are listed")
+    parser.add_argument("--file", metavar="FILE", help="read the text from this file")
+    parser.add_argument("--against", metavar="MODEL", help="a second model to compare with")
     parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
-    parser.add_argument("--against-step", type=value(int), metavar="N", help="the second one's; alone: of the same run")
-    parser.add_argument("--gradients", action="store_true", help="how the loss depends on each part of the model")
+    parser.add_argument("--against-step", type=value(int), metavar="N", help="step of --against; alone: of this run")
+    parser.add_argument("--gradients", action="store_true", help="gradient of the loss for each part of the model")
     parser.add_argument("--top-k", type=value(int), default=5, metavar="N", help="alternatives to list (default: 5)")
-    parser.add_argument("--prompt-tokens", type=value(int), metavar="N", help="given for the greedy continuation")
+    parser.add_argument("--prompt-tokens", type=value(int), metavar="N", help="prompt of the greedy continuation")
     parser.add_argument("--html", metavar="FILE", help="write a heat map as one HTML file")
     add_settings(parser, is_reading)
 
@@ -95,7 +95,7 @@ def inspect(
     """Inspect `text` token by token with `model`, and with `against` beside it; without a text, their weights.
 
     `step` and `against_step` choose checkpoints of runs; `against_step` alone is another checkpoint of the same run.
-    `gradients` adds how the loss depends on each part. `top_k` alternatives are listed for each token.
+    `gradients` adds the gradient of the loss for each part. `top_k` alternatives are listed for each token.
     `prompt_tokens` of the text are given to the model for its greedy continuation (default: half). Raises InputError.
     """
     from hornbook.evaluation.inspection import weights
@@ -105,7 +105,7 @@ def inspect(
     if top_k < 0 or (prompt_tokens is not None and prompt_tokens < 0):
         raise InputError("--top-k and --prompt-tokens must not be negative.")
     if text is None and gradients:
-        raise InputError("gradients are those of the loss of a text: give one.")
+        raise InputError("gradients need a text to compute a loss on: give one.")
     chosen = [(model, step)]
     if against is not None or against_step is not None:
         chosen.append((model if against is None else against, against_step))

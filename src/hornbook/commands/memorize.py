@@ -1,4 +1,4 @@
-"""`hornbook.memorize`: what has a model learned by heart, against a held-out control?"""
+"""`hornbook.memorize`: what has a model memorized, measured against held-out text?"""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heldout", metavar="TEXT", help="text of the same kind that it has not seen (default: a run's own)"
     )
-    parser.add_argument("--reference", metavar="MODEL", help="a model trained alike that has read neither text")
+    parser.add_argument("--reference", metavar="MODEL", help="a model trained the same way, on neither text")
     parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
-    parser.add_argument("--seed", type=value(Seed), default=0, metavar="N", help="which free samples are drawn")
-    parser.add_argument("--html", metavar="FILE", help="write the page here; of a run, it is among its reports anyway")
+    parser.add_argument("--seed", type=value(Seed), default=0, metavar="N", help="seed of the samples")
+    parser.add_argument("--html", metavar="FILE", help="also write the page here (a run keeps it in its reports)")
 
 
 def command(arguments: argparse.Namespace) -> None:
@@ -62,9 +62,9 @@ def memorize(
     model: str, *, train: str | None = None, heldout: str | None = None, reference: str | None = None,
     step: int | None = None, seed: int = 0,
 ) -> Result:  # fmt: skip
-    """Measure what `model` knows of `train` by heart, against `heldout`; of a run, a text that is not named is its own.
+    """Measure what `model` has memorized of `train`, against `heldout`; of a run, a text that is not named is its own.
 
-    `reference` is a model with the same tokenizer, trained alike, that has read neither text. Returns what `--json`
+    `reference` is a model with the same tokenizer, trained the same way, on neither text. Returns what `--json`
     prints. Of a run, the numbers and the page are written to its reports as well; where that fails, `report` is None
     and `report_problem` says why. Raises InputError when a text is missing for a model that is not a run, and when the
     reference has another tokenizer.
@@ -79,8 +79,8 @@ def memorize(
     opened = open_model(model, step=step)
     if opened.run is None and (train is None or heldout is None):
         raise InputError(
-            f"{opened.name} is not a run: give the texts with --train and --heldout; what was learned is measured "
-            "against what was not."
+            f"{opened.name} is not a run: give the texts with --train and --heldout; memorization is measured "
+            "against held-out text."
         )
     beside = None if reference is None else open_model(reference)
     if beside is not None and beside.tokenizer.fingerprint != opened.tokenizer.fingerprint:
@@ -90,7 +90,7 @@ def memorize(
     if opened.run is not None and None in sides:
         prepared = own_text(opened)
         if heldout is None and prepared.validation.num_tokens < 2:
-            raise InputError(f"{opened.name} has no validation side: name a text with --heldout.")
+            raise InputError(f"{opened.name} has no validation split: give a text with --heldout.")
         if train is None:
             repeated = prepared.checkup.get("repeated_share", 0.0)
             times = readings(tokens_read(opened.run.rows(), opened.step or 0) / prepared.train.num_tokens, repeated)

@@ -60,8 +60,8 @@ def add_settings(parser: argparse.ArgumentParser, wanted: Callable[[str], bool])
             help=f"{field.description} (default: {default.lower() if switch else default})".replace("%", "%%"),
         )  # fmt: skip
     parser.epilog = (
-        "A setting is also read by what other trainers call it, such as --lr or --n_layer (docs/settings.md), and a "
-        "switch as --dedup and --no-dedup."
+        "Settings also go by the names that other trainers use, such as --lr or --n_layer (docs/settings.md); a switch "
+        "is --dedup or --no-dedup."
     )
 
 
@@ -72,17 +72,17 @@ def normal(argv: Sequence[str], options: Mapping[str, argparse.Action]) -> list[
     words, read = list(argv[:end]), list[str]()
     while words:
         word = words.pop(0)
-        given, equals, said = word.partition("=")
+        given, equals, text = word.partition("=")
         name, off = _known(given, options)
         action = options.get(name)
         if action is None or (off and equals):
             read.append(word)
         elif action.nargs == "?":  # the switch of a setting
             if not off and not equals and words and words[0].lower() in ("true", "false"):
-                said = words.pop(0)
-            read.append(f"{name}={said or str(not off).lower()}")
+                text = words.pop(0)
+            read.append(f"{name}={text or str(not off).lower()}")
         elif not off:
-            read.append(f"{name}{equals}{said}")
+            read.append(f"{name}{equals}{text}")
     return read + list(argv[end:])
 
 

@@ -30,17 +30,15 @@ START_SECONDS = 5.0  # until the first step: importing, opening the text, making
 
 def flags(parser: argparse.ArgumentParser) -> None:
     add_texts(parser, "texts as for train, or a recipe (a .toml file); none: the built-in corpus")
-    parser.add_argument("--parameters", "--size", metavar="N", help="only a size, such as 7B, without recipe and text")
+    parser.add_argument("--parameters", "--size", metavar="N", help="a model size, such as 7B, without recipe or text")
     parser.add_argument("--tokens", "--train.tokens", metavar="N", help="length of the training, such as 2T")
-    parser.add_argument(
-        "--context", "--model.context", type=value(int), metavar="N", help="tokens that the model can see at once"
-    )
-    parser.add_argument("--on", metavar="DEVICES", help="what it runs on, such as 8xA100 (default: this machine)")
-    parser.add_argument("--peak", metavar="FLOPS", help="FLOP/s of a device that is not known by name, such as 300T")
-    parser.add_argument("--price", metavar="PRICE", help="of all devices together, such as 30/hour")
+    parser.add_argument("--context", "--model.context", type=value(int), metavar="N", help="context length in tokens")
+    parser.add_argument("--on", metavar="DEVICES", help="hardware, such as 8xA100 (default: this machine)")
+    parser.add_argument("--peak", metavar="FLOPS", help="peak FLOP/s of an unlisted device, such as 300T")
+    parser.add_argument("--price", metavar="PRICE", help="price of all devices together, such as 30/hour")
     parser.add_argument("--hours", metavar="N", help="reported device-hours: prints the implied utilisation and cost")
-    parser.add_argument("--measure", action="store_true", help="try this machine for some seconds first")
-    parser.add_argument("--plot", metavar="FILE", help="draw the best loss against its cost, as .png or .svg")
+    parser.add_argument("--measure", action="store_true", help="measure this machine for a few seconds first")
+    parser.add_argument("--plot", metavar="FILE", help="plot the best loss against cost, as .png or .svg")
     add_settings(parser, lambda name: name not in ("train.tokens", "model.context"))
 
 
@@ -72,7 +70,7 @@ def plan(
     """Plan the training of texts as `train` would choose it, of a recipe, or of `parameters` ("7B") on `tokens` ("2T").
 
     `given` are texts or a recipe (a .toml file); `changes` are settings by any of their names. `on` is a device known
-    by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which `measure` tries for some
+    by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which `measure` times for some
     seconds; `price` ("30/hour") pays for all of them. `hours` are the reported device-hours of a training of that size:
     the plan is what they imply and cost. Raises InputError for what cannot be read, is missing or impossible.
     """
@@ -85,12 +83,12 @@ def plan(
     length = None if tokens is None else parse_count(tokens, "--tokens")
     if parameters is not None or (length is not None and not given and not changes):
         if given:
-            raise InputError("a recipe or a text has its own size: leave out --parameters, or it.")
+            raise InputError("a recipe or a text already sets the size: give either that or --parameters.")
         return _of_size(
             parameters, length, devices, usd, context, None if hours is None else parse_count(hours, "--hours")
         )
     if hours is not None:
-        raise InputError("hours are judged for a size: give --parameters, --tokens and --on with --hours.")
+        raise InputError("--hours needs a model size: give --parameters, --tokens and --on as well.")
     if texts:
         changes["text.paths"] = texts
     if length is not None:
@@ -115,17 +113,17 @@ def _of_size(
     context: int | None, hours: int | None,
 ) -> Plan:  # fmt: skip
     if parameters is None:
-        raise InputError("name a size, such as --parameters 7B, or give a recipe or a text.")
+        raise InputError("give a size, such as --parameters 7B, or give a recipe or a text.")
     size = parse_count(parameters, "--parameters")
     if tokens is None:
-        raise InputError("name the length of the training, such as --tokens 2T.")
+        raise InputError("give the length of the training, such as --tokens 2T.")
     if devices is None:
-        raise InputError("name what it is to run on, such as --on 8xA100.")
+        raise InputError("give the hardware, such as --on 8xA100.")
     wall = None
     if hours is not None:
         refuse_impossible(size, tokens, hours, devices[1])
         seconds = 3600 * hours / devices[0]
-        wall = Range(seconds, seconds, seconds, "the hours are given, and all of them paid for")
+        wall = Range(seconds, seconds, seconds, "the hours are given, and all of them are paid for")
     made = make_plan(tokens=tokens, on=devices, context=context, parameters=size, usd_per_hour=usd, wall=wall)
     if hours is None:
         return made
@@ -148,7 +146,7 @@ def _planned(
         assert settings.model.preset is not None
         vocabulary = preset(settings.model.preset).vocabulary
         data = CorpusStats(10**15, 4 * 10**15, vocabulary)
-        assumed.append(f"no text is given: a vocabulary of {vocabulary:,} ids, and no token seen twice.")
+        assumed.append(f"no text is given: a vocabulary of {vocabulary:,} ids and one pass over the text.")
     else:
         data, assumed = reading.data, list(reading.assumed)
     machine = Machine.of(on[1], on[0])
@@ -167,7 +165,7 @@ def _planned(
     if steps == choice.most_steps:
         reason += f" ({worthwhile_epochs(choice.data, choice.shape):.2g} epochs: more would raise the validation loss)"
     elif choice.seconds is not None and here:  # then the steps vary, not the time
-        reason += f" ({steps / pace.factor:,.0f} to {steps * pace.factor:,.0f}: as many as fit the time when it begins)"
+        reason += f" ({steps / pace.factor:,.0f} to {steps * pace.factor:,.0f}: as many as fit the time)"
         pace, fits = msgspec.structs.replace(pace, factor=MEASURED_FACTOR), True
     return plan_of(
         resolved, choice.shape, reading, on, pace=pace if here else None, spent=START_SECONDS if here else 0.0, usd=usd,
@@ -178,9 +176,9 @@ def _planned(
 
 def _measured(settings: Settings, vocabulary: int) -> tuple[StepTimes, Accelerator]:
     """The pace of these settings on this machine, by another process, since this one stays without torch."""
-    asked = msgspec.json.encode({"settings": to_toml(settings), "vocabulary": vocabulary})
+    request = msgspec.json.encode({"settings": to_toml(settings), "vocabulary": vocabulary})
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "hornbook.setup.pace"], input=asked, capture_output=True, check=False
+        [sys.executable, "-P", "-m", "hornbook.setup.pace"], input=request, capture_output=True, check=False
     )
     if done.returncode:
         raise SystemFailure(

@@ -24,7 +24,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     add_texts(parser, "files, folders or globs; none: the built-in corpus")
     parser.add_argument("--out", metavar="FOLDER", help="the prepared folder")
     parser.add_argument(
-        "--parameters", "--size", metavar="N", help="size of the model that the outlook is for, such as 124M"
+        "--parameters", "--size", metavar="N", help="model size for the memorization outlook, such as 124M"
     )
     add_settings(parser, lambda name: name.startswith("text."))
 

@@ -8,16 +8,16 @@ from hornbook.facts.printing import print_json
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", default="runs", metavar="FOLDER", help="where runs lie (default: runs)")
+    parser.add_argument("folder", nargs="?", default="runs", metavar="FOLDER", help="the folder (default: runs)")
 
 
 def command(arguments: argparse.Namespace) -> None:
     from hornbook.records.listing import runs
 
-    found = runs(arguments.folder)
+    listing = runs(arguments.folder)
     if arguments.json:
-        print_json({"runs": found})
+        print_json({"runs": listing})
     else:
         from hornbook.reporting.terminal import print_runs
 
-        print_runs(found)
+        print_runs(listing)

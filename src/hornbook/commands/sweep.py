@@ -1,4 +1,4 @@
-"""`hornbook.sweep`: a ladder of small runs on one text, the scaling law they tell, and what it says of a larger run."""
+"""`hornbook.sweep`: small runs on one text, the scaling law fitted to them, and its prediction for a larger run."""
 
 from __future__ import annotations
 
@@ -30,35 +30,35 @@ FEW_STEPS, MOST_TIMES, MOST_EPOCHS = 200, 2.0, 4.0  # from where on the law is s
 
 def flags(parser: argparse.ArgumentParser) -> None:
     add_texts(parser, "texts as for train; none: the built-in corpus")
-    parser.add_argument("--budget", default="10m", metavar="TIME", help="wall time of all runs (default: 10m)")
+    parser.add_argument("--budget", default="10m", metavar="TIME", help="total wall time of all runs (default: 10m)")
     parser.add_argument(
-        "--size", "--parameters", metavar="N", help="parameters to be asked about (default: 4 times the largest run)"
+        "--size", "--parameters", metavar="N", help="model size to predict (default: 4 times the largest run)"
     )
-    parser.add_argument("--tokens", metavar="N", help="tokens to be asked about (default: those of the runs)")
-    parser.add_argument("--out", default="sweep", metavar="FOLDER", help="where the runs lie (default: sweep)")
+    parser.add_argument("--tokens", metavar="N", help="training tokens to predict for (default: those of the runs)")
+    parser.add_argument("--out", default="sweep", metavar="FOLDER", help="folder for the runs (default: sweep)")
     add_settings(parser, lambda name: name.startswith(("text.", "optimizer.")) or name == "train.seed")
 
 
 def command(arguments: argparse.Namespace) -> None:
     from hornbook.reporting.live import View
 
-    found = sweep(
+    result = sweep(
         *arguments.texts, budget=arguments.budget, size=arguments.size, tokens=arguments.tokens, out=arguments.out,
         view=View(), **given_settings(arguments),
     )  # fmt: skip
     if arguments.json:
-        print_json(found)
+        print_json(result)
     else:
         from hornbook.reporting.terminal import print_sweep
 
-        print_sweep(found)
+        print_sweep(result)
 
 
 def sweep(
     *texts: str, budget: str = "10m", size: str | None = None, tokens: str | None = None,
     out: str | Path = "sweep", quiet: bool = False, view: View | None = None, **changes: Any,
 ) -> Result:  # fmt: skip
-    """Train a ladder of sizes on `texts` within `budget`, fit the law, and say what `size` on `tokens` would reach.
+    """Train a ladder of sizes on `texts` within `budget`, fit the law, and predict the loss of `size` on `tokens`.
 
     `changes` are settings for all runs, by any of their names. By default `size` is four times the largest of the
     ladder, on its tokens. Progress is shown on stderr unless `quiet`. Raises InputError for bad input.
@@ -72,7 +72,7 @@ def sweep(
     view, changes = view or View(quiet=quiet), by_dotted_names(changes, names())
     of_text = {name: value for name, value in changes.items() if name.startswith("text.")}
     wanted = from_table(overridden({}, {"text.paths": list(texts)} | of_text), source="settings")
-    seconds, asked = parse_duration(budget, "the budget"), parse_count(size, "--size") if size else None
+    seconds, target = parse_duration(budget, "the budget"), parse_count(size, "--size") if size else None
     length = parse_count(tokens, "--tokens") if tokens else None
     prepared = prepared_text(wanted.text)
     others = {name: value for name, value in changes.items() if name not in of_text}
@@ -92,11 +92,11 @@ def sweep(
         rows.append({key: summary[key] for key in ("run", "num_parameters", "tokens", "bits_per_byte", "wall_seconds")})
         rows[-1]["validation_loss_nats_per_token"] = loss
         view.note(f"{summary['num_parameters']:,} parameters, {summary['tokens']:,} tokens: {loss:.4f} nats per token")
-    law, asked, length = fit(points), asked or 4 * points[-1].parameters, length or points[-1].tokens
-    low, central, high = law.at(asked, length)
+    law, target, length = fit(points), target or 4 * points[-1].parameters, length or points[-1].tokens
+    low, central, high = law.at(target, length)
     per_byte = rows[-1]["bits_per_byte"] / rows[-1]["validation_loss_nats_per_token"]
     result = {
-        "runs": rows, "wall_seconds": time.monotonic() - begin, "num_parameters": asked, "tokens": length,
+        "runs": rows, "wall_seconds": time.monotonic() - begin, "num_parameters": target, "tokens": length,
         "loss_nats_per_token": central,
         "loss_nats_per_token_interval_90": (low, min(high, math.log(prepared.tokenizer.vocabulary))),
         "bits_per_byte": central * per_byte, "bits_per_byte_interval_90": (low * per_byte, high * per_byte),
@@ -160,20 +160,18 @@ def _longest_steps(
 def _doubts(longest: float, length: int, available: int) -> list[str]:
     """Why the law may miss by more than its range, as sentences: a held-back run on 4.8 times the tokens of a ladder
     of at most 61 steps came 0.41 bits per byte lower than said."""
-    steps, epochs, found = round(longest / (BATCH * CONTEXT)), longest / available, []
+    steps, epochs, doubts = round(longest / (BATCH * CONTEXT)), longest / available, []
     if steps < FEW_STEPS:
         enough = MOST_EPOCHS * available >= FEW_STEPS * BATCH * CONTEXT
-        found.append(
-            f"the longest runs had {steps} steps, in which loss falls faster than later: give "
+        doubts.append(
+            f"the longest runs had only {steps} steps, where loss falls faster than later: give "
             f"{'a longer budget' if enough else 'more text'}."
         )
     if epochs > MOST_EPOCHS + 0.5:
-        found.append(
-            f"the longest runs read the text {epochs:.0f} times: they say what repetition gives, not new text."
-        )
+        doubts.append(f"the longest runs had {epochs:.0f} epochs: they show what repeated text is worth, not new text.")
     if length > MOST_TIMES * longest:
-        found.append(
+        doubts.append(
             f"{format_count(length)} tokens are {length / longest:.1f} times those of the longest runs: the range "
-            "holds for the ladder's length, not for so many more."
+            "holds for runs as long as the ladder's, not for so much longer ones."
         )
-    return found
+    return doubts

@@ -25,8 +25,8 @@ STARTED = time.monotonic()
 def flags(parser: argparse.ArgumentParser) -> None:
     add_texts(parser, "files, folders, globs or a prepared folder; none: the built-in corpus")
     parser.add_argument("--recipe", metavar="FILE", help="a TOML file of settings; flags override it")
-    parser.add_argument("--out", metavar="FOLDER", help="the run folder; that of an earlier run goes on")
-    parser.add_argument("--from", dest="from_", metavar="MODEL", help="start from given weights")
+    parser.add_argument("--out", metavar="FOLDER", help="the run folder; an existing run is resumed")
+    parser.add_argument("--from", dest="from_", metavar="MODEL", help="start from the weights of a run or model")
     add_settings(parser, lambda name: True)
 
 
@@ -57,7 +57,7 @@ def train(
     of the file `recipe`: `steps`, `epochs`, `budget` ("10m"), `preset` ("6M"), `layers`, `width`, `context`, `batch`,
     `learning_rate`, `seed`, `tokenizer` ("bpe:4096"), ... (all: docs/settings.md), also by what other trainers call
     them (`lr`) or by their whole name (`**{"train.steps": 300}`). What is left out is chosen automatically.
-    With the `out` of an earlier run, that run goes on exactly where its newest checkpoint stands; `from_` is a model
+    With the `out` of an earlier run, that run resumes exactly from its newest checkpoint; `from_` is a model
     to start from. Progress is shown on stderr unless `quiet`. The summary is a dict that prints as a table: `run` (its
     folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when the disk is full, Interrupted
     after a signal, when everything is saved.
@@ -84,7 +84,7 @@ def train(
         with context.run.lock():
             return _carry_out(context, view, started)
     except OSError as error:
-        raise SystemFailure(f"cannot go on: {error.strerror or error}.") from error
+        raise SystemFailure(f"cannot continue: {error.strerror or error}.") from error
 
 
 def _carry_out(context: RunContext, view: View, started: float) -> Result:
@@ -107,7 +107,7 @@ def _carry_out(context: RunContext, view: View, started: float) -> Result:
         if reason == "interrupted":
             job.run.log(end | {"cost": job.telemetry.reading()})
             raise Interrupted(
-                f"stopped at step {job.step:,}, everything is saved: go on with --out {job.run.folder}",
+                f"stopped at step {job.step:,}, everything is saved: resume with --out {job.run.folder}",
                 stop.signal_number,
             )
         job.state.release()

@@ -63,7 +63,7 @@ def report(job: Job, stop: Stop) -> dict[str, Any]:
     concluded = attempt(
         "the conclusions", lambda: _conclusions(start, rows, baselines, scores, used, apart=apart)
     ) or []  # fmt: skip
-    words, looks = [said.sentence for said in concluded], evaluations(rows)
+    words, points = [finding.sentence for finding in concluded], evaluations(rows)
     summary: dict[str, Any] = {
         "run": shown(str(run.folder)),
         "title": shown(run.folder.name),
@@ -74,10 +74,10 @@ def report(job: Job, stop: Stop) -> dict[str, Any]:
         "epoch": last["epoch"],
         "num_parameters": start.shape.parameters,
         "vocabulary": start.shape.vocabulary,
-        "best_step": min(((p.validation_loss, p.step) for p in looks), default=(0.0, None))[1],
+        "best_step": min(((p.validation_loss, p.step) for p in points), default=(0.0, None))[1],
         "best_step_between": best_step_between(rows),
         "train_loss_nats_per_token": attempt("the training loss", lambda: _probe_loss(watch, "train", model)),
-        "probe_validation_loss_nats_per_token": next((p.validation_loss for p in looks if p.step == used), None),
+        "probe_validation_loss_nats_per_token": next((p.validation_loss for p in points if p.step == used), None),
         "outside_probe": scores is not None and apart,
         "chosen_on_this_text": bool(start.settings.checkpoint.best) and scores is not None and not apart,
         "train_seconds": last["seconds"],
@@ -85,7 +85,7 @@ def report(job: Job, stop: Stop) -> dict[str, Any]:
         "mfu": job.telemetry.mfu(last["flops"] / last["seconds"]),
         "baselines": baselines,
         "words": words,
-        "conclusions": [said._asdict() for said in concluded],
+        "conclusions": [finding._asdict() for finding in concluded],
         "sample": samples[-1]["prompt"] + samples[-1]["text"] if samples else None,
     }
     summary |= job.telemetry.reading()
@@ -133,8 +133,8 @@ def _baselines(start: RunContext, known: dict[str, Any], chosen: Sequence[Places
     if "baselines" not in known:
         return ngram_baselines(start.prepared, start.shape, chosen)
     msgspec.convert(known["baselines"], dict[str, dict[str, float | None]])
-    found: dict[str, dict[str, Any]] = known["baselines"]
-    return found
+    losses: dict[str, dict[str, Any]] = known["baselines"]
+    return losses
 
 
 def _plot(start: RunContext, rows: list[dict[str, Any]], title: str) -> str:
@@ -148,21 +148,21 @@ def _plot(start: RunContext, rows: list[dict[str, Any]], title: str) -> str:
 
 def _probe_loss(watch: Watch, side: str, model: Decoder) -> float | None:
     """What the weights that are used get on a probe."""
-    seen = watch.probes[side].score(model) if side in watch.probes else None
-    return None if seen is None else seen.loss
+    scored = watch.probes[side].score(model) if side in watch.probes else None
+    return None if scored is None else scored.loss
 
 
 def _chosen_in_words(used: int, report: Report, apart: bool) -> Finding:
     if apart:
         return Finding(
             "chosen_apart",
-            f"The weights of step {used:,} are used, those with the lowest probe loss; the loss above is that of "
+            f"The weights of step {used:,}, with the lowest probe loss, are used; the loss above is measured on "
             f"{report.num_tokens:,} validation tokens outside the probe.",
         )
     return Finding(
         "chosen_on_this_text",
-        f"The weights of step {used:,} are used, chosen on this validation text itself, since it is too short to keep "
-        "a part of it aside: the loss above is a little too low.",
+        f"The weights of step {used:,} are used. They were chosen on this validation text itself, which is too short "
+        "to set part of it aside: the loss above is slightly optimistic.",
     )
 
 
@@ -179,7 +179,7 @@ def _conclusions(
     ratio, prepared = None, start.prepared
     if validation.num_tokens:
         ratio = surprise_ratio(training_stream(train), training_stream(validation), start.shape.vocabulary)
-    said = conclusions(
+    findings = conclusions(
         rows, tokens_per_epoch=train.num_tokens, used_step=used,
         counting=_to_compare_with(prepared, baselines),
         final_loss=report.loss_nats_per_token if report is not None else None,
@@ -188,15 +188,15 @@ def _conclusions(
         surprise_ratio=ratio, outside_probe=apart,
     )  # fmt: skip
     if report is not None and start.settings.checkpoint.best:
-        said.append(_chosen_in_words(used, report, apart))
-    return said
+        findings.append(_chosen_in_words(used, report, apart))
+    return findings
 
 
 def _to_compare_with(prepared: Prepared, baselines: dict[str, Any]) -> dict[str, float]:
     """The losses of the n-gram baselines; none where the validation text leaked: to be below them proves nothing."""
     if prepared.leak["validation_leaked"]:
         return {}
-    return {name: each["loss_nats_per_token"] for name, each in baselines.items()}
+    return {name: numbers["loss_nats_per_token"] for name, numbers in baselines.items()}
 
 
 def _final_numbers(report: Report) -> dict[str, Any]:
@@ -236,7 +236,7 @@ def _final_report(
     def progress(done: int, total: int) -> None:
         if stop.is_set():
             raise Interrupted(
-                f"stopped while scoring the validation text: training is done and saved, run the same command with "
+                f"stopped while scoring the validation text: training is done and saved; run the same command with "
                 f"--out {start.run.folder} to score again",
                 stop.signal_number,
             )
@@ -245,7 +245,7 @@ def _final_report(
     num_tokens = sum(len(document.tokens) - (how.beginning is None) for document in documents)
     view.note(f"scoring the {num_tokens:,} tokens of the validation text")
     report = corpus_report(
-        model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation side",
+        model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation split",
         progress=progress, leave_out=chosen, tokenizer=tokenizer,
     )  # fmt: skip
     return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines} | start.prepared.leak)
@@ -262,7 +262,7 @@ def _inspections(start: RunContext, model: Decoder) -> tuple[list[dict[str, Any]
     untrained = loading.load_model(first).to(device())
     whole = len(tokenizer.encode(text))  # all of it is given, so that nothing is left to be continued
     before, after = (
-        inspect_text(each, tokenizer, text, greedy_prompt=whole).tokens for each in (untrained, model)
+        inspect_text(network, tokenizer, text, greedy_prompt=whole).tokens for network in (untrained, model)
     )  # fmt: skip
     return before, after
 

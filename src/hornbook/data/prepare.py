@@ -245,7 +245,7 @@ def _report(
     if lost is not None:
         notes.append(lost)
     if tokenizer.kind == "characters":
-        notes.append("the tokenizer takes its characters from the whole text, the validation side included")
+        notes.append("the tokenizer takes its characters from the whole text, the validation split included")
     wall_seconds = time.perf_counter() - begin
     return {
         "bytes_per_token": {

@@ -194,7 +194,7 @@ def open_prepared(folder: Path | str, *, verify: bool = True, tokenizer: Tokeniz
         _check_file(folder / Path(name).name, entry, verify)
     tokenizer = tokenizer or load_tokenizer(folder)
     if any(getattr(tokenizer, name) != manifest["tokenizer"][name] for name in ("fingerprint", "vocabulary")):
-        raise InputError(f"{folder / 'tokenizer.json'} is another tokenizer than the shards were made with; {_AGAIN}")
+        raise InputError(f"{folder / 'tokenizer.json'} is not the tokenizer that the shards were made with; {_AGAIN}")
     train, validation = (_open_part(folder, part, manifest, tokenizer, verify) for part in PARTS)
     return Prepared(folder, manifest, tokenizer, train, validation)
 
@@ -242,7 +242,7 @@ def _open_part(folder: Path, part: str, manifest: dict[str, Any], tokenizer: Tok
         raise InputError(f"{folder / part}: its files do not have as many ids or bytes as {MANIFEST} says; {_AGAIN}")
     begins = np.concatenate([[0], ends])[: len(ends)] + int(opened.separator)
     if (documents < 0).any() or not np.array_equal(documents[:, START], begins) or ends[-1:].sum() != opened.num_tokens:
-        raise InputError(f"{folder / index[0]} is damaged: its documents are not one after the other; {_AGAIN}")
+        raise InputError(f"{folder / index[0]} is damaged: its documents are not contiguous; {_AGAIN}")
     return opened
 
 
@@ -262,12 +262,12 @@ def _open_shard(path: Path, tokenizer: Tokenizer, verify: bool) -> Ids:
     with path.open("rb") as file:
         head = file.read(_HEADER.size)
     if len(head) < _HEADER.size or not head.startswith(_MAGIC):
-        raise InputError(f"{path} is not a shard (it does not begin as one); {_AGAIN}")
+        raise InputError(f"{path} is not a shard (its header is wrong); {_AGAIN}")
     _, version, item_bytes, count, vocabulary, fingerprint = _HEADER.unpack(head)
     if version != VERSION:
         raise InputError(f"{path} has shard version {version}, but this program reads {VERSION}; {_AGAIN}")
     if fingerprint.hex() != tokenizer.fingerprint or vocabulary != tokenizer.vocabulary:
-        raise InputError(f"{path} was made with another tokenizer than the one beside it; {_AGAIN}")
+        raise InputError(f"{path} was made with another tokenizer than the one in its folder; {_AGAIN}")
     dtype = id_type(vocabulary)
     if item_bytes != dtype.itemsize or path.stat().st_size != _HEADER.size + count * item_bytes:
         raise InputError(f"{path} is not as long as its header says; {_AGAIN}")

@@ -176,11 +176,9 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
         raise InputError(f"{checkpoint} is not a checkpoint: it has no manifest.json.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise InputError(f"{checkpoint} is damaged: manifest.json is not JSON; go back to an older one.") from None
-    said = manifest.pop("sha256", None)
-    if said != _hash(msgspec.json.encode(manifest)):
-        raise InputError(
-            f"{checkpoint} is damaged: manifest.json is not what was written; go back to an older checkpoint."
-        )
+    checksum = manifest.pop("sha256", None)
+    if checksum != _hash(msgspec.json.encode(manifest)):
+        raise InputError(f"{checkpoint} is damaged: manifest.json fails its checksum; go back to an older checkpoint.")
     if manifest.get("format") != FORMAT["format"] or manifest.get("version") not in (FORMAT["version"], PARTS_VERSION):
         raise InputError(f"{checkpoint} was not written by this version of hornbook: update hornbook to read it.")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import resource
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import HERE, Accelerator, custom
 from hornbook.facts.settings import Precision
 
@@ -27,23 +29,24 @@ POWERCAP = Path("/sys/class/powercap")
 def this_device(on: torch.device, precision: Precision | None = None) -> Accelerator:
     """What it computes on: an accelerator that is known by its whole name, else one with the peak measured here, of a
     CPU in the precision that it trains in, float32 where none is given."""
-    if on.type != "cuda":
+    if on.type not in ("cuda", "xpu"):  # Apple's GPU trains in float32, in the machine's memory, as a CPU does
         return custom(HERE, _product(on, torch.bfloat16 if precision == "bfloat16" else torch.float32))
-    name, memory = torch.cuda.get_device_name(on), torch.cuda.get_device_properties(on).total_memory
+    properties = getattr(torch, on.type).get_device_properties(on)
     from hornbook.facts.accelerators import find
 
+    name, memory = properties.name, properties.total_memory
     return find(name) or custom(name, _product(on, torch.bfloat16), memory, dtype="bfloat16")
 
 
 def _product(on: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of a matrix product, the best of a few; on a CPU by the threads that train."""
-    size = 8192 if on.type == "cuda" else 768
+    size = 8192 if on.type != "cpu" else 768
     a = torch.ones(size, size, device=on, dtype=dtype)
 
     def product() -> None:
         a @ a
-        if on.type == "cuda":
-            torch.cuda.synchronize(on)
+        if on.type != "cpu":
+            torch.accelerator.synchronize(on)
 
     _, *seconds = timeit.repeat(product, number=1, repeat=6)  # the first one also loads what computes it
     return 2 * size**3 / min(seconds)
@@ -51,8 +54,8 @@ def _product(on: torch.device, dtype: torch.dtype) -> float:
 
 def peak_memory_bytes(on: torch.device) -> int:
     """The most that this process, or its accelerator, has held so far."""
-    if on.type == "cuda":
-        return torch.cuda.max_memory_reserved(on)
+    if on.type in ("cuda", "xpu"):
+        return int(getattr(torch, on.type).max_memory_reserved(on))
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
@@ -136,14 +139,28 @@ def return_freed_memory() -> None:
 
 
 def device() -> torch.device:
-    """The accelerator where there is one (CUDA_VISIBLE_DEVICES is respected), else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The accelerator where there is one, of any maker that PyTorch knows, else the CPU. The environment variables
+    CUDA_VISIBLE_DEVICES and HORNBOOK_DEVICE=cpu are respected. Raises InputError for another HORNBOOK_DEVICE."""
+    here = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    wanted = os.environ.get("HORNBOOK_DEVICE") or here.type
+    if wanted not in ("cpu", here.type):
+        raise InputError(
+            f"HORNBOOK_DEVICE is {wanted}, but here it can be {' or '.join({'cpu': 0, here.type: 0})} only."
+        )
+    return torch.device(wanted)
+
+
+def can_pin(on: torch.device) -> bool:
+    """Whether memory of the host can be pinned for a device: one that has a memory of its own."""
+    return on.type in ("cuda", "xpu")
 
 
 def accelerator_facts(on: torch.device) -> dict[str, str | int | None] | None:
     """What a run's bits and speed depend on beside the processor: the card, its driver, CUDA, cuDNN. None on a CPU."""
-    if on.type != "cuda":
+    if on.type == "cpu":
         return None
+    if on.type != "cuda":
+        return {"name": this_device(on).name if on.type == "xpu" else on.type}
     driver = Path("/proc/driver/nvidia/version")
     version = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", driver.read_text()) if driver.is_file() else None
     return {

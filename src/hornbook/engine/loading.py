@@ -33,7 +33,7 @@ def shape_of(checkpoint: Path) -> GPTShape:
         if not paths[-1].is_file():
             raise InputError(f"{checkpoint} is damaged: {part} is missing; go back to an older checkpoint.")
     if shape.parameters != sum(map(math.prod, Stored(*paths).shapes.values())):
-        raise InputError(f"{checkpoint} is damaged: its weights are not those of the shape in {MANIFEST}.")
+        raise InputError(f"{checkpoint} is damaged: its weights do not match the shape in {MANIFEST}.")
     return shape
 
 
@@ -70,13 +70,13 @@ def load_into(
     fill(model, stored(checkpoint, MODEL, only))
     if not has_optimizer(manifest["files"]):
         if manifest["step"]:
-            raise InputError(f"{checkpoint} has weights only: training cannot go on from it.")
+            raise InputError(f"{checkpoint} has weights only: training cannot resume from it.")
         return manifest
     tensors = stored(checkpoint, OPTIMIZER, only)
     for optimizer in optimizers:
         missing = optimizer.state().keys() - tensors.keys()
         if missing:
-            raise InputError(f"{checkpoint} was written by another optimizer: it has no {min(missing)}.")
+            raise InputError(f"{checkpoint} was written with another optimizer: it has no {min(missing)}.")
         optimizer.load(tensors, manifest["state"]["updates"] if updates is None else updates)
     return manifest
 
@@ -100,7 +100,7 @@ def _whole(checkpoint: Path, file: str, manifest: dict[str, Any]) -> Path:
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{checkpoint} is damaged: {file} is missing; go back to an older checkpoint.") from None
     if file not in manifest["files"] or digest != manifest["files"][file]["sha256"]:
-        raise InputError(f"{checkpoint} is damaged: {file} is not what was written; go back to an older checkpoint.")
+        raise InputError(f"{checkpoint} is damaged: {file} fails its checksum; go back to an older checkpoint.")
     return checkpoint / file
 
 
@@ -137,7 +137,7 @@ class Stored(Mapping[str, Tensor]):
             try:
                 self._take(path)
             except (struct.error, ValueError, KeyError, msgspec.DecodeError) as error:
-                raise InputError(f"{path} is damaged or no safetensors file ({error}).") from None
+                raise InputError(f"{path} is damaged or not a safetensors file ({error}).") from None
         for key, pieces in self._pieces.items():
             pieces.sort(key=lambda piece: piece.first)
             end = 0

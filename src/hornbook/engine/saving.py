@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine.checkpoint import Contents
+from hornbook.engine.device import can_pin
 from hornbook.engine.tensor_files import RowsOf
 from hornbook.facts.shape import GPTShape
 
@@ -79,8 +80,7 @@ class Saver:
             for name, value in tensors.items():
                 tensor = value.tensor if isinstance(value, RowsOf) else value
                 if name not in copies:
-                    pinned = tensor.device.type != "cpu"
-                    copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+                    copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=can_pin(tensor.device))
                 copies[name].copy_(tensor.detach(), non_blocking=True)
                 copied[file][name] = value._replace(tensor=copies[name]) if isinstance(value, RowsOf) else copies[name]
         if torch.accelerator.is_available():

@@ -107,7 +107,7 @@ def interval_scope(rows: Sequence[DocumentRow]) -> IntervalScope:
     of = counted(num_documents, "document")
     these, them = ("this document", "it") if num_documents == 1 else (f"these {num_documents:,} documents", "them")
     if num_rows > num_documents and num_rows >= STRATA_PIECES and counts.min() > 1:
-        about = f"{these} as a whole if none of {them} had been read, not about others"
+        about = f"{these} as a whole, had the model not trained on {them}; not about others"
         return IntervalScope("pieces", documents, about, f"{num_rows:,} pieces of {of}")
     if num_documents >= INTERVAL_DOCUMENTS:
         about = "other text of this kind; too narrow where a few documents are unlike the rest"
@@ -118,9 +118,9 @@ def interval_scope(rows: Sequence[DocumentRow]) -> IntervalScope:
     if num_bytes < PASSAGE_BYTES:
         reason = f"a text under {PASSAGE_BYTES:,} bytes and {INTERVAL_DOCUMENTS} documents is too short for an interval"
         return IntervalScope("none", documents, reason, of)
-    passage = "this passage does" if num_documents == 1 else f"these {num_documents} passages do"
+    passage = "this passage" if num_documents == 1 else f"these {num_documents} passages"
     about = (
-        f"prose that goes on as {passage}, not about other texts; too narrow for code, manuals, plays and files of "
+        f"prose that continues like {passage}, not about other texts; too narrow for code, manuals, plays and files of "
         "many parts"
     )
     return IntervalScope("passage", documents, about, f"{PASSAGE_PARTS} parts of {of}")

@@ -85,13 +85,13 @@ def _sentence(difference: float, paired: Estimate | None, beyond: bool | None, s
         return f"A and B are equally good {on}."
     size = abs(difference)
     if paired is None:
-        return f"{better} is better by {size:.4f} bits/byte {on}, too little text to say whether that is beyond chance."
+        return f"{better} is better by {size:.4f} bits/byte {on}, too little text to rule out chance."
     low, high = sorted(x if difference > 0 else -x for x in paired.interval)
     numbers = f"{better} is better by {size:.4f} bits/byte, 95 % {low:.4f} to {high:.4f}, {on}"
     if beyond:
         chance = "beyond chance for these two models"
     elif low > 0:
-        chance = "in one text of unknown kind that can still be chance: score several documents"
+        chance = "on one text of unknown kind this could still be chance: score several documents"
     else:
-        chance = "that can be chance"
-    return f"{numbers}; {chance}. The noise between seeds is not in it: comparing recipes takes 3 runs a side."
+        chance = "this could be chance"
+    return f"{numbers}; {chance}. Noise between seeds is not included: comparing recipes takes 3 runs of each."

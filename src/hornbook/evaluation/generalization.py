@@ -113,7 +113,7 @@ def generalization(
 
 def _least(counting: dict[str, Floats], held_out: Windows) -> tuple[str, Floats]:
     """The least surprise at new text that is known, the model's own or an n-gram baseline's, and whose it is: what is
-    known by heart is counted from it, since being wrongly sure of new text is no memory."""
+    memorized is counted from it, since being wrongly sure of new text is no memory."""
     name = min(counting, key=lambda name: counting[name].mean())
     return (name, counting[name]) if counting[name].mean() < held_out.nats.mean() else ("the model", held_out.nats)
 
@@ -121,7 +121,7 @@ def _least(counting: dict[str, Floats], held_out: Windows) -> tuple[str, Floats]
 def _memory(
     sides: _Sides, nats: tuple[Floats, Floats], known: tuple[Floats, Floats] | None, least: Floats
 ) -> tuple[float, Interval | None, float | None]:
-    """Bits per byte of what is known by heart, its interval, and the lower end of its share of the surprise at new
+    """Bits per byte of what is memorized, its interval, and the lower end of its share of the surprise at new
     text: with the reference's gap taken off or without, whichever is less."""
     gaps = [sides.difference(nats[0], least.sum(1))]
     if known is not None:

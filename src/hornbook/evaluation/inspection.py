@@ -245,7 +245,7 @@ def part_of(name: str) -> str:
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:
-    return math.sqrt(math.fsum(t.double().square().sum().item() for t in tensors))
+    return math.sqrt(math.fsum(t.cpu().double().square().sum().item() for t in tensors))
 
 
 def weights(model: Decoder) -> dict[str, Any]:

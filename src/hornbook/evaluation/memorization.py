@@ -1,4 +1,4 @@
-"""Has the model learned the training text, or learned it by heart? Four measures, each beside a held-out control.
+"""Has the model learned from the training text, or memorized it? Four measures, each beside a held-out control.
 
 What is measured is a window of at most 100 tokens inside a document, evenly spread over the training and the validation
 side (`evaluation/sides.py`). Training windows that begin like another place of the training text and go on differently
@@ -13,7 +13,7 @@ are left out (no one could continue both), and so are held-out windows that stan
 4. Exposure of planted canaries (Carlini et al. 2019): `evaluation/exposure.py`.
 
 Two texts of different kinds differ for every model. Where the n-gram models find that they do, the gap concludes
-nothing. What may be called "by heart" is `facts/by_heart.py`; what is independent, `evaluation/differences.py`.
+nothing. What may be called "memorized" is `facts/by_heart.py`; what is independent, `evaluation/differences.py`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def memorization(
     num_windows: int = 256, num_samples: int = 64, sample_tokens: int = 256, num_candidates: int = 10_000,
     seed: int = 0,
 ) -> Memorization:  # fmt: skip
-    """Measure what `model` knows of `train` by heart, against `validation`, which it must not have seen.
+    """Measure what `model` has memorized of `train`, against `validation`, which it must not have seen.
 
     `reference` is a model trained alike that has read neither text; without one, n-gram models are the reference.
     `readings` is how often a passage of `train` was read (`facts.by_heart.readings`; None: not known), `repeated_share`
@@ -197,22 +197,22 @@ def verdict(numbers: dict[str, float | None], gap: Generalization, ruling: ByHea
     """The sentence. `ruling` is what the rule says of these findings."""
     n = {name: number if number is not None else math.nan for name, number in numbers.items()}
     rates = f"{n['extraction_rate']:.0%} of its training passages word for word"
-    rates += f" ({n['control_extraction_rate']:.0%} of new ones)"
+    rates += f" ({n['control_extraction_rate']:.0%} of held-out ones)"
     share = n["generalization_gap_share"]
-    less = f"finds its training text {abs(share):.0%} {'more' if share < 0 else 'less'} surprising than new text"
+    less = f"is {abs(share):.0%} {'more' if share < 0 else 'less'} surprised by its training text than by new text"
     if ruling.holds:
         grounds = {
             "extraction": f"continues {rates}",
-            "copying": f"copies {n['copied_share']:.0%} of what it writes from the training text in spans of at least "
-            f"{n['copied_span_threshold_tokens']:.0f} tokens, where new text has {n['control_copied_share']:.0%}",
+            "copying": f"copies {n['copied_share']:.0%} of its samples from the training text in spans of at least "
+            f"{n['copied_span_threshold_tokens']:.0f} tokens (new text: {n['control_copied_share']:.0%})",
             "gap": less,
         }
-        return f"Learned by heart: the model {', and '.join(grounds[name] for name in ruling.grounds)}."
+        return f"Memorized: the model {', and '.join(grounds[name] for name in ruling.grounds)}."
     if gap.texts_differ:
         return (
-            f"No sign of learning by heart: the model continues {rates}. It {less}, but the two texts differ in kind "
-            f"(n-gram models that have read neither tell {n['text_kind_auc']:.0%} of their passages apart), so that "
-            "this concludes nothing."
+            f"No sign of memorization: the model continues {rates}. It {less}, but the two texts differ in kind "
+            f"(n-gram models that have seen neither tell {n['text_kind_auc']:.0%} of their passages apart), so "
+            "nothing follows from that."
         )
     loss, bigram = n["heldout_loss_nats_per_token"], n["bigram_heldout_loss_nats_per_token"]
     if not gap.learned_enough:
@@ -220,11 +220,9 @@ def verdict(numbers: dict[str, float | None], gap: Generalization, ruling: ByHea
             f"The model has not learned enough to tell: its loss on new text, {loss:.2f} nats per token, does not beat "
             f"a bigram model's {bigram:.2f}."
         )
-    headline = "Not learned by heart"
+    headline = "Not memorized"
     if gap.knows_better:
-        headline += " word for word, but it knows its training text better than new text"
+        headline += " word for word, but the training text is known better than new text"
     elif share > 0:
-        less += (
-            ", which may be chance" if gap.share_low is not None else ", on too little text to tell whether by chance"
-        )
+        less += ", which could be chance" if gap.share_low is not None else ", on too little text to rule out chance"
     return f"{headline}: the model continues {rates}, and {less}."

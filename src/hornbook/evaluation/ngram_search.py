@@ -174,6 +174,6 @@ def _followed(part: TokenStream, index: _Index, positions: Ints, grams: Ints) ->
             length[some] += run
             going.append(some[run == step])
         active, step = np.concatenate(going), min(2 * step, _PAIRS)
-    found = np.flatnonzero(length >= index.n)  # the others had equal hashes only
-    grams = (grams - index.starts[query])[found]
-    return Spans(query[found], grams, length[found], positions[found], document[found])
+    matched = np.flatnonzero(length >= index.n)  # the others had equal hashes only
+    grams = (grams - index.starts[query])[matched]
+    return Spans(query[matched], grams, length[matched], positions[matched], document[matched])

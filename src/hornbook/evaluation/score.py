@@ -93,7 +93,7 @@ def in_batches(
         targets = np.concatenate([request.ids[len(request.ids) - request.num_scored :] for request in together])
         targets_N = torch.from_numpy(targets.astype(np.int64)).to(hidden_ND.device)
         chunks = head_logits(model.head, hidden_ND, model.shape.vocabulary)
-        parts = [measure(logits_NV, targets_N[at]) for at, logits_NV in chunks]
+        parts = [measure(logits_NV, targets_N[at].to(logits_NV.device)) for at, logits_NV in chunks]
         fields = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
         records = np.empty(len(targets), [(name, column.dtype, column.shape[1:]) for name, column in fields.items()])
         for name, column in fields.items():

@@ -68,7 +68,7 @@ def _question(line: bytes, where: str) -> Question:
         raise InputError(f"{where} is not UTF-8; convert the file to UTF-8.") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(
-            f'{where} is no question; a line is {{"context": text, "choices": [texts], "gold": index}}.'
+            f'{where} is not a question; a line is {{"context": text, "choices": [texts], "gold": index}}.'
         ) from None
     texts: list[Any] = [context, *choices, row.get("unconditional", "")] if isinstance(choices, list) else [None]
     if not all(isinstance(text, str) for text in texts) or not all(choices) or type(gold) is not int:
@@ -76,7 +76,7 @@ def _question(line: bytes, where: str) -> Question:
     if not 0 <= gold < len(choices):
         raise InputError(f"{where}: gold is {gold}, but there are {counted(len(choices), 'choice')}, from 0.")
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
-        raise InputError(f"{where} has half of a surrogate pair (\\ud800 to \\udfff), which is no character.")
+        raise InputError(f"{where} has half of a surrogate pair (\\ud800 to \\udfff), which is not a character.")
     bare = [(row["unconditional"], choice) for choice in choices] if "unconditional" in row else []
     return Question(tuple((context, choice) for choice in choices), gold, tuple(bare))
 
@@ -227,17 +227,17 @@ def run_task(
     def encoded(pairs: Iterable[tuple[str, str]]) -> list[Request]:
         return [encode_request(tokenizer, *pair, beginning, model.shape.context) for pair in pairs]
 
-    asked, refused = list[tuple[Question, list[Request], list[Request]]](), list[dict[str, Any]]()
+    usable, refused = list[tuple[Question, list[Request], list[Request]]](), list[dict[str, Any]]()
     for number, question in enumerate(questions, 1):
         try:
-            asked.append((question, encoded(question.choices), encoded(question.unconditional)))
+            usable.append((question, encoded(question.choices), encoded(question.unconditional)))
         except InputError as error:
             refused.append({"question": number, "reason": str(error).rstrip(".")})
-    if not asked:
+    if not usable:
         first = f"question {refused[0]['question']}: {refused[0]['reason']}"
         raise InputError(f"of {counted(len(questions), 'question')} none can be asked; {first}.")
-    questions = [question for question, _, _ in asked]
-    scores = score_requests(model, [choices for _, choices, _ in asked], progress=progress)
+    questions = [question for question, _, _ in usable]
+    scores = score_requests(model, [choices for _, choices, _ in usable], progress=progress)
     nats = [np.array([nats for nats, _ in choices]) for choices in scores]
     gold_nats = np.array([x[q.gold] for x, q in zip(nats, questions, strict=True)])
     gold_bytes = np.array([len(q.choices[q.gold][1].encode()) for q in questions])
@@ -262,8 +262,8 @@ def run_task(
         result["chance_accuracy"] = float(np.mean([1 / len(q.choices) for q in questions]))
         add_choice("accuracy", nats)
         add_choice("accuracy_per_byte", (x / num_bytes for x, num_bytes in zip(nats, sizes, strict=True)))
-        if all(bare for _, _, bare in asked):
-            bare_scores = score_requests(model, [bare for _, _, bare in asked])
+        if all(bare for _, _, bare in usable):
+            bare_scores = score_requests(model, [bare for _, _, bare in usable])
             bare_nats = [np.array([nats for nats, _ in bare]) for bare in bare_scores]
             add_choice("accuracy_pmi", (x - bare for x, bare in zip(nats, bare_nats, strict=True)))
     result["questions"] = [{"gold": q.gold, "nats": x.tolist()} for q, x in zip(questions, nats, strict=True)]

@@ -125,7 +125,7 @@ def lookup(text: str) -> tuple[int, Accelerator]:
     if match is not None and accelerator is None:
         near = suggestion(match[2].upper(), [a.name for a in ACCELERATORS])
         raise InputError(
-            f'unknown accelerator "{match[2]}"{near}: known are {", ".join(a.name for a in ACCELERATORS)}; '
+            f'unknown accelerator "{match[2]}"{near}: known ones are {", ".join(a.name for a in ACCELERATORS)}; '
             "for any other give its peak dense FLOP/s with --peak."
         )
     if accelerator is None or count < 1:

@@ -1,18 +1,18 @@
-"""The one rule for "learned by heart", of the end of a run and of `hornbook memorize`."""
+"""The one rule for "memorized", for the end of a run and for `hornbook memorize`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-MATERIAL = 0.01  # less than one passage in a hundred is not "by heart"
+MATERIAL = 0.01  # less than one passage in a hundred is not memorization
 HALF = 0.5  # of the surprise at new text is gone on the training text
 READ_ONCE = 1.05  # up to here hardly any of the text was read twice: the last step of one epoch may reach into the next
 
 _MEASURES = {
-    "extraction": "whether it continues passages of it word for word",
-    "copying": "whether it copies from it when it writes freely",
-    "kind": "whether the two texts are of one kind",
-    "interval": "how far chance reaches",
+    "extraction": "whether it continues training passages word for word",
+    "copying": "whether its samples copy the training text",
+    "kind": "whether the two texts are of the same kind",
+    "interval": "how much of the gap could be chance",
 }
 
 
@@ -49,7 +49,7 @@ def by_heart(
     *, train_loss: float, new_loss: float, readings: float | None, share_low: float | None = None,
     texts_differ: bool | None = None, extraction_low: float | None = None, copying_low: float | None = None,
 ) -> ByHeart:  # fmt: skip
-    """May the training text be called learned by heart?
+    """May the training text be called memorized?
 
     Each alone suffices. Extraction and copying: the lower end of the 95 % interval of the excess over the control
     (`extraction_low`, `copying_low`, shares) is above one in a hundred. The gap: half of the surprise at new text is

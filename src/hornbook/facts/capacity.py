@@ -30,13 +30,13 @@ def effective_tokens(unique_tokens: float, epochs: float) -> float:
 
 _WORTH = ", ".join(f"{epochs} epochs {effective_tokens(1.0, epochs):.1f} times" for epochs in (4, 16))
 REPETITION_SENTENCE = (
-    f"Reading a text again teaches less each time: {_WORTH} what one teaches, and any number of them at most "
+    f"Each further epoch teaches less: {_WORTH} as much as one, and any number of them at most "
     f"{1 + REPETITIONS:.1f} times (Muennighoff et al. 2023, arXiv 2305.16264)."
 )
 
 
 def capacity_bits(parameters: int) -> float:
-    """What a model of so many parameters can know by heart, in bits."""
+    """What a model of so many parameters can memorize, in bits."""
     return BITS_PER_PARAMETER * parameters
 
 
@@ -63,7 +63,7 @@ class MemorizationEstimate:
 def memorization_estimate(
     num_tokens: int, num_bytes: int, parameters: int, epochs: float | None = None, *, readings_per_epoch: float = 1.0
 ) -> MemorizationEstimate:
-    """Will `parameters` learn this text by heart, and within how many epochs? In one epoch what the text has is read
+    """Will `parameters` memorize this text, and within how many epochs? In one epoch what the text has is read
     `readings_per_epoch` times: so much of it is repetition.
 
     A rule of thumb, ours: (1 + R*) / (1 - fill) epochs. After 1 + R* epochs a further one teaches a third of what new
@@ -73,7 +73,7 @@ def memorization_estimate(
     is few steps and the model small.
 
     >>> memorization_estimate(5145, 20479, 124_000_000).sentence
-    '5,145 tokens against 124M parameters: this will be learned by heart within 5 to 50 epochs (a rough rule).'
+    '5,145 tokens against 124M parameters: this will be memorized within 5 to 50 epochs (a rough rule).'
     >>> memorization_estimate(10**9, 4 * 10**9, 124_000_000).expect
     'not by heart'
     """
@@ -88,16 +88,16 @@ def memorization_estimate(
     sentence = f"{num_tokens:,} tokens{distinct} against {format_count(parameters)} parameters: "
     if needed is None:
         sentence += (
-            f"the text has {data / capacity:.1f} times the bits that the model can hold, so it cannot be learned by "
-            f"heart, and up to {free:.2g} epochs teach nearly as much as new text would."
+            f"the text has {data / capacity:.1f} times the bits that the model can store, so it cannot be "
+            f"memorized, and up to {free:.2g} epochs teach nearly as much as new text would."
         )
     elif epochs is not None and expect != "by heart":
-        part = "little memorization is expected" if expect == "not by heart" else "part of it will be learned by heart"
+        part = "little memorization is expected" if expect == "not by heart" else "part of it will be memorized"
         sentence += f"with {round(epochs, 1):g} epochs {part} (all of it within {_roughly(needed)})."
     else:
-        sentence += f"this will be learned by heart within {_roughly(needed)} epochs (a rough rule)."
-    seen = effective_tokens(tokens, math.inf if epochs is None else epochs * again)
-    return MemorizationEstimate(data, capacity, seen, needed, expect, sentence)
+        sentence += f"this will be memorized within {_roughly(needed)} epochs (a rough rule)."
+    effective = effective_tokens(tokens, math.inf if epochs is None else epochs * again)
+    return MemorizationEstimate(data, capacity, effective, needed, expect, sentence)
 
 
 def _roughly(epochs: float) -> str:

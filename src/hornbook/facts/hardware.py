@@ -47,8 +47,8 @@ def multiplies_bfloat16_faster(cpuinfo: str) -> bool:
 def usable_cores() -> int:
     """How many processors this process may run on, at most OMP_NUM_THREADS where that is set."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(asked)) if asked.isdecimal() and int(asked) > 0 else cores
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(limit)) if limit.isdecimal() and int(limit) > 0 else cores
 
 
 class Accelerator(msgspec.Struct, frozen=True):

@@ -30,7 +30,7 @@ def own(path: str | os.PathLike[str], flags: int) -> int:
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
-    raise InputError(f"{path} is a link or no regular file, and nothing is written through it: remove it, or move it.")
+    raise InputError(f"{path} is a link or not a regular file; nothing is written through it: remove or move it.")
 
 
 def no_link(folder: Path) -> Path:

@@ -77,7 +77,7 @@ def wavering(tokens: Sequence[int], values: Sequence[float]) -> float | None:
     """
     if len(values) < 4:
         return None
-    late = [(math.log1p(seen), value) for seen, value in zip(tokens, values, strict=True)]
+    late = [(math.log1p(count), value) for count, value in zip(tokens, values, strict=True)]
     if len(late) > 4:
         late = late[1:]  # the fall from fresh weights is no noise
     late, squares = late[-max(5, len(late) // 2) :], []

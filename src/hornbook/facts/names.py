@@ -15,10 +15,10 @@ from hornbook.facts.printing import print
 
 _OUT = "--out names the folder that is written"
 _DEVICE = (
-    "the accelerator is used where there is one, and the environment variable CUDA_VISIBLE_DEVICES chooses it; where "
-    "that is empty, the CPU is used"
+    "the accelerator is used where there is one; in the environment, HORNBOOK_DEVICE=cpu takes the CPU instead, and "
+    "CUDA_VISIBLE_DEVICES chooses among several GPUs"
 )
-_RESUME = "a run goes on when --out names its folder, and --from MODEL starts from given weights"
+_RESUME = "a run is resumed when --out names its folder, and --from MODEL starts from given weights"
 ELSEWHERE = {  # what other trainers have that is no setting here, or one of another meaning
     "resume": _RESUME, "init_from": _RESUME, "resume_from_checkpoint": _RESUME,
     "name": f"{_OUT}; of the settings there are --optimizer.name and --schedule.name",
@@ -79,7 +79,7 @@ def by_dotted_names(changes: Mapping[str, Any], names: Mapping[str, Field]) -> d
             raise InputError(f'there is no setting "{name}"{why}.')
         now = names[name].name if name in names else name
         if now in dotted:
-            raise InputError(f"{now} is given by two names, of which {name} is one.")
+            raise InputError(f"{now} is given under two names, of which {name} is one.")
         if name in names:
             note_if_renamed(name, names[name])
         dotted[now] = value

@@ -45,7 +45,7 @@ def row(sentence: str, unit: str = "", *, also: str = "", was: str = "") -> Meta
 
 
 class Text(msgspec.Struct, forbid_unknown_fields=True):
-    """What is read, and how it is cut."""
+    """The text, its tokenizer and its split."""
 
     paths: Annotated[list[str], row("files, folders or globs; empty: the built-in corpus")] = []
     field: Annotated[str, row("field that holds the text in rows of .jsonl, .json, .csv, .tsv, .parquet")] = "text"
@@ -59,7 +59,7 @@ class Text(msgspec.Struct, forbid_unknown_fields=True):
     dedup: Annotated[bool, row(
         "leave out training documents that copy an earlier one or a validation document")] = False
     canaries: Annotated[bool, row(
-        "plant random lines in the training side, to measure how well they are remembered")] = False
+        "plant random lines (canaries) in the training split, to measure memorization")] = False
 
 
 class Model(msgspec.Struct, forbid_unknown_fields=True):
@@ -68,16 +68,16 @@ class Model(msgspec.Struct, forbid_unknown_fields=True):
     preset: Annotated[str | None, row("a named shape such as 6M or gpt2; other settings override it")] = None
     family: Annotated[str | None, row("gpt2, llama, qwen2 or qwen3")] = None
     layers: Annotated[Count | None, row("number of blocks", "blocks", also="n_layer n_layers num_layers")] = None
-    width: Annotated[Count | None, row("features of a hidden state", "features", also="n_embd hidden_size")] = None
+    width: Annotated[Count | None, row("hidden size", "features", also="n_embd hidden_size")] = None
     heads: Annotated[Count | None, row("attention heads", "heads", also="n_head n_heads num_heads")] = None
     kv_heads: Annotated[Count | None, row("key/value heads (grouped-query attention)", "heads")] = None
-    intermediate_size: Annotated[Count | None, row("features inside the MLP", "features", was="hidden")] = None
+    intermediate_size: Annotated[Count | None, row("hidden size of the MLP", "features", was="hidden")] = None
     context: Annotated[Context | None, row(
-        "tokens that the model can see at once", "tokens", also="block_size context_length seq_len max_seq_len")] = None
+        "context length", "tokens", also="block_size context_length seq_len max_seq_len")] = None
     tied: Annotated[bool | None, row(
         "whether the head shares the embedding's weights", also="tie_weights tie_word_embeddings")] = None
-    rope_base: Annotated[Positive | None, row("base of the rotary frequencies", also="rope_theta")] = None
-    dropout: Annotated[Fraction, row("share of activations dropped in training")] = 0.0
+    rope_base: Annotated[Positive | None, row("base of the rotary position frequencies", also="rope_theta")] = None
+    dropout: Annotated[Fraction, row("dropout probability in training")] = 0.0
 
 
 class Optimizer(msgspec.Struct, forbid_unknown_fields=True):
@@ -88,26 +88,27 @@ class Optimizer(msgspec.Struct, forbid_unknown_fields=True):
     learning_rate: Annotated[Positive | None, row("peak learning rate of AdamW", also="lr max_lr")] = None
     muon_learning_rate: Annotated[Positive | None, row(
         "peak learning rate of Muon", also="muon_lr", was="matrix_learning_rate")] = None
-    weight_decay: Annotated[NotNegative | None, row("decoupled decay, on matrices only", also="wd")] = None
+    weight_decay: Annotated[NotNegative | None, row("decoupled weight decay, on matrices only", also="wd")] = None
     beta1: Annotated[Fraction, row("AdamW: decay of the first moment", also="adam_beta1")] = 0.9
     beta2: Annotated[Fraction | None, row("AdamW: decay of the second moment", also="adam_beta2")] = None
     epsilon: Annotated[Positive, row("AdamW: added to the denominator", also="eps adam_epsilon")] = 1e-8
     momentum: Annotated[Fraction | None, row("Muon: momentum")] = None
-    clip_norm: Annotated[Positive, row("largest global norm of the gradient", also="grad_clip max_grad_norm")] = 1.0
+    clip_norm: Annotated[Positive, row("gradient clipping: largest global norm", also="grad_clip max_grad_norm")] = 1.0
 
 
 class Schedule(msgspec.Struct, forbid_unknown_fields=True):
-    """How the learning rate moves."""
+    """The learning-rate schedule."""
 
     name: Annotated[Literal["wsd", "cosine", "linear", "constant"], row(
-        "wsd: warm up, stay, decay linearly", also="schedule lr_schedule lr_scheduler_type", was="kind")] = "wsd"
-    warmup_steps: Annotated[Index | None, row("steps until the peak", "steps", also="warmup warmup_iters")] = None
-    decay_fraction: Annotated[Share, row("wsd: share of the steps that decay")] = 0.6
-    final_fraction: Annotated[Share, row("learning rate at the end, of the peak")] = 0.0
+        "after the warm-up: wsd holds, then decays linearly; cosine and linear decay at once",
+        also="schedule lr_schedule lr_scheduler_type", was="kind")] = "wsd"
+    warmup_steps: Annotated[Index | None, row("warm-up steps", "steps", also="warmup warmup_iters")] = None
+    decay_fraction: Annotated[Share, row("wsd: share of the steps in the decay")] = 0.6
+    final_fraction: Annotated[Share, row("final learning rate as a fraction of the peak")] = 0.0
 
 
 class Train(msgspec.Struct, forbid_unknown_fields=True):
-    """How long and how much at once."""
+    """Length, batch size and precision of training."""
 
     steps: Annotated[Count | None, row(
         "length in steps (optimizer updates)", "steps", also="max_steps max_iters num_steps")] = None
@@ -117,40 +118,40 @@ class Train(msgspec.Struct, forbid_unknown_fields=True):
     budget: Annotated[str | None, row("length in wall time, such as 90s, 10m or 2h, start to end")] = None
     batch: Annotated[Count | None, row("sequences per step", "sequences", also="batch_size")] = None
     microbatch: Annotated[Count | None, row(
-        "sequences at once; the step sums over them", "sequences", also="micro_batch_size")] = None
-    seed: Annotated[Seed, row("of weights, data order and dropout")] = 0
+        "sequences per forward pass; gradients are accumulated", "sequences", also="micro_batch_size")] = None
+    seed: Annotated[Seed, row("seed of weights, data order and dropout")] = 0
     precision: Annotated[Precision | None, row(
-        "of the forward pass; weights stay float32; bfloat16 where the machine has units for it", also="dtype")] = None
+        "of the forward pass; weights stay float32; bfloat16 where the hardware supports it", also="dtype")] = None
     compile: Annotated[bool | None, row("torch.compile each block")] = None
     deterministic: Annotated[bool, row(
-        "the same bits every time on an accelerator too, where attention is slower for it")] = False
+        "bit-for-bit reproducible on an accelerator too, with slower attention")] = False
     shift_windows: Annotated[bool, row(
-        "each epoch cuts the text at other places; false: at the same, as the book does")] = True
+        "each epoch cuts the text in other places; false: always the same ones, as in Raschka's book")] = True
     recompute: Annotated[bool, row(
-        "keep only the inputs of blocks for the backward pass: less memory, a third more time",
+        "activation checkpointing: keep only the inputs of blocks; less memory, a third more time",
         also="gradient_checkpointing activation_checkpointing")] = False
     document_mask: Annotated[bool, row("attention never crosses a document")] = False
     early_stop: Annotated[Count | None, row(
-        "stop after so many evaluations without a better validation loss", "evaluations", also="patience")] = None
+        "early stopping: evaluations without a better validation loss", "evaluations", also="patience")] = None
     threads: Annotated[Threads | None, row("CPU threads; part of the run's identity", also="num_threads")] = None
 
 
 class Watch(msgspec.Struct, forbid_unknown_fields=True):
-    """What is looked at while training. None of it changes the weights."""
+    """Evaluation and samples during training. None of it changes the weights."""
 
     evaluate_every: Annotated[Count | None, row(
         "steps between evaluations of the probe", "steps", also="eval_interval eval_every eval_steps")] = None
     sample_every: Annotated[Count | None, row("steps between text samples", "steps", also="sample_interval")] = None
-    probe_tokens: Annotated[Count | None, row("tokens of each side that the probe scores", "tokens")] = None
-    prompts: Annotated[list[str], row("what samples start with; empty: the start of a document")] = []
+    probe_tokens: Annotated[Count | None, row("tokens that the probe scores in each split", "tokens")] = None
+    prompts: Annotated[list[str], row("prompts of the samples; empty: the start of a document")] = []
     sample_tokens: Annotated[Count, row("length of a sample in tokens", "tokens")] = 100
-    temperature: Annotated[NotNegative, row("of samples; 0 is greedy")] = 0.8
+    temperature: Annotated[NotNegative, row("sampling temperature; 0 is greedy")] = 0.8
     price: Annotated[str | None, row(
-        "US dollars for the machine, such as 30/hour; the cost is counted from it")] = None
+        "US dollars for the machine, such as 30/hour, to report the cost")] = None
 
 
 class Checkpoints(msgspec.Struct, forbid_unknown_fields=True):
-    """What is kept."""
+    """Which checkpoints are kept."""
 
     every: Annotated[Count | None, row("steps between checkpoints", "steps", also="save_every save_interval")] = None
     keep: Annotated[Count, row("newest checkpoints kept, besides step 0 and the best weights", "checkpoints")] = 2

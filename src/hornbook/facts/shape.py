@@ -72,7 +72,7 @@ class GPTShape(msgspec.Struct, frozen=True, kw_only=True):
         if self.family not in FAMILIES:
             raise InputError(
                 f'unknown model family "{self.family}"{suggestion(self.family, FAMILIES)}: '
-                f"allowed are {', '.join(FAMILIES)}."
+                f"choose from {', '.join(FAMILIES)}."
             )
         for name in ("layers", "width", "heads", "context", "vocabulary"):
             if getattr(self, name) < 1:
@@ -193,5 +193,5 @@ PRESETS: dict[str, GPTShape] = {
 def preset(name: str) -> GPTShape:
     """Return a preset by name; raises InputError naming the nearest."""
     if name not in PRESETS:
-        raise InputError(f'unknown model preset "{name}"{suggestion(name, PRESETS)}: allowed are {", ".join(PRESETS)}.')
+        raise InputError(f'unknown model preset "{name}"{suggestion(name, PRESETS)}: choose from {", ".join(PRESETS)}.')
     return PRESETS[name]

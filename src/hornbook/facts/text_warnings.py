@@ -1,4 +1,4 @@
-"""Sentences that stand beside a loss: its text leaked into the training text, or the tokenizer loses some of it."""
+"""Warnings beside a loss: its text leaked into the training text, or the tokenizer loses some of it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LEAK_NUMBERS = ("leaked_share", "leaked_share_with_changes", "validation_leaked"
 def leaked_in_words(numbers: Mapping[str, Any]) -> str:
     """
     >>> leaked_in_words({"leaked_share": 0.597, "leaked_share_with_changes": 0.689})
-    '59.7% of the words of the validation text stand in the training text too (68.9% with the words changed between)'
+    '59.7% of the validation text (by words) is also in the training text (68.9% with changed words in between)'
     """
     exact, whole = (f"{numbers[name]:.1%}" for name in LEAK_NUMBERS[:2])
-    changed = "" if exact == whole else f" ({whole} with the words changed between)"
-    return f"{exact} of the words of the validation text stand in the training text too{changed}"
+    changed = "" if exact == whole else f" ({whole} with changed words in between)"
+    return f"{exact} of the validation text (by words) is also in the training text{changed}"
 
 
 def leak_warning(numbers: Mapping[str, Any]) -> str | None:
@@ -27,30 +27,28 @@ def leak_warning(numbers: Mapping[str, Any]) -> str | None:
     """
     if not numbers.get("validation_leaked"):
         return None
-    return f"{leaked_in_words(numbers)}: its loss and the interval are not those of text that the model has not seen"
+    return f"{leaked_in_words(numbers)}: its loss and interval are not those of unseen text"
 
 
 def loss_of(numbers: Mapping[str, Any]) -> str:
     """Of which text a run's final loss is, by LEAK_NUMBERS.
 
     >>> loss_of({"validation_leaked": True}), loss_of({})
-    ('of its validation text, which is partly in its training text', 'of the text it has not seen')
+    ('of its validation text, part of which is in its training text', 'of the text it has not seen')
     """
     leaked = numbers.get("validation_leaked")
-    return "of its validation text, which is partly in its training text" if leaked else "of the text it has not seen"
+    return "of its validation text, part of which is in its training text" if leaked else "of the text it has not seen"
 
 
 def lost_warning(numbers: Mapping[str, Any]) -> str | None:
     """What is said beside numbers whose `lost_share` is above 0; None where nothing is lost.
 
     >>> lost_warning({"lost_share": 0.25})
-    'the tokenizer loses 25% of the bytes of this text, so its bits per byte are not comparable with those of another'
+    'the tokenizer loses 25% of the bytes of this text, so its bits per byte cannot be compared with others'
     >>> lost_warning({})
     """
     share = 100 * (numbers.get("lost_share") or 0.0)
     if not share:
         return None
-    return (
-        f"the tokenizer loses {share:.2g}% of the bytes of this text, so its bits per byte are not comparable with "
-        "those of another"
-    )
+    beside = "its bits per byte cannot be compared with others"
+    return f"the tokenizer loses {share:.2g}% of the bytes of this text, so {beside}"

@@ -243,8 +243,8 @@ def write_gguf(
         )
     if shape.family in ("gpt2", "qwen2") and shape.heads * shape.head_width != shape.width:
         raise InputError(
-            f"llama.cpp opens no {shape.family} model whose heads together ({shape.heads} of {shape.head_width}) are "
-            f"not as wide as the model ({shape.width})."
+            f"llama.cpp does not open a {shape.family} model whose heads together ({shape.heads} of "
+            f"{shape.head_width}) are not as wide as the model ({shape.width})."
         )
     if shape.rope_scaling is not None and shape.rope_scaling.kind == "llama3" and shape.family != "llama":
         raise InputError(f"llama.cpp has llama3 rotary scaling for the llama family only, not for {shape.family}.")

@@ -117,7 +117,7 @@ def _header(path: Path, cursor: _Cursor) -> GGUFHeader:
     cursor.take(len(MAGIC))
     version = cursor.uint32()
     if version not in (2, 3):
-        raise InputError(f"{path} is GGUF of version {version}; read are the little-endian versions 2 and 3.")
+        raise InputError(f"{path} is GGUF version {version}; only the little-endian versions 2 and 3 are read.")
     num_tensors, num_keys = cursor.uint64(), cursor.uint64()
     if max(num_tensors, num_keys) > MOST_ENTRIES:
         raise ValueError(f"{num_tensors} tensors and {num_keys} keys, and no model needs more than {MOST_ENTRIES}")
@@ -125,13 +125,13 @@ def _header(path: Path, cursor: _Cursor) -> GGUFHeader:
     for _ in range(num_keys):
         key = cursor.string()
         if key in metadata:
-            raise ValueError(f"the key {key!r} stands there twice")
+            raise ValueError(f"the key {key!r} occurs twice")
         metadata[key] = cursor.value()
     stored: dict[str, tuple[tuple[int, ...], int, int]] = {}
     for _ in range(num_tensors):
         name, dimensions = cursor.string(), cursor.uint32()
         if dimensions > 4 or name in stored:
-            raise ValueError(f"the tensor {name!r} has {dimensions} dimensions or stands there twice")
+            raise ValueError(f"the tensor {name!r} has {dimensions} dimensions or occurs twice")
         size = tuple(cursor.uint64() for _ in range(dimensions))
         stored[name] = (size[::-1], cursor.uint32(), cursor.uint64())
     alignment = metadata.get("general.alignment", 32)
@@ -190,7 +190,7 @@ def tokenizer_json(metadata: Mapping[str, Any], where: str) -> tuple[dict[str, A
     named = metadata.get("tokenizer.ggml.pre", "gpt-2" if metadata.get("general.architecture") == "gpt2" else None)
     pattern = _READ.get(str(named))
     if pattern is None:
-        raise InputError(f"{where} splits text by the rule {json.dumps(named)}; known are {', '.join(_READ)}.")
+        raise InputError(f"{where} splits text by the rule {json.dumps(named)}; known ones are {', '.join(_READ)}.")
     tokens, merges = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.merges") or []
     if not _texts(tokens) or not _texts(merges) or any(merge.count(" ") != 1 for merge in merges):
         raise InputError(f"{where} has a damaged tokenizer: its tokens or merges are missing.")

@@ -234,7 +234,7 @@ def _config(folder: Path) -> bytes:
 
 def _pickled(file: Path, folder: Path) -> InputError:
     return InputError(
-        f"{file} is a pickle, which can run code and is never opened here: where you trust it, convert it with "
+        f"{file} is a pickle, which can run code and is never opened here: if you trust it, convert it with "
         f"transformers: AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained(another folder)."
     )
 
@@ -297,7 +297,7 @@ def _open(folder: Path, prefix: str) -> dict[str, _Stored]:
             with path.open("rb") as opened:
                 pointer = opened.read(20).startswith(b"version https://git")
             raise InputError(
-                f"{path} is only a pointer of git-lfs: fetch the file itself with git lfs pull."
+                f"{path} is only a git-lfs pointer: fetch the file itself with git lfs pull."
                 if pointer
                 else f"{path} is damaged or cut off ({error}): copy or download it again."
             ) from None
@@ -305,7 +305,7 @@ def _open(folder: Path, prefix: str) -> dict[str, _Stored]:
             if _BUFFERS.search(name):
                 continue
             if kind not in _DTYPES:
-                raise InputError(f"{path}: {name} is stored as {kind}; read are {', '.join(_DTYPES)}.")
+                raise InputError(f"{path}: {name} is stored as {kind}; only these are read: {', '.join(_DTYPES)}.")
             if name in tensors:
                 raise InputError(f"{path}: {name} is stored in another file too.")
             tensors[name] = _Stored(path, name, size)

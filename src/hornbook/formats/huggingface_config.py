@@ -93,8 +93,8 @@ def shape_of(config: bytes, where: str) -> GPTShape:
     Raises InputError for anything but JSON, other architectures, and settings that the decoder does not have.
     """
     try:
-        found = msgspec.json.decode(config, type=dict[str, Any])
-        general = msgspec.convert(found, type=_Any)
+        entries = msgspec.json.decode(config, type=dict[str, Any])
+        general = msgspec.convert(entries, type=_Any)
         family = FAMILY_OF.get(general.model_type)
         if family is None:
             raise InputError(
@@ -113,21 +113,23 @@ def shape_of(config: bytes, where: str) -> GPTShape:
                 "or a GGUF file."
             )
         if family == "gpt2":
-            found = _by_first_name(found, where)
-            check_keys(found, _GPT2.__struct_fields__, CONFIG_WITHOUT_EFFECT, CONFIG_ONLY, where)
-            return _gpt2_shape(msgspec.convert(found, type=_GPT2), where)
-        check_keys(found, _Llama.__struct_fields__, CONFIG_WITHOUT_EFFECT, CONFIG_ONLY, where)
-        return _llama_shape(msgspec.convert(found, type=_Llama), family, general.model_type, where)
+            entries = _by_first_name(entries, where)
+            check_keys(entries, _GPT2.__struct_fields__, CONFIG_WITHOUT_EFFECT, CONFIG_ONLY, where)
+            return _gpt2_shape(msgspec.convert(entries, type=_GPT2), where)
+        check_keys(entries, _Llama.__struct_fields__, CONFIG_WITHOUT_EFFECT, CONFIG_ONLY, where)
+        return _llama_shape(msgspec.convert(entries, type=_Llama), family, general.model_type, where)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{where} is not a model's configuration: {error}.") from None
 
 
-def _by_first_name(found: dict[str, Any], where: str) -> dict[str, Any]:
+def _by_first_name(entries: dict[str, Any], where: str) -> dict[str, Any]:
     """A GPT-2's keys by the first of their two names, both of which are read. Raises InputError where they differ."""
     for name, other in GPT2_NAMES.items():
-        if other in found and found.get(name, found[other]) != found[other]:
-            raise InputError(f"{where} has {name} = {found[name]} and {other} = {found[other]}, which are one number.")
-    return {_FIRST_NAMES.get(key, key): value for key, value in found.items()}
+        if other in entries and entries.get(name, entries[other]) != entries[other]:
+            raise InputError(
+                f"{where} has {name} = {entries[name]} and {other} = {entries[other]}, which are one number."
+            )
+    return {_FIRST_NAMES.get(key, key): value for key, value in entries.items()}
 
 
 def _activation(name: str, where: str) -> Activation:

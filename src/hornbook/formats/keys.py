@@ -112,11 +112,11 @@ def check_keys(
             near = suggestion(key, [*used, *only])
             raise InputError(
                 f"{where} has {as_json(key)} = {as_json(value)}{near}, a key that Hornbook does not know and does not "
-                "pass over, because it may change the numbers: where it does not, remove it in a copy."
+                "ignore, because it may change the numbers: if it does not, remove it from a copy."
             )
 
 
 def refused(where: str, key: str, value: object, allowed: str) -> InputError:
     return InputError(
-        f"{where} has {key} = {as_json(value)}, which Hornbook's decoder does not have: only {allowed} is read."
+        f"{where} has {key} = {as_json(value)}, which Hornbook's decoder does not support: only {allowed} is read."
     )

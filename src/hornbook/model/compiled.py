@@ -55,21 +55,21 @@ def differentiate_(logits_NV: Tensor, targets_N: Tensor, vocabulary: int) -> Ten
     return nats_N.sum()
 
 
-def sum_nats(model: Decoder, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+def sum_nats_in_large_chunks(model: Decoder, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
     """As `likelihood.sum_nats`, to rounding: a float32 scalar, to be differentiated once."""
     head: Head = model.head
     x_ND = autocast(head.norm(hidden_ND))
     most = EAGER_LOGITS_BYTES if model.compiled is None else COMPILED_LOGITS_BYTES
     differentiate = differentiate_ if model.compiled is None else model.compiled.differentiate
-    rows = chunk_rows(len(x_ND), model.shape.vocabulary, most // x_ND.itemsize)
-    total: Tensor = _WideProjection.apply(  # type: ignore[no-untyped-call]
+    rows = equal_chunk_rows(len(x_ND), model.shape.vocabulary, most // x_ND.itemsize)
+    total: Tensor = _LargeFusedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         x_ND, head.projection.weight, targets_N, rows, differentiate
     )
     return total
 
 
-class _WideProjection(torch.autograd.Function):
-    """`likelihood._ChunkedProjection` with one aligned table in the precision of the products for all chunks."""
+class _LargeFusedCrossEntropy(torch.autograd.Function):
+    """`likelihood._FusedCrossEntropy` with one aligned table in the precision of the products for all chunks."""
 
     @staticmethod
     def forward(
@@ -97,10 +97,10 @@ class _WideProjection(torch.autograd.Function):
         return x_grad.mul_(scale), weight_grad.mul_(scale), None, None, None
 
 
-def chunk_rows(positions: int, vocabulary: int, most_logits: int) -> int:
+def equal_chunk_rows(positions: int, vocabulary: int, most_logits: int) -> int:
     """Rows of equal chunks of at most `most_logits` logits, a multiple of 64.
 
-    >>> chunk_rows(32_768, 50_257, 2**29), chunk_rows(100, 50_257, 2**29)
+    >>> equal_chunk_rows(32_768, 50_257, 2**29), equal_chunk_rows(100, 50_257, 2**29)
     (8192, 128)
     """
     most = max(64, most_logits // vocabulary)

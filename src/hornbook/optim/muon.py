@@ -1,4 +1,4 @@
-"""Which parameter is updated how: AdamW, Muon, and how the learning rate moves."""
+"""Muon."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Muon:
     ) -> None:  # fmt: skip
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
         device = next(iter(parameters.values())).device
-        is_fast = device.type != "cpu" or has_bfloat16_units()
+        is_fast = has_bfloat16_units() if device.type == "cpu" else device.type != "mps"
         self.dtype = dtype or (torch.bfloat16 if is_fast else torch.float32)
         self.stacks: dict[tuple[int, ...], Named] = {}
         for name, parameter in parameters.items():

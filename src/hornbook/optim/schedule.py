@@ -6,8 +6,8 @@ import math
 from bisect import bisect_left
 
 # ---- Learning-rate schedules. To add one: a function here, in LR_SCHEDULES, and its name in facts/settings.py.
-# A schedule is the scale after `step` of the `steps` that follow the warm-up: 1 at first, never rising, at least 0.
-# `decay_steps` is how long a decay at the end is to be.
+# A schedule is the scale after `step` of the `steps` that follow the warm-up: 1 at first, never rising, at least 0, for
+# which `final_fraction` stands. `decay_steps` is how long a decay at the end is to be.
 
 
 def wsd(step: int, steps: int, decay_steps: int) -> float:

@@ -107,7 +107,7 @@ def why_unknown(accelerator: Accelerator, parameters: float) -> str | None:
     if peak is None:
         return f"the peak FLOP/s of {accelerator.name} is unknown: give it with --peak."
     if accelerator.bandwidth_bytes_per_second is not None and peak[0] == "float32":
-        return f"no published run used {accelerator.name}: what it reaches is unknown until it is measured."
+        return f"no published run used {accelerator.name}: its utilisation is unknown until it is measured."
     if parameters < SMALLEST_PARAMETERS:
         return (
             f"{parameters:,.0f} parameters are fewer than in any published run (70M): how much of the peak so small a "

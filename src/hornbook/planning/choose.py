@@ -79,8 +79,8 @@ def choose(
     shape = shape or _shape(settings, data, machine, seconds, reasons)
     if data.num_tokens < shape.context + 1:
         raise InputError(
-            f"the training text has {data.num_tokens:,} tokens, fewer than one context of {shape.context} and one to "
-            "predict: give more text or a smaller --model.context."
+            f"the training text has {data.num_tokens:,} tokens, fewer than one context of {shape.context} plus one "
+            "to predict: give more text or a smaller --model.context."
         )
     chosen = msgspec.convert(msgspec.to_builtins(settings), Settings)  # a copy, checked
     _fill_model(chosen, shape)

@@ -49,8 +49,8 @@ def why_no_loss(parameters: float, tokens: float) -> str | None:
     if parameters >= SMALLEST_PARAMETERS and tokens >= SMALLEST_TOKENS:
         return None
     return (
-        "the expected loss is unknown: published laws hold from 50M parameters and 1B tokens on; a run's own curve "
-        "tells after its first evaluations."
+        "the expected loss is unknown: published scaling laws hold from 50M parameters and 1B tokens on; a run's own "
+        "curve tells after its first evaluations."
     )
 
 
@@ -93,11 +93,11 @@ def small_run_bits(
     >>> f"{r.low:.2f} {r.central:.2f} {r.high:.2f}", small_run_bits(1.9, 500_000, 1e9, 440_000, 0.002)
     ('2.06 2.21 2.36', None)
     """
-    seen = effective_tokens(train_bytes, epochs)
-    is_at = (parameters, train_bytes, seen, tokens, epochs, baseline_bits)
+    effective = effective_tokens(train_bytes, epochs)
+    is_at = (parameters, train_bytes, effective, tokens, epochs, baseline_bits)
     if not all(low <= at <= high for at, (low, high) in zip(is_at, SMALL_DOMAIN.values(), strict=True)):
         return None
-    ratio = OFFSET + PER_SEEN * math.log(seen / 6e5) + PER_PARAMETER * math.log(parameters / 5e5)
+    ratio = OFFSET + PER_SEEN * math.log(effective / 6e5) + PER_PARAMETER * math.log(parameters / 5e5)
     ratio += PER_TEXT * math.log(train_bytes / 5e5)
     bits = baseline_bits * math.exp(ratio)
     reason = "the best n-gram baseline, and how small runs of Hornbook compare with one; 0.15 bits either way"

@@ -54,7 +54,7 @@ def forecast(
     spread = 1.645 * math.sqrt(variance) + MARGIN * central
     low = float(answers[near].min()) - spread - DECAY_GAIN * central
     high = float(answers[near].max()) + spread
-    reason = f"this run's own curve of {len(t)} points, floor + height x tokens^-exponent; the last fall of the rate"
+    reason = f"this run's own curve of {len(t)} points, floor + height x tokens^-exponent; the final rate decay"
     return Range(max(low, 0.0), central, min(high, ceiling), reason)
 
 
@@ -107,6 +107,6 @@ def leaves_band(tokens: Sequence[float], losses: Sequence[float], *, last: int =
             return None
         highest = band.high
     return (
-        f"the validation loss has left its forecast: {losses[-1]:.3f} nats per token after {tokens[-1]:,.0f} tokens, "
-        f"where this run's own curve promised at most {highest:.3f}."
+        f"the validation loss is above its forecast: {losses[-1]:.3f} nats per token after {tokens[-1]:,.0f} tokens, "
+        f"where the fit to this run's curve predicted at most {highest:.3f}."
     )

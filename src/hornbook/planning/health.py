@@ -106,8 +106,8 @@ def warnings(facts: RunFacts) -> list[str]:
     memory, needed, available = [], facts.needed_bytes, facts.available_bytes
     if needed is not None and available is not None and needed > available:
         memory.append(
-            f"the run does not fit: it needs {format_bytes(needed)} on each device and there are "
-            f"{format_bytes(available)}; take a smaller microbatch, checkpointing or a smaller model."
+            f"the run does not fit in memory: it needs {format_bytes(needed)} per device and has "
+            f"{format_bytes(available)}; use a smaller microbatch, activation checkpointing or a smaller model."
         )
     return [*_length(facts), *_text(facts), *_memorization(facts), *rates, *memory]
 
@@ -116,16 +116,14 @@ def _length(r: RunFacts) -> list[str]:
     sentences = []
     if r.warmup_steps >= r.steps:
         sentences.append(
-            f"the run is all warm-up: {counted(r.warmup_steps, 'warm-up step')} of {r.steps:,}; give it fewer."
+            f"the whole run is warm-up: {counted(r.warmup_steps, 'warm-up step')} of {r.steps:,}; use fewer."
         )
     elif r.warmup_steps > r.steps / 2:
-        sentences.append(
-            f"most of the run is warm-up: {counted(r.warmup_steps, 'step')} of {r.steps:,}; give it fewer."
-        )
+        sentences.append(f"most of the run is warm-up: {counted(r.warmup_steps, 'step')} of {r.steps:,}; use fewer.")
     if r.evaluate_every is not None and r.evaluate_every > r.steps:
         sentences.append(
-            f"no regular evaluation comes before the end: there is one every {r.evaluate_every:,} steps, and the run "
-            f"has {r.steps:,}; evaluate more often."
+            f"no regular evaluation comes before the end: it is every {r.evaluate_every:,} steps, but the run has only "
+            f"{r.steps:,}; evaluate more often."
         )
     if r.train_tokens is not None and r.train_tokens < r.batch_tokens:
         sentences.append(
@@ -140,12 +138,12 @@ def _text(r: RunFacts) -> list[str]:
     if r.median_document_tokens is not None and r.median_document_tokens < r.shape.context:
         sentences.append(
             f"the context of {r.shape.context:,} tokens is longer than most documents (median "
-            f"{r.median_document_tokens:,.0f}): much of a window is other documents; a shorter one learns as much."
+            f"{r.median_document_tokens:,.0f}): much of each window is other documents; a shorter one learns as much."
         )
     if r.train_tokens is not None and r.train_tokens < OCCURRENCES * r.shape.vocabulary:
         sentences.append(
-            f"the vocabulary of {r.shape.vocabulary:,} is too large for this text: {r.train_tokens:,} tokens show an "
-            f"id {r.train_tokens / r.shape.vocabulary:.1f} times on average; take a smaller one."
+            f"the vocabulary of {r.shape.vocabulary:,} is too large for this text: {r.train_tokens:,} tokens show each "
+            f"id {r.train_tokens / r.shape.vocabulary:.1f} times on average; use a smaller one."
         )
     return sentences
 
@@ -160,7 +158,7 @@ def _memorization(r: RunFacts) -> list[str]:
             r.train_tokens, r.train_bytes, r.shape.parameters, epochs, readings_per_epoch=r.readings_per_epoch
         )
         if estimate.expect != "not by heart":
-            sentences.append(f"{estimate.sentence[:-1]}; take a smaller model, more text or fewer epochs.")
+            sentences.append(f"{estimate.sentence[:-1]}; use a smaller model, more text or fewer epochs.")
     if epochs > 16:
         sentences.append(
             f"{epochs:,.0f} epochs are worth about {effective_tokens(1.0, epochs):.0f} epochs of fresh text "
@@ -207,10 +205,10 @@ def _given_weights(h: History) -> str | None:
         return None
     few = h.bytes_per_token is not None and h.bytes_per_token < FEW_BYTES and h.shape.vocabulary > ALL_BYTES
     return (
-        f"the given weights start at {h.train_losses[0]:.2f} nats per token, worse than uniform guessing (ln V = "
+        f"the initial weights start at {h.train_losses[0]:.2f} nats per token, worse than uniform guessing (ln V = "
         f"{level:.2f}): the text is unlike what they were trained on"
-        + (f", and their tokenizer spells only {h.bytes_per_token:.2f} bytes of it with a token" if few else "")
-        + ("." if h.own_tokenizer else "; or the tokenizer beside them is not the one they were trained with.")
+        + (f", and their tokenizer covers only {h.bytes_per_token:.2f} bytes of it per token" if few else "")
+        + ("." if h.own_tokenizer else "; or their folder's tokenizer is not the one they were trained with.")
     )
 
 
@@ -222,12 +220,12 @@ def _leaked(h: History) -> str | None:
         return None
     return (
         f"the validation loss of {loss:.2f} nats per token is too low for unseen text: {h.leaked_share:.0%} of the "
-        "validation text is in the training text too."
+        "validation text is also in the training text."
     )
 
 
 def _unlike(h: History) -> str | None:
-    """Only within the first epoch: later a validation loss may rise because the text is being learned by heart."""
+    """Only within the first epoch: later a validation loss may rise because the text is being memorized."""
     if len(h.validation_losses) < 2 or h.epochs is None or h.epochs > 1 or len(h.train_losses) < 20:
         return None
     train, level = float(np.median(h.train_losses[-10:])), math.log(h.shape.vocabulary)
@@ -235,8 +233,8 @@ def _unlike(h: History) -> str | None:
         return None
     return (
         f"the validation loss of {h.validation_losses[-1]:.2f} nats per token is above ln V = {level:.2f} while the "
-        f"training loss is {train:.2f}, within the first epoch: the validation text is unlike the training text, as of "
-        "another language or another tokenizer."
+        f"training loss is {train:.2f}, within the first epoch: the validation text is unlike the training text, "
+        "for example in another language or from another tokenizer."
     )
 
 
@@ -255,17 +253,17 @@ def _only_frequencies(h: History) -> str | None:
     if not (stands and at_unigram and quarters[2] > (1 - STANDSTILL) * h.unigram_nats):
         return None
     stood = (
-        f"the loss has stood at {quarters[2]:.2f} nats per token, the level of the token frequencies "
+        f"the loss has been stuck at {quarters[2]:.2f} nats per token, the level of token frequencies alone "
         f"({h.unigram_nats:.2f}), for most of {steps:,} steps: "
     )
     if h.bigram_nats is not None and h.bigram_nats > (1 - STANDSTILL) * h.unigram_nats:
         return (
-            f"{stood}a bigram model does no better on text that it has not counted ({h.bigram_nats:.2f}), so there may "
-            "be little else to learn."
+            f"{stood}a bigram model does no better on held-out text ({h.bigram_nats:.2f}), so there may be little else "
+            "to learn."
         )
     return (
         f"{stood}nothing else has been learned yet. A slow start looks like this (a low learning rate, a long "
-        "warm-up), and so do targets that do not belong to the inputs."
+        "warm-up), and so do targets that are misaligned with the inputs."
     )
 
 
@@ -306,8 +304,8 @@ def _diverges(h: History) -> str | None:
     if min(smooth[-2:]) < best + 1.0:
         return None
     return (
-        f"the training loss has risen from {best:.2f} to {smooth[-1]:.2f} nats per token: the run diverges, lower the "
-        "learning rate."
+        f"the training loss has risen from {best:.2f} to {smooth[-1]:.2f} nats per token: the run is diverging; lower "
+        "the learning rate."
     )
 
 

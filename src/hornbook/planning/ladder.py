@@ -63,7 +63,7 @@ def fit(points: Sequence[Point]) -> Law:
     (True, True)
     """
     if len(points) < FEWEST:
-        raise InputError(f"{len(points)} runs do not tell a law of size and length: at least {FEWEST} are needed.")
+        raise InputError(f"{len(points)} runs are too few to fit a scaling law: at least {FEWEST} are needed.")
     n, d, y = (np.array([getattr(point, name) for point in points], float) for name in ("parameters", "tokens", "loss"))
     fits, costs = [], []
     for alpha, beta in itertools.product(EXPONENTS, EXPONENTS):

@@ -121,7 +121,7 @@ def make_plan(
     ranges: dict[str, Any] = {name: getattr(costs, name) for name in RANGES[:5]}
     ranges |= {"loss_nats_per_token": loss, "bits_per_byte": per_byte}
     if shape is None:
-        assumed = [*assumed, f"only the size is given: a context of {full.context:,} tokens and a Llama's shape."]
+        assumed = [*assumed, f"only the size is given: a context of {full.context:,} tokens and Llama's proportions."]
     points = frontier(flops, accelerator, count=count, usd_per_hour=usd_per_hour)
     return Plan(
         parameters=size,
@@ -284,7 +284,7 @@ def _best_lines(plan: Plan) -> list[str]:
     lines = []
     if plan.compute_optimal is not None:
         loss = chinchilla_loss(plan.parameters, plan.num_tokens)
-        lines.append(f"same money    best spent on {_point(plan.compute_optimal)}; this plan: {loss:.2f}")
+        lines.append(f"same cost     best spent on {_point(plan.compute_optimal)}; this plan: {loss:.2f}")
     for point in plan.frontier:
         cost = "" if point.price_usd is None else f", {format_usd(point.price_usd)}"
         lines.append(f"frontier      {point.flops:.2g} FLOPs{cost}: {_point(point)}")

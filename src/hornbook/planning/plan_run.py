@@ -54,9 +54,9 @@ def plan_of(
 
 
 def _around(seconds: float, factor: float, fits: bool) -> Range:
-    why = "steps of this run were measured here" if factor < 2 else "a matrix product was measured here, not this run"
+    why = "steps of this run were timed here" if factor < 2 else "only a matrix product was timed here, not this run"
     if fits:
-        why = "training measures its pace and takes the steps that fit the time"
+        why = "training first times its steps and takes as many as fit the budget"
     return Range(seconds / factor, seconds, seconds * factor, f"{why}; start, evaluations, samples and report included")
 
 

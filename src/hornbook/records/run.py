@@ -133,11 +133,11 @@ class Run:
             raise InputError(f"{self.folder / name} cannot be read ({error.strerror}): {_PUT_BACK}") from None
         hashes = self.hashes
         if hashes is not None and hashlib.sha256(content).hexdigest() not in hashes.get(name, []):
-            raise InputError(f"{self.folder / name} is not what was written: {_PUT_BACK}")
+            raise InputError(f"{self.folder / name} was changed since it was written: {_PUT_BACK}")
         return content
 
     def check(self, *names: str) -> None:
-        """Raise InputError for each of these files that is not what was written, or was written and is gone."""
+        """Raise InputError for each of these files that was changed or removed since it was written."""
         hashes = self.hashes or {}
         for name in names:
             if name in hashes or (self.folder / name).exists():

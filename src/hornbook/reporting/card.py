@@ -47,7 +47,7 @@ def model_card(
 
 def _numbers(report: Report | None) -> list[str]:
     if report is None:
-        return ["These weights were not evaluated before they were exported: `hornbook evaluate` does it."]
+        return ["These weights were not evaluated before export; `hornbook evaluate` does that."]
     numbers = report.to_dict()
     warning = leak_warning(report.extra)
     text = "text it was not trained on" if warning is None else "its validation text"

@@ -34,7 +34,7 @@ def inspection_page(views: Sequence[Row]) -> str:
             sections += [_greedy(view, of_model), _gradients(view, of_model)]
     conventions = "; ".join(f"{escape(key)} {escape(text)}" for key, text in first.get("conventions", {}).items())
     footer = f"<footer>Written by Hornbook. {f'Scored with {conventions}.' if conventions else ''}</footer>"
-    return page(" against ".join(names), [header("a language model, looked at", title, *facts), *sections, footer])
+    return page(" against ".join(names), [header("a language model, inspected", title, *facts), *sections, footer])
 
 
 def view_names(views: Sequence[Row]) -> list[str]:
@@ -64,7 +64,7 @@ def six_steps(shown: Sequence[tuple[str, Sequence[Row] | None]], vocabulary: int
     )
     worst = max([item["nats"] for _, items in cards for item in items if item["nats"] is not None], default=1.0)
     scale = math.log(vocabulary) if vocabulary else worst
-    limit = f"{scale:.1f} nats{', a guess among all tokens' if vocabulary else ''}"
+    limit = f"{scale:.1f} nats{', uniform guessing' if vocabulary else ''}"
     legend = f'<p class="note scale"><span>0 nats, certain</span><i></i><span>{limit}</span></p>'
     body = "".join(_card(name, items, scale) for name, items in cards)
     intro = "One text, token by token. Colour shows surprise; point at a token for its numbers."
@@ -159,7 +159,7 @@ def _figures(view: Row) -> str:
         ("Expected", f"{entropy:.3f}", "nats per token", "",
          f"How surprised it expected to be (its entropy): {verdict} on this text."),
         ("Perplexity", perplexity_text(loss), "tokens", "",
-         "It hesitates as if between so many." if worse is None else f"{worse.capitalize()}."),
+         "Like choosing among this many equally likely tokens." if worse is None else f"{worse.capitalize()}."),
         ("Bits per byte", f"{view['bits_per_byte']:.3f}", "", "",
          "Comparable between models with different tokenizers." if lost is None else f"Not comparable: {lost}."),
     ))  # fmt: skip
@@ -204,11 +204,11 @@ def greedy_in_words(greedy: Row) -> str:
     given = f"Greedy continuation from the first {counted(greedy['prompt_tokens'], 'token')}"
     rest, kept = greedy["num_tokens"], greedy["num_tokens_before_departure"]
     if greedy["departs_at_token"] is None:
-        return f"{given} gives the rest of the text, all {counted(rest, 'token')} of it."
-    start = f"the next {counted(kept, 'token')} of {rest:,} as they are, then" if kept else "at once"
+        return f"{given} reproduces the rest of the text, all {counted(rest, 'token')} of it."
+    start = f"reproduces the next {counted(kept, 'token')} of {rest:,}, then gives" if kept else "immediately gives"
     later = greedy["num_tokens_equal"] - kept
-    after = f"; of what follows, {counted(later, 'token')} stand{'s' * (later == 1)} as in the text" if later else ""
-    return f"{given} gives {start} {greedy['wrote']!r} where the text has {greedy['instead_of']!r}{after}."
+    after = f"; of what follows, {counted(later, 'token')} agree{'s' * (later == 1)} with the text" if later else ""
+    return f"{given} {start} {greedy['wrote']!r} where the text has {greedy['instead_of']!r}{after}."
 
 
 def _greedy(view: Row, title: str) -> str:

@@ -1,4 +1,4 @@
-"""What a model knows by heart, as one HTML file: the verdict, what it rests on, and the worst passages with places."""
+"""What a model has memorized, as one HTML file: the verdict, what it rests on, and the worst passages with places."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def memory_page(result: Row) -> str:
     step = "" if result.get("step") is None else f" at step {result['step']:,}"
     texts = f"{escape(result['train_text'])}, against {escape(result['heldout_text'])}"
     body = [
-        header("learned, or learned by heart", f"{escape(result['model'])}{step}", texts),
+        header("memorization", f"{escape(result['model'])}{step}", texts),
         f'<ul class="said"><li>{escape(result["verdict"])}</li></ul>',
         figures((known.title, value, "", interval, known.sentence) for known, value, interval in printed(result)),
         _passages(result),
@@ -24,13 +24,13 @@ def memory_page(result: Row) -> str:
             "The measures in full",
             _table("Greedy continuation of prefixes", result["extraction"]),
             _table("Passages that samples contain with probability one half", result["discoverable"]),
-            _table("Free samples in common with the training text, by length of span", result["copying"]),
+            _table("Overlap of samples with the training text, by length of span", result["copying"]),
             _table("Planted canaries", result["canaries"]),
             _numbers(result),
         ),
         f"<footer>Written by Hornbook. {escape(_conventions(result['conventions']))}</footer>",
     ]
-    return page(f"{result['model']}: by heart?", body)
+    return page(f"{result['model']}: memorization", body)
 
 
 def _passages(result: Row) -> str:
@@ -43,12 +43,10 @@ def _passages(result: Row) -> str:
     ]
     return _places(
         "What it knows best",
-        "Training passages. Grey is what the model was given, marked what it went on with as the text does, plain "
-        "what comes in the text and the model did not write.",
+        "Training passages. Grey: the prompt. Marked: what the model continued exactly as the text does. Plain: the "
+        "rest of the passage, which the model did not reproduce.",
         known,
-    ) + _places(
-        "What it copied", "The longest spans that its free samples have in common with the training text.", copied
-    )
+    ) + _places("What it copied", "The longest spans that its samples share with the training text.", copied)
 
 
 def _places(title: str, lede: str, rows: Sequence[tuple[Row, str, str, str]]) -> str:

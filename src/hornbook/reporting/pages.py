@@ -65,7 +65,7 @@ def _header(title: str, summary: Row) -> str:
     if summary.get("vocabulary") is not None:
         facts.append(f"a vocabulary of {summary['vocabulary']:,} tokens")
     if summary.get("tokens") is not None:
-        facts.append(f"{format_count(summary['tokens'])} tokens read")
+        facts.append(f"{format_count(summary['tokens'])} training tokens")
     text = f" on {escape(summary['text'])}" if summary.get("text") else ""
     return header(f"a language model{text}", escape(title), *facts)
 
@@ -99,15 +99,15 @@ def _meanings(summary: Row) -> dict[str, str]:
         if (there := summary.get("probe_validation_loss_nats_per_token")) is not None:
             meaning += f" The curve ends at {there:.2f}, on fixed windows of the same text."
         if summary.get("vocabulary"):
-            meaning += f" Guessing among all tokens: {math.log(summary['vocabulary']):.2f}."
+            meaning += f" Uniform guessing: {math.log(summary['vocabulary']):.2f}."
         meanings["validation_loss_nats_per_token"] = meaning
         worse = hesitation(loss, summary.get("vocabulary"))
-        between = f"Before each token the model hesitates as if between {perplexity_text(loss)} equally likely ones."
+        between = f"On average like choosing among {perplexity_text(loss)} equally likely tokens."
         meanings["perplexity"] = between if worse is None else f"{worse.capitalize()}."
     if (bits := summary.get("bits_per_byte")) is not None:
-        meaning = f"With the model the text could be stored in {bits / 8:.0%} of its size. "
+        meaning = f"The model could compress the text to {bits / 8:.0%} of its size. "
         if bits > 8:
-            meaning = "The text as it stands is smaller than stored with the model. "
+            meaning = "The model could not compress the text. "
         if lost_warning(summary) is None:
             meaning += "Only this number compares models with different tokenizers."
         meanings["bits_per_byte"] = meaning
@@ -119,7 +119,7 @@ def _cost(summary: Row) -> str:
     if summary.get("step") is not None:
         parts.append(counted(summary["step"], "step"))
     if summary.get("epoch") is not None:
-        parts.append(f"the text read {summary['epoch']:.1f} times")
+        parts.append(f"{summary['epoch']:.1f} epochs")
     if summary.get("tokens_per_second") is not None:
         training = f" in {format_duration(summary['train_seconds'])} of training" if "train_seconds" in summary else ""
         parts.append(f"{format_count(summary['tokens_per_second'])} tokens a second{training}")
@@ -144,10 +144,9 @@ def _baselines(summary: Row) -> str:
     loss = summary.get("validation_loss_nats_per_token")
     if loss is None or not summary.get("baselines"):
         return ""
-    names = {"uniform": "a guess among all tokens", "unigram": "how frequent each token is"}
+    names = {"uniform": "uniform guessing", "unigram": "unigram (token frequencies)"}
     others = [
-        (names.get(name, f"what follows the last {int(name.split('-')[0]) - 1}" if name[0].isdigit() else name),
-         numbers["loss_nats_per_token"])
+        (names.get(name, name), numbers["loss_nats_per_token"])
         for name, numbers in summary["baselines"].items()
     ]  # fmt: skip
     rows = sorted([*others, ("<b>this model</b>", loss)], key=lambda row: -row[1])
@@ -157,7 +156,7 @@ def _baselines(summary: Row) -> str:
         for name, value in rows
     )
     lede = "<p>N-gram baselines of the training text on the same tokens, in nats per token.</p>"
-    return section("Is this loss normal?", lede, f'<table class="bars">\n<tbody>\n{lines}</tbody>\n</table>')
+    return section("How does this loss compare?", lede, f'<table class="bars">\n<tbody>\n{lines}</tbody>\n</table>')
 
 
 def inline_svg(svg: str) -> str:
@@ -168,7 +167,7 @@ def inline_svg(svg: str) -> str:
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
-    label = "Training and validation loss against tokens read"
+    label = "Training and validation loss against training tokens"
     return svg.strip().replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
@@ -186,7 +185,7 @@ def _samples(samples: Sequence[Row], points: list[Evaluation]) -> str:
         heading += f" ({left_out:,} more in samples.jsonl)" if left_out else ""
         entries = "".join(_sample(by_step[step], prompt, points) for step in chosen)
         parts.append(f'<p class="note prompt" dir="auto">{heading}</p>\n<ol class="timeline">\n{entries}</ol>\n')
-    return section("What it wrote, as it learned", *parts)
+    return section("Samples during training", *parts)
 
 
 def _evenly(steps: list[int], most: int) -> list[int]:
@@ -205,7 +204,7 @@ def _sample(sample: Row, prompt: str, points: list[Evaluation]) -> str:
     if len(written) > _SAMPLE_CHARACTERS:
         written = f"{written[:_SAMPLE_CHARACTERS]}…"
     known = [point.validation_loss for point in points if point.step <= sample["step"]]
-    facts = [f"{format_count(sample['tokens'])} tokens read"] if sample.get("tokens") is not None else []
+    facts = [f"{format_count(sample['tokens'])} training tokens"] if sample.get("tokens") is not None else []
     facts += [f"probe loss {known[-1]:.2f}"] if known else []
     when = f"<b>step {sample['step']:,}</b> " + " ".join(f"<span>{fact}</span>" for fact in facts)
     given = f'<span class="given">{escape(prompt)}</span>' if prompt else ""

@@ -29,7 +29,7 @@ CELLS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("gradient norm", "gradient_norm", _3),
     ("tokens/s", "tokens_per_second", format_count),
     ("MFU (PaLM)", "mfu", "{:.1%}".format),
-    ("forecast of the end", "forecast_loss_nats_per_token", _3),
+    ("final-loss forecast", "forecast_loss_nats_per_token", _3),
     ("hours", "gpu_hours", _SHORT),
     ("energy, kWh", "energy_kwh", _SHORT),
     ("price, USD", "price_usd", _SHORT),

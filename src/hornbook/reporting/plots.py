@@ -111,7 +111,7 @@ def cost_plot(points: Sequence[Mapping[str, Any]], path: Path | str) -> None:
     """Draw the best loss against its price, or against FLOPs where none is set. Raises InputError without points or for
     another ending than .png and .svg, SystemFailure where the file cannot be written."""
     if not points:
-        raise InputError("there is nothing to plot: no published law speaks about runs as small as this.")
+        raise InputError("there is nothing to plot: no published scaling law covers runs this small.")
     ending = Path(path).suffix.lower()
     if ending not in (".png", ".svg"):
         raise InputError(f"cannot draw {path}: give a name that ends in .png or .svg.")
@@ -128,7 +128,7 @@ def cost_plot(points: Sequence[Mapping[str, Any]], path: Path | str) -> None:
         axes.set_xscale("log")
         axes.set_xlabel("US dollars" if priced else "FLOPs")
         axes.set_ylabel("nats per token")
-        axes.set_title("The best loss that the money buys", loc="left")
+        axes.set_title("The best loss for the money", loc="left")
         for cost, loss, point in zip(costs, losses, points, strict=True):
             split = f"{format_count(point['parameters'])}, {format_count(point['tokens'])} tokens"
             axes.annotate(split, (cost, loss), xytext=(6, 6), textcoords="offset points", fontsize=9)
@@ -193,7 +193,7 @@ def _frame(axes: Any, end: float, tokens_per_epoch: int) -> None:
     if axes.get_ylim()[1] > _HUGE:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
-    axes.set_xlabel("tokens read (faint: the loss of each batch)")
+    axes.set_xlabel("training tokens (faint: the loss of each batch)")
     axes.tick_params(length=3, pad=4)
     axes.tick_params(axis="y", length=0)
     low, high = axes.get_ylim()

@@ -38,7 +38,7 @@ def print_table(rows: Sequence[tuple[str, str, str]], title: str) -> None:
 
 
 def _surprise_rows(numbers: Mapping[str, Any], loss: str = "loss_nats_per_token") -> list[tuple[str, str, str]]:
-    meaning = hesitation(numbers[loss], numbers.get("vocabulary")) or "tokens it hesitates between"
+    meaning = hesitation(numbers[loss], numbers.get("vocabulary")) or "equally likely tokens, in effect"
     across = "comparable across tokenizers" if lost_warning(numbers) is None else "not comparable across tokenizers"
     notes = {"perplexity": meaning, "bits_per_byte": across}
     return [
@@ -54,8 +54,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         rows += _surprise_rows(summary, "validation_loss_nats_per_token")
     if summary.get("train_loss_nats_per_token") is not None:
         probe = summary.get("probe_validation_loss_nats_per_token")
-        beside = "" if probe is None else f" ({probe:.4f} on such windows {loss_of(summary)})"
-        note = f"nats per token, on the fixed windows of the curves{beside}"
+        beside = "" if probe is None else f" ({probe:.4f} on windows {loss_of(summary)})"
+        note = f"nats per token, on the probe's fixed windows{beside}"
         rows.append(("train loss", f"{summary['train_loss_nats_per_token']:.4f}", note))
     pace = f"{format_count(summary['tokens_per_second'])} tokens/s in {format_duration(summary['train_seconds'])}"
     rows += [
@@ -116,14 +116,14 @@ def print_report(report: Report) -> None:
         note = f"perplexity; {report.bits_per_character:.4f} bits per character"
         rows.append(("per word", format_number(report.perplexity_per_word), note))
     if report.end_nats_per_document is not None:
-        rows.append(("end of document", f"{report.end_nats_per_document:.3f}", "nats each, in no other sum"))
+        rows.append(("end of document", f"{report.end_nats_per_document:.3f}", "nats each, not in the loss"))
     print_table(rows, f"{report.model} on {report.text}")
     if report.extra.get("weights"):
         print(report.extra["weights"])
     if report.extra.get("outside_probe"):
-        print("scored: the validation text outside the probe, which has chosen the weights")
+        print("scored: the validation text outside the probe, on which the weights were chosen")
     if report.extra.get("chosen_on_this_text"):
-        print("the weights were chosen on this text: its loss is a little too low")
+        print("the weights were chosen on this text: its loss is slightly optimistic")
     _print_trained_on(report.extra, "the model")
     if report.interval_method:
         print(f"intervals: {report.interval_method}")
@@ -175,11 +175,11 @@ def _print_trained_on(result: Mapping[str, Any], model: str) -> None:
     _print_warnings(result, f"{model}: ")
     share = result.get("trained_on_share", 0.0)
     if share is None:
-        print(f"whether {model} was trained on this text is unknown: its training text is no longer prepared here")
+        print(f"whether {model} was trained on this text is unknown: its prepared training text is no longer here")
     elif share >= LEAKED:
         print(
-            f"warning: {share:.0%} of the bytes of this text stand in the text that {model} was trained on: this is no "
-            "measure of what it would do with new text"
+            f"warning: {share:.0%} of the bytes of this text are in text that {model} was trained on: this does not "
+            "measure how it does on new text"
         )
 
 
@@ -213,7 +213,7 @@ def print_answers(result: Mapping[str, Any]) -> None:
         for question in numbers["refused"]:
             print(f"warning: question {question['question']:,} is left out: {question['reason']}")
     if result.get("tasks"):
-        print("Each interval is for its own number: of twenty, about one does not hold.")
+        print("Each interval is for one number alone: about one in twenty misses.")
     if "calibration" in result:
         numbers = result["calibration"]
         rows = [
@@ -241,7 +241,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
     for side in ("a", "b"):
         _print_trained_on(result[side], side.upper())
         if result[side].get("chosen_on_this_text"):
-            print(f"the weights of {side.upper()} were chosen on windows of this text: its loss is a little too low")
+            print(f"the weights of {side.upper()} were chosen on windows of this text: its loss is slightly optimistic")
     for name in result["differing_conventions"]:
         print(f"differing convention: {name}: {result['a']['conventions'][name]} / {result['b']['conventions'][name]}")
     if result["differing_settings"]:
@@ -271,11 +271,11 @@ def print_memorization(result: Mapping[str, Any]) -> None:
     rows = [
         ("continued word for word", f"{result['extraction_rate']:.1%}",
          f"of training passages; {result['control_extraction_rate']:.1%} of held-out ones"),
-        ("copied of what it writes", f"{result['copied_share']:.1%}",
+        ("copied in its samples", f"{result['copied_share']:.1%}",
          f"in {conventions['samples']} samples of {conventions['sample_tokens']} tokens, in spans from "
          f"{result['copied_span_threshold_tokens']:.0f}; {result['control_copied_share']:.1%} of held-out text"),
         ("loss on the training text", f"{result['train_loss_nats_per_token']:.3f}",
-         f"nats per token in windows of {conventions['window_tokens']}, nothing before them; "
+         f"nats per token in windows of {conventions['window_tokens']}, without context before them; "
          f"{result['heldout_loss_nats_per_token']:.3f} on held-out text, "
          f"{result['bigram_heldout_loss_nats_per_token']:.3f} for a bigram model there"),
         *((known.label, value, f"{notes[known.name]}  {interval}".strip())
@@ -295,15 +295,15 @@ def print_memorization(result: Mapping[str, Any]) -> None:
 def _memorized(result: Mapping[str, Any]) -> tuple[str, str, str]:
     bits, against = result["memorized_bits"], result["conventions"]["memorized_bits_against"]
     if bits is None:
-        return "memorized", "unknown", "the two texts cannot be set against each other"
-    table = "a guess among all tokens" if against == "uniform" else f"{against} counts"
-    beside = "" if against == "the model" else f"; beside {table}, less surprised by new text than the model"
+        return "memorized", "unknown", "the two texts cannot be compared"
+    table = "uniform guessing" if against == "uniform" else f"a {against} model"
+    beside = "" if against == "the model" else f"; against {table}, which predicts new text better than the model"
     number = f"{bits:,.0f}" if bits else "none"
-    return "memorized", number, f"bits of about {result['capacity_bits']:,.0f} it can hold{beside}"
+    return "memorized", number, f"bits of about {result['capacity_bits']:,.0f} it can store{beside}"
 
 
 def print_sweep(result: Mapping[str, Any]) -> None:
-    """The runs of a ladder, and what their law says of the size asked about."""
+    """The runs of a ladder, and what the law fitted to them predicts for the given size."""
     rows = [
         (f"{format_count(run['num_parameters'])} parameters", f"{run['validation_loss_nats_per_token']:.4f}",
          f"after {format_count(run['tokens'])} tokens, {run['bits_per_byte']:.4f} bits per byte")
@@ -314,7 +314,7 @@ def print_sweep(result: Mapping[str, Any]) -> None:
     size, length = format_count(result["num_parameters"]), format_count(result["tokens"])
     print(
         f"{size} parameters after {length} tokens would reach about {result['loss_nats_per_token']:.3f} nats per token "
-        f"({low:.3f} to {high:.3f} in nine cases of ten)."
+        f"(90 % range {low:.3f} to {high:.3f})."
     )
     for sentence in result["warnings"]:
         print(f"warning: {sentence}")

@@ -68,7 +68,7 @@ def conclusions(
 
 
 def only_memorizing(rows: Rows, tokens_per_epoch: int, *, repeated_share: float = 0.0) -> str | None:
-    """One sentence where what is still learned does not carry over to the validation text; None where nothing shows
+    """One sentence where what is still learned does not generalize to the validation text; None where nothing shows
     that."""
     curves = read_curves(rows, tokens_per_epoch=tokens_per_epoch, repeated_share=repeated_share)
     if curves is None or not (curves.repeated and curves.turned_upward):
@@ -78,7 +78,7 @@ def only_memorizing(rows: Rows, tokens_per_epoch: int, *, repeated_share: float 
         return None
     return (
         f"probe validation loss was lowest {_around_best(curves)} and has risen since, while training loss falls: what "
-        "is learned now does not carry over to the validation text (--train.early_stop 2 ends such a run)."
+        "is learned now does not generalize to the validation text (--train.early_stop 2 stops such a run)."
     )
 
 
@@ -95,7 +95,7 @@ def _level(curves: Curves) -> Finding:
     first, last = curves.first.validation_loss, curves.last.validation_loss
     ends = f"{last:.2f} (perplexity {perplexity_text(last)})"
     if curves.first.step == curves.last.step:
-        return Finding("level", f"Probe validation loss is {ends}; it was measured once.")
+        return Finding("level", f"Probe validation loss is {ends}; it was measured only once.")
     train, risen = curves.train_loss(curves.last), worse(curves.last, curves.first, noise_of(curves.points) or 0.0)
     if risen and (train or 0) > (curves.first.train_loss or first):
         sentence = f"Training made the model worse: probe validation loss rose from {first:.2f} to {ends}."
@@ -108,32 +108,34 @@ def _shape(curves: Curves) -> Finding | None:
     best, last, fall = curves.best, curves.last, fall_at_end(curves.points)
     if curves.turned_upward:
         turn = (
-            f"It was lowest, {best.validation_loss:.2f}, {_around_best(curves)}, and has risen by "
+            f"It was lowest ({best.validation_loss:.2f}) {_around_best(curves)} and has risen by "
             f"{last.validation_loss - best.validation_loss:.2f} nats since"
         )
         train, before = curves.train_loss(last), curves.train_loss(best)
         if train is None or before is None:
             return Finding("turned", f"{turn}.")
         if before - train <= WORTH_SAYING_NATS:
-            return Finding("unstable", f"{turn}, but training loss did not fall meanwhile: look for an unstable step.")
+            return Finding(
+                "unstable", f"{turn}, but training loss did not fall meanwhile: look for a training instability."
+            )
         return Finding(
             "turned",
-            f"{turn}, while training loss went on falling from {before:.2f} to {train:.2f}: what was learned since "
-            "does not carry over to the validation text.",
+            f"{turn}, while training loss kept falling from {before:.2f} to {train:.2f}: what was learned since "
+            "does not generalize to the validation text.",
         )
     if fall is None:
         if curves.first.step == last.step:
             return None
-        return Finding("few_looks", "There are too few evaluations to say how the curve bends.")
+        return Finding("few_looks", "There are too few evaluations to see a trend.")
     if fall.is_rise:  # of what fell
         fell = _learning_rate_fell(curves.rows)
-        also = ", while the learning rate fell: whether a longer run would end lower is not known" * fell
+        also = ", while the learning rate decayed: whether a longer run would end lower is unknown" * fell
         sentence = f"It was still falling at the end, by {fall.nats:.2f} nats over the last quarter{also}."
         return Finding("still_falling", sentence)
     if Change(-fall.nats, fall.half).is_rise:
         return Finding("rising", f"It rose by {-fall.nats:.2f} nats over the last quarter.")
     if abs(fall.nats) + fall.half <= 2 * WORTH_SAYING_NATS:
-        return Finding("flat", "It hardly moved over the last quarter.")
+        return Finding("flat", "It hardly changed over the last quarter.")
     noise = f"{-fall.nats:+.2f} ± {fall.half:.2f} nats"
     return Finding("no_trend", f"Over the last quarter there is no trend beyond the noise ({noise}).")
 
@@ -144,8 +146,8 @@ def _used(curves: Curves, step: int | None) -> Finding | None:
         return None
     return Finding(
         "not_best_used",
-        f"The run is scored and used with the weights of step {step:,}. Those of step {best:,}, with the lowest probe "
-        f"loss, are kept beside them (--step {best}): --checkpoint.best true uses them, and --train.early_stop 2 ends "
+        f"The run is evaluated and used with the weights of step {step:,}. Those with the lowest probe loss, of step "
+        f"{best:,}, are kept too (--step {best}): --checkpoint.best true uses them, and --train.early_stop 2 stops "
         "soon after them.",
     )
 
@@ -155,17 +157,15 @@ def _gap(curves: Curves, text: _Text) -> list[Finding]:
     if train is None:
         return []
     if not curves.repeated:
-        once = f"The run read its text {'at most' if curves.epochs <= 1 else 'about'} once"
-        return [Finding("read_once", f"{once}, so nothing can have been learned by heart through repetition.")]
-    gap = (
-        f"the gap of {curves.last.validation_loss - train:.2f} nats to training loss says nothing of learning by heart."
-    )
+        once = f"The run saw its text {'at most' if curves.epochs <= 1 else 'about'} once"
+        return [Finding("read_once", f"{once}, so nothing can have been memorized through repetition.")]
+    gap = f"the gap of {curves.last.validation_loss - train:.2f} nats to training loss says nothing about memorization."
     if text.leaked_share >= MOSTLY_LEAKED:
-        stands = f"{text.leaked_share:.0%} of the validation text stands in the training text too"
-        return [Finding("gap_leaked", f"{stands}: {gap}")]
+        leaked = f"{text.leaked_share:.0%} of the validation text is also in the training text"
+        return [Finding("gap_leaked", f"{leaked}: {gap}")]
     if ratio is not None and _differ(ratio, curves.gap.first):
-        kind = f"of another kind than the training text (pairs of tokens are {ratio - 1:.0%} more surprising in it)"
-        return [Finding("texts_differ", f"The validation text is {kind}: {gap}")]
+        differs = f"differs in kind from the training text (its token bigrams are {ratio - 1:.0%} more surprising)"
+        return [Finding("texts_differ", f"The validation text {differs}: {gap}")]
     moved = _moved(curves, train, text)
     if moved is None:
         return []
@@ -176,36 +176,36 @@ def _gap(curves: Curves, text: _Text) -> list[Finding]:
 
 
 def _moved(curves: Curves, train: float, text: _Text) -> Finding | None:
-    """Whether the two losses of a text that was read again moved apart."""
+    """Whether the two losses of a text that was seen again moved apart."""
     validation, growth = curves.last.validation_loss, curves.gap.growth
-    seen = f"having read it {curves.epochs:.1f} times"
+    after = f"after {curves.epochs:.1f} epochs"
     if text.repeated_share >= NOTICED_REPEATS:
-        seen += f" ({text.repeated_share:.0%} of it stands in it more than once: about {curves.readings:.0f} readings)"
+        after += f" ({text.repeated_share:.0%} of the text is repeated in it: seen about {curves.readings:.0f} times)"
     verdict = _by_heart(curves, train, texts_differ=None if text.surprise_ratio is None else False)
     if verdict.holds:
         return Finding(
             "by_heart",
-            f"The model has probably learned text by heart: {seen}, its loss on the probe is {train:.2f} nats per "
+            f"The model has probably memorized training text: {after}, its loss on the probe is {train:.2f} nats per "
             f"token of the training text and {validation:.2f} of the validation text. Not measured: "
-            f"{verdict.lacking} (hornbook memorize does).",
+            f"{verdict.lacking} (measured by hornbook memorize).",
         )
     if growth is None:
         return None
     if is_apart(growth):
         return Finding(
             "apart",
-            f"On the probe training loss ended at {train:.2f}, {validation - train:.2f} nats below validation loss, "
-            f"{seen}: part of what was learned does not carry over to the validation text.",
+            f"On the probe, training loss ended at {train:.2f}, {validation - train:.2f} nats below validation loss, "
+            f"{after}: part of what was learned does not generalize to the validation text.",
         )
     if growth.nats + growth.half <= TOGETHER_NATS:
         return Finding(
             "together",
             f"The gap between training ({train:.2f}) and validation loss ({validation:.2f}) on the probe has not grown "
-            f"since the first reading, {seen}: no sign of learning by heart.",
+            f"since the first pass, {after}: no sign of memorization.",
         )
     return Finding(
         "apart_unknown",
-        f"Whether training and validation loss move apart is within the noise of the probe: {seen}, the gap has grown "
+        f"The noise of the probe hides whether training and validation loss move apart: {after}, the gap has grown "
         f"by {growth.nats:.2f} ± {growth.half:.2f} nats.",
     )
 
@@ -213,8 +213,8 @@ def _moved(curves: Curves, train: float, text: _Text) -> Finding | None:
 def _differ(surprise_ratio: float, first_gap: float | None) -> bool:
     """Whether the two texts are of different kinds: by counts, and by the gap that was there before anything was read
     twice. Of a few pages a model has learned too little by then, and counts of pairs vary: they must be clear."""
-    seen = first_gap is not None and first_gap >= FIRST_GAP_NATS
-    return surprise_ratio >= (TEXTS_DIFFER if seen else SURELY_DIFFER)
+    has_gap = first_gap is not None and first_gap >= FIRST_GAP_NATS
+    return surprise_ratio >= (TEXTS_DIFFER if has_gap else SURELY_DIFFER)
 
 
 def _by_heart(curves: Curves, train: float, *, texts_differ: bool | None) -> ByHeart:
@@ -242,9 +242,9 @@ def _against_baselines(final_loss: float | None, counting: Mapping[str, float]) 
     if below > WORTH_SAYING_NATS:
         compared = Finding("below_baseline", f"{final} below {best}.")
     elif below < -WORTH_SAYING_NATS:
-        compared = Finding("above_baseline", f"{final} above {best}: counts predict the text better.")
+        compared = Finding("above_baseline", f"{final} above {best}: n-gram counts predict the text better.")
     else:
-        compared = Finding("equals_baseline", f"{final} about that of {best}.")
+        compared = Finding("equals_baseline", f"{final} about equal to {best}.")
     return [*findings, compared]
 
 

@@ -69,7 +69,7 @@ def start_job(context: RunContext, view: View, started: float) -> Job:
     )  # fmt: skip
     if context.checkpoint is not None:
         job.restore(context.checkpoint)
-        view.note(f"going on from step {job.step:,} of {job.last:,}")
+        view.note(f"resuming from step {job.step:,} of {job.last:,}")
     job.forget_later()
     job.monitor.recall(run.rows())
     return job

@@ -32,13 +32,15 @@ def named_documents(paths: Sequence[str], settings: dict[str, Any]) -> Sequence[
     return read_documents(from_table({"text": {"paths": list(paths)} | settings}, source="settings").text)
 
 
-def split_rule(text: Text, found: Sequence[Document]) -> str:
+def split_rule(text: Text, documents: Sequence[Document]) -> str:
     """The split asked for, or a tenth of the text; of a long text as much as gives a sure number in little time."""
     if text.split != "auto":
         return text.split
     # The built-in corpus by year: trained on the past, validated on what came after.
-    kind = default_rule(len(found)).partition(":")[0] if text.paths else "tail"
-    return f"{kind}:{automatic_share(kind, len(found), sum(num_characters(document) for document in found)):.2g}"
+    kind = default_rule(len(documents)).partition(":")[0] if text.paths else "tail"
+    return (
+        f"{kind}:{automatic_share(kind, len(documents), sum(num_characters(document) for document in documents)):.2g}"
+    )
 
 
 def automatic_share(kind: str, num_documents: int, characters: int) -> float:

@@ -43,7 +43,7 @@ def show_plan(
     )  # fmt: skip
     view.note(f"  {brief(planned)}")
     if leaked and start.initial is None:
-        view.note(f"  which loss to expect is unknown: {leaked_in_words(start.prepared.leak)}")
+        view.note(f"  the expected loss is unknown: {leaked_in_words(start.prepared.leak)}")
     if pace is not None and planned.wall_seconds is not None:
         after = pace.scored * overhead(settings, shape, reading.data).scored_tokens + REPORT_SECONDS
         view.expect(started + planned.wall_seconds.central - after)
@@ -54,7 +54,7 @@ def _expected(
     levels: Mapping[str, Mapping[str, Any]], settings: Settings, shape: GPTShape, reading: TextEstimate
 ) -> Range | None:
     """The final loss in nats per token that the counting models' levels promise a small run."""
-    counted = [each["bits_per_byte"] for each in levels.values() if each["bits_per_byte"] is not None]
+    counted = [numbers["bits_per_byte"] for numbers in levels.values() if numbers["bits_per_byte"] is not None]
     if not counted or settings.train.steps is None or settings.train.batch is None:
         return None
     data, tokens = reading.data, settings.train.steps * settings.train.batch * shape.context

@@ -23,17 +23,17 @@ def inspection_view(
 ) -> dict[str, Any]:
     """One text through one model, as values of JSON."""
     how = conventions(opened.model, opened.tokenizer)
-    seen = inspect_text(
+    inspected = inspect_text(
         opened.model, opened.tokenizer, text, how=how, top_k=top_k, greedy_prompt=prompt_tokens,
         with_gradients=gradients,
     )  # fmt: skip
-    if seen.gradients is not None:
-        for token, slope in zip(seen.scored, seen.gradients["tokens"], strict=True):
+    if inspected.gradients is not None:
+        for token, slope in zip(inspected.scored, inspected.gradients["tokens"], strict=True):
             token["own_logit_gradient"] = slope["own_logit_gradient"]
         if opened.run is not None and (opened.run.checkpoint_folder(opened.step or 0) / "manifest.json").is_file():
-            for row, norm in zip(seen.gradients["parts"], _update_norms(opened, text), strict=True):
+            for row, norm in zip(inspected.gradients["parts"], _update_norms(opened, text), strict=True):
                 row["update_norm"] = norm
-    return seen.to_dict() | {"conventions": conventions_in_words(how, opened.model, 1)}
+    return inspected.to_dict() | {"conventions": conventions_in_words(how, opened.model, 1)}
 
 
 def _update_norms(opened: LoadedModel, text: str) -> list[float]:

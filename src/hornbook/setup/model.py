@@ -22,7 +22,7 @@ from hornbook.records.run import Run, checkpoint_step, is_run
 from hornbook.text.tokenizer import Tokenizer, load_tokenizer
 from hornbook.training.decisions import decisions_of
 
-UNCHECKED = "it was made before the hashes of its files were kept, so whether one was changed is not known"
+UNCHECKED = "it was made before file hashes were kept, so changed files cannot be detected"
 RESOLVED = (  # settings that every run has
     "model.context", "optimizer.learning_rate", "optimizer.muon_learning_rate", "optimizer.weight_decay",
     "optimizer.beta2", "optimizer.momentum", "schedule.warmup_steps", "train.batch", "train.microbatch", "train.steps",
@@ -45,14 +45,14 @@ class LoadedModel:
     @property
     def note(self) -> str | None:
         """Which weights of a run these are, where they are not its last; and what of it cannot be checked."""
-        said = []
+        notes = []
         if self.from_step is not None:
-            said.append(f"at step {self.step:,} the run went back to the weights of step {self.from_step:,}")
+            notes.append(f"at step {self.step:,} the run went back to the weights of step {self.from_step:,}")
         elif self.step is not None and self.step != self.last:
-            said.append(f"the weights of step {self.step:,}; its last are those of step {self.last:,}")
+            notes.append(f"the weights of step {self.step:,}; its last are those of step {self.last:,}")
         if self.run is not None and self.run.hashes is None:
-            said.append(UNCHECKED)
-        return f"{self.name}: {'; '.join(said)}" if said else None
+            notes.append(UNCHECKED)
+        return f"{self.name}: {'; '.join(notes)}" if notes else None
 
 
 class Beginning(msgspec.Struct):
@@ -107,7 +107,7 @@ def open_model(name: str | Path, *, step: int | None = None) -> LoadedModel:
         weights = (parameter.aminmax() for parameter in opened.model.parameters())
         if not (logits.isfinite().all() and all(low.isfinite() and high.isfinite() for low, high in weights)):
             remedy = "its training had diverged: give an earlier --step" if opened.run else "its weights are damaged"
-            raise InputError(f"{name} gives probabilities that are no numbers (NaN or infinite); {remedy}.")
+            raise InputError(f"{name} gives probabilities that are not numbers (NaN or infinite); {remedy}.")
     return opened
 
 
@@ -118,7 +118,11 @@ def _open(name: str | Path, step: int | None) -> LoadedModel:
         folder = _checkpoint_of(run, step)
         model = loading.load_model(folder).to(device())
         at, last = checkpoint_step(folder), checkpoint_step(run.checkpoints()[-1])
-        back = [each.from_step for each in decisions_of(run.rows()) if each.decision == "decay" and each.step == at]
+        back = [
+            decision.from_step
+            for decision in decisions_of(run.rows())
+            if decision.decision == "decay" and decision.step == at
+        ]
         return LoadedModel(str(path), model, tokenizer_of_run(run), run, at, last, *back[:1])
     if (path / "manifest.json").is_file():
         run = Run.open(path.parent.parent)
@@ -151,23 +155,23 @@ def _foreign(name: str, model: Decoder, tokenizer: Tokenizer) -> LoadedModel:
 
 
 def _checkpoint_of(run: Run, step: int | None) -> Path:
-    found = run.checkpoints()
-    if not found:
+    folders = run.checkpoints()
+    if not folders:
         raise InputError(f"{run.folder} has no checkpoint yet.")
     if step is None:
         newest = last_saved(run)
-        if newest > checkpoint_step(found[-1]):
+        if newest > checkpoint_step(folders[-1]):
             raise InputError(
                 f"{run.folder} has lost its newest checkpoint, of step {newest}: put it back, or name an older one, "
-                f"such as --step {checkpoint_step(found[-1])}."
+                f"such as --step {checkpoint_step(folders[-1])}."
             )
-        best = checkpoints.read_manifest(found[-1])["state"].get("use_step")
-        step = checkpoint_step(found[-1]) if best is None else best
-    found += run.best_checkpoints()
-    for folder in found:
+        best = checkpoints.read_manifest(folders[-1])["state"].get("use_step")
+        step = checkpoint_step(folders[-1]) if best is None else best
+    folders += run.best_checkpoints()
+    for folder in folders:
         if checkpoint_step(folder) == step:
             return folder
-    kept = ", ".join(map(str, sorted({checkpoint_step(folder) for folder in found})))
+    kept = ", ".join(map(str, sorted({checkpoint_step(folder) for folder in folders})))
     raise InputError(f"{run.folder} has no checkpoint at step {step}: it keeps {kept}.")
 
 
@@ -196,5 +200,5 @@ def prompt_ids(opened: LoadedModel, prompt: str) -> list[int]:
     first = tokenizer.end_of_text if tokenizer.kind != "foreign" else tokenizer.beginning
     ids = ([] if first is None else [first]) + [int(i) for i in tokenizer.encode(prompt)]
     if not ids:
-        raise InputError(f"give a prompt: {opened.name} has no token that begins a document.")
+        raise InputError(f"give a prompt: {opened.name} has no beginning-of-document token.")
     return ids

@@ -37,5 +37,5 @@ def measure_here(settings_toml: str, vocabulary: int) -> tuple[StepTimes, Accele
 
 
 if __name__ == "__main__":
-    asked = msgspec.json.decode(sys.stdin.buffer.read())
-    sys.stdout.buffer.write(msgspec.json.encode(measure_here(asked["settings"], asked["vocabulary"])))
+    request = msgspec.json.decode(sys.stdin.buffer.read())
+    sys.stdout.buffer.write(msgspec.json.encode(measure_here(request["settings"], request["vocabulary"])))

@@ -46,9 +46,9 @@ def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: st
     torch.set_num_threads(settings.train.threads or usable_cores())
     now = environment()
     if facts.versions.get("torch") != now["versions"]["torch"] or facts.cpu != now["cpu"]:
-        view.note("  note: the run began on another machine or version of torch, so it goes on, but not bit for bit")
+        view.note("  note: the run began on another machine or version of torch, so it resumes, but not bit for bit")
     if facts.plain != now["plain"]:
-        view.note("  note: the run began with another HORNBOOK_PLAIN, so it goes on, but not bit for bit")
+        view.note("  note: the run began with another HORNBOOK_PLAIN, so it resumes, but not bit for bit")
     original.text.tokenizer = settings.text.tokenizer
     prepared = read_text(original, view)
     newest = _newest_whole(run, view)
@@ -86,7 +86,7 @@ def _refuse_changes(
             same = asked == has or as_asked or (section == "text" and _same_text(key, asked, has))
             if not same and not (section == "train" and key in LENGTHS):
                 raise InputError(
-                    f"{run.folder} has {section}.{key} = {has!r}, not {asked!r}: a run that goes on keeps its settings "
+                    f"{run.folder} has {section}.{key} = {has!r}, not {asked!r}: a resumed run keeps its settings "
                     "(only a greater length is allowed); give --out a fresh folder."
                 )
 
@@ -113,7 +113,7 @@ def _made_longer(run: Run, settings: Settings, original: Settings, wanted: Setti
     if not asked or asked == before:
         return 0
     if "budget" in asked:
-        raise InputError(f"{run.folder} goes on for a number of steps: give --steps, --epochs or --tokens.")
+        raise InputError(f"{run.folder} cannot be extended by a time: give --steps, --epochs or --tokens.")
     has, longer = settings.train.steps or 0, copy.deepcopy(settings)
     for name in ("steps", "tokens", "epochs"):
         setattr(longer.train, name, getattr(wanted.train, name))
@@ -138,14 +138,14 @@ def _lengthen(run: Run, settings: Settings, steps: int, newest: Path | None, vie
         before = [folder for folder in run.checkpoints() if 0 < checkpoint_step(folder) <= steady and _is_whole(folder)]
         if not before:
             raise InputError(
-                f"{run.folder} cannot be made longer: its learning rate has fallen since step {steady:,}, and no "
+                f"{run.folder} cannot be made longer: its learning rate has decayed since step {steady:,}, and no "
                 "checkpoint from before that is kept; give --out a fresh folder."
             )
         again = checkpoint_step(newest) - checkpoint_step(before[-1])
         newest = before[-1]
         view.note(
-            f"  the learning rate of a longer run falls later: this one goes on from step {checkpoint_step(newest):,}, "
-            f"so that {counted(again, 'step')} are trained again"
+            f"  the learning rate of a longer run decays later: this one resumes from step {checkpoint_step(newest):,} "
+            f"and trains {counted(again, 'step')} again"
         )
         for folder in run.checkpoints():  # before the length is written: then nobody goes on from them
             if checkpoint_step(folder) > checkpoint_step(newest):
@@ -157,10 +157,10 @@ def _lengthen(run: Run, settings: Settings, steps: int, newest: Path | None, vie
 
 def _newest_whole(run: Run, view: View) -> Path | None:
     """The newest checkpoint whose files are what was written; a damaged one is named and passed over."""
-    found = run.checkpoints()
-    if found and last_saved(run) > checkpoint_step(found[-1]):
+    folders = run.checkpoints()
+    if folders and last_saved(run) > checkpoint_step(folders[-1]):
         view.note(f"  {run.folder} has lost its newest checkpoint, of step {last_saved(run):,}")
-    return next((folder for folder in reversed(found) if _is_whole(folder, view)), None)
+    return next((folder for folder in reversed(folders) if _is_whole(folder, view)), None)
 
 
 def _is_whole(checkpoint: Path, view: View | None = None) -> bool:

@@ -165,8 +165,8 @@ def _settled(
     if budget is not None and settings.train.steps < LEAST_STEPS:
         needed = spent + wall_of(choice, pace, FEW_STEPS)
         raise InputError(
-            f"the budget of {budget} is from start to end, and the first step comes after {format_duration(spent)}: "
-            f"give more, {FEW_STEPS} steps with evaluations and the report take about {format_duration(needed)} in all."
+            f"the budget of {budget} covers the whole command, and the first step is after {format_duration(spent)}: "
+            f"give more; {FEW_STEPS} steps with evaluations and the report take about {format_duration(needed)} in all."
         )
     if settings.train.steps == choice.most_steps:
         view.note(f"  {counted(settings.train.steps, 'step')}: {_epochs_in_words(choice)}")
@@ -179,7 +179,7 @@ def _settled(
 
 def _epochs_in_words(choice: ResolvedSettings) -> str:
     epochs = worthwhile_epochs(choice.data, choice.shape) or 0.0
-    return f"{epochs:.2g} epochs, since after more of them validation loss would rise on a text of this size (--epochs)"
+    return f"{epochs:.2g} epochs, since more would raise the validation loss on a text of this size (--epochs)"
 
 
 def may_decide_of(asked: Settings, settings: Settings) -> bool:

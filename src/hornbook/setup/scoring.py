@@ -35,12 +35,12 @@ def documents_for(
     if text_settings:
         raise InputError(f"a prepared text is read as it is: leave out --{min(text_settings)}.")
     if not texts and opened.run is None:
-        raise InputError(f"name a text to score: {opened.name} is not a run, so it has no validation side of its own.")
+        raise InputError(f"give a text to score: {opened.name} is not a run, so it has no validation split of its own.")
     if texts:
         prepared = prepared_text(from_table({"text": {"paths": list(texts)}}, source="settings").text)
-        name = f"{texts[0]} (validation side)"
+        name = f"{texts[0]} (validation split)"
     else:
-        prepared, name = own_text(opened), "the validation side"
+        prepared, name = own_text(opened), "the validation split"
     if prepared.tokenizer.fingerprint != opened.tokenizer.fingerprint:
         raise InputError(
             f"{prepared.folder} was prepared with another tokenizer than {opened.name} has: name the text itself."
@@ -72,7 +72,7 @@ def own_text(opened: LoadedModel) -> Prepared:
         return prepared
     if (before := prepared_before(text, key)) is not None:
         return before
-    raise InputError(f"the text of {opened.name}, or how it is split, has changed since it was trained: name the text.")
+    raise InputError(f"the text of {opened.name}, or how it is split, has changed since it was trained: give the text.")
 
 
 def training_text(opened: LoadedModel) -> Prepared | None:

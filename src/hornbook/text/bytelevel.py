@@ -53,7 +53,7 @@ def utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise InputError("the text has half of a surrogate pair, which is no character; repair the text") from None
+        raise InputError("the text has half of a surrogate pair, which is not a character; repair the text") from None
 
 
 def to_bytes(token: str) -> bytes | None:

@@ -103,8 +103,8 @@ class Checkup:
             )
         if (self.readings_per_epoch or 0) >= REPEATED:
             sentences.append(
-                f"The training text repeats itself: sequences of {GRAM_WORDS} words stand in it "
-                f"{self.readings_per_epoch:.1f} times on average, so one epoch reads them as often."
+                f"The training text repeats itself: sequences of {GRAM_WORDS} words occur in it "
+                f"{self.readings_per_epoch:.1f} times on average, so one epoch sees each that many times."
             )
         if self.copies:
             sentences.append(
@@ -115,13 +115,13 @@ class Checkup:
         if self.leaked_share_with_changes >= NATURAL_SHARE:
             shares = {name: getattr(self, name) for name in ("leaked_share", "leaked_share_with_changes")}
             sentences.append(
-                f"{leaked_in_words(shares)}, so its loss there is not that of unseen text "
+                f"{leaked_in_words(shares)}, so its loss is not that of unseen text "
                 f"({counted(self.leaks.num_passages, 'passage')}; {_longest(self.leaks)})."
             )
         if 0 < self.validation_words < PASSAGE_WORDS and not self.copies:
             sentences.append(
                 f"The validation text has {counted(self.validation_words, 'word')}, so whether passages of "
-                f"{PASSAGE_WORDS} words leaked into it could not be looked at."
+                f"{PASSAGE_WORDS} words leaked into it could not be checked."
             )
         return sentences
 

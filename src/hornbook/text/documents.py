@@ -69,7 +69,7 @@ def documents(
     Raises InputError, with a sentence, for every input that cannot be read as text.
     """
     if errors not in ("strict", "replace"):
-        raise InputError(f'errors is "{errors}"; allowed are "strict" and "replace"')
+        raise InputError(f'errors is "{errors}"; choose from "strict" and "replace"')
     if separator == "":
         raise InputError("the separator is empty; leave it out to keep each file one document")
     if isinstance(paths, str) or not paths:

@@ -82,7 +82,7 @@ def check_kind(path: str) -> None:
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return
     special = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
-    name = special.get(stat.S_IFMT(mode), "no regular file")
+    name = special.get(stat.S_IFMT(mode), "not a regular file")
     raise InputError(f"{shown(path)} is {name}; a document is read more than once, so save the text to a file first")
 
 
@@ -176,7 +176,7 @@ def _decompression(path: str) -> Iterator[None]:
         with sentences(path):
             yield
     except zstd_errors as error:
-        raise InputError(f"{shown(path)} is damaged or no zstd file ({error}); fetch or compress it again") from None
+        raise InputError(f"{shown(path)} is damaged or not a zstd file ({error}); fetch or compress it again") from None
 
 
 def _zstd() -> Any:
@@ -248,7 +248,7 @@ def decoded(path: str, start: int, stop: int, errors: str) -> Iterator[str]:
         for chunk in _chunks(path, start, stop):
             nul = chunk.find(b"\0")
             if nul >= 0:
-                raise _no_text(path, f"has a NUL byte at byte {position + nul}, so it is no text", "give a text file")
+                raise _no_text(path, f"has a NUL byte at byte {position + nul}, so it is not text", "give a text file")
             pending = len(decoder.getstate()[0])
             yield decoder.decode(chunk)
             position += len(chunk)

@@ -61,7 +61,7 @@ def make_tokenizer(
         near = suggestion(kind, KINDS)
         raise InputError(
             f'the tokenizer "{spec}" is unknown and no such folder exists; '
-            f"allowed are auto, bpe:N, characters, bytes, gpt2 and a folder{near}"
+            f"choose from auto, bpe:N, characters, bytes, gpt2 and a folder{near}"
         )
     return load_tokenizer(Path(spec))
 

@@ -78,7 +78,7 @@ def _json_rows(path: str, field: str) -> Rows:
         rows = _elements.decode(content) if content.lstrip().startswith(b"[") else [content]
     except (msgspec.DecodeError, RecursionError) as error:
         raise InputError(
-            f"{shown(path)} is no valid JSON ({error}); give an array of objects, or one object on each line"
+            f"{shown(path)} is not valid JSON ({error}); give an array of objects, or one object on each line"
         ) from None
     offset = 0
     for number, row in enumerate(map(bytes, rows), 1):
@@ -199,7 +199,7 @@ def _csv_sentences(path: str, where: str) -> Iterator[None]:
         is_open = str(error) == "unexpected end of data"
         reason = "has a quote that is never closed" if is_open else f"is not valid CSV ({error})"
         raise InputError(
-            f"{shown(path)}: {where} {reason}; a text with quotes has to stand in double quotes, and its own be doubled"
+            f"{shown(path)}: {where} {reason}; a text with quotes must be in double quotes, with its own quotes doubled"
         ) from None
 
 
@@ -286,7 +286,7 @@ def _parquet_sentences(path: str) -> Iterator[None]:
     except (pyarrow.ArrowException, OSError, ValueError, LookupError, StopIteration) as error:
         _kept.key = None
         reason = str(error).split("\n", 1)[0][:120] or "cut short"
-        raise InputError(f"{shown(path)} is damaged or no Parquet file ({reason}); fetch it again") from None
+        raise InputError(f"{shown(path)} is damaged or not a Parquet file ({reason}); fetch it again") from None
 
 
 _FORMATS: dict[str, tuple[str, Reader]] = {

@@ -124,7 +124,7 @@ def _parse(rule: str) -> tuple[str, str]:
     kind, colon, argument = rule.partition(":")
     if kind not in RULES:
         allowed = "hash:0.1, tail:0.1, blocks:0.1, folder:PATH and none"
-        raise InputError(f'the split rule "{rule}" is unknown; allowed are {allowed}{suggestion(kind, RULES)}')
+        raise InputError(f'the split rule "{rule}" is unknown; choose from {allowed}{suggestion(kind, RULES)}')
     if kind == "none":
         if colon:
             raise InputError(f'the split rule "none" takes no argument and was given as "{rule}"; write none')

@@ -143,7 +143,7 @@ class Tokenizer:
     def token_bytes(self, number: int) -> bytes:
         """Return the bytes of text that an id stands for, b"" for a special id. Raises InputError for an unknown id."""
         if not 0 <= number < self.vocabulary:
-            raise InputError(f"{number} is no id of this tokenizer; it has the ids 0 to {self.vocabulary - 1}")
+            raise InputError(f"{number} is not an id of this tokenizer; it has the ids 0 to {self.vocabulary - 1}")
         return self._tokens[number]
 
     def token_text(self, number: int) -> str:

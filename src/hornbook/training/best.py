@@ -82,7 +82,7 @@ class Best:
         for folder in (run.best_folder(self.step), run.checkpoint_folder(self.step)):
             if (folder / "manifest.json").is_file():
                 return folder
-        raise InputError(f"{run.folder} has lost the weights of step {self.step}, its best: evaluate its last.")
+        raise InputError(f"{run.folder} has lost the weights of step {self.step}, its best: evaluate the last ones.")
 
 
 def prune(run: Run, *, keep: int, steady: int = 0) -> None:

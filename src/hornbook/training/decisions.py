@@ -36,7 +36,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not 0 <= self.from_step <= self.step or self.decay_steps < (self.decision == "decay"):
-            raise ValueError("its steps do not fit each other")
+            raise ValueError("its steps contradict each other")
 
     @property
     def last(self) -> int:
@@ -48,11 +48,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         risen = f"validation loss has risen since step {self.from_step:,}"
         if self.decision == "end":
             return (
-                f"{risen} although the learning rate falls: the run ends here, with the weights of step "
+                f"{risen} although the learning rate decays: the run ends here, with the weights of step "
                 f"{self.from_step:,}."
             )
         return (
-            f"{risen}: the run goes back to the weights of that step and lets the learning rate fall over "
+            f"{risen}: the run goes back to the weights of that step and decays the learning rate over "
             f"{self.decay_steps:,} more steps."
         )
 
@@ -83,10 +83,10 @@ def tokens_read(rows: Sequence[Mapping[str, Any]], step: int) -> int:
     >>> tokens_read([*rows, decision], 9), tokens_read([*rows, decision], 12)
     (90, 60)
     """
-    seen = {0: 0} | {row["step"]: row["tokens"] for row in rows if row.get("event") == "step"}
+    tokens_at = {0: 0} | {row["step"]: row["tokens"] for row in rows if row.get("event") == "step"}
 
     def spent(at: int) -> int:
-        return max((tokens for number, tokens in seen.items() if number <= at), default=0)
+        return max((tokens for number, tokens in tokens_at.items() if number <= at), default=0)
 
     went_back = [d for d in decisions_of(rows) if d.decision == "decay" and d.step <= step]
     return spent(step) - sum(spent(d.step) - spent(d.from_step) for d in went_back)

@@ -87,7 +87,7 @@ class Job:
     @property
     def last(self) -> int:
         """The number of the last update."""
-        return self.watch.looks.steps
+        return self.watch.eval_steps.steps
 
     @property
     def position(self) -> dict[str, Any]:
@@ -101,10 +101,10 @@ class Job:
 
     def uses_weights(self, step: int) -> bool:
         """Whether anything is done with the weights after this step."""
-        return self.saver.due(step) or self.sample_due(step) or self.watch.looks.due(step)
+        return self.saver.due(step) or self.sample_due(step) or self.watch.eval_steps.due(step)
 
     def evaluation_due(self) -> bool:
-        return self.watch.looks.due(self.step) and self.evaluated != self.step
+        return self.watch.eval_steps.due(self.step) and self.evaluated != self.step
 
     def sample_due(self, step: int) -> bool:
         sample_every = self.settings.watch.sample_every
@@ -121,17 +121,19 @@ class Job:
     def record(self, step: Step) -> None:
         """Log the loss and the pace of an update, and warn of what looks wrong. Raises SystemFailure once the run has
         diverged."""
-        update, seconds = step.update, step.seconds
+        update, seconds, optimizer = step.update, step.seconds, self.settings.optimizer
         self.step = step.number
         self.tokens += update.num_tokens
         self.seconds += seconds
         self.updates += update.gradient_norm is not None
         row = {
             "event": "step", **self.position, "train_loss_nats_per_token": update.loss,
-            "learning_rate": (self.settings.optimizer.learning_rate or 0.0) * step.lr_scale,
+            "learning_rate": (optimizer.learning_rate or 0.0) * step.lr_scale,
             "gradient_norm": update.gradient_norm, "tokens_per_second": update.num_tokens / seconds,
             "mfu": self.telemetry.mfu(update.num_tokens * self.context.shape.flops_per_token() / seconds),
         }  # fmt: skip
+        if optimizer.name == "muon":
+            row["muon_learning_rate"] = (optimizer.muon_learning_rate or 0.0) * step.lr_scale
         self.run.log(row)
         self.view.row(row)
         self.saver.listen()
@@ -159,7 +161,7 @@ class Job:
             return False
         row: dict[str, Any] = {"event": "evaluation"} | self.position | numbers
         loss = numbers.get("probe_validation_loss_nats_per_token")
-        self.since_best += loss is not None and self.watch.looks.even(self.step)
+        self.since_best += loss is not None and self.watch.eval_steps.even(self.step)
         if loss is not None and loss < self.best.loss:
             self.since_best = 0
             decided = not self.context.may_decide or self.decision is not None or decays(self.settings, self.step)
@@ -220,7 +222,7 @@ class Job:
         since = -1 if self.decision is None else self.decision.step
         ahead = [decision for decision in self.recorded if decision.step > since]
         decision = next((decision for decision in ahead if decision.step == self.step), None)
-        if not ahead and self.evaluated == self.step > since and self.watch.looks.even(self.step):
+        if not ahead and self.evaluated == self.step > since and self.watch.eval_steps.even(self.step):
             from hornbook.reporting.curves import evaluations
 
             losses, epoch = evaluations(self.evaluations), self.context.prepared.train.num_tokens

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from hornbook.data.loader import Batches
+from hornbook.engine.device import can_pin
 from hornbook.engine.threads import Microbatch
 from hornbook.model.decoder import Decoder
 from hornbook.optim.groups import Optimizer
@@ -109,7 +110,8 @@ def microbatches(
         arrays.append(batches.documents(number))
     tensors = [torch.from_numpy(array) for array in arrays]
     if device.type != "cpu":  # from pinned memory, or the copy would wait for all that the device has to do
-        tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
+        pinned = [tensor.pin_memory() if can_pin(device) else tensor for tensor in tensors]
+        tensors = [tensor.to(device, non_blocking=True) for tensor in pinned]
     for start in range(0, len(tensors[0]), size):
         inputs, targets, *documents = (tensor[start : start + size] for tensor in tensors)
         yield inputs, targets, documents[0] if documents else None

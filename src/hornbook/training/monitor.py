@@ -29,7 +29,7 @@ class Monitor:
         self, shape: GPTShape, prepared: Prepared, *, learning_rates: Mapping[str, float], warmup_steps: int | None,
         given: str | None,
     ) -> None:  # fmt: skip
-        """`learning_rates` are peaks, as `planning.health.usual_learning_rate` names them. `given` are the weights that
+        """`learning_rates` are peaks, as `workload.usual_learning_rate` names them. `given` are the weights that
         the run started from; None for fresh ones."""
         self.losses, self.norms, self.tokens, self.validation = (list[float]() for _ in range(4))
         self.history = History(
@@ -128,7 +128,7 @@ def divergence_sentence(rows: Sequence[Mapping[str, Any]], kept: Iterable[int], 
     applied = [row["step"] for row in rows if row["event"] == "step" and row["gradient_norm"] is not None]
     sound = max(applied, default=0) - 1
     before = max((step for step in kept if step <= sound), default=None)
-    left = "no checkpoint from before is kept" if before is None else f"the last sound checkpoint is of step {before:,}"
+    left = "no checkpoint from before is kept" if before is None else f"the last good checkpoint is of step {before:,}"
     return (
         f"training has diverged: no gradient was finite after step {sound + 1:,}, and {left} in {folder}; try a lower "
         "--optimizer.learning_rate with a fresh --out."

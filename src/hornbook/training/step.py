@@ -68,7 +68,7 @@ def cross_entropy(model: Decoder, hidden_ND: Tensor, targets_N: Tensor) -> Tenso
         return sum_nats(model.head, hidden_ND, targets_N, model.shape.vocabulary)
     from hornbook.model import compiled
 
-    return compiled.sum_nats(model, hidden_ND, targets_N)
+    return compiled.sum_nats_in_large_chunks(model, hidden_ND, targets_N)
 
 
 @torch.no_grad()
@@ -107,7 +107,7 @@ class Pending:
 
     def __init__(self, nats: Tensor, num_tokens: int, gradient_norm: Tensor) -> None:
         # In pinned memory where it comes from a device: the copy stands in line behind the update.
-        self.seen = torch.stack([nats, gradient_norm]).to("cpu", non_blocking=True)
+        self.values = torch.stack([nats, gradient_norm]).to("cpu", non_blocking=True)
         self.num_tokens = num_tokens
         self.copied = torch.Event(nats.device) if nats.device.type != "cpu" else None
         if self.copied is not None:
@@ -116,5 +116,5 @@ class Pending:
     def read(self) -> Update:
         if self.copied is not None:
             self.copied.synchronize()
-        nats, norm = self.seen.tolist()
+        nats, norm = self.values.tolist()
         return Update(nats, self.num_tokens, norm if norm < float("inf") else None)

@@ -1,4 +1,4 @@
-"""Steps 7 and 8 of the eight, and what else is seen of a run between two updates: none of it changes the weights."""
+"""What is seen of a run between two updates, steps 7 and 8 of the eight: looking at it changes no weight."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ class Watch:
     settings: Settings
     shape: GPTShape
     prepared: Prepared
-    looks: EvaluationSteps = field(init=False)
+    eval_steps: EvaluationSteps = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.settings
         assert settings.train.steps is not None
         assert settings.watch.evaluate_every is not None
         per_epoch = steps_per_epoch(settings, corpus_stats(self.prepared))
-        self.looks = evaluation_steps(settings.train.steps, per_epoch, settings.watch.evaluate_every)
+        self.eval_steps = evaluation_steps(settings.train.steps, per_epoch, settings.watch.evaluate_every)
 
     def follow(self, step: int, last: int) -> None:
         """Look at what the run does after `step`, where it was decided to end with update `last`."""
-        self.looks = evaluation_steps_until(self.looks, step, last)
+        self.eval_steps = evaluation_steps_until(self.eval_steps, step, last)
 
     @cached_property
     def probes(self) -> dict[str, Probe]:
@@ -79,21 +79,21 @@ class Watch:
         wait."""
         tokens = self.settings.watch.probe_tokens or FIRST_PROBE
         probes = self._probes(min(FIRST_PROBE, tokens)) if fresh else self.probes
-        even = self.looks.even(step)
+        even = self.eval_steps.even(step)
         numbers: dict[str, Any] = {}
         scores: dict[str, Seen] = {}
         for name, probe in probes.items():
             if name == "train" and not even:
                 continue
-            seen = probe.score(model, stop)
-            if seen is None:
+            scored = probe.score(model, stop)
+            if scored is None:
                 return None
-            if not math.isfinite(seen.loss):
+            if not math.isfinite(scored.loss):
                 continue
-            scores[name] = seen
-            numbers[f"probe_{name}_loss_nats_per_token"] = seen.loss
+            scores[name] = scored
+            numbers[f"probe_{name}_loss_nats_per_token"] = scored.loss
             if not fresh:
-                numbers[f"probe_{name}_window_nats"] = seen.window_nats
+                numbers[f"probe_{name}_window_nats"] = scored.window_nats
         if "validation" in scores:
             bits = scores["validation"].bits_per_byte
             numbers["probe_validation_bits_per_byte"] = bits
@@ -105,10 +105,12 @@ class Watch:
 
     def searches_copies(self, step: int) -> bool:
         """At the first even look after each sample, since searching takes as long as writing one."""
-        sample_every, every = self.settings.watch.sample_every, self.looks.every
+        sample_every, every = self.settings.watch.sample_every, self.eval_steps.every
         assert sample_every is not None
         before = (step - 1) // every * every
-        return step == self.looks.steps or (self.looks.even(step) and step // sample_every > before // sample_every)
+        return step == self.eval_steps.steps or (
+            self.eval_steps.even(step) and step // sample_every > before // sample_every
+        )
 
     def samples(self, model: Decoder, *, fresh: bool, stop: Stop) -> dict[str, str] | None:
         """What the model writes after each prompt, always with the same randomness, so that samples can be compared;
