@@ -12,8 +12,9 @@ import pytest
 
 import hornbook
 from hornbook.engine import checkpoint as checkpoints
+from hornbook.facts.settings import Settings
 from hornbook.records.run import Run
-from hornbook.training.decisions import decisions_of
+from hornbook.training.decisions import decisions_of, last_step
 
 # A text of 3,000 bytes at a constant, high learning rate is learned by heart within the epochs that a run without a
 # length has; the budget is far longer.
@@ -50,7 +51,7 @@ def test_it_goes_back_decays_and_uses_its_best_weights(whole, monkeypatch):
     first = decided[0]
     assert first.decision == "decay"
     steps = [row for row in rows if row["event"] == "step"]
-    assert summary["step"] == steps[-1]["step"] == decided[-1].last
+    assert summary["step"] == steps[-1]["step"] == last_step(Settings(), decided)
     # The branch that rose stays in the log; after it the loss of a batch falls back, and the learning rate falls.
     looks = {row["step"]: row["probe_validation_loss_nats_per_token"] for row in rows if row["event"] == "evaluation"}
     best_before = min(loss for step, loss in looks.items() if step <= first.step)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from hornbook.training.job import Job, RunContext
 
 STARTED = time.monotonic()
+ENDED = {"decay": "turned: decay", "end": "turned: end", "finish": "finished early",
+         "stop": "no better validation loss"}  # fmt: skip
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
@@ -133,35 +135,35 @@ def _train(job: Job, stop: Stop) -> str:
     job.saver.due(job.step)
     reason = _between_updates(job, stop)  # at step 0, and what a signal prevented in an earlier process
     while reason is None and job.step < job.last and not stop.is_set():
-        decision = job.decision
+        decisions = tuple(job.decisions)
         # 1. each epoch; 2. each batch: training/loop.py
         # 3. reset the gradients; 4. the loss of the batch; 5. its gradients; 6. update the weights: training/step.py
         for step in steps(
             job.state.model, job.state.optimizers, job.state.batches, first=job.step, last=job.last,
-            lr_schedule=lr_schedule(job.settings, decision), microbatch=train.microbatch,
+            lr_schedule=lr_schedule(job.settings, decisions), microbatch=train.microbatch,
             clip_norm=optimizer.clip_norm, seed=train.seed, document_mask=train.document_mask,
             autocast=job.state.autocast, stop=stop, uses_weights=job.uses_weights,
         ):  # fmt: skip
             job.record(step)  # 7. print the losses: that of the batch, and
             reason = _between_updates(job, stop)  # those of the probe; 8. sample text
-            if reason is not None or job.decision is not decision:
+            if reason is not None or len(job.decisions) > len(decisions):
                 break
     if reason is not None:
         return reason
     if stop.is_set() and job.step < job.last:
         return "interrupted"
-    return "length reached" if job.decision is None else f"turned: {job.decision.decision}"
+    return ENDED.get(job.decisions[-1].decision, "length reached") if job.decisions else "length reached"
 
 
 def _between_updates(job: Job, stop: Stop) -> str | None:
-    """Evaluate, sample, decide and save what is due after this step; why training must end here, if it must."""
+    """Evaluate, sample, decide and save what is due after this step; "interrupted" where a signal came meanwhile."""
     if job.evaluation_due() and not job.evaluate(stop):
         return "interrupted"
     if job.sample_due(job.step):
         job.sample(stop)
     job.decide()
-    if job.step == job.last or job.has_stalled():
+    if job.step == job.last:
         job.sample(stop)
     if job.saver.due_at == job.step:
         job.save(beside=True)
-    return "no better validation loss" if job.has_stalled() else None
+    return None

@@ -56,7 +56,8 @@ class _State(msgspec.Struct):
     best_step: int | None = None
     best_updates: int = 0
     use_step: int | None = None
-    decision: dict[str, Any] | None = None
+    decisions: list[dict[str, Any]] = []
+    decision: dict[str, Any] | None = None  # of versions whose runs made one
     prepared: str = ""
 
 

@@ -23,7 +23,7 @@ BEFORE, AFTER = 16, 8  # tokens shown around the hardest one
 
 def hardest_windows(model: Decoder, batches: Batches, tokenizer: Tokenizer, number: int) -> list[dict[str, Any]]:
     """The windows of the batch of update `number` (from 1), the hardest first and at most MOST_WINDOWS, by the weights
-    as they are: `document`, its name; `position` of the hardest token, in tokens from the start of the document; the window's
+    as they are: `document`, its name; `position` of the hardest token, in tokens from where that begins; the window's
     `nats_per_token`, None where they are not finite; `text` around that token; and, of all windows of the batch,
     `not_finite`, how many have no finite loss, of `windows`. Draws from no randomness.
     """

@@ -219,9 +219,9 @@ def evaluation_steps(steps: int, steps_per_epoch: float, every: int) -> Evaluati
     return EvaluationSteps(steps, every, frozenset(step for step in doubling | epochs if step < steps))
 
 
-def evaluation_steps_until(planned: EvaluationSteps, step: int, last: int) -> EvaluationSteps:
-    """Those of a run that ends at `last` instead, as it decided at `step`: at least AFTER_TURNING until then."""
-    every = max(1, min(planned.every, (last - step) // AFTER_TURNING))
+def evaluation_steps_until(planned: EvaluationSteps, step: int | None, last: int) -> EvaluationSteps:
+    """Those of a run that ends at `last` instead; with a `step`, at least AFTER_TURNING from there on."""
+    every = planned.every if step is None else max(1, min(planned.every, (last - step) // AFTER_TURNING))
     return EvaluationSteps(last, every, frozenset(extra for extra in planned.extra if extra < last))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
@@ -46,7 +46,7 @@ class _Resume(msgspec.Struct):
 
 
 class _Decision(msgspec.Struct):
-    decision: Literal["decay", "end"]
+    decision: str
     step: Count
     from_step: Count
     sentence: str

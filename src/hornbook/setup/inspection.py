@@ -46,7 +46,7 @@ def _update_norms(opened: LoadedModel, text: str) -> list[float]:
     optimizers = make_optimizers(settings, model)
     loading.load_into(opened.run.checkpoint_folder(opened.step), model=model, optimizers=optimizers)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    schedule = lr_schedule(settings, decided[-1] if decided else None)
+    schedule = lr_schedule(settings, decided)
     train_step(
         model, optimizers, _windows(prompt_ids(opened, text), model.shape.context),
         lr_scale=schedule(min(opened.step, (settings.train.steps or 1) - 1)),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from hornbook.data.shards import Prepared
@@ -26,7 +27,7 @@ from hornbook.setup.model import UNCHECKED, beginning, last_saved, open_model, s
 from hornbook.setup.run import may_decide_of, read_text, record_text
 from hornbook.setup.text import prepared_before
 from hornbook.text.canaries import CANARIES
-from hornbook.training.decisions import decisions_of, steady_steps
+from hornbook.training.decisions import Decision, decisions_of, last_step, steady_steps
 from hornbook.training.job import RunContext
 
 
@@ -114,13 +115,14 @@ def _made_longer(run: Run, settings: Settings, original: Settings, wanted: Setti
         return 0
     if "budget" in asked:
         raise InputError(f"{run.folder} cannot be extended by a time: give --steps, --epochs or --tokens.")
-    has, longer = settings.train.steps or 0, copy.deepcopy(settings)
+    decisions, longer = decisions_of(run.rows()), copy.deepcopy(settings)
+    has = last_step(settings, decisions)
     for name in ("steps", "tokens", "epochs"):
         setattr(longer.train, name, getattr(wanted.train, name))
     steps = steps_of(longer, corpus_stats(prepared)) or has
     if steps < has:
         raise InputError(f"{run.folder} has a length of {has:,} steps and can only be made longer, not {steps:,}.")
-    if steps > has and (ended := decisions_of(run.rows())):
+    if steps > has and (ended := [made for made in decisions if made.decision in ("decay", "end", "stop")]):
         raise InputError(
             f"{run.folder} was ended by its own decision at step {ended[-1].step:,}: give --out a fresh folder and a "
             "length, which is then kept."
@@ -133,7 +135,8 @@ def _made_longer(run: Run, settings: Settings, original: Settings, wanted: Setti
 def _lengthen(run: Run, settings: Settings, steps: int, newest: Path | None, view: View) -> Path | None:
     """Give the run its new length, and return the checkpoint from which that gives the weights of a run that was
     planned so. Raises InputError where none is kept."""
-    steady = steady_steps(settings)
+    made = [decision.step for decision in decisions_of(run.rows()) if decision.decision in ("length", "finish")]
+    steady = min([steady_steps(settings), *made])
     if newest is not None and checkpoint_step(newest) > steady:
         before = [folder for folder in run.checkpoints() if 0 < checkpoint_step(folder) <= steady and _is_whole(folder)]
         if not before:
@@ -150,6 +153,10 @@ def _lengthen(run: Run, settings: Settings, steps: int, newest: Path | None, vie
         for folder in run.checkpoints():  # before the length is written: then nobody goes on from them
             if checkpoint_step(folder) > checkpoint_step(newest):
                 checkpoints.discard(folder)
+    if made:
+        at = 0 if newest is None else checkpoint_step(newest)
+        longer = Decision(decision="lengthen", step=at, from_step=at)
+        run.log({"event": "decision", "sentence": longer.sentence} | msgspec.to_builtins(longer))
     settings.train.steps = steps
     run.write({"settings.toml": to_toml(settings)})
     return newest

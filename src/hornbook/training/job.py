@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +25,7 @@ from hornbook.planning.workload import StepTimes, flat, step_tokens
 from hornbook.records.run import Run, checkpoint_step
 from hornbook.reporting.live import View
 from hornbook.training.best import Best, prune
-from hornbook.training.decisions import Decision, decays, decide, decision_of, decisions_of
+from hornbook.training.decisions import Decision, decays, decide, decision_of, decisions_of, finish, in_force, last_step
 from hornbook.training.loop import Step, TrainState
 from hornbook.training.monitor import Monitor, divergence_sentence
 from hornbook.training.pace import FirstSteps
@@ -44,6 +45,7 @@ class RunContext:
     device: Accelerator | None = None  # where it was measured just now
     plan: Callable[[StepTimes], None] | None = None  # to be called once the times of the first steps are known
     may_decide: bool = False  # whether the run may end early: nobody gave it a length, and its best weights are used
+    finish: bool = False  # early, as soon as all that was recorded has happened
 
 
 @dataclass
@@ -64,7 +66,7 @@ class Job:
     updates: int = 0  # steps that were applied: those with a finite gradient
     best: Best = field(default_factory=Best)
     since_best: int = 0  # evaluations at even steps
-    decision: Decision | None = None  # that the weights are a function of
+    decisions: list[Decision] = field(default_factory=list)  # that the weights are a function of
     recorded: list[Decision] = field(default_factory=list)  # in the log, perhaps by a process that went further
     saved: int | None = None  # the steps of the newest checkpoint, evaluation and sample
     evaluated: int | None = None
@@ -101,7 +103,13 @@ class Job:
 
     def uses_weights(self, step: int) -> bool:
         """Whether anything is done with the weights after this step."""
-        return self.saver.due(step) or self.sample_due(step) or self.watch.eval_steps.due(step)
+        kept = any(step in (decision.from_step, decision.step) for decision in self.ahead)
+        return self.saver.due(step) or self.sample_due(step) or self.watch.eval_steps.due(step) or kept
+
+    @property
+    def ahead(self) -> list[Decision]:
+        """What an earlier process has decided and this one has not come to."""
+        return [decision for decision in self.recorded if decision not in self.decisions]
 
     def evaluation_due(self) -> bool:
         return self.watch.eval_steps.due(self.step) and self.evaluated != self.step
@@ -162,10 +170,10 @@ class Job:
         row: dict[str, Any] = {"event": "evaluation"} | self.position | numbers
         loss = numbers.get("probe_validation_loss_nats_per_token")
         self.since_best += loss is not None and self.watch.eval_steps.even(self.step)
-        if loss is not None and loss < self.best.loss:
+        if loss is not None and loss < self.best.loss and not self._goes_back_to(self.best.step):
             self.since_best = 0
-            decided = not self.context.may_decide or self.decision is not None or decays(self.settings, self.step)
-            go_back = self.step > 0 and not decided
+            decided = not self.context.may_decide or decays(self.settings, self.step, self.decisions)
+            go_back = self.step > 0 and (not decided or self._goes_back_to(self.step))
             self.best.take(self.state, step=self.step, loss=loss, updates=self.updates, optimizer=go_back)
         warnings = self.monitor.evaluation(row)
         row |= flat("forecast_loss_nats_per_token", self.monitor.forecast(self.last * step_tokens(self.settings)))
@@ -215,20 +223,35 @@ class Job:
 
     # ---- Decide
 
-    def decide(self) -> None:
-        """Follow what the evaluations so far call for, or what an earlier process decided here."""
-        if not self.context.may_decide or self.step >= self.last:
-            return
-        since = -1 if self.decision is None else self.decision.step
-        ahead = [decision for decision in self.recorded if decision.step > since]
-        decision = next((decision for decision in ahead if decision.step == self.step), None)
-        if not ahead and self.evaluated == self.step > since and self.watch.eval_steps.even(self.step):
-            from hornbook.reporting.curves import evaluations
+    def _goes_back_to(self, step: int | None) -> bool:
+        """Whether a decision that lies ahead needs the weights of this step."""
+        return any(made.decision == "decay" and made.from_step == step for made in self.ahead)
 
-            losses, epoch = evaluations(self.evaluations), self.context.prepared.train.num_tokens
-            decision = decide(losses, self.settings, self.step, self.decision, epoch_tokens=epoch)
-        if decision is None:
-            return
+    def decide(self) -> None:
+        """Follow what an earlier process decided here, or what this one must decide now that none lies ahead."""
+        if self._goes_back_to(self.step) and self.best.step != self.step:
+            self.best.take(self.state, step=self.step, loss=math.inf, updates=self.updates, optimizer=True)
+        while self.step < self.last and (decision := self._due_decision()) is not None:
+            self._carry_out(decision)
+
+    def _due_decision(self) -> Decision | None:
+        if ahead := self.ahead:
+            return next((decision for decision in ahead if decision.step == self.step), None)
+        settings, step, decisions = self.settings, self.step, self.decisions
+        if self.context.finish and step > 0 and not any(decision.decision == "finish" for decision in decisions):
+            return finish(settings, step, decisions)
+        if self.has_stalled():
+            return Decision(decision="stop", step=step, from_step=self.best.step or 0)
+        went_back = max((decision.step for decision in decisions if decision.decision == "decay"), default=-1)
+        looked = self.evaluated == step and self.watch.eval_steps.even(step) and step != went_back
+        if not self.context.may_decide or not looked:
+            return None
+        from hornbook.reporting.curves import evaluations
+
+        losses, epoch = evaluations(self.evaluations), self.context.prepared.train.num_tokens
+        return decide(losses, settings, step, decisions, epoch_tokens=epoch)
+
+    def _carry_out(self, decision: Decision) -> None:
         self.saver.settle()  # it may be writing the best weights
         if decision.decision == "decay" and not self.best.can_go_on(self.run):
             decision = Decision(decision="end", step=decision.step, from_step=decision.from_step)
@@ -236,14 +259,17 @@ class Job:
             self.best.put_back(self.run, self.state)
             self.updates = self.best.updates
         self.follow(decision)
-        self.saved = None
+        if decision.decision in ("decay", "end"):
+            self.saved = None
         self.save()
 
     def follow(self, decision: Decision) -> None:
         """From now on the run is what was decided; it is written down where it is not yet."""
-        self.decision = decision
-        self.watch.follow(decision.step, decision.last)
+        self.decisions.append(decision)
+        self.watch.follow(decision.step, last_step(self.settings, self.decisions), denser=decision.decision == "decay")
         self.view.total = self.last
+        if decision.decision in ("length", "finish"):
+            self.saver.steady = min(self.saver.steady, decision.step)
         if decision not in self.recorded:
             self.recorded.append(decision)
             row = {"event": "decision", "tokens": self.tokens, "sentence": decision.sentence}
@@ -260,7 +286,7 @@ class Job:
         keep, model, step, tokens = self.settings.checkpoint, self.state.model, self.step, self.tokens
         state = {
             "tokens": tokens, "seconds": self.seconds, "updates": self.updates, "since_best": self.since_best,
-            "use_step": self.best.step if keep.best else None, "decision": msgspec.to_builtins(self.decision),
+            "use_step": self.best.step if keep.best else None, "decisions": msgspec.to_builtins(self.decisions),
             "prepared": self.context.prepared.key, **self.best.state(),
         }  # fmt: skip
         drop_old = partial(prune, self.run, keep=keep.keep, steady=self.saver.steady)
@@ -292,8 +318,11 @@ class Job:
         self.run.log({"event": "resume", "step": self.step, "tokens": self.tokens, "cost": self.telemetry.reading()})
         self.saved = self.step
         self.recorded = decisions_of(self.run.rows())
-        if state.get("decision") is not None:
-            self.follow(decision_of(state["decision"]))
+        one = state.get("decision")  # of a version whose runs made one
+        saved = [decision_of(values) for values in state.get("decisions", [one] if one is not None else [])]
+        for decision in in_force([*saved, *self.recorded]):
+            if decision in saved or decision.step < self.step:
+                self.follow(decision)
         self.evaluations = [row for row in self.run.rows() if row["event"] in ("evaluation", "decision")]
         self.evaluated = max((row["step"] for row in self.evaluations if row["event"] == "evaluation"), default=None)
         self.memorizing = any(row.get("fault") == "memorizing" for row in self.run.rows())

@@ -47,9 +47,11 @@ class Watch:
         per_epoch = steps_per_epoch(settings, corpus_stats(self.prepared))
         self.eval_steps = evaluation_steps(settings.train.steps, per_epoch, settings.watch.evaluate_every)
 
-    def follow(self, step: int, last: int) -> None:
-        """Look at what the run does after `step`, where it was decided to end with update `last`."""
-        self.eval_steps = evaluation_steps_until(self.eval_steps, step, last)
+    def follow(self, step: int, last: int, *, denser: bool) -> None:
+        """Look at what the run does after `step`, where it was decided to end with update `last`; `denser`: at the
+        decay, which was not planned."""
+        planned: EvaluationSteps = self.eval_steps
+        self.eval_steps = evaluation_steps_until(planned, step if denser else None, last)
 
     @cached_property
     def probes(self) -> dict[str, Probe]:
