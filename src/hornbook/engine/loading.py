@@ -71,6 +71,8 @@ def load_into(
     if not has_optimizer(manifest["files"]):
         if manifest["step"]:
             raise InputError(f"{checkpoint} has weights only: training cannot resume from it.")
+        for optimizer in optimizers:  # as it was before the first update
+            optimizer.load({key: torch.zeros(()).expand_as(t) for key, t in optimizer.state().items()}, 0)
         return manifest
     tensors = stored(checkpoint, OPTIMIZER, only)
     for optimizer in optimizers:

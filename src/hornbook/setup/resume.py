@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from hornbook.setup.text import prepared_before
 from hornbook.text.canaries import CANARIES
 from hornbook.training.decisions import Decision, decisions_of, last_step, steady_steps
 from hornbook.training.job import RunContext
+from hornbook.training.left_out import why_not_good
 
 
 def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: str | None, view: View) -> RunContext:
@@ -138,7 +139,8 @@ def _lengthen(run: Run, settings: Settings, steps: int, newest: Path | None, vie
     made = [decision.step for decision in decisions_of(run.rows()) if decision.decision in ("length", "finish")]
     steady = min([steady_steps(settings), *made])
     if newest is not None and checkpoint_step(newest) > steady:
-        before = [folder for folder in run.checkpoints() if 0 < checkpoint_step(folder) <= steady and _is_whole(folder)]
+        decisions, early = decisions_of(run.rows()), [f for f in run.checkpoints() if 0 < checkpoint_step(f) <= steady]
+        before = [folder for folder in early if _is_good(folder, decisions)]
         if not before:
             raise InputError(
                 f"{run.folder} cannot be made longer: its learning rate has decayed since step {steady:,}, and no "
@@ -167,15 +169,13 @@ def _newest_whole(run: Run, view: View) -> Path | None:
     folders = run.checkpoints()
     if folders and last_saved(run) > checkpoint_step(folders[-1]):
         view.note(f"  {run.folder} has lost its newest checkpoint, of step {last_saved(run):,}")
-    return next((folder for folder in reversed(folders) if _is_whole(folder, view)), None)
+    recorded = decisions_of(run.rows())
+    return next((folder for folder in reversed(folders) if _is_good(folder, recorded, view)), None)
 
 
-def _is_whole(checkpoint: Path, view: View | None = None) -> bool:
-    """Whether its files are what was written; if not, `view` is told."""
-    try:
-        loading.verify(checkpoint)
-    except InputError as error:
-        if view is not None:
-            view.note(f"  {error}")
-        return False
-    return True
+def _is_good(checkpoint: Path, recorded: Sequence[Decision], view: View | None = None) -> bool:
+    """Whether a run with the `recorded` decisions can go on from it; if not, `view` is told."""
+    reason = why_not_good(checkpoint, recorded)
+    if reason is not None and view is not None:
+        view.note(f"  {reason}")
+    return reason is None

@@ -8,6 +8,7 @@ step again, without asking.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -33,17 +34,19 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     length    a budget allows `decay_steps` more, over which the learning rate decays
     finish    a person wants the run finished: likewise
     lengthen  a person wants it longer, by the settings: what was decided of its length after `step` is void
-    skip      the batch of the next update, number `step` + 1, is left out
+    skip      numbers went wrong: the next `batches` updates are left out, so that the weights stay as they are
     """
 
     decision: Literal["decay", "end", "stop", "length", "finish", "lengthen", "skip"]
     step: int
     from_step: int
     decay_steps: int = 0
+    batches: int = 0  # that are left out
 
     def __post_init__(self) -> None:
         decays = self.decision in ("decay", "length", "finish")
-        if not 0 <= self.from_step <= self.step or self.decay_steps < decays:
+        enough = self.decay_steps >= decays and self.batches >= (self.decision == "skip")
+        if not (0 <= self.from_step <= self.step and enough):
             raise ValueError("its steps contradict each other")
 
     @property
@@ -68,7 +71,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
             case "lengthen":
                 return "the run is made longer, on request."
             case "skip":
-                return f"the batch of step {self.step + 1:,} is left out."
+                return (
+                    f"numbers went wrong: the run goes back to the weights of step {self.step:,} and leaves out "
+                    f"{self.batches:,} batch{'es' * (self.batches > 1)}, so that not every token is read once an epoch."
+                )
 
 
 def in_force(decisions: Sequence[Decision]) -> list[Decision]:
@@ -93,7 +99,8 @@ def last_step(settings: Settings, decisions: Sequence[Decision] = ()) -> int:
 
 def skipped_batches(decisions: Sequence[Decision]) -> frozenset[int]:
     """The numbers of the updates whose batches are left out."""
-    return frozenset(decision.step + 1 for decision in decisions if decision.decision == "skip")
+    ranges = (range(made.step + 1, made.step + 1 + made.batches) for made in decisions if made.decision == "skip")
+    return frozenset(chain.from_iterable(ranges))
 
 
 def steady_steps(settings: Settings) -> int:

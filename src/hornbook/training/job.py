@@ -16,7 +16,7 @@ from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine.device import Telemetry
 from hornbook.engine.saving import Saver
 from hornbook.engine.signals import Stop
-from hornbook.facts.errors import InputError, SystemFailure
+from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
@@ -25,7 +25,17 @@ from hornbook.planning.workload import StepTimes, flat, step_tokens
 from hornbook.records.run import Run, checkpoint_step
 from hornbook.reporting.live import View
 from hornbook.training.best import Best, prune
-from hornbook.training.decisions import Decision, decays, decide, decision_of, decisions_of, finish, in_force, last_step
+from hornbook.training.decisions import (
+    Decision,
+    decays,
+    decide,
+    decision_of,
+    decisions_of,
+    finish,
+    in_force,
+    last_step,
+    skipped_batches,
+)  # fmt: skip
 from hornbook.training.loop import Step, TrainState
 from hornbook.training.monitor import Monitor, divergence_sentence
 from hornbook.training.pace import FirstSteps
@@ -112,7 +122,8 @@ class Job:
         return [decision for decision in self.recorded if decision not in self.decisions]
 
     def evaluation_due(self) -> bool:
-        return self.watch.eval_steps.due(self.step) and self.evaluated != self.step
+        passed_over = self.step in skipped_batches(self.decisions) and self.step < self.last  # they were seen before
+        return self.watch.eval_steps.due(self.step) and self.evaluated != self.step and not passed_over
 
     def sample_due(self, step: int) -> bool:
         sample_every = self.settings.watch.sample_every
@@ -127,8 +138,7 @@ class Job:
     # ---- Record
 
     def record(self, step: Step) -> None:
-        """Log the loss and the pace of an update, and warn of what looks wrong. Raises SystemFailure once the run has
-        diverged."""
+        """Log the loss and the pace of an update, and warn of what looks wrong."""
         update, seconds, optimizer = step.update, step.seconds, self.settings.optimizer
         self.step = step.number
         self.tokens += update.num_tokens
@@ -145,14 +155,25 @@ class Job:
         self.run.log(row)
         self.view.row(row)
         self.saver.listen()
-        self.warn(self.monitor.step(row))
-        self.first_steps.hear(seconds, step.is_last)
-        if self.monitor.diverged:
-            raise SystemFailure(self.divergence())
+        issues = self.monitor.step(row)
+        if issues.keys() & {"skipped", "loss spike"}:
+            from hornbook.training.left_out import warn_with_windows
 
-    def warn(self, issues: dict[str, str]) -> None:
+            warn_with_windows(self, issues, [self.step])
+        else:
+            self.warn(issues)
+        if not self.monitor.was_skipped:  # the first steps are timed with a sample, which such weights may not give
+            self.first_steps.hear(seconds, step.is_last)
+
+    def pass_over(self) -> None:
+        """Count a step whose batch is left out."""
+        self.step += 1
+        self.saver.due(self.step)
+        self.run.log({"event": "skip", **self.position})
+
+    def warn(self, issues: dict[str, str], **details: Any) -> None:
         for name, sentence in issues.items():
-            self.run.log({"event": "warning", "step": self.step, "fault": name, "sentence": sentence})
+            self.run.log({"event": "warning", "step": self.step, "fault": name, "sentence": sentence} | details)
             self.view.note(f"step {self.step:,}: {sentence}")
 
     def divergence(self) -> str:
@@ -228,7 +249,13 @@ class Job:
         return any(made.decision == "decay" and made.from_step == step for made in self.ahead)
 
     def decide(self) -> None:
-        """Follow what an earlier process decided here, or what this one must decide now that none lies ahead."""
+        """Follow what an earlier process decided here, or what this one must decide now that none lies ahead. Raises
+        SystemFailure once the run has diverged for good."""
+        if self.monitor.diverged or self.monitor.spiked:
+            from hornbook.training.left_out import go_back, leave_out
+
+            if (left_out := leave_out(self)) is not None:
+                go_back(self, left_out)
         if self._goes_back_to(self.step) and self.best.step != self.step:
             self.best.take(self.state, step=self.step, loss=math.inf, updates=self.updates, optimizer=True)
         while self.step < self.last and (decision := self._due_decision()) is not None:
@@ -261,6 +288,10 @@ class Job:
         self.follow(decision)
         if decision.decision in ("decay", "end"):
             self.saved = None
+        if decision.decision == "skip":
+            from hornbook.training.left_out import warn_of_left_out
+
+            warn_of_left_out(self, decision)
         self.save()
 
     def follow(self, decision: Decision) -> None:
@@ -289,7 +320,8 @@ class Job:
             "use_step": self.best.step if keep.best else None, "decisions": msgspec.to_builtins(self.decisions),
             "prepared": self.context.prepared.key, **self.best.state(),
         }  # fmt: skip
-        drop_old = partial(prune, self.run, keep=keep.keep, steady=self.saver.steady)
+        newest = None if self.monitor.was_skipped else keep.keep  # the run may have to go back
+        drop_old = partial(prune, self.run, keep=newest, steady=self.saver.steady)
         if self.saved == step:
             drop_old()
             return
