@@ -21,6 +21,7 @@ _PLACES = {
     "memorize": "hornbook.commands.memorize",
     "plan": "hornbook.commands.plan",
     "sweep": "hornbook.commands.sweep",
+    "prove": "hornbook.commands.prove",
     "runs": "hornbook.records.listing",
     "open_model": "hornbook.setup.model",
     "Decoder": "hornbook.model.decoder",

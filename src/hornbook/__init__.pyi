@@ -4,6 +4,7 @@ from hornbook.commands.export import export as export
 from hornbook.commands.generate import generate as generate
 from hornbook.commands.inspect import inspect as inspect
 from hornbook.commands.memorize import memorize as memorize
+from hornbook.commands.prove import prove as prove
 from hornbook.facts.errors import InputError as InputError
 from hornbook.facts.errors import SystemFailure as SystemFailure
 from hornbook.facts.settings import Settings as Settings
@@ -32,6 +33,7 @@ __all__ = [
     "memorize",
     "plan",
     "sweep",
+    "prove",
     "runs",
     "open_model",
     "Decoder",
@@ -48,6 +50,7 @@ def train(
     recipe: str | Path | None = None,
     out: str | Path | None = None,
     from_: str | None = None,
+    finish: bool = False,
     quiet: bool = False,
     field: str = ...,
     separator: str | None = ...,
@@ -114,7 +117,8 @@ def train(
     `learning_rate`, `seed`, `tokenizer` ("bpe:4096"), ... (all: docs/settings.md), also by what other trainers call
     them (`lr`) or by their whole name (`**{"train.steps": 300}`). What is left out is chosen automatically.
     With the `out` of an earlier run, that run resumes exactly from its newest checkpoint; `from_` is a model
-    to start from. Progress is shown on stderr unless `quiet`. The summary is a dict that prints as a table: `run` (its
+    to start from. `finish` ends that run early: its learning rate decays over at most a quarter of its steps so far.
+    Progress is shown on stderr unless `quiet`. The summary is a dict that prints as a table: `run` (its
     folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when the disk is full, Interrupted
     after a signal, when everything is saved.
     """

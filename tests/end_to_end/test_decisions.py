@@ -48,8 +48,7 @@ def test_it_goes_back_decays_and_uses_its_best_weights(whole, monkeypatch):
     run = Run(folder / "run")
     rows = run.rows()
     decided = decisions_of(rows)
-    first = decided[0]
-    assert first.decision == "decay"
+    first = next(decision for decision in decided if decision.decision == "decay")
     steps = [row for row in rows if row["event"] == "step"]
     assert summary["step"] == steps[-1]["step"] == last_step(Settings(), decided)
     # The branch that rose stays in the log; after it the loss of a batch falls back, and the learning rate falls.
@@ -75,7 +74,7 @@ def test_it_goes_back_decays_and_uses_its_best_weights(whole, monkeypatch):
 
 def test_killed_before_and_after_the_decision_it_ends_with_the_same_bits(whole, tmp_path, hornbook_in):
     folder, summary = whole
-    first = decisions_of(Run(folder / "run").rows())[0]
+    first = next(made for made in decisions_of(Run(folder / "run").rows()) if made.decision == "decay")
     for name, target in (("before", first.from_step + 1), ("between", first.step), ("after", first.step + 3)):
         again = tmp_path / name
         again.mkdir()
@@ -144,12 +143,14 @@ def test_a_run_that_is_lengthened_gets_its_length_and_its_last_weights(tmp_path,
     arguments = [each for each in COMMAND if not each.startswith(("--schedule.name", "--optimizer.muon"))]
     first = command(*arguments, "--json")
     assert first.code == 0, first.stderr
-    assert decisions_of(Run(tmp_path / "run").rows()) == []
+    made = decisions_of(Run(tmp_path / "run").rows())
+    assert [decision.decision for decision in made] == ["length", "length"]
+    assert last_step(Settings(), made) == first.json["step"]
     arguments = [each for each in arguments if not each.startswith("--train.budget")]
     second = command(*arguments, "--steps", 2 * first.json["step"], "--json")
     assert second.code == 0, second.stderr
     assert second.json["step"] == second.json["used_step"] == 2 * first.json["step"]
-    assert decisions_of(Run(tmp_path / "run").rows()) == []
+    assert [decision.decision for decision in decisions_of(Run(tmp_path / "run").rows())] == ["lengthen"]
 
 
 # Ctrl-C comes as the look after 16 steps begins: the step is saved without it.

@@ -9,7 +9,7 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.settings import Settings, from_table, read_table, to_toml
 from hornbook.facts.shape import PRESETS
 from hornbook.planning.choose import LADDER, Machine, choose, shape_of
-from hornbook.planning.workload import CorpusStats, fill_steps, steps_of
+from hornbook.planning.workload import CorpusStats, StepTimes, fill_steps, resolve_steps, steps_of
 
 LAPTOP, CARD = Machine(False, 5e10), Machine(True, 3e14)
 BOOKS = CorpusStats(num_tokens=1_000_000, num_bytes=4_000_000, vocabulary=4096)
@@ -114,11 +114,19 @@ def test_the_default_length():
     assert on_card.train.steps == pytest.approx(BOOKS.num_tokens / tokens, abs=1.01)
 
 
-@pytest.mark.parametrize("two", [("steps", "epochs"), ("tokens", "budget"), ("steps", "budget")])
+@pytest.mark.parametrize("two", [("steps", "epochs"), ("epochs", "tokens"), ("steps", "tokens")])
 def test_two_lengths_are_one_too_many(two):
     values = {"steps": 5, "epochs": 1.0, "tokens": 100, "budget": "1m"}
     with pytest.raises(InputError, match=f"one length, not both {two[0]} and {two[1]}"):
         choose(wanted(train={name: values[name] for name in two}), BOOKS, LAPTOP)
+
+
+def test_beside_a_length_a_budget_is_a_limit():
+    asked = wanted(train={"steps": 50, "budget": "1m", "batch": 4}, model={"context": 32})
+    choice = choose(asked, CorpusStats(10_001, 40_000, 500), LAPTOP)
+    assert (choice.seconds, choice.most_steps, choice.settings.checkpoint.best) == (60, 50, False)
+    slow, fast = StepTimes(10.0, 0.0, 0.0), StepTimes(0.001, 0.0, 0.0)
+    assert [resolve_steps(choice, pace, spent=0.0).train.steps for pace in (slow, fast)] == [5, 50]
 
 
 def test_a_text_shorter_than_one_context():

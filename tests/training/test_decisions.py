@@ -5,17 +5,16 @@ import pytest
 
 from hornbook.facts.looks import Evaluation
 from hornbook.facts.settings import Settings
+from hornbook.training.deciding import decide, finish, sentence
 from hornbook.training.decisions import (
     Decision,
     decays,
-    decide,
     decisions_of,
-    finish,
     in_force,
     last_step,
     lr_schedule,
     skipped_batches,
-)  # fmt: skip
+)
 
 TOKENS = 100  # of a step
 
@@ -49,8 +48,8 @@ def test_before_the_decay_it_goes_back_and_decays():
     found = decide([*FALLING, *RISING], settings_of(), 160)
     assert found == Decision(decision="decay", step=160, from_step=100, decay_steps=50)
     assert last_step(settings_of(), [found]) == 210
-    assert "step 100" in found.sentence
-    assert "50 more steps" in found.sentence
+    assert "step 100" in sentence(found)
+    assert "50 more steps" in sentence(found)
 
 
 def test_during_the_decay_it_ends():

@@ -16,9 +16,9 @@ import hornbook
 from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine import loading
 from hornbook.facts.errors import SystemFailure
-from hornbook.planning.health import DIVERGED_STEPS, robust_zscore
+from hornbook.planning.health import DIVERGED_STEPS
 from hornbook.records.run import Run
-from hornbook.training.left_out import MOST_RETURNS
+from hornbook.training.left_out import MOST_RETURNS, robust_zscore
 
 STEPS = 120
 SETTINGS = {

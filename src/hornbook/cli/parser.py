@@ -33,6 +33,7 @@ COMMANDS = {
     "memorize": "what a model has memorized, measured against held-out text",
     "plan": "estimate time, memory, energy, cost and loss of a run before it starts",
     "sweep": "train a ladder of small models and extrapolate the loss of a larger one",
+    "prove": "repeat a run with kills at random moments, and say whether it comes out the same",
     "runs": "list the runs in a folder",
 }
 

@@ -11,7 +11,7 @@ from hornbook.commands.options import MODEL, check_inputs, value
 from hornbook.facts.errors import InputError, SystemFailure, suggestion
 from hornbook.facts.printing import print, print_json
 from hornbook.facts.units import counted
-from hornbook.records.result import Report
+from hornbook.records.result import Report, proof_verdict
 from hornbook.records.run import EVALUATION
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _facts(opened: LoadedModel) -> dict[str, Any]:
     """What the card says about the model itself."""
     from hornbook.setup.model import settings_of
     from hornbook.setup.text import stem
-    from hornbook.training.decisions import tokens_read
+    from hornbook.training.deciding import tokens_read
 
     shape = opened.model.shape
     facts: dict[str, Any] = {
@@ -156,6 +156,8 @@ def _facts(opened: LoadedModel) -> dict[str, Any]:
         if rows:
             tokens, spent = tokens_read(opened.run.rows(), opened.step or 0), rows[-1]["tokens"]
             facts["training"] += f", {tokens:,} tokens, {rows[-1]['epoch'] * tokens / spent:.2f} epochs"
+        if (verdict := proof_verdict(opened.run.reports)) is not None:
+            facts["resume"] = verdict
     return facts
 
 

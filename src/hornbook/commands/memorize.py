@@ -73,7 +73,7 @@ def memorize(
     from hornbook.reporting.memorization import memory_page
     from hornbook.setup.model import open_model
     from hornbook.setup.scoring import own_text
-    from hornbook.training.decisions import tokens_read
+    from hornbook.training.deciding import tokens_read
 
     check_seed(seed)
     opened = open_model(model, step=step)

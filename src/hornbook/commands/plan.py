@@ -163,7 +163,9 @@ def _planned(
     steps = resolved.train.steps or 0
     reason, fits = f"steps: {steps:,}", False
     if steps == choice.most_steps:
-        reason += f" ({worthwhile_epochs(choice.data, choice.shape):.2g} epochs: more would raise the validation loss)"
+        epochs = worthwhile_epochs(choice.data, choice.shape)
+        if given_length(settings) in (None, "budget"):
+            reason += f" ({epochs:.2g} epochs: more would raise the validation loss)"
     elif choice.seconds is not None and here:  # then the steps vary, not the time
         reason += f" ({steps / pace.factor:,.0f} to {steps * pace.factor:,.0f}: as many as fit the time)"
         pace, fits = msgspec.structs.replace(pace, factor=MEASURED_FACTOR), True

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hornbook.commands.options import add_settings, add_texts, given_settings
-from hornbook.facts.errors import Interrupted, SystemFailure
+from hornbook.facts.errors import InputError, Interrupted, SystemFailure
 from hornbook.facts.printing import print_json
 from hornbook.facts.settings import from_table, overridden, read_table
 
@@ -29,6 +30,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", metavar="FILE", help="a TOML file of settings; flags override it")
     parser.add_argument("--out", metavar="FOLDER", help="the run folder; an existing run is resumed")
     parser.add_argument("--from", dest="from_", metavar="MODEL", help="start from the weights of a run or model")
+    parser.add_argument(
+        "--finish", action="store_true", help="end the run of --out early: decay the learning rate, score, report"
+    )
     add_settings(parser, lambda name: True)
 
 
@@ -37,7 +41,7 @@ def command(arguments: argparse.Namespace) -> None:
 
     summary = train(
         *arguments.texts, recipe=arguments.recipe, out=arguments.out, from_=arguments.from_,
-        view=View(quiet=False), started=STARTED, **given_settings(arguments),
+        finish=arguments.finish, view=View(quiet=False), started=STARTED, **given_settings(arguments),
     )  # fmt: skip
     if arguments.json:
         print_json(summary)
@@ -49,7 +53,7 @@ def command(arguments: argparse.Namespace) -> None:
 
 def train(
     *texts: str, recipe: str | Path | None = None, out: str | Path | None = None, from_: str | None = None,
-    quiet: bool = False, view: View | None = None, started: float | None = None, **changes: Any,
+    finish: bool = False, quiet: bool = False, view: View | None = None, started: float | None = None, **changes: Any,
 ) -> Result:  # fmt: skip
     """Train a model on `texts` and return the summary of its run, as `hornbook train --json` prints it.
 
@@ -60,11 +64,12 @@ def train(
     `learning_rate`, `seed`, `tokenizer` ("bpe:4096"), ... (all: docs/settings.md), also by what other trainers call
     them (`lr`) or by their whole name (`**{"train.steps": 300}`). What is left out is chosen automatically.
     With the `out` of an earlier run, that run resumes exactly from its newest checkpoint; `from_` is a model
-    to start from. Progress is shown on stderr unless `quiet`. The summary is a dict that prints as a table: `run` (its
+    to start from. `finish` ends that run early: its learning rate decays over at most a quarter of its steps so far.
+    Progress is shown on stderr unless `quiet`. The summary is a dict that prints as a table: `run` (its
     folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when the disk is full, Interrupted
     after a signal, when everything is saved.
     """
-    from hornbook.records.run import Run, is_run
+    from hornbook.records.run import Run, checkpoint_step, is_run
     from hornbook.reporting.live import View
     from hornbook.setup.run import fresh
 
@@ -81,7 +86,12 @@ def train(
 
             run = Run.open(folder)
             with run.lock():
-                return _carry_out(resumed(run, wanted, request, from_=from_, view=view), view, started)
+                context = resumed(run, wanted, request, from_=from_, view=view)
+                if finish and (context.checkpoint is None or checkpoint_step(context.checkpoint) == 0):
+                    raise InputError(f"{folder} has saved no step yet, so there is nothing to finish.")
+                return _carry_out(replace(context, finish=finish), view, started)
+        if finish:
+            raise InputError("--finish ends a run early: give --out the folder of that run.")
         context = fresh(wanted, request, out=folder, from_=from_, view=view, started=started)
         with context.run.lock():
             return _carry_out(context, view, started)

@@ -24,10 +24,10 @@ from hornbook.facts.io import shown
 from hornbook.facts.metrics import printed
 from hornbook.model.decoder import Decoder
 from hornbook.planning.plan import score as score_plan
-from hornbook.records.result import Report
+from hornbook.records.result import Report, proof_verdict
 from hornbook.reporting.curves import best_step_between, evaluations
 from hornbook.reporting.live import View
-from hornbook.reporting.pages import run_page
+from hornbook.reporting.pages import run_page, with_proof
 from hornbook.reporting.plots import loss_plot
 from hornbook.reporting.words import Finding, conclusions
 from hornbook.setup.expectation import ngram_baselines
@@ -126,7 +126,8 @@ def _write(
     page = attempt(
         "the page", lambda: run_page(rows, samples, settings, summary | details, before, after, svg, words)
     ) or run_page([], [], settings, {"title": summary["title"]}, None, None, "", words)  # without what the logs hold
-    run.write_report("report.html", page)
+    verdict = proof_verdict(run.reports)
+    run.write_report("report.html", page if verdict is None else with_proof(page, verdict))
 
 
 def _baselines(start: RunContext, known: dict[str, Any], chosen: Sequence[Places] | None) -> dict[str, dict[str, Any]]:

@@ -76,11 +76,18 @@ class Telemetry:
     powercap: Path = POWERCAP
     precision: Precision | None = None  # of training
     spent_joules: float = 0.0
+    asleep_seconds: float = 0.0  # of all sessions, in which the process stood still
     measured: float = 0.0  # of time.monotonic(), when the peak was measured once more
     counters: dict[str, tuple[float, float]] = field(default_factory=dict)  # name -> joules at last, where they wrap
 
     def __post_init__(self) -> None:
         self.counters = _counters(self.on, self.powercap)
+        self.asleep_seconds = self.earlier.get("asleep_seconds", 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Since the first session of the run began, without the time between sessions."""
+        return 3600 * self.earlier.get("gpu_hours", 0.0) + time.monotonic() - self.started
 
     def mfu(self, flops_per_second: float) -> float | None:
         """FLOPs per second by the shape's own count (PaLM's formula) / the peak, which is measured again where it is
@@ -94,8 +101,10 @@ class Telemetry:
 
     def reading(self) -> dict[str, Any]:
         """Hours, and energy and money where they are known."""
-        hours = self.earlier.get("gpu_hours", 0.0) + (time.monotonic() - self.started) / 3600
+        hours = self.seconds / 3600
         read: dict[str, Any] = {"gpu_hours": hours}
+        if self.asleep_seconds:
+            read["asleep_seconds"] = self.asleep_seconds
         if self.counters:
             for name, (now, wraps) in _counters(self.on, self.powercap).items():
                 self.spent_joules += (now - self.counters[name][0]) % wraps

@@ -115,7 +115,8 @@ class Train(msgspec.Struct, forbid_unknown_fields=True):
     epochs: Annotated[Epochs | None, row(
         "length in passes over the training text", "epochs", also="num_epochs max_epochs num_train_epochs")] = None
     tokens: Annotated[Count | None, row("length in training tokens", "tokens", also="num_tokens")] = None
-    budget: Annotated[str | None, row("length in wall time, such as 90s, 10m or 2h, start to end")] = None
+    budget: Annotated[str | None, row(
+        "length in wall time, such as 90s, 10m or 2h, start to end; beside another length a limit")] = None
     batch: Annotated[Count | None, row("sequences per step", "sequences", also="batch_size")] = None
     microbatch: Annotated[Count | None, row(
         "sequences per forward pass; gradients are accumulated", "sequences", also="micro_batch_size")] = None
@@ -175,7 +176,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 
 
 RECIPES = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes")  # of a wheel; of a checkout
-LENGTHS = ("steps", "epochs", "tokens", "budget")  # of [train]; a run has one of them
+LENGTHS = ("steps", "epochs", "tokens", "budget")  # of [train]; a run has one of them, and a budget perhaps
 
 
 @cache

@@ -66,15 +66,12 @@ def choose(
 ) -> ResolvedSettings:
     """Fill in what `settings` leaves open. Raises InputError when the text cannot fill one context."""
     reasons: list[str] = []
-    length = settings.train
-    given = given_length(settings)
-    seconds = parse_duration(length.budget, "the budget") if length.budget else None
-    epochs = length.epochs
+    given, seconds = given_length(settings), budget_seconds(settings, accelerator=machine.accelerator)
+    epochs = settings.train.epochs
     if not given and machine.accelerator:
         epochs = 1.0
         reasons.append("length: one epoch, the default on an accelerator (--epochs, --steps, --tokens, --budget)")
     elif not given:
-        seconds = DEFAULT_SECONDS
         reasons.append("length: about 3 minutes, the default on a CPU (--budget, --steps, --epochs, --tokens)")
     shape = shape or _shape(settings, data, machine, seconds, reasons)
     if data.num_tokens < shape.context + 1:
@@ -90,13 +87,31 @@ def choose(
     if not given:
         train.epochs = epochs
     if chosen.checkpoint.best is None:
-        chosen.checkpoint.best = seconds is not None
-    train.steps = steps_of(chosen, data)
+        chosen.checkpoint.best = seconds is not None and given in (None, "budget")
+    most = most_steps(chosen, data, shape)
+    train.steps = steps_of(chosen, data) if seconds is None else None
     train.epochs = train.tokens = train.budget = None
-    most = None
-    if seconds is not None and (epochs := worthwhile_epochs(data, shape)) is not None:
-        most = math.ceil(epochs * steps_per_epoch(chosen, data))
     return ResolvedSettings(chosen, shape, data, reasons, seconds, most)
+
+
+def budget_seconds(settings: Settings, *, accelerator: bool) -> float | None:
+    """The wall time that a run may take, start to end: what is given, or what is usual on a CPU where nothing is."""
+    if settings.train.budget is not None:
+        return parse_duration(settings.train.budget, "the budget")
+    return DEFAULT_SECONDS if given_length(settings) is None and not accelerator else None
+
+
+def no_plateau(settings: Settings) -> bool:
+    """Whether the learning rate falls from the warm-up on, by a length that must be known before."""
+    return settings.schedule.name in ("cosine", "linear")
+
+
+def most_steps(settings: Settings, data: CorpusStats, shape: GPTShape) -> int | None:
+    """However much time there is, no more steps than these: the length that is given, else what is worth it."""
+    steps, epochs = steps_of(settings, data), worthwhile_epochs(data, shape)
+    if steps is not None or epochs is None:
+        return steps
+    return math.ceil(epochs * steps_per_epoch(settings, data))
 
 
 def worthwhile_epochs(data: CorpusStats, shape: GPTShape) -> float | None:
@@ -116,9 +131,10 @@ def worthwhile_epochs(data: CorpusStats, shape: GPTShape) -> float | None:
 
 
 def given_length(settings: Settings) -> str | None:
-    """Which of the four lengths is given; raises InputError for two, or for a budget that is not a time."""
+    """Which length is given; a budget may stand beside another, as its limit. Raises InputError for two others, or for
+    a budget that is not a time."""
     given = [name for name in LENGTHS if getattr(settings.train, name) is not None]
-    if len(given) > 1:
+    if len(given) > 1 and given[1] != "budget":
         raise InputError(f"a run has one length, not both {given[0]} and {given[1]}: leave one out.")
     if settings.train.budget is not None:
         parse_duration(settings.train.budget, "the budget")

@@ -28,8 +28,6 @@ ALL_BYTES = 300  # ids: so many spell single bytes or characters, and have no lo
 FEW_BYTES = 1.5  # a token: the tokenizer hardly knows the text
 DIVERGED_STEPS = 10  # in a row without a finite gradient: the weights are lost
 RECENT = 50  # losses that the next is compared with
-NORMAL = 1.4826  # standard deviations of a normal distribution in a median absolute deviation
-LEAST_DEVIATION = 1e-3  # nats: below, a text that repeats itself would make every loss a spike
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -325,35 +323,14 @@ def loss_spike(train_losses: Sequence[float]) -> str | None:
     'the loss jumped from about 3.05 to 5.00'
     >>> loss_spike([3.0, 3.1] * 20 + [3.2])
     """
-    if (recent := _recent(train_losses)) is None:
-        return None
-    middle, deviation = recent
-    if train_losses[-1] > middle + max(1.0, 20 * deviation):
-        return f"the loss jumped from about {middle:.2f} to {train_losses[-1]:.2f}"
-    return None
-
-
-def robust_zscore(train_losses: Sequence[float]) -> float:
-    """How many standard deviations the last loss lies above the median of those before, by their median absolute
-    deviation, which outliers do not move (Iglewicz and Hoaglin 1993); 0 where too few are known.
-
-    >>> round(robust_zscore([3.0, 3.1] * 20 + [5.0]), 1), robust_zscore([3.0, 5.0])
-    (26.3, 0.0)
-    """
-    if (recent := _recent(train_losses)) is None:
-        return 0.0
-    middle, deviation = recent
-    return (train_losses[-1] - middle) / max(NORMAL * deviation, LEAST_DEVIATION)
-
-
-def _recent(train_losses: Sequence[float]) -> tuple[float, float] | None:
-    """Median and median absolute deviation of the RECENT losses before the last; None where too few are finite, or the
-    last is not."""
-    before = [x for x in train_losses[-2 * RECENT : -1] if math.isfinite(x)][-RECENT:]
+    *before, loss = [x for x in train_losses[-2 * RECENT :] if math.isfinite(x)][-RECENT - 1 :] or [math.nan]
     if len(before) < 20 or not math.isfinite(train_losses[-1]):
         return None
     middle = statistics.median(before)
-    return middle, statistics.median(abs(value - middle) for value in before)
+    deviation = statistics.median(abs(value - middle) for value in before)
+    if loss > middle + max(1.0, 20 * deviation):
+        return f"the loss jumped from about {middle:.2f} to {loss:.2f}"
+    return None
 
 
 def skipped_updates(gradient_norms: Sequence[float]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -182,3 +183,15 @@ _PRINTED = (
 def exp_of_nats(nats: float) -> float:
     """exp, infinite where a float ends (above 709 nats)."""
     return math.exp(nats) if nats < 709 else math.inf
+
+
+def proof_verdict(reports: Path) -> str | None:
+    """What `hornbook prove` said last of the run with these reports; None where that is absent or damaged."""
+    try:
+        return msgspec.json.decode((reports / "prove.json").read_bytes(), type=_Proof).verdict
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+class _Proof(msgspec.Struct):
+    verdict: str

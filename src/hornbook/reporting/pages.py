@@ -19,6 +19,7 @@ from hornbook.reporting.plots import COLOURS
 
 Row = Mapping[str, Any]
 
+PROOF = "<!-- proof -->"  # before where the verdict of `hornbook prove` stands
 _SAMPLES_SHOWN = 7  # of one prompt: the first, the last, and some evenly between
 _SAMPLE_CHARACTERS = 900
 
@@ -136,7 +137,12 @@ def _curves(words: Sequence[str], loss_svg: str) -> str:
         return ""
     sentences = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in words)
     plot = f'<figure class="plot">{inline_svg(loss_svg)}</figure>' if loss_svg else ""
-    return section("What the loss curves say", f'<ul class="said">\n{sentences}</ul>', plot)
+    return section("What the loss curves say", f'<ul class="said">\n{sentences}{PROOF}</ul>', plot)
+
+
+def with_proof(page: str, verdict: str) -> str:
+    """The page of a run with the verdict of `hornbook prove`, in place of an earlier one."""
+    return re.sub(f"{PROOF}(<li>.*?</li>\n)?", lambda found: f"{PROOF}<li>{escape(verdict)}</li>\n", page, count=1)
 
 
 def _baselines(summary: Row) -> str:

@@ -58,7 +58,7 @@ def conclusions(
     findings = [
         _final(curves, final_loss, used_step, outside_probe), _level(curves), _shape(curves), _used(curves, used_step),
     ]  # fmt: skip
-    decisions = [row["sentence"] for row in rows if row.get("event") == "decision"]
+    decisions = [row["sentence"] for row in rows if row.get("event") == "decision" and not row.get("as_planned")]
     findings += [Finding("decision", sentence[0].upper() + sentence[1:]) for sentence in decisions]
     findings += _gap(curves, _Text(repeated_share, leaked_share, surprise_ratio))
     findings += _against_baselines(final_loss, counting or {})

@@ -26,7 +26,7 @@ from hornbook.training.decisions import steady_steps
 from hornbook.training.job import Job, RunContext
 from hornbook.training.loop import TrainState, steps
 from hornbook.training.monitor import Monitor
-from hornbook.training.pace import FirstSteps, enough_steps
+from hornbook.training.pace import FirstSteps, StepClock, enough_steps
 from hornbook.training.watch import Watch
 
 
@@ -56,9 +56,10 @@ def start_job(context: RunContext, view: View, started: float) -> Job:
     # A process that was killed counts as far as its cost had been read.
     earlier: dict[str, float] = next((row["cost"] for row in reversed(run.rows()) if "cost" in row), {})
     precision = settings.train.precision
+    telemetry = Telemetry(started, on, this_device(on, precision), usd_per_hour(settings), earlier, precision=precision)
+    clock = StepClock(telemetry)
     job = Job(
-        context, state, view,
-        Telemetry(started, on, this_device(on, precision), usd_per_hour(settings), earlier, precision=precision),
+        context, state, view, telemetry,
         Monitor(
             context.shape, prepared, learning_rates=learning_rates(settings),
             warmup_steps=settings.schedule.warmup_steps, given=run.environment.get("from"),
@@ -66,11 +67,15 @@ def start_job(context: RunContext, view: View, started: float) -> Job:
         ),
         Watch(settings, context.shape, prepared),
         Saver(settings.checkpoint.every, steady_steps(settings), beside=on.type != "cpu"),
-        FirstSteps(context.plan, state, prepared.train),
+        FirstSteps(context.plan, state, prepared.train), clock,
     )  # fmt: skip
     if context.checkpoint is not None:
         job.restore(context.checkpoint)
         view.note(f"resuming from step {job.step:,} of {job.last:,}")
+    if context.time is not None:
+        from hornbook.training.deadline import deadline_of
+
+        job.deadline = deadline_of(context, clock, job.seconds)
     job.forget_later()
     job.monitor.recall(run.rows())
     return job

@@ -14,11 +14,13 @@ import torch
 from hornbook.data.shards import Prepared
 from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine import loading
+from hornbook.engine.device import device
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import usable_cores
 from hornbook.facts.settings import LENGTHS, Settings, from_table, to_toml
+from hornbook.facts.shape import GPTShape
 from hornbook.facts.units import counted
-from hornbook.planning.choose import shape_of
+from hornbook.planning.choose import budget_seconds, most_steps, no_plateau, shape_of
 from hornbook.planning.workload import corpus_stats, steps_of
 from hornbook.records.environment import environment
 from hornbook.records.run import Run, checkpoint_step
@@ -27,6 +29,7 @@ from hornbook.setup.model import UNCHECKED, beginning, last_saved, open_model, s
 from hornbook.setup.run import may_decide_of, read_text, record_text
 from hornbook.setup.text import prepared_before
 from hornbook.text.canaries import CANARIES
+from hornbook.training.deciding import sentence
 from hornbook.training.decisions import Decision, decisions_of, last_step, steady_steps
 from hornbook.training.job import RunContext
 from hornbook.training.left_out import why_not_good
@@ -72,7 +75,24 @@ def resumed(run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: st
         record_text(prepared, run)
     if steps := _made_longer(run, settings, original, wanted, prepared):
         newest = _lengthen(run, settings, steps, newest, view)
-    return RunContext(run, settings, shape, prepared, initial, newest, may_decide=may_decide_of(original, settings))
+    longer = any(made.decision == "lengthen" for made in decisions_of(run.rows()))
+    return RunContext(
+        run, settings, shape, prepared, initial, newest, may_decide=may_decide_of(original, settings),
+        time=None if longer else _time_limit(original, settings, prepared, shape),
+    )  # fmt: skip
+
+
+def _time_limit(
+    asked: Settings, settings: Settings, prepared: Prepared, shape: GPTShape
+) -> tuple[float, int | None] | None:
+    """That of a run which can be shortened while it goes on, as `asked` for; None where it has none."""
+    seconds = budget_seconds(asked, accelerator=device().type != "cpu")
+    if seconds is None or no_plateau(settings):
+        return None
+    longest = copy.deepcopy(settings)
+    for name in ("steps", "tokens", "epochs"):
+        setattr(longest.train, name, getattr(asked.train, name))
+    return seconds, most_steps(longest, corpus_stats(prepared), shape)
 
 
 def _refuse_changes(
@@ -158,7 +178,7 @@ def _lengthen(run: Run, settings: Settings, steps: int, newest: Path | None, vie
     if made:
         at = 0 if newest is None else checkpoint_step(newest)
         longer = Decision(decision="lengthen", step=at, from_step=at)
-        run.log({"event": "decision", "sentence": longer.sentence} | msgspec.to_builtins(longer))
+        run.log({"event": "decision", "sentence": sentence(longer)} | msgspec.to_builtins(longer))
     settings.train.steps = steps
     run.write({"settings.toml": to_toml(settings)})
     return newest

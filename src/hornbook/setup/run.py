@@ -22,7 +22,13 @@ from hornbook.facts.hardware import Accelerator, memory_bytes, usable_cores
 from hornbook.facts.settings import Settings, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.facts.units import counted, format_bytes, format_count, format_duration
-from hornbook.planning.choose import Machine, choose, given_length, worthwhile_epochs
+from hornbook.planning.choose import (
+    Machine,
+    choose,
+    given_length,
+    no_plateau,
+    worthwhile_epochs,
+)
 from hornbook.planning.health import RunFacts, run_facts, warnings
 from hornbook.planning.memory import memory_by_choice
 from hornbook.planning.workload import (
@@ -77,7 +83,7 @@ def fresh(
         data, int(prepared.validation.documents[:, NUM_BYTES].sum()),
         float(np.median(part.documents[:, NUM_TOKENS])), [], prepared.readings_per_epoch or 1.0,
     )  # fmt: skip
-    settings, pace = _settled(choice, part, on, view, started, wanted.train.budget)
+    settings, pace = _settled(choice, wanted, part, on, view, started)
     assert settings.train.steps is not None
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
@@ -96,7 +102,10 @@ def fresh(
     )  # fmt: skip
     record_text(prepared, run)
     initial = opened.model if opened is not None else None
-    start = RunContext(run, settings, shape, prepared, initial, device=device_here, may_decide=open_end)
+    start = RunContext(
+        run, settings, shape, prepared, initial, device=device_here, may_decide=open_end,
+        time=None if choice.seconds is None or no_plateau(settings) else (choice.seconds, choice.most_steps),
+    )  # fmt: skip
     for sentence in wrong:
         view.note(f"  warning: {sentence}")
     plan = partial(_show_plan, start, reading, view, started, time.monotonic() - started)
@@ -149,10 +158,10 @@ def _refuse_too_large(settings: Settings, shape: GPTShape) -> None:
 
 
 def _settled(
-    choice: ResolvedSettings, text: TokenStream, on: torch.device, view: View, started: float, budget: str | None
+    choice: ResolvedSettings, wanted: Settings, text: TokenStream, on: torch.device, view: View, started: float
 ) -> tuple[Settings, StepTimes | None]:
     """The settings with their number of steps, and the pace that a time had to know first. Raises InputError for a
-    `budget` that holds no training."""
+    budget that holds no training."""
     if choice.settings.train.steps is not None:
         fill_steps(choice.settings, choice.settings.train.steps, choice.data)
         return choice.settings, None
@@ -162,14 +171,23 @@ def _settled(
     spent = time.monotonic() - started
     settings = resolve_steps(choice, pace, spent)
     assert settings.train.steps is not None
-    if budget is not None and settings.train.steps < LEAST_STEPS:
+    budget, enough = wanted.train.budget, settings.train.steps == choice.most_steps
+    if budget is not None and settings.train.steps < LEAST_STEPS and not enough:
         needed = spent + wall_of(choice, pace, FEW_STEPS)
         raise InputError(
             f"the budget of {budget} covers the whole command, and the first step is after {format_duration(spent)}: "
             f"give more; {FEW_STEPS} steps with evaluations and the report take about {format_duration(needed)} in all."
         )
-    if settings.train.steps == choice.most_steps:
-        view.note(f"  {counted(settings.train.steps, 'step')}: {_epochs_in_words(choice)}")
+    if no_plateau(settings):
+        view.note(
+            f"  note: a {settings.schedule.name} schedule has no plateau, so the run cannot be shortened: where the "
+            "machine gets slower, the budget is exceeded"
+        )
+    if enough:
+        length = given_length(wanted)
+        given = length not in (None, "budget")
+        why = f"the length in {length}, within the budget" if given else _epochs_in_words(choice)
+        view.note(f"  {counted(settings.train.steps, 'step')}: {why}")
     else:
         view.note(f"  {counted(settings.train.steps, 'step')} of {format_duration(pace.step)} fit the time")
     if settings.train.steps < FEW_STEPS:

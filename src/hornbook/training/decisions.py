@@ -9,19 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import Settings
 from hornbook.optim.schedule import decay_start, lr_scale
-
-if TYPE_CHECKING:
-    from hornbook.facts.looks import Evaluation
-
-DECAY = 0.5  # of the steps up to the best look: so long is the decay that follows it
-FINISH = 0.25  # of the steps so far: so long is the decay of a run that is finished early
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,33 +42,6 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         enough = self.decay_steps >= decays and self.batches >= (self.decision == "skip")
         if not (0 <= self.from_step <= self.step and enough):
             raise ValueError("its steps contradict each other")
-
-    @property
-    def sentence(self) -> str:
-        risen, more = f"validation loss has risen since step {self.from_step:,}", f"{self.decay_steps:,} more steps"
-        match self.decision:
-            case "decay":
-                return (
-                    f"{risen}: the run goes back to the weights of that step and decays the learning rate over {more}."
-                )
-            case "end":
-                return (
-                    f"{risen} although the learning rate decays: the run ends here, with the weights of step "
-                    f"{self.from_step:,}."
-                )
-            case "stop":
-                return f"no evaluation since step {self.from_step:,} was better: the run ends here."
-            case "length":
-                return f"at the pace so far the budget has time for {more}."
-            case "finish":
-                return f"the run is finished early, on request: the learning rate decays over {more}."
-            case "lengthen":
-                return "the run is made longer, on request."
-            case "skip":
-                return (
-                    f"numbers went wrong: the run goes back to the weights of step {self.step:,} and leaves out "
-                    f"{self.batches:,} batch{'es' * (self.batches > 1)}, so that not every token is read once an epoch."
-                )
 
 
 def in_force(decisions: Sequence[Decision]) -> list[Decision]:
@@ -119,49 +86,6 @@ def decision_of(row: Mapping[str, Any]) -> Decision:
         return msgspec.convert(row, Decision)
     except msgspec.ValidationError as error:
         raise InputError(f"a decision that was recorded is damaged ({error}): give --out a fresh folder.") from None
-
-
-def tokens_read(rows: Sequence[Mapping[str, Any]], step: int) -> int:
-    """The training tokens that the weights after `step` have read; what was given up before is not among them.
-
-    >>> rows = [{"event": "step", "step": s, "tokens": 10 * s} for s in range(1, 13)]
-    >>> decision = {"event": "decision", "decision": "decay", "step": 10, "from_step": 4, "decay_steps": 2}
-    >>> tokens_read([*rows, decision], 9), tokens_read([*rows, decision], 12)
-    (90, 60)
-    """
-    tokens_at = {0: 0} | {row["step"]: row["tokens"] for row in rows if row.get("event") == "step"}
-
-    def spent(at: int) -> int:
-        return max((tokens for number, tokens in tokens_at.items() if number <= at), default=0)
-
-    went_back = [d for d in decisions_of(rows) if d.decision == "decay" and d.step <= step]
-    return spent(step) - sum(spent(d.step) - spent(d.from_step) for d in went_back)
-
-
-def decide(
-    evaluations: Sequence[Evaluation], settings: Settings, step: int, decisions: Sequence[Decision] = (), *,
-    epoch_tokens: int = 0,
-) -> Decision | None:  # fmt: skip
-    """The decision that the evaluations up to `step` call for, if they do, after earlier `decisions`. None before one
-    epoch, of `epoch_tokens`, is read."""
-    from hornbook.facts.looks import turned, went_on
-
-    for earlier in decisions:
-        if earlier.decision == "decay":
-            evaluations = went_on(evaluations, from_step=earlier.from_step, step=earlier.step)
-    best = turned(evaluations, after_tokens=epoch_tokens)
-    if best is None:
-        return None
-    if decays(settings, step, decisions):
-        return Decision(decision="end", step=step, from_step=best.step)
-    steps = max(1, min(round(DECAY * best.step), (settings.train.steps or 0) - step))
-    return Decision(decision="decay", step=step, from_step=best.step, decay_steps=steps)
-
-
-def finish(settings: Settings, step: int, decisions: Sequence[Decision]) -> Decision:
-    """To finish after `step` updates: what is left of the steps, but no longer decay than is needed."""
-    steps = min(max(1, round(FINISH * step)), last_step(settings, decisions) - step)
-    return Decision(decision="finish", step=step, from_step=step, decay_steps=steps)
 
 
 def lr_schedule(settings: Settings, decisions: Sequence[Decision] = ()) -> Callable[[int], float]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -28,18 +28,19 @@ from hornbook.training.best import Best, prune
 from hornbook.training.decisions import (
     Decision,
     decays,
-    decide,
     decision_of,
     decisions_of,
-    finish,
     in_force,
     last_step,
     skipped_batches,
 )  # fmt: skip
 from hornbook.training.loop import Step, TrainState
 from hornbook.training.monitor import Monitor, divergence_sentence
-from hornbook.training.pace import FirstSteps
+from hornbook.training.pace import FirstSteps, StepClock
 from hornbook.training.watch import Watch
+
+if TYPE_CHECKING:
+    from hornbook.training.deadline import Deadline
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class RunContext:
     device: Accelerator | None = None  # where it was measured just now
     plan: Callable[[StepTimes], None] | None = None  # to be called once the times of the first steps are known
     may_decide: bool = False  # whether the run may end early: nobody gave it a length, and its best weights are used
+    time: tuple[float, int | None] | None = None  # of a budget: its seconds, and how many steps are enough
     finish: bool = False  # early, as soon as all that was recorded has happened
 
 
@@ -70,6 +72,8 @@ class Job:
     watch: Watch
     saver: Saver
     first_steps: FirstSteps
+    clock: StepClock
+    deadline: Deadline | None = None
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -113,8 +117,10 @@ class Job:
 
     def uses_weights(self, step: int) -> bool:
         """Whether anything is done with the weights after this step."""
-        kept = any(step in (decision.from_step, decision.step) for decision in self.ahead)
-        return self.saver.due(step) or self.sample_due(step) or self.watch.eval_steps.due(step) or kept
+        ahead = self.ahead
+        kept = any(step in (decision.from_step, decision.step) for decision in ahead)
+        settled = self.deadline is not None and not ahead and self.deadline.due(step, self.decisions)
+        return self.saver.due(step) or self.sample_due(step) or self.watch.eval_steps.due(step) or kept or settled
 
     @property
     def ahead(self) -> list[Decision]:
@@ -139,7 +145,10 @@ class Job:
 
     def record(self, step: Step) -> None:
         """Log the loss and the pace of an update, and warn of what looks wrong."""
-        update, seconds, optimizer = step.update, step.seconds, self.settings.optimizer
+        update, optimizer = step.update, self.settings.optimizer
+        seconds, stood_still = self.clock.hear(step.seconds)
+        if self.deadline is not None:
+            self.deadline.hear(seconds)
         self.step = step.number
         self.tokens += update.num_tokens
         self.seconds += seconds
@@ -155,7 +164,7 @@ class Job:
         self.run.log(row)
         self.view.row(row)
         self.saver.listen()
-        issues = self.monitor.step(row)
+        issues = self.monitor.step(row) | ({} if stood_still is None else {"stood still": stood_still})
         if issues.keys() & {"skipped", "loss spike"}:
             from hornbook.training.left_out import warn_with_windows
 
@@ -266,7 +275,12 @@ class Job:
             return next((decision for decision in ahead if decision.step == self.step), None)
         settings, step, decisions = self.settings, self.step, self.decisions
         if self.context.finish and step > 0 and not any(decision.decision == "finish" for decision in decisions):
+            from hornbook.training.deciding import finish
+
             return finish(settings, step, decisions)
+        if self.deadline is not None and self.deadline.due_at == step:
+            self.deadline.due_at = None
+            return self.deadline.settle(step, self.last, decisions)
         if self.has_stalled():
             return Decision(decision="stop", step=step, from_step=self.best.step or 0)
         went_back = max((decision.step for decision in decisions if decision.decision == "decay"), default=-1)
@@ -274,6 +288,7 @@ class Job:
         if not self.context.may_decide or not looked:
             return None
         from hornbook.reporting.curves import evaluations
+        from hornbook.training.deciding import decide
 
         losses, epoch = evaluations(self.evaluations), self.context.prepared.train.num_tokens
         return decide(losses, settings, step, decisions, epoch_tokens=epoch)
@@ -296,18 +311,23 @@ class Job:
 
     def follow(self, decision: Decision) -> None:
         """From now on the run is what was decided; it is written down where it is not yet."""
+        planned = self.last
         self.decisions.append(decision)
         self.watch.follow(decision.step, last_step(self.settings, self.decisions), denser=decision.decision == "decay")
         self.view.total = self.last
         if decision.decision in ("length", "finish"):
             self.saver.steady = min(self.saver.steady, decision.step)
         if decision not in self.recorded:
+            from hornbook.training.deciding import sentence
+
             self.recorded.append(decision)
-            row = {"event": "decision", "tokens": self.tokens, "sentence": decision.sentence}
+            row = {"event": "decision", "tokens": self.tokens, "sentence": sentence(decision)}
             row |= msgspec.to_builtins(decision)
-            self.run.log(row)
+            kept = decision.decision == "length" and self.last == planned
+            self.run.log(row | ({"as_planned": True} if kept else {}))
             self.evaluations.append(row)
-            self.view.note(f"step {decision.step:,}: {decision.sentence}")
+            if not kept:
+                self.view.note(f"step {decision.step:,}: {row['sentence']}")
 
     # ---- Save and go on
 

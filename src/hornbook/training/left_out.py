@@ -6,6 +6,8 @@ with the same bits, and a process that resumes it, or is killed on the way, does
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,9 @@ from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine import loading
 from hornbook.evaluation.hardest import hardest_windows, windows_in_words
 from hornbook.facts.errors import InputError, SystemFailure
+from hornbook.planning.health import RECENT
 from hornbook.records.run import checkpoint_step
+from hornbook.training.deciding import sentence
 from hornbook.training.decisions import Decision, decision_of, steady_steps
 
 if TYPE_CHECKING:
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
 MOST_RETURNS = 5  # in a run; then it ends as one that has diverged, and a loss spike is only warned of
 OF_A_BATCH = ("skipped", "loss spike", "left out")  # issues for which its text is shown
+NORMAL = 1.4826  # standard deviations of a normal distribution in a median absolute deviation
+LEAST_DEVIATION = 1e-3  # nats: below, a text that repeats itself would make every loss a spike
 SHOWN_BATCHES = 2  # of those that are left out, the first
 
 
@@ -55,9 +61,9 @@ def go_back(job: Job, decision: Decision) -> None:
     folder = next((folder for folder in reversed(kept) if why_not_good(folder, job.recorded) is None), None)
     if folder is None:
         raise SystemFailure(job.divergence())
-    sentence = decision.sentence
-    job.run.log({"event": "decision", "tokens": job.tokens, "sentence": sentence} | msgspec.to_builtins(decision))
-    job.view.note(f"step {job.step:,}: {sentence}")
+    words = sentence(decision)
+    job.run.log({"event": "decision", "tokens": job.tokens, "sentence": words} | msgspec.to_builtins(decision))
+    job.view.note(f"step {job.step:,}: {words}")
     job.decisions.clear()
     job.watch.start_over()
     job.saver.steady = steady_steps(job.settings)
@@ -96,11 +102,11 @@ def windows_of(job: Job, numbers: Sequence[int]) -> tuple[str, list[dict[str, An
 def warn_with_windows(job: Job, issues: Mapping[str, str], numbers: Sequence[int]) -> None:
     """Warn of what went wrong in the batches of these updates, with the text that was in them."""
     words, windows = windows_of(job, numbers)
-    for name, sentence in issues.items():
+    for name, issue in issues.items():
         if name in OF_A_BATCH:
-            job.warn({name: f"{sentence}; {words}"}, windows=windows)
+            job.warn({name: f"{issue}; {words}"}, windows=windows)
         else:
-            job.warn({name: sentence})
+            job.warn({name: issue})
 
 
 def warn_of_left_out(job: Job, decision: Decision) -> None:
@@ -108,3 +114,18 @@ def warn_of_left_out(job: Job, decision: Decision) -> None:
     first, last = decision.step + 1, decision.step + decision.batches
     which = f"batches of steps {first:,} to {last:,} are" if last > first else f"batch of step {first:,} is"
     warn_with_windows(job, {"left out": f"the {which} left out"}, range(first, last + 1))
+
+
+def robust_zscore(train_losses: Sequence[float]) -> float:
+    """How many standard deviations the last loss lies above the median of the 50 before, by their median absolute
+    deviation, which outliers do not move (Iglewicz and Hoaglin 1993); 0 where too few are known.
+
+    >>> round(robust_zscore([3.0, 3.1] * 20 + [5.0]), 1), robust_zscore([3.0, 5.0])
+    (26.3, 0.0)
+    """
+    before = [x for x in train_losses[-2 * RECENT : -1] if math.isfinite(x)][-RECENT:]
+    if len(before) < 20 or not math.isfinite(train_losses[-1]):
+        return 0.0
+    middle = statistics.median(before)
+    deviation = NORMAL * statistics.median(abs(value - middle) for value in before)
+    return (train_losses[-1] - middle) / max(deviation, LEAST_DEVIATION)

@@ -13,15 +13,7 @@ import numpy as np
 
 from hornbook.data.shards import NUM_BYTES, Prepared
 from hornbook.facts.shape import GPTShape
-from hornbook.planning.health import (
-    DIVERGED_STEPS,
-    History,
-    issues,
-    loss_spike,
-    robust_zscore,
-    skipped_updates,
-    unigram_nats,
-)
+from hornbook.planning.health import DIVERGED_STEPS, History, issues, loss_spike, skipped_updates, unigram_nats
 from hornbook.planning.workload import Range
 from hornbook.records.run import is_run
 
@@ -83,7 +75,11 @@ class Monitor:
     @property
     def spiked(self) -> bool:
         """Whether the last loss is one for which its batch is to be left out."""
-        return self.spike_zscore is not None and robust_zscore(self.losses) > self.spike_zscore
+        if self.spike_zscore is None:
+            return False
+        from hornbook.training.left_out import robust_zscore
+
+        return robust_zscore(self.losses) > self.spike_zscore
 
     @property
     def was_skipped(self) -> bool:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import statistics
+import time
 import timeit
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from hornbook.data.shards import TokenStream
+from hornbook.engine.device import Telemetry
 from hornbook.evaluation.probe import Probe
+from hornbook.facts.units import format_duration
 from hornbook.model.generate import generate
 from hornbook.planning.workload import StepTimes
 from hornbook.training.loop import TrainState
@@ -51,3 +55,39 @@ class FirstSteps:
 def enough_steps(seconds: Sequence[float]) -> bool:
     """Whether so many steps show their pace; the first does not count."""
     return len(seconds) >= 12 or (len(seconds) >= 3 and sum(seconds[1:]) > 3.0)
+
+
+STOOD_STILL, LEAST_SECONDS = 100, 1.0  # a step so many times longer than others, and so long, was none
+REMEMBERED = 256  # steps
+
+
+@dataclass
+class StepClock:
+    """The seconds of the latest steps, without those in which the process, or the machine, stood still."""
+
+    telemetry: Telemetry
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    slept: float = field(default_factory=lambda: suspended_seconds())
+
+    def hear(self, seconds: float) -> tuple[float, str | None]:
+        """The seconds of a step that count as training time, and a sentence where they are not all."""
+        before, self.slept, counts = self.slept, suspended_seconds(), seconds
+        still = self.slept - before  # that is in no step's time
+        if len(self.recent) >= 5:
+            usual = statistics.median(self.recent)
+            if seconds > max(STOOD_STILL * usual, LEAST_SECONDS):
+                counts, still = usual, still + seconds - usual
+                self.telemetry.asleep_seconds += seconds - usual
+        self.recent.append(counts)
+        if still < LEAST_SECONDS:
+            return counts, None
+        return counts, f"the process stood still for {format_duration(still)}, which is not counted as training time."
+
+    def latest(self) -> float:
+        """The mean of the last quarter of the steps that are remembered, at least 16."""
+        return statistics.fmean(list(self.recent)[-max(16, len(self.recent) // 4) :])
+
+
+def suspended_seconds() -> float:
+    """How long this machine was suspended since it was started, which time.monotonic leaves out; 0 where unknown."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic() if hasattr(time, "CLOCK_BOOTTIME") else 0.0

@@ -1,0 +1,69 @@
+"""Budgets on a machine that gets busy, and kills at random moments: what the contract of decisions promises, measured.
+
+    python benchmarks/decisions.py budget   # 60 s, half of the machine taken from the tenth on: 5 times
+    python benchmarks/decisions.py prove    # three recipes, 50 kills, 15 of them inside a save
+
+Needs no data beside the built-in corpus. Results: results/decisions.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "decisions.json"
+BUDGET_SECONDS, BUSY_FROM_SECONDS, TIMES, ALLOWED = 60.0, 10.0, 5, 0.15
+BUSY = "while True: pass"
+KILLS, INSIDE_SAVES = (20, 15, 15), (5, 5, 5)
+RECIPES = ("by-heart", "shakespeare-char", "verdict")
+SMALL = (
+    "model.layers=2", "model.width=64", "model.heads=2", "model.context=64", "train.batch=8", "train.threads=1",
+)  # fmt: skip
+
+
+def budget() -> list[dict[str, Any]]:
+    """One run after the other: how long each took, beside its budget."""
+    seconds = []
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "hornbook", "train", "--budget", f"{BUDGET_SECONDS:.0f}s", "--out"]
+        for number in range(TIMES):
+            begin, out = time.monotonic(), Path(scratch) / f"run-{number}"
+            process = subprocess.Popen(
+                [*command, str(out)], cwd=scratch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": str(HERE.parent / "src")},
+            )  # fmt: skip
+            time.sleep(BUSY_FROM_SECONDS)
+            busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(max(1, (os.cpu_count() or 1) // 2))]
+            try:
+                code = process.wait()
+            finally:
+                for other in busy:
+                    other.kill()
+                    other.wait()
+            assert code == 0
+            took = time.monotonic() - begin
+            rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+            made = [(row["step"], row["decay_steps"]) for row in rows if row["event"] == "decision"]
+            seconds.append({"seconds": took, "off": took / BUDGET_SECONDS - 1, "decisions": made})
+            print(seconds[-1], flush=True)
+    return seconds
+
+
+def main() -> None:
+    known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    for name in sys.argv[1:] or ["budget", "prove"]:
+        result = {"budget": budget}[name]()
+        known[name] = result
+        RESULTS.write_text(json.dumps(known, indent=2) + "\n")
+        print(f"{name}: {'held' if all(abs(one['off']) <= ALLOWED for one in result) else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()

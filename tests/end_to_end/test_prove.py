@@ -1,0 +1,121 @@
+"""`hornbook prove`: real processes, real kills; and what is not so must not be proved."""
+
+import hashlib
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import hornbook
+from hornbook.commands import prove as proving
+from hornbook.engine import checkpoint as checkpoints
+from hornbook.facts.errors import InputError
+from hornbook.records.run import Run
+from hornbook.reporting.pages import with_proof
+
+SOURCE = str(Path(hornbook.__file__).parents[1])
+RECIPE = """
+[text]
+tokenizer = "bytes"
+split = "tail:0.1"
+[model]
+layers = 1
+width = 32
+context = 32
+dropout = 0.1
+[train]
+threads = 1
+batch = 4
+epochs = 3.0
+[watch]
+sample_tokens = 8
+"""
+
+
+def test_five_kills_of_a_run(tiny_run, tmp_path, hornbook_in):
+    shutil.copytree(tiny_run.folder, tmp_path, dirs_exist_ok=True)
+    finished = hornbook_in(tmp_path)("prove", "run", "--json")
+    assert finished.code == 0, finished.stderr
+    proof = finished.json
+    assert (proof["proved"], proof["differences"], proof["steps"]) == (True, [], 24)
+    assert 3 <= proof["kills"] <= 5  # a run of 24 steps may be over before the last of them
+    assert proof["verdict"].startswith("Proved: after ")
+    assert json.loads((tmp_path / "run" / "reports" / "prove.json").read_text()) == proof
+    assert proof["verdict"] in (tmp_path / "run" / "reports" / "report.html").read_text()
+    assert hornbook_in(tmp_path)("export", "run", "--to", "huggingface", "--out", "out").code == 0
+    assert proof["verdict"] in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_another_seed_is_not_proved(tiny_run, tmp_path, hornbook_in):
+    """What the run recorded is not what its settings give."""
+    shutil.copytree(tiny_run.folder, tmp_path, dirs_exist_ok=True)
+    run = Run(tmp_path / "run")
+    run.write({"settings.toml": run.settings_toml.replace("seed = 0", "seed = 1")})
+    finished = hornbook_in(tmp_path)("prove", "run", "--json", "--kills", 0)
+    assert finished.code == 0, finished.stderr
+    assert finished.json["proved"] is False
+    assert finished.json["verdict"].startswith("NOT proved: ")
+    assert finished.json["differences"][0].startswith("the run itself: step 1: gradient_norm is ")
+
+
+def test_a_resume_from_another_state_of_the_optimizer_is_not_proved(tiny_run, tmp_path, monkeypatch):
+    """One changed byte, and a manifest that speaks for it: only the comparison can see it."""
+    shutil.copytree(tiny_run.folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", SOURCE)
+    undisturbed, broken = tmp_path / "undisturbed", tmp_path / "broken"
+    last = proving.replay(Run(tmp_path / "run"), undisturbed, steps=24)
+    proving._finish(proving._train(undisturbed), undisturbed, last)
+    proving.replay(Run(undisturbed), broken, steps=12, changes={"checkpoint.every": 6})
+    proving._finish(proving._train(broken), broken, 12)
+    log = broken / "metrics.jsonl"
+    rows = log.read_text().splitlines()
+    log.write_text("".join(f"{row}\n" for row in rows if '"event":"decision"' not in row))  # that it ends after 12
+    for folder in Run(broken).checkpoints()[-1:]:
+        _change(folder)
+    proving._finish(proving._train(broken), broken, last)
+    differences = proving._differences("broken", Run(broken), Run(undisturbed), last)
+    assert any("optimizer.safetensors of step 24 is another" in one for one in differences)
+
+
+def _change(folder: Path) -> None:
+    """A byte of the first moment, in the file, in its hash, and in the manifest's."""
+    file = folder / checkpoints.OPTIMIZER
+    content = bytearray(file.read_bytes())
+    start = 8 + struct.unpack("<Q", content[:8])[0]
+    content[start + 2 :: 4] = bytes(byte ^ 0x40 for byte in content[start + 2 :: 4])
+    file.write_bytes(content)
+    manifest = checkpoints.read_manifest(folder)
+    manifest["state"]["decisions"] = []
+    manifest["files"][checkpoints.OPTIMIZER]["sha256"] = hashlib.sha256(content).hexdigest()
+    manifest["sha256"] = checkpoints._hash(msgspec.json.encode(manifest))
+    (folder / checkpoints.MANIFEST).write_bytes(msgspec.json.encode(manifest))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["", 'name = "adamw"', 'name = "muon"'])
+def test_five_kills_of_a_recipe(change, text_file, tmp_path, monkeypatch):
+    (tmp_path / "recipe.toml").write_text(RECIPE + (f"[optimizer]\n{change}\n" if change else ""))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", SOURCE)
+    proof = hornbook.prove("text.txt", recipe="recipe.toml", steps=80)
+    assert proof["proved"], proof
+    assert (proof["run"], proof["steps"], proof["kills"]) == (None, 80, 5)
+    assert proof["kills_inside_saves"] >= 1
+
+
+def test_what_cannot_be_proved_is_said(command_line):
+    none = command_line("prove")
+    assert (none.code, none.stderr) == (2, "hornbook: give one run, or --recipe FILE and the texts to train on.\n")
+    with pytest.raises(InputError, match="a proof takes at least 2 steps"):
+        hornbook.prove("run", steps=1)
+
+
+def test_the_verdict_replaces_an_earlier_one():
+    page = "<ul>\n<!-- proof --></ul>"
+    once = with_proof(page, "Proved: a < b.")
+    assert once == "<ul>\n<!-- proof --><li>Proved: a &lt; b.</li>\n</ul>"
+    assert with_proof(once, "Proved: a < b.") == once
