@@ -46,7 +46,7 @@ def test_a_shape_is_exact_and_its_parts_add_up() -> None:
     plan = make_plan(shape=shape, tokens=10**12, on=lookup("64xA100"))
     assert plan.parameters == 6_738_415_616 == sum((plan.parameters_by_part or {}).values())
     assert plan.flops == shape.flops_per_token() * 10**12
-    assert plan.assumed == []
+    assert plan.assumed == ["steps of 2M tokens, as GPT-3's sizes had (Brown et al. 2020)."]
     assert plan.price_usd is None
     assert any("--price" in sentence for sentence in plan.unknown)
 

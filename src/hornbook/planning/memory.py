@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from functools import partial
 
 import msgspec
 
@@ -173,16 +172,13 @@ def largest_microbatch(memory_bytes: int, needs: Callable[[int], Memory]) -> int
 # place in the tokenizer; measured.
 JOB_BYTES, ID_BYTES = 55 * 2**20, 500
 
-MemoryOf = Callable[[bool, int], Memory]  # by checkpointing and microbatch
-
 
 def memory_by_choice(
-    shape: GPTShape, accelerator: Accelerator, count: int, room: int | None, facts: RunFacts | None, accumulating: bool
-) -> tuple[MemoryOf, int]:
-    """(memory by checkpointing and microbatch, the devices that the weights are sharded over).
+    shape: GPTShape, accelerator: Accelerator, facts: RunFacts | None, accumulating: bool
+) -> Callable[..., Memory]:
+    """Memory of one device as a function of checkpointing, microbatch and how many devices share a copy, by default 1.
 
-    Mixed precision where the accelerator has 16-bit arithmetic, on a CPU where the run says so; shards over all devices
-    where one copy does not fit on each.
+    Mixed precision where the accelerator has 16-bit arithmetic, on a CPU where the run says so.
     """
     on_cpu = not any(dtype in accelerator.peak_flops for dtype in ("bfloat16", "float16"))
     half = not on_cpu or (facts is not None and facts.precision == "bfloat16")
@@ -202,5 +198,4 @@ def memory_by_choice(
             best=facts.is_scored * needed.weights + facts.may_decide * needed.optimizer,
         )  # fmt: skip
 
-    shards = count if count > 1 and room is not None and parts(True, 1).total > room else 1
-    return partial(parts, shards=shards), shards
+    return parts

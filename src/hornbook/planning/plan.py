@@ -17,10 +17,14 @@ from hornbook.facts.units import counted, format_bytes, format_count, format_dur
 from hornbook.planning.budget import budget, training_flops, typical_shape
 from hornbook.planning.expected_loss import FrontierPoint, chinchilla_loss, expected_loss, frontier, why_no_loss
 from hornbook.planning.health import RunFacts, warnings
-from hornbook.planning.memory import Memory, MemoryOf, largest_microbatch, memory_by_choice
+from hornbook.planning.memory import Memory, largest_microbatch, memory_by_choice
+from hornbook.planning.parallel import Layout, Parallel, layout_for, published_batch_tokens
 from hornbook.planning.workload import Range, flat
 
 TYPICAL_CONTEXT, TYPICAL_VOCABULARY = 4096, 32_000  # where only a size is given: Llama 2's
+
+
+MemoryOf = Callable[[bool, int], Memory]  # by checkpointing and microbatch
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +38,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     flops: float
     accelerator: str
     num_accelerators: int
+    parallel: Parallel | None  # None: one device
+    shards: int  # devices that hold one copy of the model between them
     utilisation: Range | float | None  # a number where the hours are given
     gpu_hours: Range | None
     wall_seconds: Range | None
@@ -47,6 +53,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: dict[str, int]  # on each device at `microbatch`, by part, and `total`
     memory_bytes_checkpointing: int  # the total, recomputing activations
     microbatch: int
+    recompute: bool  # activations are computed again in the backward pass; the memory is that of it
     largest_microbatch: int | None
     largest_microbatch_checkpointing: int | None
     compute_optimal: FrontierPoint | None  # the best split of the same FLOPs
@@ -116,12 +123,19 @@ def make_plan(
     loss = loss or expected_loss(size, tokens, full.vocabulary, epochs=passes or 1.0)
     per_byte = None if loss is None or bytes_per_token is None else loss.times(1 / (math.log(2) * bytes_per_token))
     room = memory_bytes or accelerator.memory_bytes
-    memory_of, shards = memory_by_choice(full, accelerator, count, room, facts, accumulating)
+    parts_of = memory_by_choice(full, accelerator, facts, accumulating)
+    layout = layout_for(lambda shards: room is None or parts_of(True, 1, shards).total <= room, count)
+    memory_of = partial(parts_of, shards=layout.shards)
+    if shape is None:
+        assumed = [*assumed, f"only the size is given: a context of {full.context:,} tokens and Llama's proportions."]
+    if facts is None:
+        batch = published_batch_tokens(size)
+        assumed = [*assumed, f"steps of {format_count(batch)} tokens, as GPT-3's sizes had (Brown et al. 2020)."]
+        if microbatch is None and room is not None:
+            checkpointing, microbatch = _fitting(memory_of, room, max(1, batch // full.context // count))
     needed = memory_of(checkpointing, microbatch or 1)
     ranges: dict[str, Any] = {name: getattr(costs, name) for name in RANGES[:5]}
     ranges |= {"loss_nats_per_token": loss, "bits_per_byte": per_byte}
-    if shape is None:
-        assumed = [*assumed, f"only the size is given: a context of {full.context:,} tokens and Llama's proportions."]
     points = frontier(flops, accelerator, count=count, usd_per_hour=usd_per_hour)
     return Plan(
         parameters=size,
@@ -131,31 +145,40 @@ def make_plan(
         flops=costs.flops,
         accelerator=accelerator.name,
         num_accelerators=count,
-        steps=facts.steps if facts else None,
+        parallel=layout.parallel,
+        shards=layout.shards,
+        steps=facts.steps if facts else math.ceil(tokens / batch),
         epochs=passes,
         warmup_share=facts.warmup_steps / max(facts.steps, 1) if facts else None,
         microbatch=microbatch or 1,
+        recompute=checkpointing,
         compute_optimal=next((point for point in points if point.flops == flops), None),
         frontier=points,
         reasons={name: value.reason for name, value in ranges.items() if value is not None},
         chosen=list(chosen),
         assumed=list(assumed),
         unknown=[*costs.unknown, *([] if loss is not None else [why_no_loss(size, tokens) or ""])],
-        warnings=_warnings(facts, needed, room, full, memory_of, shards),
+        warnings=_warnings(facts, needed, room, full, memory_of, layout),
         **ranges,
         **_memory(memory_of, needed, microbatch or 1, room),
     )
 
 
+def _fitting(memory_of: MemoryOf, room: int, windows: int) -> tuple[bool, int]:
+    """Whether to recompute activations, and the microbatch, where a device is to take `windows` a step."""
+    whole, recomputing = (largest_microbatch(room, partial(memory_of, recompute)) for recompute in (False, True))
+    return not whole, min(windows, max(1, whole or recomputing))
+
+
 def _warnings(
-    facts: RunFacts | None, needed: Memory, room: int | None, shape: GPTShape, memory_of: MemoryOf, shards: int
+    facts: RunFacts | None, needed: Memory, room: int | None, shape: GPTShape, memory_of: MemoryOf, layout: Layout
 ) -> list[str]:
     """What will go wrong, by the facts with the memory filled in; without them, whether the model fits at all."""
     if facts is not None:
         return warnings(msgspec.structs.replace(facts, needed_bytes=needed.total, available_bytes=room))
     if room is None or needed.total <= room:
         return []
-    copies = "sharded over all of them" if shards > 1 else "with a full copy on each device"
+    copies = "sharded over all of them" if layout.shards > 1 else "with a full copy on each device"
     return [
         f"the run does not fit: one window of {shape.context:,} tokens needs {format_bytes(needed.total)}, {copies}, "
         f"and a device has {format_bytes(room)}; with checkpointing it needs {format_bytes(memory_of(True, 1).total)}."
@@ -229,7 +252,9 @@ def render(plan: Plan) -> list[str]:
         f"hardware      {plan.num_accelerators} x {plan.accelerator}",
     ]
     if plan.utilisation is not None:
-        lines[-1] += f", using {_span(plan.utilisation, '{:.0%}'.format)}"
+        lines[-1] += f", using {_span(plan.utilisation, '{:.0%}'.format)} of the peak"
+    if plan.parallel is not None:
+        lines.append(f"parallel      {Layout(plan.parallel, plan.shards, plan.num_accelerators).sentence}")
     hours = 0.0 if plan.gpu_hours is None else plan.gpu_hours.central
     for name, value, write in (
         # On one device the wall time says it.
@@ -261,7 +286,9 @@ def brief(plan: Plan) -> str:
 
 
 def _length(plan: Plan) -> str:
-    steps = f" in {counted(plan.steps, 'step')}, {plan.warmup_share or 0:.0%} of them warm-up" if plan.steps else ""
+    steps = f" in {counted(plan.steps, 'step')}" if plan.steps else ""
+    if plan.warmup_share is not None:
+        steps += f", {plan.warmup_share:.0%} of them warm-up"
     if plan.epochs is None:
         return steps
     return f"{steps}, {plan.epochs:,.0f} epochs" if plan.epochs >= 100 else f"{steps}, {plan.epochs:.3g} epochs"
@@ -269,14 +296,15 @@ def _length(plan: Plan) -> str:
 
 def _memory_lines(plan: Plan) -> list[str]:
     parts = ", ".join(f"{part} {format_bytes(plan.memory_bytes[part])}" for part in _PARTS)
+    less = f"{format_bytes(plan.memory_bytes_checkpointing)} with checkpointing"
     lines = [
         f"memory        {format_bytes(plan.memory_bytes['total'])} a device at microbatch {plan.microbatch}, "
-        f"{format_bytes(plan.memory_bytes_checkpointing)} with checkpointing",
+        f"{'recomputing activations' if plan.recompute else less}",
         f"              {parts}",
     ]
     if plan.largest_microbatch is not None:
-        most = f"{plan.largest_microbatch:,} windows, with checkpointing {plan.largest_microbatch_checkpointing:,}"
-        lines.append(f"microbatch    at most {most}")
+        most = counted(plan.largest_microbatch, "window")
+        lines.append(f"microbatch    at most {most}, with checkpointing {plan.largest_microbatch_checkpointing:,}")
     return lines
 
 

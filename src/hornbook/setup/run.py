@@ -138,8 +138,7 @@ def _warnings(facts: RunFacts, settings: Settings, on: Accelerator) -> list[str]
     train, room = settings.train, on.memory_bytes or memory_bytes()
     assert train.batch is not None
     microbatch = train.microbatch or train.batch
-    needed_by, _ = memory_by_choice(facts.shape, on, 1, room, facts, microbatch < train.batch)
-    needed = needed_by(train.recompute, microbatch).total
+    needed = memory_by_choice(facts.shape, on, facts, microbatch < train.batch)(train.recompute, microbatch).total
     return warnings(msgspec.structs.replace(facts, needed_bytes=needed, available_bytes=room))
 
 
