@@ -508,7 +508,7 @@ def check_save(here: Here) -> dict[str, Any]:
     """How long training stands still for a checkpoint that is written beside it, the second: the first gets memory."""
     import torch
 
-    from hornbook.engine import checkpoint
+    from hornbook.engine import checkpoint, loading
     from hornbook.engine.saving import Saver
 
     parts, settings, shape = made(here, "124M", 5, **{"train.compile": False})
@@ -525,8 +525,8 @@ def check_save(here: Here) -> dict[str, Any]:
         list(trained(parts, settings, 2 + step, first=1 + step))
         saver.settle()
         whole.append(time.perf_counter() - begin)
-        checkpoint.verify(final)
-        kept = checkpoint.Stored(final / checkpoint.MODEL)
+        loading.verify(final)
+        kept = loading.stored(final, checkpoint.MODEL)
         same = all(torch.equal(kept[name], tensor) for name, tensor in zip(kept, wanted, strict=True))
         if not same:
             return {"ok": False, "error": "the file holds other weights than were to be saved"}

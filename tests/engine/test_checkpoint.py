@@ -13,6 +13,9 @@ from safetensors.torch import load_file
 
 import hornbook
 from hornbook.engine import checkpoint as checkpoints
+from hornbook.engine import loading
+from hornbook.engine.loading import Stored
+from hornbook.engine.tensor_files import write_tensors
 from hornbook.facts.errors import InputError
 
 FILES = ("model.safetensors", "optimizer.safetensors", "manifest.json")
@@ -39,16 +42,16 @@ def test_a_round_trip_keeps_every_bit(tmp_path, make, bits, family, tied):
     folder = write(tmp_path, model, optimizers, best=0.1 + 0.2)
     assert sorted(p.name for p in folder.iterdir()) == sorted(FILES)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000005"]
-    checkpoints.verify(folder)
+    loading.verify(folder)
     other, others = make(seed=8, family=family, tied=tied)
-    manifest = checkpoints.load_into(folder, model=other, optimizers=others)
+    manifest = loading.load_into(folder, model=other, optimizers=others)
     assert manifest["step"] == 5
     assert manifest["state"] == {"updates": 3, "best": 0.1 + 0.2}
     found = bits(other, others)
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     assert others[1].updates == 3
-    alone = checkpoints.load_model(folder)
+    alone = loading.load_model(folder)
     assert alone.shape == model.shape
     assert all(torch.equal(p, wanted[name]) for name, p in alone.named_parameters())
     assert ("head.projection.weight" in load_file(folder / "model.safetensors")) is not tied
@@ -72,9 +75,9 @@ def test_a_flipped_bit_is_refused(tmp_path, make, file, place):
     content[int(place * (len(content) - 1))] ^= 4
     (folder / file).write_bytes(content)
     with pytest.raises(InputError, match="damaged"):
-        checkpoints.verify(folder)
+        loading.verify(folder)
     with pytest.raises(InputError, match="damaged"):
-        checkpoints.load_into(folder, model=model, optimizers=optimizers)
+        loading.load_into(folder, model=model, optimizers=optimizers)
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -85,10 +88,10 @@ def test_a_truncated_or_missing_file_is_refused(tmp_path, make, file):
     for rest in (content[:-1], content[: len(content) // 2], b""):
         (folder / file).write_bytes(rest)
         with pytest.raises(InputError, match="damaged"):
-            checkpoints.verify(folder)
+            loading.verify(folder)
     (folder / file).unlink()
     with pytest.raises(InputError, match=r"missing|not a checkpoint"):
-        checkpoints.verify(folder)
+        loading.verify(folder)
 
 
 def test_weights_of_another_shape_or_optimizer_are_refused(tmp_path, make):
@@ -96,10 +99,10 @@ def test_weights_of_another_shape_or_optimizer_are_refused(tmp_path, make):
     folder = write(tmp_path, model, optimizers)
     other, others = make(vocabulary=300)
     with pytest.raises(InputError, match="do not fit"):
-        checkpoints.load_into(folder, model=other, optimizers=others)
+        loading.load_into(folder, model=other, optimizers=others)
     folder = write(tmp_path, model, optimizers[:1], step=6)
     with pytest.raises(InputError, match="another optimizer"):
-        checkpoints.load_into(folder, model=model, optimizers=optimizers)
+        loading.load_into(folder, model=model, optimizers=optimizers)
 
 
 # The child sends SIGKILL to itself at the k-th flush of a save: inside a file, before the rename, or after it.
@@ -110,7 +113,7 @@ from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.model.init import initialise
 from hornbook.optim.adamw import AdamW
-from hornbook.engine import checkpoint
+from hornbook.engine import checkpoint, loading
 
 folder = Path(sys.argv[1])
 model = initialise(Decoder(GPTShape(family="gpt2", layers=1, width=16, heads=2, context=8, vocabulary=50)), 0)
@@ -135,7 +138,7 @@ for k in range(6):
     _, status = os.wait()
     names = sorted(p.parent.name for p in folder.glob("step-*/manifest.json"))
     for name in names:
-        checkpoint.verify(folder / name)
+        loading.verify(folder / name)
     hidden = len(list(folder.glob(".*")))
     print(k, os.waitstatus_to_exitcode(status), names[0] == "step-00000001", len(names), hidden)
 save(9)
@@ -171,7 +174,7 @@ def test_a_full_disk_leaves_the_older_whole_and_nothing_new(tmp_path, make):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [p.name for p in tmp_path.iterdir()] == [older.name]
-    checkpoints.verify(older)
+    loading.verify(older)
 
 
 def test_what_is_not_a_checkpoint_is_said(tmp_path):
@@ -189,7 +192,7 @@ def test_tensors_of_every_kind_are_read_back_by_the_library(tmp_path):
         "one": drawn[0, 0],
         "none": drawn[:0],
     }
-    said = checkpoints.write_tensors(tmp_path / "x.safetensors", tensors)
+    said = write_tensors(tmp_path / "x.safetensors", tensors)
     content = (tmp_path / "x.safetensors").read_bytes()
     assert said == {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     read = load_file(tmp_path / "x.safetensors")
@@ -201,7 +204,7 @@ SAVE = """
 import resource, sys
 from pathlib import Path
 import torch
-from hornbook.engine.checkpoint import write_tensors
+from hornbook.engine.tensor_files import write_tensors
 tensors = {str(i): torch.ones(2**20) for i in range(50)}
 write_tensors(Path(sys.argv[1]), {"first": torch.ones(2**20)})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -222,12 +225,12 @@ def test_without_an_optimizer_there_are_only_weights_and_step_0_needs_no_more(tm
     folder = write(tmp_path, model, [], step=0)
     assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "model.safetensors"]
     other, others = make(seed=8)
-    checkpoints.load_into(folder, model=other, optimizers=others)
+    loading.load_into(folder, model=other, optimizers=others)
     after = bits(other, others)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     later = write(tmp_path, model, [], step=3)
     with pytest.raises(InputError, match="weights only"):
-        checkpoints.load_into(later, model=other, optimizers=others)
+        loading.load_into(later, model=other, optimizers=others)
 
 
 def test_a_stored_file_gives_each_tensor_alone(tmp_path: Path) -> None:
@@ -237,8 +240,8 @@ def test_a_stored_file_gives_each_tensor_alone(tmp_path: Path) -> None:
         "b": torch.randn(7, generator=generator).to(torch.bfloat16),
         "empty": torch.empty(0, 4),
     }
-    checkpoints.write_tensors(tmp_path / "x.safetensors", tensors)
-    stored = checkpoints.Stored(tmp_path / "x.safetensors")
+    write_tensors(tmp_path / "x.safetensors", tensors)
+    stored = Stored(tmp_path / "x.safetensors")
     assert list(stored) == list(tensors)
     for name, tensor in tensors.items():
         assert stored[name].dtype == tensor.dtype
@@ -274,7 +277,7 @@ def test_only_what_a_killed_save_left_is_cleared_away(tmp_path, make):
     assert not (real / ".step-00000005.78").is_symlink()
     assert (real / ".git" / "manifest.json").read_text() == "mine"
     assert not first.exists()
-    checkpoints.verify(real / "step-00000006")
+    loading.verify(real / "step-00000006")
 
 
 @pytest.mark.parametrize(
@@ -292,7 +295,7 @@ def test_a_shape_that_the_weights_do_not_have_is_refused_before_memory_is_taken(
     manifest["sha256"] = hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()
     (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for read in (checkpoints.load_model, checkpoints.shape_of):
+    for read in (loading.load_model, loading.shape_of):
         with pytest.raises(InputError, match="damaged"):
             read(folder)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000

@@ -18,7 +18,7 @@ from hornbook.data.manifest import held_out_in_words
 from hornbook.data.prepare import prepare
 from hornbook.data.shard_writer import manifest_bytes
 from hornbook.data.shards import MANIFEST, file_entry, open_prepared
-from hornbook.engine import checkpoint as checkpoints
+from hornbook.engine import loading
 from hornbook.facts.errors import InputError
 from hornbook.facts.settings import from_table, read_table, to_toml
 from hornbook.records.listing import runs
@@ -136,7 +136,7 @@ def look(folder):
     beginning(run)
     for name in run.hashes or {}:
         run.check(name)
-    checkpoints.verify(run.checkpoints()[-1])
+    loading.verify(run.checkpoints()[-1])
     run_page(rows, samples, run.settings_toml, {"title": "a"}, None, None, "", [])
     weights = sum(float(parameter.detach().double().sum()) for parameter in opened.model.parameters())
     return [

@@ -33,7 +33,14 @@ def test_nothing_stays_open_and_all_fits(num_tokens, vocabulary, accelerator, sp
     asked = wanted(train=length, model={"family": family} if family else {})
     choice = choose(asked, CorpusStats(num_tokens, 4 * num_tokens, vocabulary), Machine(accelerator, speed))
     settings, shape = resolved(choice), choice.shape
-    open_for_good = {"text.separator", "model.preset", "train.early_stop", "train.threads", "watch.price"}
+    open_for_good = {
+        "text.separator",
+        "model.preset",
+        "train.early_stop",
+        "train.skip_spikes",
+        "train.threads",
+        "watch.price",
+    }
     open_for_good |= {f"train.{name}" for name in ("epochs", "tokens", "budget")}
     table = msgspec.to_builtins(settings)
     left = {f"{s}.{k}" for s, values in table.items() for k, v in values.items() if v is None}

@@ -126,11 +126,11 @@ def test_finishing_takes_a_quarter_of_the_steps_or_what_is_left():
 
 
 def test_a_run_that_was_made_longer_has_no_other_length():
-    kept = Decision(decision="skip", step=30, from_step=30)
+    kept = Decision(decision="skip", step=30, from_step=30, batches=2)
     gone = Decision(decision="length", step=150, from_step=150, decay_steps=100)
     longer = Decision(decision="lengthen", step=150, from_step=150)
     again = Decision(decision="length", step=300, from_step=300, decay_steps=10)
     assert in_force([kept, gone, longer, again]) == [kept, longer, again]
     assert in_force([kept, gone, kept, longer]) == [kept, longer]
     assert last_step(settings_of(), [kept, longer]) == 500
-    assert skipped_batches([kept, longer]) == {31}
+    assert skipped_batches([kept, longer]) == {31, 32}

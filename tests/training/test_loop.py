@@ -6,7 +6,7 @@ import torch
 
 from hornbook.data.loader import Batches
 from hornbook.data.packing import IGNORE
-from hornbook.engine import checkpoint
+from hornbook.engine import checkpoint, loading
 from hornbook.facts.shape import FAMILIES
 from hornbook.training import loop
 from hornbook.training.loop import dropout_seed, microbatches, steps
@@ -64,7 +64,7 @@ def test_going_on_from_any_step_gives_the_same_bits(tmp_path, make, bits, batche
     wanted = bits(model, optimizers)
     for number, folder in saved.items():
         other, others = make(seed=9, dropout=0.2)
-        checkpoint.load_into(folder, model=other, optimizers=others)
+        loading.load_into(folder, model=other, optimizers=others)
         torch.manual_seed(123)  # whatever else drew meanwhile
         for _ in steps(other, others, batches, first=number, last=last, microbatch=microbatch, **HOW):
             torch.rand(7)

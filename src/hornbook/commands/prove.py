@@ -251,7 +251,7 @@ class _Killed:
 
     def _check(self) -> None:
         """What was recorded before the kill must be there, or what came after it."""
-        from hornbook.engine.checkpoint import verify
+        from hornbook.engine.loading import verify
         from hornbook.records.run import Run, checkpoint_step
 
         newest, folders = max(_recorded(self.folder), default=None), Run(self.folder).checkpoints()

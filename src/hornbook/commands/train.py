@@ -152,7 +152,7 @@ def _carry_out(context: RunContext, view: View, started: float) -> Result:
 
 def _train(job: Job, stop: Stop) -> str:
     """Train until the length is reached, nothing improves any more, or a signal comes; returns which."""
-    from hornbook.training.decisions import lr_schedule
+    from hornbook.training.decisions import lr_schedule, skipped_batches
     from hornbook.training.loop import steps
 
     train, optimizer = job.settings.train, job.settings.optimizer
@@ -162,23 +162,30 @@ def _train(job: Job, stop: Stop) -> str:
     reason = _between_updates(job, stop)  # at step 0, and what a signal prevented in an earlier process
     while reason is None and job.step < job.last and not stop.is_set():
         decisions = tuple(job.decisions)
+        left_out = [number for number in skipped_batches(decisions) if number > job.step]
+        if job.step + 1 in left_out:
+            job.pass_over()
+            reason = _between_updates(job, stop)
+            continue
         # 1. each epoch; 2. each batch: training/loop.py
         # 3. reset the gradients; 4. the loss of the batch; 5. its gradients; 6. update the weights: training/step.py
         for step in steps(
-            job.state.model, job.state.optimizers, job.state.batches, first=job.step, last=job.last,
+            job.state.model, job.state.optimizers, job.state.batches, first=job.step,
+            last=min([job.last, *(number - 1 for number in left_out)]),
             lr_schedule=lr_schedule(job.settings, decisions), microbatch=train.microbatch,
             clip_norm=optimizer.clip_norm, seed=train.seed, document_mask=train.document_mask,
             autocast=job.state.autocast, stop=stop, uses_weights=job.uses_weights, sharded=job.state.sharded,
         ):  # fmt: skip
             job.record(step)  # 7. print the losses: that of the batch, and
             reason = _between_updates(job, stop)  # those of the probe; 8. sample text
-            if reason is not None or len(job.decisions) > len(decisions):
+            if reason is not None or len(job.decisions) != len(decisions) or job.step != step.number:
                 break
     if reason is not None:
         return reason
     if stop.is_set() and job.step < job.last:
         return "interrupted"
-    return ENDED.get(job.decisions[-1].decision, "length reached") if job.decisions else "length reached"
+    ended = [ENDED[made.decision] for made in job.decisions if made.decision in ENDED]
+    return ended[-1] if ended else "length reached"
 
 
 def _between_updates(job: Job, stop: Stop) -> str | None:

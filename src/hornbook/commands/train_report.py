@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from hornbook.data.shards import Prepared
-from hornbook.engine import checkpoint as checkpoints
+from hornbook.engine import loading
 from hornbook.engine.device import device, peak_memory_bytes
 from hornbook.engine.signals import Stop
 from hornbook.evaluation.baselines import surprise_ratio, training_stream
@@ -46,7 +46,7 @@ def report(job: Job, stop: Stop) -> dict[str, Any]:
     run, prepared, used, step = start.run, start.prepared, last["step"], last["step"]
     attempt = partial(_attempt, view)
     if start.settings.checkpoint.best and best.step is not None and best.step != step:
-        chosen_model = attempt("the best weights", lambda: checkpoints.load_model(best.folder(run)).to(device()))
+        chosen_model = attempt("the best weights", lambda: loading.load_model(best.folder(run)).to(device()))
         model, used = (model, step) if chosen_model is None else (chosen_model, best.step)
     selected_on = start.settings.watch.probe_tokens if start.settings.checkpoint.best else None
     chosen = selection_places(prepared.validation, start.shape.context, selected_on)
@@ -260,7 +260,7 @@ def _inspections(start: RunContext, model: Decoder) -> tuple[list[dict[str, Any]
     first = start.run.checkpoint_folder(0)
     if text is None or not first.is_dir():
         return None, None
-    untrained = checkpoints.load_model(first).to(device())
+    untrained = loading.load_model(first).to(device())
     whole = len(tokenizer.encode(text))  # all of it is given, so that nothing is left to be continued
     before, after = (
         inspect_text(network, tokenizer, text, greedy_prompt=whole).tokens for network in (untrained, model)

@@ -1,45 +1,48 @@
-"""Checkpoints: weights and optimizer as safetensors, everything else as JSON, whole or not there.
+"""Checkpoints as they are written: weights and optimizer as safetensors, the rest as JSON, whole or not there.
 
 A checkpoint is a folder `step-00001000` with `model.safetensors`, `optimizer.safetensors` and `manifest.json`, which
-names the SHA-256 of both and ends with its own; the best weights beside it lie in a `best-00000640`. It is written
-under another name, flushed to the disk and renamed, so that no crash leaves half a checkpoint that looks like a whole
-one. Nothing is ever unpickled.
+names the SHA-256 of both and ends with its own; the best weights beside it lie in a `best-00000640`. Several ranks
+write `model-00001-of-00004.safetensors` and so on instead, each the rows that it holds, and any number of them reads
+either. It is written under another name, flushed to the disk and renamed, so that no crash leaves half a checkpoint
+that looks like a whole one. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
-import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor
 
+from hornbook.engine.tensor_files import RowsOf, write_tensors
 from hornbook.facts.errors import InputError
-from hornbook.facts.io import no_link, own, remove_own, sync
+from hornbook.facts.io import no_link, remove_own, sync
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
 from hornbook.optim.groups import Optimizer
 
 MODEL, OPTIMIZER, MANIFEST = "model.safetensors", "optimizer.safetensors", "manifest.json"
-_FILES = re.compile("|".join(map(re.escape, (MODEL, OPTIMIZER, MANIFEST))))
+_TENSORS = re.compile(r"(model|optimizer)(-\d{5,}-of-\d{5,})?\.safetensors")
+_FILES = re.compile(f"{_TENSORS.pattern}|{re.escape(MANIFEST)}")
 _LEFTOVER = re.compile(r"\.(trash-)?(step|best)-\d{8,}(\.\d+)?")  # of a process that was killed inside a save
 FORMAT = {"format": "hornbook-checkpoint", "version": 1}
-DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  # as safetensors calls them
+PARTS_VERSION = 2  # of one in parts
+
+Contents = Mapping[str, Mapping[str, Tensor | RowsOf]]  # by file, by name
 
 
 class _File(msgspec.Struct):
     num_bytes: int
     sha256: str
+    not_finite: str | None = None  # a tensor that has a NaN or an infinity
 
 
 class _State(msgspec.Struct):
@@ -79,37 +82,85 @@ def contents(model: Decoder, optimizers: Sequence[Optimizer]) -> dict[str, dict[
     return files
 
 
-def write(
-    final: Path, contents: dict[str, dict[str, Tensor]], *, step: int, shape: GPTShape, state: dict[str, Any]
-) -> Path:
+def write(final: Path, contents: Contents, *, step: int, shape: GPTShape, state: dict[str, Any]) -> Path:
     """Write `contents` to the folder `final` as a checkpoint and return it. `state` is the JSON that going on needs.
 
     Raises OSError when the disk is full; then nothing new is left behind and older checkpoints stay whole.
     """
+    aside = begin(final)
+    try:
+        return commit(final, aside, write_part(aside, contents), step=step, shape=shape, state=state)
+    except BaseException:
+        abandon(aside)
+        raise
+
+
+def begin(final: Path) -> Path:
+    """Make the folder in which the files of the checkpoint `final` are to be written, and return it. Of several ranks
+    one calls this, `commit` and, where any of them has failed, `abandon`; each calls `write_part` between."""
     folder, aside = no_link(final.parent), final.parent / f".{final.name}.{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.iterdir():
         if _LEFTOVER.fullmatch(leftover.name):
             remove_own(leftover, _FILES)
-    try:
-        aside.mkdir()
-        with ThreadPoolExecutor() as pool:
-            written = pool.map(lambda file: write_tensors(aside / file, contents[file]), contents)
-            files = dict(zip(contents, written, strict=True))
-        manifest = FORMAT | {"step": step, "shape": msgspec.to_builtins(shape), "files": files, "state": state}
-        manifest |= {"sha256": _hash(msgspec.json.encode(manifest))}  # of all that stands before it
-        (aside / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
-        sync(aside / MANIFEST)
-        sync(aside)
-        trash = _set_aside(final) if os.path.lexists(final) else None
-        aside.rename(final)
-        sync(folder)
-        if trash is not None:
-            remove_own(trash, _FILES)
-    except BaseException:
-        remove_own(aside, _FILES)
-        raise
+    aside.mkdir()
+    return aside
+
+
+def write_part(aside: Path, contents: Contents, *, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
+    """Write what `rank` of `ranks` holds into the folder `aside`, whole tensors or rows of them, and return size and
+    SHA-256 of each file by its name, for the manifest. Raises OSError when the disk is full."""
+    names = {file: file if ranks == 1 else _part(file, rank, ranks) for file in contents}
+    with ThreadPoolExecutor() as pool:
+        written = pool.map(lambda file: write_tensors(aside / names[file], contents[file]), contents)
+        return dict(zip(names.values(), written, strict=True))
+
+
+def commit(
+    final: Path, aside: Path, files: Mapping[str, Any], *, step: int, shape: GPTShape, state: dict[str, Any]
+) -> Path:
+    """Make the folder `aside`, with the `files` that `write_part` returned on all ranks, the checkpoint `final`.
+
+    Raises InputError where they do not hold each row of each tensor once.
+    """
+    version = FORMAT["version"]
+    if MODEL not in files:
+        from hornbook.engine.loading import Stored
+
+        version = PARTS_VERSION
+        for file in {MODEL, *map(_whole_name, files)}:
+            Stored(*(aside / part for part in parts_of(files, file)))
+    manifest = FORMAT | {"version": version, "step": step, "shape": msgspec.to_builtins(shape), "files": dict(files)}
+    manifest |= {"state": state}
+    manifest |= {"sha256": _hash(msgspec.json.encode(manifest))}  # of all that stands before it
+    (aside / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+    sync(aside / MANIFEST)
+    sync(aside)
+    trash = _set_aside(final) if os.path.lexists(final) else None
+    aside.rename(final)
+    sync(final.parent)
+    if trash is not None:
+        remove_own(trash, _FILES)
     return final
+
+
+def abandon(aside: Path) -> None:
+    """Remove what was written of a checkpoint that will not be committed."""
+    remove_own(aside, _FILES)
+
+
+def _part(file: str, rank: int, ranks: int) -> str:
+    return file.replace(".", f"-{rank + 1:05d}-of-{ranks:05d}.")
+
+
+def _whole_name(file: str) -> str:
+    """`MODEL` or `OPTIMIZER`, of which a file is a part or the whole."""
+    return f"{file.partition('.')[0].partition('-')[0]}.safetensors"
+
+
+def parts_of(files: Mapping[str, Any], file: str) -> list[str]:
+    """The names of the parts of `file`, or its own; its own too where none is there."""
+    return sorted(name for name in files if _TENSORS.fullmatch(name) and _whole_name(name) == file) or [file]
 
 
 def weights(model: Decoder) -> dict[str, Tensor]:
@@ -129,7 +180,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     checksum = manifest.pop("sha256", None)
     if checksum != _hash(msgspec.json.encode(manifest)):
         raise InputError(f"{checkpoint} is damaged: manifest.json fails its checksum; go back to an older checkpoint.")
-    if manifest.get("format") != FORMAT["format"] or manifest.get("version") != FORMAT["version"]:
+    if manifest.get("format") != FORMAT["format"] or manifest.get("version") not in (FORMAT["version"], PARTS_VERSION):
         raise InputError(f"{checkpoint} was not written by this version of hornbook: update hornbook to read it.")
     try:
         msgspec.convert(manifest, _Manifest)
@@ -138,51 +189,9 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     return manifest
 
 
-def shape_of(checkpoint: Path) -> GPTShape:
-    """The shape of the model of a checkpoint, which its weights have: a shape alone may ask for any memory.
-
-    Raises InputError when a file is missing or damaged.
-    """
-    shape = msgspec.convert(read_manifest(checkpoint)["shape"], GPTShape)
-    if not (checkpoint / MODEL).is_file():
-        raise InputError(f"{checkpoint} is damaged: {MODEL} is missing; go back to an older checkpoint.")
-    stored = Stored(checkpoint / MODEL).entries.values()
-    if shape.parameters != sum(math.prod(entry.shape) for entry in stored):
-        raise InputError(f"{checkpoint} is damaged: its weights do not match the shape in {MANIFEST}.")
-    return shape
-
-
-def load_model(checkpoint: Path) -> Decoder:
-    """The decoder of a checkpoint, ready for evaluation.
-
-    Raises InputError when a file is missing or not what the manifest says.
-    """
-    tensors = Stored(_whole(checkpoint, MODEL, read_manifest(checkpoint)))
-    model = Decoder(shape_of(checkpoint))
-    fill(model, tensors)
-    return model.eval()
-
-
-def load_into(
-    checkpoint: Path, *, model: Decoder, optimizers: Sequence[Optimizer], updates: int | None = None
-) -> dict[str, Any]:
-    """Put a checkpoint into `model` and `optimizers` and return its manifest. One of step 0 has weights only.
-
-    `updates` applied so far; None: as the manifest's state says.
-    """
-    manifest = read_manifest(checkpoint)
-    fill(model, Stored(_whole(checkpoint, MODEL, manifest)))
-    if OPTIMIZER not in manifest["files"]:
-        if manifest["step"]:
-            raise InputError(f"{checkpoint} has weights only: training cannot resume from it.")
-        return manifest
-    tensors = Stored(_whole(checkpoint, OPTIMIZER, manifest))
-    for optimizer in optimizers:
-        missing = optimizer.state().keys() - tensors.keys()
-        if missing:
-            raise InputError(f"{checkpoint} was written with another optimizer: it has no {min(missing)}.")
-        optimizer.load(tensors, manifest["state"]["updates"] if updates is None else updates)
-    return manifest
+def has_optimizer(files: Mapping[str, Any]) -> bool:
+    """Whether the optimizer's state is among the files of a checkpoint."""
+    return OPTIMIZER in map(_whole_name, files)
 
 
 @torch.no_grad()
@@ -195,50 +204,6 @@ def fill(model: Decoder, tensors: Mapping[str, Tensor]) -> None:
         parameter.copy_(tensor)
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Write a safetensors file, flush it to the disk, and return its size and SHA-256.
-
-    Tensor by tensor: the library first makes the whole file in memory, twice the optimizer's size for a moment. The
-    format is a length (8 bytes), a JSON header of so many bytes with the place of each tensor, and the tensors.
-    """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for key, tensor in tensors.items():
-        header[key] = {
-            "dtype": DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [end, end + tensor.nbytes],
-        }
-        end += tensor.nbytes
-    encoded = msgspec.json.encode(header)
-    encoded += b" " * (-len(encoded) % 8)
-    head: list[bytes | memoryview] = [struct.pack("<Q", len(encoded)), encoded]
-
-    def hashed() -> str:
-        digest = hashlib.sha256()
-        for part in chain(head, map(_bytes, tensors.values())):
-            digest.update(part)
-        return digest.hexdigest()
-
-    with ThreadPoolExecutor(1) as pool:  # hashing takes a third as long as writing, and leaves Python to others
-        digest = pool.submit(hashed)
-        with open(path, "wb", opener=own) as file:
-            num_bytes = sum(file.write(part) for part in chain(head, map(_bytes, tensors.values())))
-        sync(path)
-        return {"num_bytes": num_bytes, "sha256": digest.result()}
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-
-
-def verify(checkpoint: Path) -> None:
-    """Raise InputError unless both files are what the manifest says."""
-    manifest = read_manifest(checkpoint)
-    for file in {MODEL, *manifest["files"]}:
-        _whole(checkpoint, file, manifest)
-
-
 def discard(checkpoint: Path) -> None:
     """Delete a checkpoint so that, half deleted, it no longer looks like one; what others have put into it stays."""
     remove_own(_set_aside(checkpoint), _FILES)
@@ -246,68 +211,6 @@ def discard(checkpoint: Path) -> None:
 
 def _set_aside(checkpoint: Path) -> Path:
     return checkpoint.rename(checkpoint.with_name(f".trash-{checkpoint.name}.{time.time_ns()}"))
-
-
-def _whole(checkpoint: Path, file: str, manifest: dict[str, Any]) -> Path:
-    """The path of a file that is what was written; raises InputError otherwise."""
-    try:
-        with (checkpoint / file).open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"{checkpoint} is damaged: {file} is missing; go back to an older checkpoint.") from None
-    if file not in manifest["files"] or digest != manifest["files"][file]["sha256"]:
-        raise InputError(f"{checkpoint} is damaged: {file} fails its checksum; go back to an older checkpoint.")
-    return checkpoint / file
-
-
-class _Entry(msgspec.Struct):
-    dtype: str
-    shape: list[Annotated[int, msgspec.Meta(ge=0)]]
-    data_offsets: tuple[int, int]
-
-
-class Stored(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, each read when it is asked for: the library holds the file beside them, and
-    opens no path that is not UTF-8.
-
-    Raises InputError where the header is not that of such a file, or speaks of more than the file has.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, num_bytes = path, path.stat().st_size
-        dtypes = {name: dtype for dtype, name in DTYPES.items()}
-        try:
-            with path.open("rb") as file:
-                (length,) = struct.unpack("<Q", file.read(8))
-                header: dict[str, msgspec.Raw] = msgspec.json.decode(
-                    file.read(min(length, num_bytes)), type=dict[str, msgspec.Raw]
-                )
-            header.pop("__metadata__", None)
-            self.begin = 8 + length
-            self.entries = {key: msgspec.json.decode(raw, type=_Entry) for key, raw in header.items()}
-            for entry in self.entries.values():
-                first, end = entry.data_offsets
-                size = math.prod(entry.shape) * dtypes[entry.dtype].itemsize
-                if not 0 <= first <= end <= num_bytes - self.begin or end - first != size:
-                    raise ValueError("a tensor lies outside the file")
-        except (struct.error, ValueError, KeyError, msgspec.DecodeError) as error:
-            raise InputError(f"{path} is damaged or not a safetensors file ({error}).") from None
-        self.dtypes = dtypes
-
-    def __getitem__(self, key: str) -> Tensor:
-        entry = self.entries[key]
-        first, end = entry.data_offsets
-        with self.path.open("rb") as file:
-            file.seek(self.begin + first)
-            content = bytearray(file.read(end - first))
-        dtype = self.dtypes[entry.dtype]
-        return torch.frombuffer(content, dtype=dtype).view(entry.shape) if content else torch.empty(entry.shape)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
 
 
 def _hash(content: bytes) -> str:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from hornbook.engine import checkpoint as checkpoints
+from hornbook.engine.checkpoint import Contents
 from hornbook.engine.device import can_pin
+from hornbook.engine.tensor_files import RowsOf
 from hornbook.facts.shape import GPTShape
 
 WITHIN_SECONDS = 1800.0  # so much is lost at most when a machine dies
-
-Contents = dict[str, dict[str, Tensor]]  # by file
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Saver:
     beside: bool = False  # whether writing may go on beside training
     latest: float = field(default_factory=time.monotonic)
     due_at: int | None = None
-    host: Contents = field(default_factory=dict)  # pinned copies, used again
+    host: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # pinned copies, used again
     writing: Future[Path] | None = None
     then: Callable[[], None] | None = None
 
@@ -74,12 +74,15 @@ class Saver:
 
     def _copied(self, contents: Contents) -> Contents:
         """The tensors as they are now, in pinned host memory, which the next copy overwrites."""
+        copied: dict[str, dict[str, Tensor | RowsOf]] = {}
         for file, tensors in contents.items():
-            copies = self.host.setdefault(file, {})
-            for name, tensor in tensors.items():
+            copies, copied[file] = self.host.setdefault(file, {}), {}
+            for name, value in tensors.items():
+                tensor = value.tensor if isinstance(value, RowsOf) else value
                 if name not in copies:
                     copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=can_pin(tensor.device))
                 copies[name].copy_(tensor.detach(), non_blocking=True)
+                copied[file][name] = value._replace(tensor=copies[name]) if isinstance(value, RowsOf) else copies[name]
         if torch.accelerator.is_available():
             torch.accelerator.synchronize()
-        return {file: self.host[file] for file in contents}
+        return copied

@@ -134,6 +134,8 @@ class Train(msgspec.Struct, forbid_unknown_fields=True):
     document_mask: Annotated[bool, row("attention never crosses a document")] = False
     early_stop: Annotated[Count | None, row(
         "early stopping: evaluations without a better validation loss", "evaluations", also="patience")] = None
+    skip_spikes: Annotated[Positive | None, row(
+        "robust z-score from which a loss spike is undone and its batches left out; none: only a warning")] = None
     threads: Annotated[Threads | None, row(
         "CPU threads of each process; part of the run's identity", also="num_threads")] = None
     processes: Annotated[Threads, row(
@@ -208,6 +210,7 @@ def names() -> dict[str, Field]:
 OFF = (
     "text.separator",
     "train.early_stop",
+    "train.skip_spikes",
     "watch.price",
 )  # None means: not done; every other None is chosen automatically
 _PLAIN = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}

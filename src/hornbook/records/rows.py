@@ -51,12 +51,14 @@ class _Decision(msgspec.Struct):
     from_step: Count
     sentence: str
     decay_steps: Count = 0
+    batches: Count = 0
 
 
 class _Warning(msgspec.Struct):
     step: Count
     sentence: str
     fault: str = ""
+    windows: list[dict[str, Any]] = []
 
 
 class _Checkpoint(msgspec.Struct):

@@ -20,6 +20,7 @@ TOGETHER_NATS = 0.1  # a gap that has grown by less for sure is none to speak of
 # `surprise_ratio`: 1.1 is reached by 61 % of 105 pairs of prose, verse, speech and code, and by 1.4 % of 220 pairs
 # of passages of one text.
 TEXTS_DIFFER, SURELY_DIFFER, FIRST_GAP_NATS = 1.1, 1.6, 0.2
+SHOWN_BATCHES = 3  # in which numbers went wrong, the last ones
 NOTICED_REPEATS = 0.02  # share of a text that stands in it again, from which on it is said
 
 
@@ -64,6 +65,8 @@ def conclusions(
     lost = sum(row.get("event") == "step" and row.get("train_loss_nats_per_token", 0) is None for row in rows)
     if lost:
         findings.append(Finding("not_finite", f"At {counted(lost, 'step')} the training loss was not finite."))
+    shown = [row for row in rows if row.get("event") == "warning" and row.get("windows")]
+    findings += [Finding("batch_text", f"Step {row['step']:,}: {row['sentence']}.") for row in shown[-SHOWN_BATCHES:]]
     return [finding for finding in findings if finding is not None]
 
 

@@ -81,6 +81,7 @@ def start_job(context: RunContext, view: View, started: float) -> Job:
         Monitor(
             context.shape, prepared, learning_rates=learning_rates(settings),
             warmup_steps=settings.schedule.warmup_steps, given=run.environment.get("from"),
+            spike_zscore=settings.train.skip_spikes,
         ),
         Watch(settings, context.shape, prepared),
         Saver(settings.checkpoint.every, steady_steps(settings), beside=on.type != "cpu"),

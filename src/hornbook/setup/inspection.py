@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hornbook.engine import checkpoint as checkpoints
+from hornbook.engine import loading
 from hornbook.engine.device import device
 from hornbook.evaluation.corpus import conventions, conventions_in_words
 from hornbook.evaluation.inspection import inspect_text, part_of
@@ -44,7 +44,7 @@ def _update_norms(opened: LoadedModel, text: str) -> list[float]:
     decided = [decision for decision in decisions_of(opened.run.rows()) if decision.step <= opened.step]
     model = copy.deepcopy(opened.model).train()
     optimizers = make_optimizers(settings, model)
-    checkpoints.load_into(opened.run.checkpoint_folder(opened.step), model=model, optimizers=optimizers)
+    loading.load_into(opened.run.checkpoint_folder(opened.step), model=model, optimizers=optimizers)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     schedule = lr_schedule(settings, decided)
     train_step(

@@ -10,6 +10,7 @@ import msgspec
 import torch
 
 from hornbook.engine import checkpoint as checkpoints
+from hornbook.engine import loading
 from hornbook.engine.device import device
 from hornbook.facts.errors import InputError
 from hornbook.facts.io import write_aside
@@ -115,7 +116,7 @@ def _open(name: str | Path, step: int | None) -> LoadedModel:
     if is_run(path):
         run = Run.open(path)
         folder = _checkpoint_of(run, step)
-        model = checkpoints.load_model(folder).to(device())
+        model = loading.load_model(folder).to(device())
         at, last = checkpoint_step(folder), checkpoint_step(run.checkpoints()[-1])
         back = [
             decision.from_step
@@ -125,7 +126,7 @@ def _open(name: str | Path, step: int | None) -> LoadedModel:
         return LoadedModel(str(path), model, tokenizer_of_run(run), run, at, last, *back[:1])
     if (path / "manifest.json").is_file():
         run = Run.open(path.parent.parent)
-        model = checkpoints.load_model(path).to(device())
+        model = loading.load_model(path).to(device())
         step = checkpoint_step(path)
         return LoadedModel(str(path), model, tokenizer_of_run(run), run, step, step)
     if path.suffix == ".gguf":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import torch
 
 from hornbook.data.shards import Prepared
 from hornbook.engine import checkpoint as checkpoints
+from hornbook.engine import loading
 from hornbook.engine.device import device
 from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import usable_cores
@@ -31,6 +32,7 @@ from hornbook.text.canaries import CANARIES
 from hornbook.training.deciding import sentence
 from hornbook.training.decisions import Decision, decisions_of, last_step, steady_steps
 from hornbook.training.job import RunContext
+from hornbook.training.left_out import why_not_good
 
 if TYPE_CHECKING:
     from hornbook.engine.world import World
@@ -67,7 +69,7 @@ def resumed(
         shape = opened.model.shape if opened is not None else shape_of(settings, prepared.tokenizer.vocabulary)
         initial = opened.model if opened is not None else None
     else:
-        initial, shape = None, checkpoints.shape_of(newest)
+        initial, shape = None, loading.shape_of(newest)
         key = checkpoints.read_manifest(newest)["state"].get("prepared", "")
         before = None if key == prepared.key else prepared_before(original.text, key)
         if key != prepared.key and before is None:
@@ -168,7 +170,8 @@ def _lengthen(run: Run, settings: Settings, steps: int, newest: Path | None, vie
     made = [decision.step for decision in decisions_of(run.rows()) if decision.decision in ("length", "finish")]
     steady = min([steady_steps(settings), *made])
     if newest is not None and checkpoint_step(newest) > steady:
-        before = [folder for folder in run.checkpoints() if 0 < checkpoint_step(folder) <= steady and _is_whole(folder)]
+        decisions, early = decisions_of(run.rows()), [f for f in run.checkpoints() if 0 < checkpoint_step(f) <= steady]
+        before = [folder for folder in early if _is_good(folder, decisions)]
         if not before:
             raise InputError(
                 f"{run.folder} cannot be made longer: its learning rate has decayed since step {steady:,}, and no "
@@ -197,15 +200,13 @@ def _newest_whole(run: Run, view: View) -> Path | None:
     folders = run.checkpoints()
     if folders and last_saved(run) > checkpoint_step(folders[-1]):
         view.note(f"  {run.folder} has lost its newest checkpoint, of step {last_saved(run):,}")
-    return next((folder for folder in reversed(folders) if _is_whole(folder, view)), None)
+    recorded = decisions_of(run.rows())
+    return next((folder for folder in reversed(folders) if _is_good(folder, recorded, view)), None)
 
 
-def _is_whole(checkpoint: Path, view: View | None = None) -> bool:
-    """Whether its files are what was written; if not, `view` is told."""
-    try:
-        checkpoints.verify(checkpoint)
-    except InputError as error:
-        if view is not None:
-            view.note(f"  {error}")
-        return False
-    return True
+def _is_good(checkpoint: Path, recorded: Sequence[Decision], view: View | None = None) -> bool:
+    """Whether a run with the `recorded` decisions can go on from it; if not, `view` is told."""
+    reason = why_not_good(checkpoint, recorded)
+    if reason is not None and view is not None:
+        view.note(f"  {reason}")
+    return reason is None

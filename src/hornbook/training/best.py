@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hornbook.engine import checkpoint as checkpoints
+from hornbook.engine.tensor_files import first_not_finite
 from hornbook.facts.errors import InputError
 from hornbook.records.run import Run, checkpoint_step
 from hornbook.training.loop import TrainState
@@ -28,7 +29,9 @@ class Best:
     copies: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # by file; empty once they are on the disk
 
     def take(self, parts: TrainState, *, step: int, loss: float, updates: int, optimizer: bool) -> None:
-        """Copy the weights of this step."""
+        """Copy the weights of this step, if they are finite."""
+        if first_not_finite(parts.whole().state_dict()) is not None:
+            return
         self.loss, self.step, self.updates = loss, step, updates
         contents = checkpoints.contents(parts.whole(), parts.optimizers if optimizer else ())
         if self.copies.keys() != contents.keys():
@@ -62,7 +65,7 @@ class Best:
     def can_go_on(self, run: Run) -> bool:
         """Whether training can go on from them: the optimizer's state is there too."""
         files = self.copies or checkpoints.read_manifest(self.folder(run))["files"]
-        return checkpoints.OPTIMIZER in files
+        return checkpoints.has_optimizer(files)
 
     def put_back(self, run: Run, parts: TrainState) -> None:
         """The state of the best look in place of the present one, from memory or from the disk."""
@@ -71,8 +74,10 @@ class Best:
             for optimizer in parts.optimizers:
                 optimizer.load(self.copies[checkpoints.OPTIMIZER], self.updates)
         else:
+            from hornbook.engine import loading
+
             folder, model, optimizers = self.folder(run), parts.whole(), parts.optimizers
-            checkpoints.load_into(folder, model=model, optimizers=optimizers, updates=self.updates)
+            loading.load_into(folder, model=model, optimizers=optimizers, updates=self.updates)
         parts.whole_changed()
 
     def folder(self, run: Run) -> Path:
@@ -84,10 +89,11 @@ class Best:
         raise InputError(f"{run.folder} has lost the weights of step {self.step}, its best: evaluate the last ones.")
 
 
-def prune(run: Run, *, keep: int, steady: int = 0) -> None:
+def prune(run: Run, *, keep: int | None, steady: int = 0) -> None:
     """Discard all but the newest `keep` checkpoints, those of step 0 and `steady`, and the best weights that one of
-    them speaks of."""
+    them speaks of. None: keep all."""
     checkpointed = run.checkpoints()
+    keep = len(checkpointed) if keep is None else keep
     kept = checkpointed[-keep:]
     best = set()
     for folder in kept:

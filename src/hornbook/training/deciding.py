@@ -40,7 +40,11 @@ def sentence(decision: Decision) -> str:
         case "lengthen":
             return "the run is made longer, on request."
         case "skip":
-            return f"the batch of step {decision.step + 1:,} is left out."
+            batches = f"{decision.batches:,} batch{'es' * (decision.batches > 1)}"
+            return (
+                f"numbers went wrong: the run goes back to the weights of step {decision.step:,} and leaves out "
+                f"{batches}, so that not every token is read once an epoch."
+            )
 
 
 def tokens_read(rows: Sequence[Mapping[str, Any]], step: int) -> int:
@@ -88,7 +92,13 @@ def finish(settings: Settings, step: int, decisions: Sequence[Decision]) -> Deci
 
 
 def decide_after_step(job: Job) -> None:
-    """Follow what an earlier process decided here, or what this one must decide now that none lies ahead."""
+    """Follow what an earlier process decided here, or what this one must decide now that none lies ahead. Raises
+    SystemFailure once the run has diverged for good."""
+    if job.monitor.diverged or job.monitor.spiked:
+        from hornbook.training.left_out import go_back, leave_out
+
+        if (left_out := leave_out(job)) is not None:
+            go_back(job, left_out)
     if job.goes_back_to(job.step) and job.best.step != job.step:
         job.best.take(job.state, step=job.step, loss=math.inf, updates=job.updates, optimizer=True)
     while job.step < job.last and (decision := _due(job)) is not None:
@@ -124,6 +134,10 @@ def _carry_out(job: Job, decision: Decision) -> None:
     follow(job, decision)
     if decision.decision in ("decay", "end"):
         job.saved = None
+    if decision.decision == "skip":
+        from hornbook.training.left_out import warn_of_left_out
+
+        warn_of_left_out(job, decision)
     job.save()
 
 

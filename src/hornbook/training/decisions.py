@@ -8,6 +8,7 @@ step again, without asking.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import msgspec
@@ -27,17 +28,19 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     length    a budget allows `decay_steps` more, over which the learning rate decays
     finish    a person wants the run finished: likewise
     lengthen  a person wants it longer, by the settings: what was decided of its length after `step` is void
-    skip      the batch of the next update, number `step` + 1, is left out
+    skip      numbers went wrong: the next `batches` updates are left out, so that the weights stay as they are
     """
 
     decision: Literal["decay", "end", "stop", "length", "finish", "lengthen", "skip"]
     step: int
     from_step: int
     decay_steps: int = 0
+    batches: int = 0  # that are left out
 
     def __post_init__(self) -> None:
         decays = self.decision in ("decay", "length", "finish")
-        if not 0 <= self.from_step <= self.step or self.decay_steps < decays:
+        enough = self.decay_steps >= decays and self.batches >= (self.decision == "skip")
+        if not (0 <= self.from_step <= self.step and enough):
             raise ValueError("its steps contradict each other")
 
 
@@ -63,7 +66,8 @@ def last_step(settings: Settings, decisions: Sequence[Decision] = ()) -> int:
 
 def skipped_batches(decisions: Sequence[Decision]) -> frozenset[int]:
     """The numbers of the updates whose batches are left out."""
-    return frozenset(decision.step + 1 for decision in decisions if decision.decision == "skip")
+    ranges = (range(made.step + 1, made.step + 1 + made.batches) for made in decisions if made.decision == "skip")
+    return frozenset(chain.from_iterable(ranges))
 
 
 def steady_steps(settings: Settings) -> int:

@@ -15,7 +15,7 @@ from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine.device import Telemetry
 from hornbook.engine.saving import Saver
 from hornbook.engine.signals import Stop
-from hornbook.facts.errors import InputError, SystemFailure
+from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
@@ -24,7 +24,7 @@ from hornbook.planning.workload import StepTimes, flat, step_tokens
 from hornbook.records.run import Run, checkpoint_step
 from hornbook.reporting.live import View
 from hornbook.training.best import Best, prune
-from hornbook.training.decisions import Decision, decays, decision_of, decisions_of, in_force
+from hornbook.training.decisions import Decision, decays, decision_of, decisions_of, in_force, skipped_batches
 from hornbook.training.loop import Step, TrainState
 from hornbook.training.monitor import Monitor, divergence_sentence
 from hornbook.training.pace import FirstSteps, StepClock
@@ -121,7 +121,8 @@ class Job:
         return [decision for decision in self.recorded if decision not in self.decisions]
 
     def evaluation_due(self) -> bool:
-        return self.watch.eval_steps.due(self.step) and self.evaluated != self.step
+        passed_over = self.step in skipped_batches(self.decisions) and self.step < self.last  # they were seen before
+        return self.watch.eval_steps.due(self.step) and self.evaluated != self.step and not passed_over
 
     def sample_due(self, step: int) -> bool:
         sample_every = self.settings.watch.sample_every
@@ -136,8 +137,7 @@ class Job:
     # ---- Record
 
     def record(self, step: Step) -> None:
-        """Log the loss and the pace of an update, and warn of what looks wrong. Raises SystemFailure once the run has
-        diverged."""
+        """Log the loss and the pace of an update, and warn of what looks wrong."""
         update, optimizer = step.update, self.settings.optimizer
         seconds, stood_still = self.clock.hear(step.seconds)
         if self.deadline is not None:
@@ -157,14 +157,25 @@ class Job:
         self.run.log(row)
         self.view.row(row)
         self.saver.listen()
-        self.warn(self.monitor.step(row) | ({} if stood_still is None else {"stood still": stood_still}))
-        self.first_steps.hear(seconds, step.is_last)
-        if self.monitor.diverged:
-            raise SystemFailure(self.divergence())
+        issues = self.monitor.step(row) | ({} if stood_still is None else {"stood still": stood_still})
+        if issues.keys() & {"skipped", "loss spike"}:
+            from hornbook.training.left_out import warn_with_windows
 
-    def warn(self, issues: dict[str, str]) -> None:
+            warn_with_windows(self, issues, [self.step])
+        else:
+            self.warn(issues)
+        if not self.monitor.was_skipped:  # the first steps are timed with a sample, which such weights may not give
+            self.first_steps.hear(seconds, step.is_last)
+
+    def pass_over(self) -> None:
+        """Count a step whose batch is left out."""
+        self.step += 1
+        self.saver.due(self.step)
+        self.run.log({"event": "skip", **self.position})
+
+    def warn(self, issues: dict[str, str], **details: Any) -> None:
         for name, sentence in issues.items():
-            self.run.log({"event": "warning", "step": self.step, "fault": name, "sentence": sentence})
+            self.run.log({"event": "warning", "step": self.step, "fault": name, "sentence": sentence} | details)
             self.view.note(f"step {self.step:,}: {sentence}")
 
     def divergence(self) -> str:
@@ -240,9 +251,11 @@ class Job:
         return any(made.decision == "decay" and made.from_step == step for made in self.ahead)
 
     def decide(self) -> None:
-        """Follow what an earlier process decided here, or decide what this one must."""
-        start = self.context
-        if self.recorded or self.deadline is not None or start.may_decide or start.finish or self.has_stalled():
+        """Follow what an earlier process decided here, or decide what this one must. Raises SystemFailure once the run
+        has diverged for good."""
+        start, wrong = self.context, self.monitor.diverged or self.monitor.spiked
+        open_end = self.deadline is not None or start.may_decide or start.finish
+        if self.recorded or open_end or wrong or self.has_stalled():
             from hornbook.training.deciding import decide_after_step
 
             decide_after_step(self)
@@ -258,7 +271,8 @@ class Job:
             "use_step": self.best.step if keep.best else None, "decisions": msgspec.to_builtins(self.decisions),
             "prepared": self.context.prepared.key, **self.best.state(),
         }  # fmt: skip
-        drop_old = partial(prune, self.run, keep=keep.keep, steady=self.saver.steady)
+        newest = None if self.monitor.was_skipped else keep.keep  # the run may have to go back
+        drop_old = partial(prune, self.run, keep=newest, steady=self.saver.steady)
         if self.saved == step:
             drop_old()
             return
@@ -277,7 +291,9 @@ class Job:
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint."""
-        manifest = checkpoints.load_into(folder, model=self.state.whole(), optimizers=self.state.optimizers)
+        from hornbook.engine import loading
+
+        manifest = loading.load_into(folder, model=self.state.whole(), optimizers=self.state.optimizers)
         self.state.whole_changed()
         state, self.step = manifest["state"], manifest["step"]
         if missing := {"tokens", "seconds", "updates", "since_best", "best_loss", "best_step"} - state.keys():

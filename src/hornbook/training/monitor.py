@@ -27,11 +27,13 @@ class Monitor:
 
     def __init__(
         self, shape: GPTShape, prepared: Prepared, *, learning_rates: Mapping[str, float], warmup_steps: int | None,
-        given: str | None,
+        given: str | None, spike_zscore: float | None = None,
     ) -> None:  # fmt: skip
         """`learning_rates` are peaks, as `workload.usual_learning_rate` names them. `given` are the weights that
-        the run started from; None for fresh ones."""
+        the run started from; None for fresh ones. `spike_zscore`: from which on a loss has `spiked`."""
         self.losses, self.norms, self.tokens, self.validation = (list[float]() for _ in range(4))
+        self.numbers: list[int] = []  # of the updates
+        self.spike_zscore = spike_zscore
         self.history = History(
             shape=shape, train_losses=self.losses, validation_tokens=self.tokens, validation_losses=self.validation,
             learning_rates=learning_rates, warmup_steps=warmup_steps,
@@ -44,7 +46,9 @@ class Monitor:
         self.repeated_share = prepared.checkup.get("repeated_share", 0.0)
 
     def recall(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take in what an earlier process has recorded."""
+        """Take in what was recorded so far, and nothing else."""
+        for seen in (self.losses, self.norms, self.tokens, self.validation, self.numbers, self.reported):
+            seen.clear()
         for row in rows:
             if row["event"] == "step":
                 self._step(row)
@@ -67,6 +71,15 @@ class Monitor:
     def diverged(self) -> bool:
         """Whether the weights give no finite gradient any more."""
         return skipped_updates(self.norms) >= DIVERGED_STEPS
+
+    @property
+    def spiked(self) -> bool:
+        """Whether the last loss is one for which its batch is to be left out."""
+        if self.spike_zscore is None:
+            return False
+        from hornbook.training.left_out import robust_zscore
+
+        return robust_zscore(self.losses) > self.spike_zscore
 
     @property
     def was_skipped(self) -> bool:
@@ -107,6 +120,7 @@ class Monitor:
 
     def _step(self, row: Mapping[str, Any]) -> None:
         loss, norm = row["train_loss_nats_per_token"], row["gradient_norm"]
+        self.numbers.append(row["step"])
         self.losses.append(math.nan if loss is None else loss)
         self.norms.append(math.nan if norm is None else norm)
 

@@ -41,6 +41,10 @@ class Watch:
     eval_steps: EvaluationSteps = field(init=False)
 
     def __post_init__(self) -> None:
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Plan the evaluations of a run that has decided nothing."""
         settings = self.settings
         assert settings.train.steps is not None
         assert settings.watch.evaluate_every is not None
