@@ -163,3 +163,23 @@ def test_what_is_wrong_is_said_once(tmp_path, english, hornbook_in):
     assert refused.code == 2
     assert refused.stderr.count("hornbook: ") == 1
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_back_and_decays_does_so_with_two_processes(tmp_path, english, hornbook_in):
+    """What is decided, and the weights of the best look, are rank 0's; all take them over."""
+    settings = {
+        "text.tokenizer": "bpe:320", "text.split": "tail:0.2", "train.threads": 1, "train.precision": "float32",
+        "model.layers": 2, "model.width": 64, "model.context": 32, "train.batch": 4, "train.microbatch": 2,
+        "optimizer.name": "muon", "optimizer.muon_learning_rate": 0.06, "watch.sample_tokens": 4,
+        "watch.evaluate_every": 4, "schedule.name": "constant", "checkpoint.every": 16, "train.budget": "10m",
+    }  # fmt: skip
+    (tmp_path / "text.txt").write_text(english[:3000], encoding="utf-8")
+    command, ends = ["train", "text.txt", *(f"--{name}={value}" for name, value in settings.items())], []
+    for out, more in (("one", []), ("two", ["--processes", "2", "--parallel", "shard"])):
+        finished = hornbook_in(tmp_path)(*command, *more, "--out", out, "--json")
+        assert finished.code == 0, finished.stderr
+        decided = [row for row in Run(tmp_path / out).rows() if row["event"] == "decision"]
+        assert decided[0]["decision"] == "decay"
+        ends.append((decided, losses(tmp_path / out), weights(tmp_path / out, finished.json["step"])))
+    assert ends[0] == ends[1]

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from hornbook.engine.signals import stop_on_signals
+from hornbook.facts.hardware import usable_cores
 
 LOOK_SECONDS = 0.05  # between two looks at what still runs
 GRACE_SECONDS = 3.0  # for the others to notice that one has ended
@@ -32,8 +33,9 @@ def launch(command: Sequence[str], processes: int, variables: Mapping[str, str])
     The first one that fails ends all: the others have a moment to notice, then they are killed. A signal that asks this
     process to stop is handed to rank 0, which brings all to an end. None where all succeeded.
     """
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    given = {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": "lo", **os.environ, **variables}
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    threads = str(max(1, usable_cores() // processes))
+    given = {**os.environ, **variables, "OMP_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": loopback}
     given |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), PARENT: str(os.getpid())}
     running: dict[int, subprocess.Popen[bytes]] = {}
     first: Ended | None = None

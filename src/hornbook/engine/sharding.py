@@ -24,6 +24,8 @@ from hornbook.model.decoder import Decoder
 from hornbook.optim.groups import Named, Optimizer
 from hornbook.optim.muon import orthogonalise
 
+WHOLE_GRADIENTS = 1e9  # parameters: larger models sum the gradients of each piece at once, and keep rows of them
+
 
 class Sharded:
     """`model`, whose weights are spread over the ranks of a mesh (replicas, shards). Every method is collective."""
@@ -54,9 +56,11 @@ class Sharded:
     # ---- A step
 
     def last_piece(self, is_last: bool) -> None:
-        """Sum gradients over the ranks after the last piece of a step only: before, each rank has its own."""
+        """Sum gradients over the ranks after the last piece of a step only, where a rank has the memory to keep whole
+        ones until then."""
+        sums = is_last or (self.shards > 1 and self.model.shape.parameters > WHOLE_GRADIENTS)
         for module in self.wrapped:
-            module.set_requires_gradient_sync(is_last, recurse=False)
+            module.set_requires_gradient_sync(sums, recurse=False)
 
     @property
     def gradients(self) -> list[Tensor]:
