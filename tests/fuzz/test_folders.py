@@ -28,7 +28,8 @@ from hornbook.reporting.pages import run_page
 from hornbook.reporting.prepared import print_prepared
 from hornbook.setup.model import beginning, open_model, settings_of
 from hornbook.text.documents import documents
-from hornbook.training.decisions import decisions_of, tokens_read
+from hornbook.training.deciding import tokens_read
+from hornbook.training.decisions import decisions_of
 
 SEEDS = 300
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
