@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from hornbook.facts.looks import Evaluation, turned, went_on
 from hornbook.facts.settings import Settings
+from hornbook.reporting.curves import evaluations
 from hornbook.training.decisions import Decision, decays, decisions_of, last_step
+
+if TYPE_CHECKING:
+    from hornbook.training.job import Job
 
 DECAY = 0.5  # of the steps up to the best look: so long is the decay that follows it
 FINISH = 0.25  # of the steps so far: so long is the decay of a run that is finished early
@@ -79,3 +86,69 @@ def finish(settings: Settings, step: int, decisions: Sequence[Decision]) -> Deci
     """To finish after `step` updates: what is left of the steps, but no longer decay than is needed."""
     steps = min(max(1, round(FINISH * step)), last_step(settings, decisions) - step)
     return Decision(decision="finish", step=step, from_step=step, decay_steps=steps)
+
+
+# ---- Of a job
+
+
+def decide_after_step(job: Job) -> None:
+    """Follow what an earlier process decided here, or what this one must decide now that none lies ahead."""
+    if job.goes_back_to(job.step) and job.best.step != job.step:
+        job.best.take(job.state, step=job.step, loss=math.inf, updates=job.updates, optimizer=True)
+    while job.step < job.last and (decision := _due(job)) is not None:
+        _carry_out(job, decision)
+
+
+def _due(job: Job) -> Decision | None:
+    if ahead := job.ahead:
+        return next((decision for decision in ahead if decision.step == job.step), None)
+    settings, step, decisions = job.settings, job.step, job.decisions
+    if job.context.finish and step > 0 and not any(made.decision == "finish" for made in decisions):
+        return finish(settings, step, decisions)
+    if job.deadline is not None and job.deadline.due_at == step:
+        job.deadline.due_at = None
+        return job.deadline.settle(step, job.last, decisions)
+    if job.has_stalled():
+        return Decision(decision="stop", step=step, from_step=job.best.step or 0)
+    went_back = max((made.step for made in decisions if made.decision == "decay"), default=-1)
+    looked = job.evaluated == step and job.watch.eval_steps.even(step) and step != went_back
+    if not job.context.may_decide or not looked:
+        return None
+    losses, epoch = evaluations(job.evaluations), job.context.prepared.train.num_tokens
+    return decide(losses, settings, step, decisions, epoch_tokens=epoch)
+
+
+def _carry_out(job: Job, decision: Decision) -> None:
+    job.saver.settle()  # it may be writing the best weights
+    if decision.decision == "decay" and not job.best.can_go_on(job.run):
+        decision = Decision(decision="end", step=decision.step, from_step=decision.from_step)
+    if decision.decision == "decay":
+        job.best.put_back(job.run, job.state)
+        job.updates = job.best.updates
+    follow(job, decision)
+    if decision.decision in ("decay", "end"):
+        job.saved = None
+    if decision.decision == "skip":
+        from hornbook.training.left_out import warn_of_left_out
+
+        warn_of_left_out(job, decision)
+    job.save()
+
+
+def follow(job: Job, decision: Decision) -> None:
+    """From now on the run is what was decided; it is written down where it is not yet."""
+    planned = job.last
+    job.decisions.append(decision)
+    job.watch.follow(decision.step, last_step(job.settings, job.decisions), denser=decision.decision == "decay")
+    job.view.total = job.last
+    if decision.decision in ("length", "finish"):
+        job.saver.steady = min(job.saver.steady, decision.step)
+    if decision not in job.recorded:
+        job.recorded.append(decision)
+        kept = decision.decision == "length" and job.last == planned
+        row = {"event": "decision", "tokens": job.tokens, "sentence": sentence(decision)}
+        row |= msgspec.to_builtins(decision) | ({"as_planned": True} if kept else {})
+        job.run.log(row)
+        job.evaluations.append(row)
+        if not kept:
+            job.view.note(f"step {decision.step:,}: {row['sentence']}")

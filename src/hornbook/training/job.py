@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,15 +24,7 @@ from hornbook.planning.workload import StepTimes, flat, step_tokens
 from hornbook.records.run import Run, checkpoint_step
 from hornbook.reporting.live import View
 from hornbook.training.best import Best, prune
-from hornbook.training.decisions import (
-    Decision,
-    decays,
-    decision_of,
-    decisions_of,
-    in_force,
-    last_step,
-    skipped_batches,
-)  # fmt: skip
+from hornbook.training.decisions import Decision, decays, decision_of, decisions_of, in_force, skipped_batches
 from hornbook.training.loop import Step, TrainState
 from hornbook.training.monitor import Monitor, divergence_sentence
 from hornbook.training.pace import FirstSteps, StepClock
@@ -200,10 +191,10 @@ class Job:
         row: dict[str, Any] = {"event": "evaluation"} | self.position | numbers
         loss = numbers.get("probe_validation_loss_nats_per_token")
         self.since_best += loss is not None and self.watch.eval_steps.even(self.step)
-        if loss is not None and loss < self.best.loss and not self._goes_back_to(self.best.step):
+        if loss is not None and loss < self.best.loss and not self.goes_back_to(self.best.step):
             self.since_best = 0
             decided = not self.context.may_decide or decays(self.settings, self.step, self.decisions)
-            go_back = self.step > 0 and (not decided or self._goes_back_to(self.step))
+            go_back = self.step > 0 and (not decided or self.goes_back_to(self.step))
             self.best.take(self.state, step=self.step, loss=loss, updates=self.updates, optimizer=go_back)
         warnings = self.monitor.evaluation(row)
         row |= flat("forecast_loss_nats_per_token", self.monitor.forecast(self.last * step_tokens(self.settings)))
@@ -253,81 +244,22 @@ class Job:
 
     # ---- Decide
 
-    def _goes_back_to(self, step: int | None) -> bool:
+    def goes_back_to(self, step: int | None) -> bool:
         """Whether a decision that lies ahead needs the weights of this step."""
         return any(made.decision == "decay" and made.from_step == step for made in self.ahead)
 
     def decide(self) -> None:
-        """Follow what an earlier process decided here, or what this one must decide now that none lies ahead. Raises
-        SystemFailure once the run has diverged for good."""
+        """Follow what an earlier process decided here, or decide what this one must. Raises SystemFailure once the run
+        has diverged for good."""
         if self.monitor.diverged or self.monitor.spiked:
-            from hornbook.training.left_out import go_back, leave_out
+            from hornbook.training.left_out import leave_out
 
-            if (left_out := leave_out(self)) is not None:
-                go_back(self, left_out)
-        if self._goes_back_to(self.step) and self.best.step != self.step:
-            self.best.take(self.state, step=self.step, loss=math.inf, updates=self.updates, optimizer=True)
-        while self.step < self.last and (decision := self._due_decision()) is not None:
-            self._carry_out(decision)
+            leave_out(self)
+        start = self.context
+        if self.recorded or self.deadline is not None or start.may_decide or start.finish or self.has_stalled():
+            from hornbook.training.deciding import decide_after_step
 
-    def _due_decision(self) -> Decision | None:
-        if ahead := self.ahead:
-            return next((decision for decision in ahead if decision.step == self.step), None)
-        settings, step, decisions = self.settings, self.step, self.decisions
-        if self.context.finish and step > 0 and not any(decision.decision == "finish" for decision in decisions):
-            from hornbook.training.deciding import finish
-
-            return finish(settings, step, decisions)
-        if self.deadline is not None and self.deadline.due_at == step:
-            self.deadline.due_at = None
-            return self.deadline.settle(step, self.last, decisions)
-        if self.has_stalled():
-            return Decision(decision="stop", step=step, from_step=self.best.step or 0)
-        went_back = max((decision.step for decision in decisions if decision.decision == "decay"), default=-1)
-        looked = self.evaluated == step and self.watch.eval_steps.even(step) and step != went_back
-        if not self.context.may_decide or not looked:
-            return None
-        from hornbook.reporting.curves import evaluations
-        from hornbook.training.deciding import decide
-
-        losses, epoch = evaluations(self.evaluations), self.context.prepared.train.num_tokens
-        return decide(losses, settings, step, decisions, epoch_tokens=epoch)
-
-    def _carry_out(self, decision: Decision) -> None:
-        self.saver.settle()  # it may be writing the best weights
-        if decision.decision == "decay" and not self.best.can_go_on(self.run):
-            decision = Decision(decision="end", step=decision.step, from_step=decision.from_step)
-        if decision.decision == "decay":
-            self.best.put_back(self.run, self.state)
-            self.updates = self.best.updates
-        self.follow(decision)
-        if decision.decision in ("decay", "end"):
-            self.saved = None
-        if decision.decision == "skip":
-            from hornbook.training.left_out import warn_of_left_out
-
-            warn_of_left_out(self, decision)
-        self.save()
-
-    def follow(self, decision: Decision) -> None:
-        """From now on the run is what was decided; it is written down where it is not yet."""
-        planned = self.last
-        self.decisions.append(decision)
-        self.watch.follow(decision.step, last_step(self.settings, self.decisions), denser=decision.decision == "decay")
-        self.view.total = self.last
-        if decision.decision in ("length", "finish"):
-            self.saver.steady = min(self.saver.steady, decision.step)
-        if decision not in self.recorded:
-            from hornbook.training.deciding import sentence
-
-            self.recorded.append(decision)
-            row = {"event": "decision", "tokens": self.tokens, "sentence": sentence(decision)}
-            row |= msgspec.to_builtins(decision)
-            kept = decision.decision == "length" and self.last == planned
-            self.run.log(row | ({"as_planned": True} if kept else {}))
-            self.evaluations.append(row)
-            if not kept:
-                self.view.note(f"step {decision.step:,}: {row['sentence']}")
+            decide_after_step(self)
 
     # ---- Save and go on
 
@@ -370,11 +302,13 @@ class Job:
         self.run.log({"event": "resume", "step": self.step, "tokens": self.tokens, "cost": self.telemetry.reading()})
         self.saved = self.step
         self.recorded = decisions_of(self.run.rows())
+        from hornbook.training.deciding import follow
+
         one = state.get("decision")  # of a version whose runs made one
         saved = [decision_of(values) for values in state.get("decisions", [one] if one is not None else [])]
         for decision in in_force([*saved, *self.recorded]):
             if decision in saved or decision.step < self.step:
-                self.follow(decision)
+                follow(self, decision)
         self.evaluations = [row for row in self.run.rows() if row["event"] in ("evaluation", "decision")]
         self.evaluated = max((row["step"] for row in self.evaluations if row["event"] == "evaluation"), default=None)
         self.memorizing = any(row.get("fault") == "memorizing" for row in self.run.rows())
