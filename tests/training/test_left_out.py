@@ -101,7 +101,7 @@ def test_the_text_of_the_batch_is_shown_with_its_source(spiked):
 KILLED = """
 import json, os, signal, sys
 import hornbook
-from hornbook.training import job, left_out
+from hornbook.training import deciding, job, left_out
 
 at, arguments = sys.argv[1], json.loads(sys.argv[2])
 def die(*given, **named):
@@ -118,7 +118,7 @@ elif at == "after it is recorded":
 elif at == "as later checkpoints are dropped":
     job.Job.forget_later = lambda self, real=job.Job.forget_later: (real(self), self.recorded and die())
 elif at == "where it is followed":
-    job.Job.follow = die
+    deciding.follow = die
 elif at == "after the text is shown":
     left_out.warn_of_left_out = lambda job, decision, real=left_out.warn_of_left_out: (real(job, decision), die())
 elif at == "while batches are left out":

@@ -92,13 +92,7 @@ def finish(settings: Settings, step: int, decisions: Sequence[Decision]) -> Deci
 
 
 def decide_after_step(job: Job) -> None:
-    """Follow what an earlier process decided here, or what this one must decide now that none lies ahead. Raises
-    SystemFailure once the run has diverged for good."""
-    if job.monitor.diverged or job.monitor.spiked:
-        from hornbook.training.left_out import go_back, leave_out
-
-        if (left_out := leave_out(job)) is not None:
-            go_back(job, left_out)
+    """Follow what an earlier process decided here, or what this one must decide now that none lies ahead."""
     if job.goes_back_to(job.step) and job.best.step != job.step:
         job.best.take(job.state, step=job.step, loss=math.inf, updates=job.updates, optimizer=True)
     while job.step < job.last and (decision := _due(job)) is not None:

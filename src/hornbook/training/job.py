@@ -253,9 +253,12 @@ class Job:
     def decide(self) -> None:
         """Follow what an earlier process decided here, or decide what this one must. Raises SystemFailure once the run
         has diverged for good."""
-        start, wrong = self.context, self.monitor.diverged or self.monitor.spiked
-        open_end = self.deadline is not None or start.may_decide or start.finish
-        if self.recorded or open_end or wrong or self.has_stalled():
+        if self.monitor.diverged or self.monitor.spiked:
+            from hornbook.training.left_out import leave_out
+
+            leave_out(self)
+        start = self.context
+        if self.recorded or self.deadline is not None or start.may_decide or start.finish or self.has_stalled():
             from hornbook.training.deciding import decide_after_step
 
             decide_after_step(self)

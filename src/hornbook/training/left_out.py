@@ -33,7 +33,14 @@ LEAST_DEVIATION = 1e-3  # nats: below, a text that repeats itself would make eve
 SHOWN_BATCHES = 2  # of those that are left out, the first
 
 
-def leave_out(job: Job) -> Decision | None:
+def leave_out(job: Job) -> None:
+    """Go back where the numbers of a run have just gone wrong, if anything is to be done about it. Raises SystemFailure
+    where the run has diverged and nothing is left to go back to."""
+    if (decision := what_to_leave_out(job)) is not None:
+        go_back(job, decision)
+
+
+def what_to_leave_out(job: Job) -> Decision | None:
     """What a run decides whose numbers have just gone wrong: to leave out the batch of the last update that was applied
     and all since, of twice as many updates after each return. None where a loss spike is to be borne.
 
