@@ -199,5 +199,5 @@ def test_a_model_that_gives_no_numbers_is_not_evaluated(tmp_path):
     file = folder / "model.safetensors"
     weights = load_file(file)
     save_file(weights | {"lm_head.weight": torch.full_like(weights["lm_head.weight"], 1e38)}, file, {"format": "pt"})
-    with pytest.raises(InputError, match=r"no numbers .NaN or infinite.; its weights are damaged"):
+    with pytest.raises(InputError, match=r"not numbers .NaN or infinite.; its weights are damaged"):
         hornbook.open_model(folder)

@@ -224,7 +224,7 @@ def test_a_longer_run_is_the_one_that_was_planned_so(copied, whole):
 def test_a_run_is_not_made_longer_where_the_rate_would_rise_again(copied):
     shutil.rmtree(copied / "checkpoints" / f"step-{STEPS - round(0.6 * STEPS):08d}")
     before = (copied / "settings.toml").read_bytes()
-    with pytest.raises(InputError, match="learning rate has fallen since step 120, and no checkpoint from before"):
+    with pytest.raises(InputError, match="learning rate has decayed since step 120, and no checkpoint from before"):
         hornbook.train(out="run", **{"train.steps": 330})
     assert (copied / "settings.toml").read_bytes() == before
     assert (copied / "checkpoints" / f"step-{STEPS:08d}").is_dir()
