@@ -19,9 +19,9 @@ SHAPE = GPTShape(family="qwen3", layers=1, width=16, heads=2, context=8, vocabul
 
 def test_a_checkpoint_is_due_by_steps_and_by_time(monkeypatch):
     saver = Saver(every=5)
-    assert [step for step in range(1, 12) if saver.due(step)] == [5, 10]
+    assert [step for step in range(1, 12) if saver.mark_due(step)] == [5, 10]
     monkeypatch.setattr(saving, "WITHIN_SECONDS", -1.0)
-    assert saver.due(12)
+    assert saver.mark_due(12)
     assert saver.due_at == 12
 
 

@@ -140,10 +140,10 @@ def _carry_out(context: RunContext, view: View, started: float) -> Result:
             )
         job.state.release()
         return_freed_memory()
-        from hornbook.commands.train_report import report
+        from hornbook.commands.train_report import write_report
         from hornbook.facts.tables import Result
 
-        summary = report(job, stop)
+        summary = write_report(job, stop)
         job.run.log(end | {"plan_score": summary["plan_score"], "cost": job.telemetry.reading()})
         if "bits_per_byte" not in summary and job.monitor.was_skipped:
             raise SystemFailure(f"{job.divergence()} The report up to there is {summary['report']}.")
@@ -158,7 +158,7 @@ def _train(job: Job, stop: Stop) -> str:
     train, optimizer = job.settings.train, job.settings.optimizer
     assert train.microbatch is not None
     job.view.begin(first=job.step, total=job.last)
-    job.saver.due(job.step)
+    job.saver.mark_due(job.step)
     reason = _between_updates(job, stop)  # at step 0, and what a signal prevented in an earlier process
     while reason is None and job.step < job.last and not stop.is_set():
         decisions = tuple(job.decisions)

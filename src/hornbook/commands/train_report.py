@@ -38,7 +38,7 @@ from hornbook.training.watch import Watch
 T = TypeVar("T")
 
 
-def report(job: Job, stop: Stop) -> dict[str, Any]:
+def write_report(job: Job, stop: Stop) -> dict[str, Any]:
     """Score, plot, write the report of a run that has ended, and return its summary. After hours of training nothing
     that is only to be shown may cost the rest: what fails is left out, with a sentence. Raises Interrupted when a
     signal comes meanwhile."""

@@ -39,8 +39,8 @@ class Saver:
     def pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(1)
 
-    def due(self, step: int) -> bool:
-        """Whether a checkpoint belongs after this step: asked once, as soon as it is begun."""
+    def mark_due(self, step: int) -> bool:
+        """Whether a checkpoint belongs after this step: settled once, as soon as it is begun."""
         if step % self.every == 0 or step == self.steady or time.monotonic() > self.latest + WITHIN_SECONDS:
             self.due_at = step
         return step == self.due_at

@@ -1,9 +1,9 @@
 """What a run of given settings does, when it is evaluated, how long all of it takes, and how many steps fit a time.
 
-Evaluations are dense where the curve bends, then even, within a share of the time. The loss falls fastest over the
+Evaluations are dense where the curve bends, then regular, within a share of the time. The loss falls fastest over the
 first steps, and a text that is read again and again has its lowest validation loss within a few epochs, however many
 steps these are: so the validation probe is scored at steps 1, 2, 4, 8, ... and at the end of each of the first ten
-epochs, besides the even evaluations of both probes.
+epochs, besides the regular evaluations of both probes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from hornbook.facts.shape import GPTShape
 
 FIRST_EPOCHS = 10
 SHARE = 0.1  # of the time that evaluations may take
-EVEN, LEAST_EVEN = 20, 4  # even evaluations of a run that has the time for them, and of one that has not
+EVEN, LEAST_EVEN = 20, 4  # regular evaluations of a run that has the time for them, and of one that has not
 MOST_TOKENS, LEAST_TOKENS = 16_384, 4096  # of the probe: the standard error of a loss is about 1 % at the upper one
 HALVED = 8192  # validation tokens from which on half of them are kept from the probe, to report what it has chosen
 FORWARD, FORWARD_BESIDE_BFLOAT16 = 1 / 3, 0.55  # of a training step: evaluation computes in float32
-AFTER_TURNING = 8  # even evaluations, at least, of a decay that was not planned
+AFTER_TURNING = 8  # regular evaluations, at least, of a decay that was not planned
 
 COPY_PROBE_TOKENS = 64  # of each of the free samples that are searched for copies at every evaluation
 FIRST_PROBE = 512  # tokens of each side, at most, that are scored before the first update
@@ -191,12 +191,12 @@ class EvaluationSteps:
     every: int
     extra: frozenset[int]
 
-    def even(self, step: int) -> bool:
+    def is_regular(self, step: int) -> bool:
         """Whether both probes are scored."""
         return step % self.every == 0 or step == self.steps
 
     def due(self, step: int) -> bool:
-        return self.even(step) or step in self.extra
+        return self.is_regular(step) or step in self.extra
 
     @property
     def num_even(self) -> int:
@@ -205,8 +205,8 @@ class EvaluationSteps:
 
     @property
     def num_extra(self) -> int:
-        """Extra evaluations that are not even ones."""
-        return sum(not self.even(step) for step in self.extra)
+        """Extra evaluations that are not regular ones."""
+        return sum(not self.is_regular(step) for step in self.extra)
 
 
 def evaluation_steps(steps: int, steps_per_epoch: float, every: int) -> EvaluationSteps:
@@ -229,7 +229,7 @@ def evaluation_interval(
     steps: int, steps_per_epoch: float, step_tokens: int, validation_tokens: int, *, every: int | None,
     probe_tokens: int | None, bfloat16: bool = False,
 ) -> tuple[int, int]:  # fmt: skip
-    """(steps between even evaluations, tokens of the probe on each side), so that evaluating takes about SHARE of the
+    """(steps between regular evaluations, tokens of the probe on each side), so that evaluating takes about SHARE of the
     time. What is given stays. First the probe shrinks, to LEAST_TOKENS, then evaluations become fewer."""
     forward = FORWARD_BESIDE_BFLOAT16 if bfloat16 else FORWARD
     allowed = SHARE * steps * step_tokens / forward  # tokens that may be scored

@@ -111,10 +111,10 @@ def _due(job: Job) -> Decision | None:
     if job.has_stalled():
         return Decision(decision="stop", step=step, from_step=job.best.step or 0)
     went_back = max((made.step for made in decisions if made.decision == "decay"), default=-1)
-    looked = job.evaluated == step and job.watch.eval_steps.even(step) and step != went_back
+    looked = job.evaluated == step and job.watch.eval_steps.is_regular(step) and step != went_back
     if not job.context.may_decide or not looked:
         return None
-    losses, epoch = evaluations(job.evaluations), job.context.prepared.train.num_tokens
+    losses, epoch = evaluations(job.history), job.context.prepared.train.num_tokens
     return decide(losses, settings, step, decisions, epoch_tokens=epoch)
 
 
@@ -149,6 +149,6 @@ def follow(job: Job, decision: Decision) -> None:
         row = {"event": "decision", "tokens": job.tokens, "sentence": sentence(decision)}
         row |= msgspec.to_builtins(decision) | ({"as_planned": True} if kept else {})
         job.run.log(row)
-        job.evaluations.append(row)
+        job.history.append(row)
         if not kept:
             job.view.note(f"step {decision.step:,}: {row['sentence']}")

@@ -72,13 +72,13 @@ class Job:
     seconds: float = 0.0
     updates: int = 0  # steps that were applied: those with a finite gradient
     best: Best = field(default_factory=Best)
-    since_best: int = 0  # evaluations at even steps
+    since_best: int = 0  # evaluations at regular steps
     decisions: list[Decision] = field(default_factory=list)  # that the weights are a function of
     recorded: list[Decision] = field(default_factory=list)  # in the log, perhaps by a process that went further
     saved: int | None = None  # the steps of the newest checkpoint, evaluation and sample
     evaluated: int | None = None
     sampled: int | None = None
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)  # rows of evaluations and decisions
     memorizing: bool = False  # it was reported that what is learned now does not carry over
 
     @property
@@ -113,7 +113,7 @@ class Job:
         ahead = self.ahead
         kept = any(step in (decision.from_step, decision.step) for decision in ahead)
         settled = self.deadline is not None and not ahead and self.deadline.due(step, self.decisions)
-        return self.saver.due(step) or self.sample_due(step) or self.watch.eval_steps.due(step) or kept or settled
+        return self.saver.mark_due(step) or self.sample_due(step) or self.watch.eval_steps.due(step) or kept or settled
 
     @property
     def ahead(self) -> list[Decision]:
@@ -170,7 +170,7 @@ class Job:
     def pass_over(self) -> None:
         """Count a step whose batch is left out."""
         self.step += 1
-        self.saver.due(self.step)
+        self.saver.mark_due(self.step)
         self.run.log({"event": "skip", **self.position})
 
     def warn(self, issues: dict[str, str], **details: Any) -> None:
@@ -192,7 +192,7 @@ class Job:
             return False
         row: dict[str, Any] = {"event": "evaluation"} | self.position | numbers
         loss = numbers.get("probe_validation_loss_nats_per_token")
-        self.since_best += loss is not None and self.watch.eval_steps.even(self.step)
+        self.since_best += loss is not None and self.watch.eval_steps.is_regular(self.step)
         if loss is not None and loss < self.best.loss and not self.goes_back_to(self.best.step):
             self.since_best = 0
             decided = not self.context.may_decide or decays(self.settings, self.step, self.decisions)
@@ -205,7 +205,7 @@ class Job:
         self.view.row(row)
         self.warn(warnings)
         self.evaluated = self.step
-        self.evaluations.append(row)
+        self.history.append(row)
         self._warn_of_memorizing()
         if self.saved == self.step:  # by a process that was interrupted before this: its manifest knows nothing of it
             self.saved = None
@@ -213,12 +213,12 @@ class Job:
         return True
 
     def _warn_of_memorizing(self) -> None:
-        if self.memorizing or len(self.evaluations) < 2:
+        if self.memorizing or len(self.history) < 2:
             return
         from hornbook.reporting.words import only_memorizing
 
         monitor = self.monitor
-        sentence = only_memorizing(self.evaluations, monitor.tokens_per_epoch, repeated_share=monitor.repeated_share)
+        sentence = only_memorizing(self.history, monitor.tokens_per_epoch, repeated_share=monitor.repeated_share)
         if sentence is not None:
             self.memorizing = True
             self.warn({"memorizing": sentence})
@@ -313,8 +313,8 @@ class Job:
         for decision in in_force([*saved, *self.recorded]):
             if decision in saved or decision.step < self.step:
                 follow(self, decision)
-        self.evaluations = [row for row in self.run.rows() if row["event"] in ("evaluation", "decision")]
-        self.evaluated = max((row["step"] for row in self.evaluations if row["event"] == "evaluation"), default=None)
+        self.history = [row for row in self.run.rows() if row["event"] in ("evaluation", "decision")]
+        self.evaluated = max((row["step"] for row in self.history if row["event"] == "evaluation"), default=None)
         self.memorizing = any(row.get("fault") == "memorizing" for row in self.run.rows())
         samples = self.run.samples()
         self.sampled = samples[-1]["step"] if samples else None

@@ -50,7 +50,7 @@ def train_step(
     def nats_of(microbatch: Microbatch) -> Tensor:
         inputs, targets, documents = microbatch
         with autocast() if autocast else nullcontext():
-            nats: Tensor = model(inputs, documents_BT=documents, score=partial(cross_entropy, model, targets.flatten()))
+            nats: Tensor = model(inputs, documents_BT=documents, score=partial(summed_loss, model, targets.flatten()))
             return nats
 
     nats = torch.zeros((), device=microbatches[0][0].device)
@@ -75,7 +75,7 @@ def train_step(
     return Pending(nats, num_tokens, gradient_norm, asked)
 
 
-def cross_entropy(model: Decoder, targets_N: Tensor, hidden_BTD: Tensor) -> Tensor:
+def summed_loss(model: Decoder, targets_N: Tensor, hidden_BTD: Tensor) -> Tensor:
     """The sum of nats, (), to be differentiated once; by the kernels of an accelerator where there is one."""
     hidden_ND = hidden_BTD.flatten(0, 1)
     if model.compiled is None and reading_is_free(hidden_ND.device):

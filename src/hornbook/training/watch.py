@@ -85,7 +85,7 @@ class Watch:
         wait."""
         tokens = self.settings.watch.probe_tokens or FIRST_PROBE
         probes = self._probes(min(FIRST_PROBE, tokens)) if fresh else self.probes
-        even = self.eval_steps.even(step)
+        even = self.eval_steps.is_regular(step)
         numbers: dict[str, Any] = {}
         scores: dict[str, Seen] = {}
         for name, probe in probes.items():
@@ -115,7 +115,7 @@ class Watch:
         assert sample_every is not None
         before = (step - 1) // every * every
         return step == self.eval_steps.steps or (
-            self.eval_steps.even(step) and step // sample_every > before // sample_every
+            self.eval_steps.is_regular(step) and step // sample_every > before // sample_every
         )
 
     def samples(self, model: Decoder, *, fresh: bool, stop: Stop) -> dict[str, str] | None:
