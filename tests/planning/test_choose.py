@@ -37,6 +37,7 @@ def test_nothing_stays_open_and_all_fits(num_tokens, vocabulary, accelerator, sp
         "text.separator",
         "model.preset",
         "train.early_stop",
+        "train.parallel",
         "train.skip_spikes",
         "train.threads",
         "watch.price",

@@ -229,7 +229,7 @@ def evaluation_interval(
     steps: int, steps_per_epoch: float, step_tokens: int, validation_tokens: int, *, every: int | None,
     probe_tokens: int | None, bfloat16: bool = False,
 ) -> tuple[int, int]:  # fmt: skip
-    """(steps between regular evaluations, tokens of the probe on each side), so that evaluating takes about SHARE of the
+    """(steps between regular evaluations, tokens of the probe on each side): evaluating takes about SHARE of the
     time. What is given stays. First the probe shrinks, to LEAST_TOKENS, then evaluations become fewer."""
     forward = FORWARD_BESIDE_BFLOAT16 if bfloat16 else FORWARD
     allowed = SHARE * steps * step_tokens / forward  # tokens that may be scored

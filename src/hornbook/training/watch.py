@@ -85,11 +85,11 @@ class Watch:
         wait."""
         tokens = self.settings.watch.probe_tokens or FIRST_PROBE
         probes = self._probes(min(FIRST_PROBE, tokens)) if fresh else self.probes
-        even = self.eval_steps.is_regular(step)
+        is_regular = self.eval_steps.is_regular(step)
         numbers: dict[str, Any] = {}
         scores: dict[str, Seen] = {}
         for name, probe in probes.items():
-            if name == "train" and not even:
+            if name == "train" and not is_regular:
                 continue
             scored = probe.score(model, stop)
             if scored is None:
@@ -110,7 +110,7 @@ class Watch:
         return numbers
 
     def searches_copies(self, step: int) -> bool:
-        """At the first even look after each sample, since searching takes as long as writing one."""
+        """At the first regular evaluation after each sample, since searching takes as long as writing one."""
         sample_every, every = self.settings.watch.sample_every, self.eval_steps.every
         assert sample_every is not None
         before = (step - 1) // every * every
