@@ -84,10 +84,7 @@ def fresh(
     for reason in choice.reasons:
         view.note(f"  {reason}")
     view.note(f"  {shape.family}: {format_count(shape.parameters)} parameters, vocabulary {shape.vocabulary:,}")
-    reading = TextEstimate(
-        data, int(prepared.validation.documents[:, NUM_BYTES].sum()),
-        float(np.median(part.documents[:, NUM_TOKENS])), [], prepared.readings_per_epoch or 1.0,
-    )  # fmt: skip
+    reading = _text_estimate(prepared)
     settings, pace = _settled(choice, wanted, part, on, view, started, world)
     assert settings.train.steps is not None
     assert settings.train.batch is not None
@@ -118,6 +115,13 @@ def fresh(
         return replace(start, plan=plan)
     plan(pace)
     return start
+
+
+def _text_estimate(prepared: Prepared) -> TextEstimate:
+    documents, heldout = prepared.train.documents, prepared.validation.documents
+    median = float(np.median(documents[:, NUM_TOKENS]))
+    num_heldout_bytes, readings = int(heldout[:, NUM_BYTES].sum()), prepared.readings_per_epoch or 1.0
+    return TextEstimate(corpus_stats(prepared), num_heldout_bytes, median, [], readings)
 
 
 def _share_out(*arguments: Any) -> None:
