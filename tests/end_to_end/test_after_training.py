@@ -117,6 +117,8 @@ def test_a_run_that_diverges_says_what_is_sound(here, optimizer, steps):
     returns = [row for row in run.rows() if row["event"] == "decision" and row["decision"] == "skip"]
     assert (after, good, returns) == (1, 0, []) if steps == 6 else (after > good > 0 and len(returns) > 1)
     assert [row["fault"] for row in run.rows() if row["event"] == "warning"].count("no sample") == 1
+    # Broken weights are not sampled; those that are gone back to are sound.
+    assert [row["step"] for row in run.samples()] == ([0] if steps == 6 else [0, *range(2, good + 1, 2)])
     assert (here / "run" / "reports" / "report.html").is_file()
     assert "run/reports/report.html" in str(caught.value)
     for step in {0, good}:
