@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test check install clean
+.PHONY: train test test-extras check install clean
 train: $(VENV)/.installed
 	$(BIN)/hornbook train
 
@@ -13,6 +13,10 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
+
+# Real browsers and clients; the browser is Debian's chromium (apt-get install chromium).
+test-extras: $(VENV)/.installed-extras
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/extras
 
 install: $(VENV)/.installed
 
@@ -26,6 +30,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,sample,gpt2,parquet,gguf,completion]'
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-extras: pyproject.toml constraints.txt | $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,extras,tensorboard,wandb]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
