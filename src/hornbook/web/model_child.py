@@ -115,7 +115,7 @@ def _complete(
         if len(ids) > context:
             raise InputError(f"the prompt has {len(ids):,} tokens, but the context only {context:,}: shorten it.")
         text = prompt if isinstance(prompt, str) else opened.tokenizer.decode(prompt)
-        asked = prompt_tokens(opened, ids, logprobs) if echo else []
+        asked = prompt_tokens(opened, ids, logprobs) if echo and logprobs is not None else []
         for k in range(n):
             pieces = completion(
                 opened, ids, sampling, max_tokens=max_tokens, seed=seed + k, stop=stop, alternatives=logprobs,
