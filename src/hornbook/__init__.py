@@ -23,6 +23,8 @@ _PLACES = {
     "sweep": "hornbook.commands.sweep",
     "prove": "hornbook.commands.prove",
     "runs": "hornbook.records.listing",
+    "dashboard": "hornbook.web.dashboard",
+    "serve": "hornbook.web.serve",
     "open_model": "hornbook.setup.model",
     "Decoder": "hornbook.model.decoder",
     "GPTShape": "hornbook.facts.shape",
