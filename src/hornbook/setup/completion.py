@@ -21,8 +21,8 @@ class Piece:
     """Text as it comes, and the tokens that begin in it: text, id, offset (in characters of the whole), log_probability
     and alternatives (the most probable tokens: text, id, log_probability), the last two where they were asked for.
 
-    `finish` of the last piece: "stop" at the end of the document or a stop string, "length" after max_tokens.
-    `num_tokens`: how many were drawn so far.
+    `finish` of the last piece: "stop" at a stop string or the end of the document, whose token is listed but spells
+    nothing; "length" after max_tokens. `num_tokens`: how many were drawn so far.
     """
 
     text: str
@@ -45,16 +45,17 @@ def completion(
     """
     tokenizer, end = opened.tokenizer, opened.tokenizer.end_of_text
     drawn = generate_with_logits(
-        opened.model, ids, sampling, max_tokens=max_tokens, seed=seed, stop_ids=() if end is None else (end,),
-        native=True, int8=int8,
+        opened.model, ids, sampling, max_tokens=max_tokens, seed=seed, native=True, int8=int8
     )  # fmt: skip
     decoder, stop = codecs.getincrementaldecoder("utf-8")("replace"), [word for word in stop if word]
-    held, waiting, at, num_tokens = "", list[dict[str, Any]](), 0, 0
+    held, waiting, at, num_tokens, is_end = "", list[dict[str, Any]](), 0, 0, False
     for token, logits_V in drawn:
         num_tokens += 1
         waiting.append(named_token(tokenizer, token, at + len(held)))
         if alternatives is not None:
             waiting[-1] |= _drawn(tokenizer, logits_V, token, alternatives)
+        if is_end := token == end:
+            break
         data = tokenizer.token_bytes(token)
         held += decoder.decode(data if inside else tokenizer.spelled_at_start(data))
         inside = inside or bool(data)
@@ -65,7 +66,7 @@ def completion(
             return
         waiting, held, at = waiting[len(begun) :], held[length:], at + length
     held += decoder.decode(b"", final=True)
-    yield Piece(held, waiting, "length" if num_tokens == max_tokens else "stop", num_tokens)
+    yield Piece(held, waiting, "stop" if is_end else "length", num_tokens)
 
 
 def until(text: str, stop: Sequence[str]) -> tuple[int, bool]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from typing import Annotated, Any
 
 import msgspec
 
-from hornbook.facts.errors import InputError, suggestion
+from hornbook.facts.errors import InputError, SystemFailure, suggestion
+from hornbook.web.model_process import Busy
 
 MOST_COMPLETIONS = 256  # of one request, its prompts times n
 NOTHING_ASKED: dict[str, tuple[Any, ...]] = {  # fields that are not supported, and their values that ask for nothing
@@ -19,7 +21,7 @@ LEAST_LOG_PROBABILITY = -9999.0  # OpenAI's, for what has none: JSON has no infi
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
-class _StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+class _StreamOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     include_usage: bool = False
 
 
@@ -58,45 +60,48 @@ class CompletionRequest(msgspec.Struct, forbid_unknown_fields=True):
         }  # fmt: skip
 
 
-class Refused(Exception):
-    """A request that is not answered: the HTTP status and OpenAI's error object."""
+class NotAnswered(Exception):
+    """A request that is not answered: the HTTP status and what OpenAI's error object says."""
 
     def __init__(self, message: str, *, param: str | None = None, status: int = 400, code: str | None = None) -> None:
         super().__init__(message)
         self.status, self.param, self.code = status, param, code
 
     def to_dict(self) -> dict[str, Any]:
-        names = {401: "authentication_error", 429: "rate_limit_error", 404: "not_found_error"}
+        """OpenAI's error object."""
+        names = {404: "not_found_error", 429: "rate_limit_error"}
         kind = names.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
 
 def read_request(body: bytes, model: str) -> CompletionRequest:
-    """The request in `body` for the model served as `model`. Raises Refused, which names the field."""
+    """The request in `body` for the model served as `model`. Raises NotAnswered, which names the field."""
     try:
         fields = {key: value for key, value in msgspec.json.decode(body, type=dict).items() if value is not None}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(f"the body is not a JSON object ({error}).") from None
+        raise NotAnswered(f"the body is not a JSON object ({error}).") from None
     for name, neutral in NOTHING_ASKED.items():
         if name in fields and (value := fields.pop(name)) not in neutral:
-            raise Refused(f"{name} is not supported: leave it out (it is {value!r:.60}).", param=name)
+            raise NotAnswered(f"{name} is not supported: leave it out (it is {value!r:.60}).", param=name)
     allowed = [field.name for field in msgspec.structs.fields(CompletionRequest)]
     for name in fields.keys() - {*allowed}:
-        raise Refused(f"{name} is not supported{suggestion(name, allowed)}: there is {', '.join(allowed)}.", param=name)
+        raise NotAnswered(
+            f"{name} is not supported{suggestion(name, allowed)}: there is {', '.join(allowed)}.", param=name
+        )
     if "prompt" not in fields:
-        raise Refused("give a prompt.", param="prompt")
+        raise NotAnswered("give a prompt.", param="prompt")
     try:
         request = msgspec.convert(fields, CompletionRequest)
     except msgspec.ValidationError as error:
         problem, _, name = str(error).partition(" - at `$.")
         name = name.rstrip("`")
-        raise Refused(f"{name}: {problem[0].lower()}{problem[1:]}.", param=name.partition(".")[0]) from None
+        raise NotAnswered(f"{name}: {problem[0].lower()}{problem[1:]}.", param=re.split(r"[.\[]", name)[0]) from None
     _check_prompts(request.prompt)
     if request.model not in (None, model):
         message = f"there is no model {request.model!r:.80}: {model!r} is served."
-        raise Refused(message, param="model", status=404, code="model_not_found")
+        raise NotAnswered(message, param="model", status=404, code="model_not_found")
     if len(request.prompts) * request.n > MOST_COMPLETIONS:
-        raise Refused(f"prompts times n is at most {MOST_COMPLETIONS}.", param="n")
+        raise NotAnswered(f"prompts times n is at most {MOST_COMPLETIONS}.", param="n")
     return request
 
 
@@ -106,7 +111,7 @@ def _check_prompts(prompt: Any) -> None:
 
     is_many = isinstance(prompt, list) and bool(prompt) and all(isinstance(one, str) or is_ids(one) for one in prompt)
     if not (isinstance(prompt, str) or is_ids(prompt) or is_many):
-        raise Refused("prompt is a text, a list of texts, a list of token ids, or a list of those.", param="prompt")
+        raise NotAnswered("prompt is a text, a list of texts, a list of token ids, or a list of those.", param="prompt")
 
 
 class Answer:
@@ -174,6 +179,8 @@ def _finite(log_probability: float | None) -> float | None:
     return None if log_probability is None else max(log_probability, LEAST_LOG_PROBABILITY)
 
 
-def answerable(error: Exception) -> Refused:
-    """What a person is told of an error of the model's process."""
-    return Refused(str(error), status=400 if isinstance(error, InputError) else 500)
+def in_openais_words(error: InputError | SystemFailure | Busy) -> NotAnswered:
+    """An error of the model's process."""
+    if isinstance(error, Busy):
+        return NotAnswered(str(error), status=429, code="rate_limit_exceeded")
+    return NotAnswered(str(error), status=400 if isinstance(error, InputError) else 500)

@@ -50,13 +50,15 @@ def main() -> None:
 
 def _read(requests: queue.SimpleQueue[dict[str, Any]], stopped: set[int]) -> None:
     """Also while an answer is computed: what is to stop stops, and the process ends with the one that asks."""
-    for line in sys.stdin.buffer:
-        request = msgspec.json.decode(line)
-        if "stop" in request:
-            stopped.add(request["stop"])
-        else:
-            requests.put(request)
-    os._exit(0)
+    try:
+        for line in sys.stdin.buffer:
+            request = msgspec.json.decode(line)
+            if "cancel" in request:
+                stopped.add(request["cancel"])
+            else:
+                requests.put(request)
+    finally:
+        os._exit(0)
 
 
 @lru_cache(maxsize=MODELS)
@@ -107,27 +109,41 @@ def _complete(
     """Completion k of a prompt draws with `seed` + k; its index is that of the prompt, times `n`, plus k."""
     from hornbook.model.generate import Sampling
     from hornbook.setup.completion import completion, prompt_tokens
-    from hornbook.setup.model import prompt_ids
 
-    sampling, context = Sampling(temperature, top_k, top_p, min_p), opened.model.shape.context
-    for number, prompt in enumerate(prompts):
-        ids = prompt_ids(opened, prompt) if isinstance(prompt, str) else prompt
-        if len(ids) > context:
-            raise InputError(f"the prompt has {len(ids):,} tokens, but the context only {context:,}: shorten it.")
-        text = prompt if isinstance(prompt, str) else opened.tokenizer.decode(prompt)
-        asked = prompt_tokens(opened, ids, logprobs) if echo and logprobs is not None else []
+    sampling = Sampling(temperature, top_k, top_p, min_p)
+    read = [_read_prompt(opened, prompt) for prompt in prompts]  # before the first word of an answer
+    for number, (text, ids, hidden) in enumerate(read):
+        asked = prompt_tokens(opened, ids, logprobs)[hidden:] if echo and logprobs is not None else []
         for k in range(n):
             pieces = completion(
                 opened, ids, sampling, max_tokens=max_tokens, seed=seed + k, stop=stop, alternatives=logprobs,
                 inside=bool(text),
             )  # fmt: skip
             index = number * n + k
-            yield {"index": index, "text": text * echo, "tokens": asked, "prompt": len(ids)}
+            yield {"index": index, "text": text * echo, "tokens": asked, "prompt": len(ids) - hidden}
             for piece in pieces:
                 yield {
                     "index": index, "text": piece.text, "finish": piece.finish, "num_tokens": piece.num_tokens,
                     "tokens": piece.tokens if logprobs is not None else [],
                 }  # fmt: skip
+
+
+def _read_prompt(opened: LoadedModel, prompt: str | list[int]) -> tuple[str, list[int], int]:
+    """Its text, its ids, and how many of them are not the prompt's own: the token that stands before a document, where
+    the tokenizer as others have it does not put it there. Ids are read as they are. Raises InputError."""
+    from hornbook.setup.model import prompt_ids
+
+    shape, tokenizer, hidden = opened.model.shape, opened.tokenizer, 0
+    if isinstance(prompt, str):
+        text, ids = prompt, prompt_ids(opened, prompt)
+        hidden = 0 if tokenizer.around[0] else len(ids) - len(tokenizer.encode(prompt))
+    elif min(prompt) >= 0 and max(prompt) < shape.vocabulary:
+        text, ids = tokenizer.decode(prompt), prompt
+    else:
+        raise InputError(f"the prompt has ids that the model does not have: it has 0 to {shape.vocabulary - 1}.")
+    if len(ids) > shape.context:
+        raise InputError(f"the prompt has {len(ids):,} tokens, but the context only {shape.context:,}: shorten it.")
+    return text, ids, hidden
 
 
 ANSWERS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {

@@ -43,9 +43,15 @@ class ModelProcess:
     """
 
     def __init__(
-        self, model: str, *, most_waiting: int = 16, answer_seconds: float = 120.0, idle_seconds: float = 600.0
+        self,
+        model: str,
+        *,
+        step: int | None = None,
+        most_waiting: int = 16,
+        answer_seconds: float = 120.0,
+        idle_seconds: float = 600.0,
     ) -> None:
-        self.model, self.most_waiting = model, most_waiting
+        self.meant, self.most_waiting = {"model": model, "step": step}, most_waiting
         self.answer_seconds, self.idle_seconds = answer_seconds, idle_seconds
         self._turn, self._num_inside, self._number = asyncio.Lock(), 0, 0
         self._process: asyncio.subprocess.Process | None = None
@@ -70,7 +76,7 @@ class ModelProcess:
         took too long: the next request starts it anew.
         """
         self._number += 1
-        line = msgspec.json.encode({"model": self.model} | request | {"number": (number := self._number)})
+        line = msgspec.json.encode(self.meant | request | {"number": (number := self._number)})
         if len(line) > REQUEST_BYTES:
             raise InputError(f"the request has {len(line):,} bytes, but at most {REQUEST_BYTES:,} are read.")
         if self._num_inside > self.most_waiting:
@@ -93,9 +99,8 @@ class ModelProcess:
         """End the process."""
         if self._idle is not None:
             self._idle.cancel()
-        self._kill()
-        if self._process is not None:
-            await self._process.wait()
+        if (process := self._kill()) is not None:
+            await process.wait()
 
     async def _answer(self, number: int, line: bytes) -> AsyncGenerator[dict[str, Any]]:
         process, is_whole = await self._started(), False
@@ -122,9 +127,9 @@ class ModelProcess:
             message = f"the model's process died (exit code {code}), of too little memory perhaps; ask again."
             raise SystemFailure(message) from None
         finally:
-            if not is_whole and self.is_running:
+            if not is_whole and process is self._process:
                 with suppress(OSError):
-                    process.stdin.write(msgspec.json.encode({"stop": number}) + b"\n")
+                    process.stdin.write(msgspec.json.encode({"cancel": number}) + b"\n")
 
     async def _part(self, process: asyncio.subprocess.Process, number: int, seconds: float) -> dict[str, Any]:
         """The next line of the answer to request `number`."""
@@ -136,15 +141,19 @@ class ModelProcess:
                     return part
 
     async def _started(self) -> asyncio.subprocess.Process:
-        if self._process is None or self._process.returncode is not None:
+        if not self.is_running:
             # In a session of its own: Ctrl-C on the terminal comes here alone; the child ends with its standard input.
             self._process = await asyncio.create_subprocess_exec(
                 *COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=ANSWER_BYTES,
                 start_new_session=True,
             )  # fmt: skip
+        assert self._process is not None
         return self._process
 
-    def _kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
+    def _kill(self) -> asyncio.subprocess.Process | None:
+        """End the process, which nobody asks any more, and return it; None where there is none."""
+        process, self._process = self._process, None
+        if process is not None:
             with suppress(ProcessLookupError):
-                self._process.kill()
+                process.kill()
+        return process
