@@ -4,7 +4,7 @@
 import { el, put, setText } from "./dom.js";
 import { colour, onTheme } from "./theme.js";
 
-const GUTTER = 148; // pixels for labels at the right, where there is room
+const GUTTER = 158; // pixels for labels at the right, where there is room
 const FONT = "12px system-ui, -apple-system, 'Segoe UI', 'Noto Sans', sans-serif";
 
 /**
@@ -27,6 +27,7 @@ export function chart(box, spec, data) {
     if (!canvas.isConnected || canvas.clientWidth === 0) return;
     plot?.destroy();
     const { spec: now, data: rows } = state;
+    legendItems();
     plot = new uPlot(options(now), rows, canvas);
     read(null);
   }
@@ -36,14 +37,14 @@ export function chart(box, spec, data) {
     const grid = { stroke: colour("grid"), width: 1 };
     const axis = { stroke: ink, font: FONT, grid, ticks: { show: false } };
     const axes = [
-      { ...axis, grid: { show: false }, ticks: { show: true, stroke: colour("grid"), size: 4 }, values: (_, splits) => splits.map((value) => value === null ? "" : now.x.form(value)), size: 28, space: 74 },
-      { ...axis, values: (_, splits) => splits.map((value) => value === null ? "" : now.y.form(value)), size: now.small ? 46 : 50, space: now.small ? 26 : 40, splits: now.y.splits },
+      { ...axis, grid: { show: false }, ticks: { show: true, stroke: colour("grid"), size: 4 }, values: (_, splits) => splits.map((value) => value === null ? "" : now.x.form(value)), size: 28, space: now.small ? 52 : 74 },
+      { ...axis, values: (_, splits) => splits.map((value) => value === null ? "" : now.y.form(value)), size: now.small ? 46 : 50, space: now.small ? 26 : 40, splits: now.y.log ? decades : undefined },
     ];
     if (now.second) axes.push({ ...axis, side: 1, scale: "y", grid: { show: false }, splits: now.second.splits, values: (_, splits) => splits.map((value) => value === null ? "" : now.second.form(value)), size: 48 });
     return {
       width: canvas.clientWidth,
       height: now.height,
-      padding: [now.marks ? 22 : 10, wide() && now.lines ? GUTTER : now.second ? 4 : 12, 0, 0],
+      padding: [now.marks ? 40 : 10, wide() && now.lines ? GUTTER : now.second ? 4 : 12, 0, 0],
       legend: { show: false },
       focus: { alpha: 1 },
       cursor: {
@@ -100,7 +101,8 @@ export function chart(box, spec, data) {
         state.spec.series.forEach((other, index) => { if (other === line || other.follows === line.name) { other.hidden = line.hidden; plot?.setSeries(index + 1, { show: !line.hidden }); } });
       } } }, el("span", { class: `swatch${line.points ? " dots" : ""}${line.faint ? " faint" : ""}`, style: { "--c": `var(--${line.colour})` }, "aria-hidden": "true" }), line.label);
       return el("li", {}, button, readings[column]);
-    }), (wide() ? [] : state.spec.lines ?? []).map((line) => el("li", { class: "line-key" }, el("span", { class: "swatch dashes", style: { "--c": `var(--${line.colour})` }, "aria-hidden": "true" }), line.label, el("span", { class: "reading" }, state.spec.y.form(line.value)))));
+    }), (state.spec.keys ?? []).map((area) => el("li", { class: "line-key" }, el("span", { class: "swatch area", style: { "--c": `var(--${area.colour})` }, "aria-hidden": "true" }), area.label)),
+      (wide() ? [] : state.spec.lines ?? []).filter((line) => !line.isLabel).map((line) => el("li", { class: "line-key" }, el("span", { class: "swatch dashes", style: { "--c": `var(--${line.colour})` }, "aria-hidden": "true" }), line.label, el("span", { class: "reading" }, state.spec.y.form(line.value)))));
   }
 
   function zoomed(factor) {
@@ -128,16 +130,15 @@ export function chart(box, spec, data) {
   canvas.addEventListener("dblclick", () => state.spec.onZoom?.(null, null));
 
   const observer = new ResizeObserver(() => {
-    if (canvas.clientWidth && (!plot || plot.width !== canvas.clientWidth)) { legendItems(); draw(); }
+    if (canvas.clientWidth && (!plot || plot.width !== canvas.clientWidth)) draw();
   });
   observer.observe(canvas);
   const off = onTheme(draw);
-  legendItems();
   requestAnimationFrame(draw);
   return {
     /** New rows of the same series: nothing but the lines is drawn again. */
     setData(rows) { state.data = rows; if (plot) { plot.setData(rows); read(plot.cursor.idx); } },
-    set(next, rows) { state = { spec: next, data: rows }; legendItems(); draw(); },
+    set(next, rows) { state = { spec: next, data: rows }; draw(); },
     destroy() { observer.disconnect(); off(); plot?.destroy(); },
   };
 }
@@ -161,6 +162,13 @@ function yRange(now, low, high) {
   if (now.y.log) return [10 ** (Math.log10(low) - 0.02) || 1e-12, 10 ** (Math.log10(high) + 0.02)];
   const room = (high - low || Math.abs(high) || 1) * 0.05;
   return [now.y.min === 0 ? 0 : low - room, high + room];
+}
+
+/** 1, 2, 5, 10 and so on, or whole powers of 10 where there are many. */
+function decades(_, __, low, high) {
+  const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
+  const digits = last - first > 3 ? [1] : [1, 2, 5];
+  return Array.from({ length: last - first + 1 }, (_unused, index) => digits.map((digit) => digit * 10 ** (first + index))).flat().filter((value) => value >= low && value <= high);
 }
 
 /** What lies behind the lines: spans of the x-axis. */
@@ -205,6 +213,7 @@ function over(u, now, isWide) {
     labels.push({ y, at: y, line });
   }
   if (isWide) gutter(u, labels, ratio, now);
+  titles(u, now, ratio);
   marks(u, now, ratio);
   ctx.restore();
 }
@@ -228,6 +237,17 @@ function gutter(u, labels, ratio, now) {
     ctx.fillStyle = colour(line.colour);
     ctx.fillText(`${line.label} ${now.y.form(line.value)}`, left + 14 * ratio, at);
   }
+}
+
+/** What the two axes measure, above them. */
+function titles(u, now, ratio) {
+  const { ctx, bbox } = u;
+  ctx.fillStyle = colour("muted");
+  ctx.textBaseline = "middle";
+  ctx.textAlign = "left";
+  if (now.y.title) ctx.fillText(now.y.title, 6 * ratio, 9 * ratio);
+  ctx.textAlign = "right";
+  if (now.second) ctx.fillText(now.second.title, bbox.left + bbox.width + 42 * ratio, 9 * ratio);
 }
 
 /** Above the plot: what happened when. */
@@ -262,5 +282,11 @@ function marks(u, now, ratio) {
 export function joined(tables) {
   const filled = tables.filter((rows) => rows[0].length);
   if (!filled.length) return [[], ...tables.flatMap((rows) => rows.slice(1).map(() => []))];
-  return uPlot.join(tables.map((rows) => (rows[0].length ? rows : [[filled[0][0][0]], ...rows.slice(1).map(() => [undefined])])));
+  const rows = uPlot.join(tables.map((own) => (own[0].length ? own : [[filled[0][0][0]], ...own.slice(1).map(() => [undefined])])));
+  for (const values of rows.slice(1)) values.forEach((value, index) => {
+    if (value !== null) return;
+    for (let i = index - 1; i >= 0 && values[i] === undefined; i--) values[i] = null; // the gap reaches from point to point
+    for (let i = index + 1; i < values.length && values[i] === undefined; i++) values[i] = null;
+  });
+  return rows;
 }

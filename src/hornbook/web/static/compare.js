@@ -3,7 +3,7 @@ import { get, runPath } from "./api.js";
 import { chart, joined } from "./chart.js";
 import { el, empty, failure, field, put, table, tag } from "./dom.js";
 import * as form from "./format.js";
-import { smoothed } from "./run.js";
+import { isSteep, smoothed } from "./run.js";
 import { stateTag } from "./runs.js";
 
 export const title = () => "Compare";
@@ -90,7 +90,7 @@ async function curves(rows, context) {
     const last = (values) => values.findLast((value) => value !== null && value !== undefined);
     const spec = { label: `${look.y === PROBE ? "Probe validation loss" : "Training loss"} against ${AXES[look.x].toLowerCase()}`, height: innerWidth < 700 ? 280 : 360,
       series: rows.map((run, index) => ({ name: run.id, label: run.title, colour: `series-${index + 1}`, width: 2, points: look.y === PROBE, size: 6, dash: index > 2 ? [7, 4] : undefined })),
-      x: { form: write[look.x] }, y: { form: (v) => form.nats(v) }, lines: rows.map((run, index) => ({ label: run.title.length > 14 ? `${run.title.slice(0, 13)}…` : run.title, value: last(tables[index][1]) ?? null, colour: `series-${index + 1}-text`, isLabel: true })).filter((line) => line.value !== null) };
+      x: { form: write[look.x] }, y: { form: (v) => form.nats(v), log: isSteep(data) }, lines: rows.map((run, index) => ({ label: run.title.length > 14 ? `${run.title.slice(0, 13)}…` : run.title, value: last(tables[index][1]) ?? null, colour: `series-${index + 1}-text`, isLabel: true })).filter((line) => line.value !== null) };
     drawn?.destroy();
     drawn = chart(place, spec, data);
   }

@@ -57,10 +57,10 @@ function baselines(run) {
 
 function calibration(report) {
   const known = report.calibration;
-  const bins = (Array.isArray(known) ? known : known?.bins ?? known?.by_probability ?? []).map((bin) => ({ p: bin.mean_probability ?? bin.confidence ?? bin.probability, q: bin.share_correct ?? bin.accuracy ?? bin.share, n: bin.num_tokens ?? bin.count ?? 1 })).filter((bin) => Number.isFinite(bin.p) && Number.isFinite(bin.q));
+  const bins = (known?.calibration_bins ?? []).map((bin) => ({ p: bin.confidence, q: bin.accuracy, n: bin.share }));
   const section = el("section", { class: "card" }, el("h2", {}, "Calibration"), el("p", { class: "muted small" }, "When the model says 70 %, is it right 7 times in 10? Points on the line are honest."));
   if (!bins.length) {
-    section.append(el("p", { class: "muted" }, "Not in this report; hornbook evaluate --by-calibration or a newer report has it."));
+    section.append(el("p", { class: "muted" }, "This run's report has no calibration: hornbook evaluate --calibration measures it."));
     return section;
   }
   const size = 260;
@@ -69,7 +69,7 @@ function calibration(report) {
   section.append(svg("svg", { viewBox: `0 0 ${size} ${size}`, class: "calibration", role: "img", "aria-label": `Calibration: ${bins.map((bin) => `said ${form.percent(bin.p)}, right ${form.percent(bin.q)}`).join("; ")}` },
     [0, 0.5, 1].map((at) => [svg("line", { x1: place(0), x2: place(1), y1: y(at), y2: y(at), class: "grid" }), svg("text", { x: 24, y: y(at) + 4, "text-anchor": "end" }, form.percent(at)), svg("text", { x: place(at), y: size - 10, "text-anchor": "middle" }, form.percent(at))]),
     svg("line", { x1: place(0), y1: y(0), x2: place(1), y2: y(1), class: "ideal" }),
-    bins.map((bin) => svg("circle", { cx: place(bin.p), cy: y(bin.q), r: Math.min(9, 3 + Math.sqrt(bin.n) / 12) }))));
+    bins.map((bin) => svg("circle", { cx: place(bin.p), cy: y(bin.q), r: 3 + 8 * Math.sqrt(bin.n) }))));
   return section;
 }
 export { bars };

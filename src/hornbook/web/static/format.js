@@ -3,7 +3,7 @@
 export const DASH = "–";
 const known = (value) => typeof value === "number" && Number.isFinite(value);
 
-export const nats = (value, digits = 2) => (known(value) ? (Math.abs(value) >= 1000 ? compact(value) : value.toFixed(digits)) : DASH);
+export const nats = (value, digits = 2) => (known(value) ? (Math.abs(value) >= 1000 ? compact(value) : value.toFixed(Math.abs(value) >= 100 ? 0 : digits)) : DASH);
 export const percent = (value, digits = 0) => (known(value) ? `${(100 * value).toFixed(digits)} %` : DASH);
 export const whole = (value) => (known(value) ? Math.round(value).toLocaleString("en-US") : DASH);
 
@@ -86,4 +86,4 @@ export function date(value) {
 }
 
 /** Spaces and line ends that a reader can see. */
-export const visible = (text) => text.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ | $/g, "␣");
+export const visible = (text) => text.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ +$/, (blank) => "␣".repeat(blank.length));

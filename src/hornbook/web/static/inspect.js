@@ -65,6 +65,7 @@ async function panel(id, names, context, text) {
     if (state.step === null) return put(result, empty("No checkpoint yet", "This run has not saved any weights."));
     if (!text.value.trim()) return put(result, empty("No text", "Type a few words above."));
     state.stop = new AbortController();
+    if (!result.childElementCount) put(result, el("p", { class: "muted" }, "Opening the model …"));
     result.setAttribute("aria-busy", "true");
     try {
       const answer = await get("inspect", { run: state.run.id, step: state.step, text: text.value, top_k: 5 }, state.stop.signal);

@@ -62,12 +62,13 @@ function frontier(answer) {
   const here = { parameters: plan.parameters, loss_nats_per_token: plan.loss_nats_per_token };
   const known = [...sizes, ...(Number.isFinite(here.loss_nats_per_token) ? [here] : [])];
   const [lowX, highX] = [Math.log10(Math.min(...known.map((one) => one.parameters))), Math.log10(Math.max(...known.map((one) => one.parameters)))];
-  const [lowY, highY] = [Math.min(...known.map((one) => one.loss_nats_per_token)), Math.max(...known.map((one) => one.loss_nats_per_token))];
+  const losses = known.map((one) => one.loss_nats_per_token);
+  const [lowY, highY] = [Math.min(...losses) - 0.14 * (Math.max(...losses) - Math.min(...losses)), Math.max(...losses)];
   const x = (one) => left + (width - left - 16) * ((Math.log10(one.parameters) - lowX) / (highX - lowX || 1));
   const y = (value) => 26 + (height - bottom - 40) * (1 - (value - lowY) / (highY - lowY || 1));
   const ticks = Array.from({ length: Math.floor(highX) - Math.ceil(lowX) + 1 }, (_, index) => 10 ** (Math.ceil(lowX) + index));
   const label = (one, text, kind, above) => svg("text", { x: Math.min(width - 70, Math.max(left + 60, x(one))), y: y(one.loss_nats_per_token) + (above ? -12 : 20), "text-anchor": "middle", class: kind }, text);
-  return el("section", { class: "card" }, el("h2", {}, "The same computation at other sizes"), el("p", { class: "small muted" }, `Expected loss if these ${form.power(plan.flops)} FLOPs went into a smaller model with more tokens, or a larger one with fewer.`),
+  return el("section", { class: "card" }, el("h2", {}, "The same computation at other sizes"), el("p", { class: "small muted" }, `Expected loss if these ${form.power(plan.flops)} FLOPs went into a smaller model with more tokens, or a larger one with fewer.${here.loss_nats_per_token - best.loss_nats_per_token > 0.01 ? " The law counts 6 FLOPs for each parameter and token; the attention of this plan costs more, which is why it may lie above the curve." : ""}`),
     svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "frontier", role: "img", "aria-label": `Best: ${form.compact(best.parameters)} parameters, loss ${form.nats(best.loss_nats_per_token)}. This plan: ${form.compact(here.parameters)}, loss ${form.nats(here.loss_nats_per_token)}.` },
       [0, 0.5, 1].map((share) => { const value = lowY + share * (highY - lowY); return [svg("line", { class: "grid", x1: left, x2: width - 16, y1: y(value), y2: y(value) }), svg("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, form.nats(value))]; }),
       ticks.map((value) => svg("text", { x: x({ parameters: value }), y: height - 22, "text-anchor": "middle" }, form.compact(value))), svg("text", { x: (left + width) / 2, y: height - 4, "text-anchor": "middle" }, "parameters"),

@@ -22,7 +22,7 @@ const SMALL = [
   { column: "mfu", label: "Model FLOPs utilisation", colour: "series-6", form: (v) => form.percent(v, v < 0.1 ? 1 : 0), zero: true },
 ];
 const LOUD = ["decision", "warning", "resume", "end"];
-const look = { x: "step", logX: false, logY: false, smoothing: 0.6 };
+const look = { x: "step", logX: false, logY: null, smoothing: 0.6 }; // logY null: where the loss spans much
 
 export async function show(box, context) {
   let run = await runOf(context.id);
@@ -70,13 +70,14 @@ export async function show(box, context) {
       return;
     }
     const big = lossChart(run, view, zoom);
+    document.getElementById("chart-logY") && (document.getElementById("chart-logY").checked = big[0].y.log);
     const small = SMALL.map((one) => smallChart(one, run, view, zoom)).filter(Boolean);
     if (!isNew && view.charts.length === small.length + 1) {
-      [big, ...small].forEach(([spec, data], index) => (index === 0 || true) && view.charts[index].set(spec, data));
+      [big, ...small].forEach(([spec, data], index) => view.charts[index].set(spec, data));
       return;
     }
     for (const one of view.charts) one.destroy();
-    const boxes = small.map(([spec]) => el("section", { class: "card small-chart", "aria-label": spec.label }, el("h2", {}, spec.label), el("div", {})));
+    const boxes = small.map(([spec]) => el("section", { class: "card small-chart", "aria-label": spec.label }, el("h2", { class: "unseen" }, spec.label), el("div", {})));
     put(parts.small, boxes);
     view.charts = [chart(parts.chart, ...big), ...small.map(([spec, data], index) => chart(boxes[index].lastElementChild, spec, data))];
     if (tableBox.open) evaluationsTable(tableBox.lastElementChild, view.series);
@@ -125,7 +126,7 @@ function append(run, view, row, isWhole) {
 function chartControls(onAsk, onDraw) {
   const axis = el("select", { on: { change: () => { look.x = axis.value; onAsk().catch(() => {}); } } }, Object.entries(AXES).map(([value, [text]]) => el("option", { value, selected: value === look.x }, text)));
   const toggle = (key, text) => {
-    const input = el("input", { type: "checkbox", checked: look[key], on: { change: () => { look[key] = input.checked; onDraw(); } } });
+    const input = el("input", { type: "checkbox", id: `chart-${key}`, checked: Boolean(look[key]), on: { change: () => { look[key] = input.checked; onDraw(); } } });
     return el("label", { class: "check" }, input, text);
   };
   const smoothing = el("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: look.smoothing, on: { input: () => { look.smoothing = Number(smoothing.value); onDraw(); } } });
@@ -203,14 +204,19 @@ function lossChart(run, view, zoom) {
   const [name, write] = AXES[look.x];
   return [{
     label: `Loss in nats per token against ${name.toLowerCase()}`, height: innerWidth < 700 ? 300 : 400, series: lines, sync: `run-${run.id}`, onZoom: zoom,
-    x: { form: write, log: isLogX, min: view.zoom[0] ?? (isLogX ? null : xs[0]), max: view.zoom[1] ?? (forecast && !isLogX ? forecast.cone.x[1] : null) },
-    y: { form: (v) => form.nats(v), log: look.logY }, lines: [...labels, ...spread(baselines)],
-    second: { form: (v) => (Number.isInteger(Math.round(Math.exp(v) * 1e6) / 1e6) || Math.exp(v) > 1 ? form.compact(Number(Math.exp(v).toPrecision(3))) : ""), splits: perplexities },
+    x: { form: write, log: isLogX, min: view.zoom[0] ?? (isLogX ? null : xs[0] ?? null), max: view.zoom[1] ?? (forecast && !isLogX ? forecast.cone.x[1] : null) },
+    y: { form: (v) => form.nats(v), log: look.logY ?? isSteep(data), title: "nats per token", holdsLines: true }, lines: [...labels, ...baselines],
+    keys: [gap ? { label: "the gap opens in here", colour: "gap-fill" } : null, forecast ? { label: "forecast, 90 %", colour: "forecast-fill" } : null].filter(Boolean),
+    second: isSteep(data) ? undefined : { title: "perplexity", form: (v) => (Number.isInteger(Math.round(Math.exp(v) * 1e6) / 1e6) || Math.exp(v) > 1 ? form.compact(Number(Math.exp(v).toPrecision(3))) : ""), splits: perplexities },
     marks: marksOf(run, series), bands: gap ? [{ x: gap, colour: "gap-fill" }] : [], cones: forecast ? [forecast.cone] : [],
   }, data];
 }
 
-const spread = (lines) => lines;
+/** Whether a loss spans so much that only a logarithm shows all of it. */
+export function isSteep(data) {
+  const known = data.slice(1).flat().filter((value) => value > 0);
+  return known.length > 0 && known.reduce((a, b) => Math.max(a, b)) > 25 * known.reduce((a, b) => Math.min(a, b)) && known.reduce((a, b) => Math.max(a, b)) > 30;
+}
 
 /** Points with a line between those that follow each other closely: nothing was measured between the first look, before
  * the training, and a much later one. */
@@ -317,13 +323,20 @@ function events(run) {
 
 function facts(run, isOpen) {
   const rows = [...(run.header ?? []).map((one) => [one.title, one.text])];
-  const plan = (run.plan ?? []).map((one) => [one.title ?? one.name, one.predicted_text ?? form.DASH, one.actual_text ?? form.DASH, one.inside === null ? form.DASH : one.inside ? "yes" : "no"]);
+  const plan = (run.plan ?? []).map((one) => [one.title ?? one.name, planned(one), one.name === "price_usd" ? form.usd(one.actual) : one.actual_text ?? form.DASH, one.inside === null ? form.DASH : one.inside ? "yes" : "no"]);
   return [
     plan.length ? el("section", { class: "card" }, el("h2", {}, "Plan against actual"), table("Plan against actual", ["", { text: "planned", class: "number" }, { text: "actual", class: "number" }, "inside its range"], plan)) : null,
     el("section", { class: "card" }, el("h2", {}, "About this run"), el("dl", { class: "facts" }, rows.map(([name, text]) => [el("dt", {}, name), el("dd", {}, text)])),
       run.reports?.length ? el("p", { class: "reports" }, "Reports: ", run.reports.map((report, index) => [index ? " · " : "", el("a", { href: report.address, target: "_blank", rel: "noopener" }, report.title)])) : null,
       el("details", { open: isOpen }, el("summary", {}, "All settings"), el("pre", { tabindex: "0", "aria-label": "All settings" }, run.settings_toml ?? ""))),
   ];
+}
+
+/** Prices here may be parts of a cent. */
+function planned(one) {
+  if (one.name !== "price_usd") return one.predicted_text ?? form.DASH;
+  const between = one.predicted_interval_90;
+  return `${form.usd(one.predicted)}${between ? ` (${form.usd(between[0])} to ${form.usd(between[1])})` : ""}`;
 }
 
 function evaluationsTable(box, series) {

@@ -26,7 +26,7 @@ const COLUMNS = [
   { key: "memorized", text: "By heart", of: (run) => Number(run.memorization?.by_heart ?? -1), cell: memorizationCell },
   { key: "cost", text: "Cost", number: true, of: (run) => run.wall_seconds, cell: costCell },
   { key: "plan", text: "Against plan", number: true, of: (run) => planFactor(run)?.factor, cell: planCell },
-  { key: "started", text: "Begun", number: true, of: (run) => run.started, cell: (run) => el("span", { class: "nowrap" }, form.date(run.started)) },
+  { key: "started", text: "Begun", number: true, of: (run) => run.started, cell: (run) => form.date(run.started).split(", ").map((part) => el("span", { class: "about nowrap" }, part)) },
 ];
 
 const choice = { sort: "started", down: true, filter: "", group: "", chosen: new Set() };
@@ -133,7 +133,7 @@ function nameCell(run) {
 
 function stateCell(run) {
   const share = progress(run);
-  return [stateTag(run), el("span", { class: "about nowrap" }, run.planned_steps && run.step !== run.planned_steps ? `${form.whole(run.step)} of ${form.whole(run.planned_steps)} steps` : `${form.whole(run.step)} steps`),
+  return [stateTag(run), el("span", { class: "about" }, run.planned_steps && run.step !== run.planned_steps ? `${form.whole(run.step)} of ${form.whole(run.planned_steps)} steps` : `${form.whole(run.step)} steps`),
     run.is_running && share !== null ? el("progress", { max: 1, value: share, "aria-label": "Progress" }) : null];
 }
 
@@ -157,22 +157,23 @@ function memorizationCell(run) {
 }
 
 function costCell(run) {
-  return [el("span", { class: "nowrap" }, form.seconds(run.wall_seconds)), el("span", { class: "about nowrap" }, run.price_usd === null || run.price_usd === undefined ? `${form.compact(run.tokens)} tokens` : `${form.usd(run.price_usd)} · ${form.compact(run.tokens)} tokens`)];
+  return [el("span", { class: "nowrap" }, form.seconds(run.wall_seconds)), el("span", { class: "about nowrap" }, run.price_usd === null || run.price_usd === undefined ? `${form.compact(run.tokens)} tokens` : `${form.usd(run.price_usd)}`)];
 }
 
 export function planFactor(run) {
   const time = (run.plan ?? []).find((entry) => entry.name === "wall_seconds" && entry.predicted && entry.actual);
-  return time ? { ...time, factor: time.actual / time.predicted } : null;
+  return time && run.state === "finished" ? { ...time, factor: time.actual / time.predicted } : null;
 }
 
 function planCell(run) {
   const time = planFactor(run);
-  if (!time) return form.DASH;
+  const planned = (run.plan ?? []).find((entry) => entry.name === "wall_seconds")?.predicted;
+  if (!time) return planned ? [el("span", { class: "nowrap" }, form.seconds(planned)), el("span", { class: "about" }, "planned")] : form.DASH;
   const isOver = time.factor > 1;
-  return [el("span", { class: "nowrap" }, `${form.percent(Math.abs(time.factor - 1))} ${isOver ? "longer" : "shorter"}`), el("span", { class: "about nowrap" }, time.inside === null ? "" : time.inside ? "inside its range" : "outside its range")];
+  return [el("span", { class: "nowrap" }, `${form.percent(Math.abs(time.factor - 1))} ${isOver ? "longer" : "shorter"}`), el("span", { class: "about nowrap" }, time.inside === null ? "" : time.inside ? "in its range" : "out of its range")];
 }
 
-export function sparkline(run, width = 120, height = 32) {
+export function sparkline(run, width = 104, height = 32) {
   const { x = [], y = [] } = run.sparkline ?? {};
   const points = x.map((at, index) => [at, y[index]]).filter((point) => Number.isFinite(point[1]));
   if (points.length < 2) return el("span", { class: "muted" }, form.DASH);
@@ -197,7 +198,7 @@ async function leadSentence(runs, lead) {
     const [first, second] = same.sort((a, b) => best(a) - best(b));
     const name = el("a", { href: `#/run/${encodeURIComponent(first.id)}` }, first.title);
     const alone = [el("strong", {}, "Best on ", text, ": "), name, ` with ${form.nats(best(first))} bits per byte`];
-    if (!second) return el("li", {}, alone, "; no other finished run on this text.");
+    if (!second) return el("li", {}, el("strong", {}, "Only one on ", text, ": "), name, ` with ${form.nats(best(first))} bits per byte.`);
     const pair = await get("compare", { runs: `${first.id},${second.id}` }).then((answer) => answer.pairs[0]).catch(() => null);
     if (!pair || pair.problem || pair.difference_bits_per_byte === null) return el("li", {}, alone, `; ${second.title} has ${form.nats(best(second))}.`);
     const between = pair.difference_bits_per_byte_interval_95;

@@ -10,7 +10,7 @@ export const title = (place) => `Samples of ${place.id}`;
 export async function show(box, context) {
   const run = await runOf(context.id);
   const body = el("div", {});
-  put(box, heading(run, "samples"), el("h2", {}, "The same prompt, from checkpoint to checkpoint"), body);
+  put(box, heading(run, "samples"), el("h2", { class: "view-title" }, "The same prompt, from checkpoint to checkpoint"), body);
   let places = [];
 
   async function read() {
@@ -45,6 +45,8 @@ function timeline({ prompt, samples }, place, run) {
     back.disabled = place.at === 0;
     on.disabled = place.isLast;
     film.forEach((item, at) => item.firstElementChild.setAttribute("aria-pressed", String(at === place.at)));
+    const frame = film[place.at];
+    if (frame.parentElement) frame.parentElement.scrollTo({ left: frame.offsetLeft - frame.parentElement.offsetLeft - frame.parentElement.clientWidth / 2 + 90 });
     put(shown, el("p", { class: "sample-text" }, prompt ? el("span", { class: "prompt" }, prompt) : null, marked(sample)),
       el("p", { class: "small muted" }, [
         Number.isFinite(sample.probe_validation_loss_nats_per_token) ? `probe validation loss ${form.nats(sample.probe_validation_loss_nats_per_token)}` : null,
@@ -53,6 +55,7 @@ function timeline({ prompt, samples }, place, run) {
       ].filter(Boolean).join(" · ")));
   }
   go(place.at);
+  requestAnimationFrame(() => go(place.at));
   return el("section", { class: "card", "aria-label": prompt ? `Prompt ${prompt}` : "No prompt" },
     el("div", { class: "card-head" }, el("p", { class: "prompt-line" }, el("span", { class: "muted" }, "Prompt: "), prompt ? el("strong", {}, prompt) : "the beginning of a document"), el("div", { class: "controls slider" }, back, field("Checkpoint", slider, where), on)),
     shown, el("ol", { class: "film", "aria-label": "All checkpoints" }, film));
