@@ -23,6 +23,8 @@ from hornbook.records.result import Report
 from hornbook.setup.model import LoadedModel
 from hornbook.setup.model import open_model as open_model
 from hornbook.setup.text import Progress
+from hornbook.web.dashboard import dashboard as dashboard
+from hornbook.web.serve import serve as serve
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +45,8 @@ __all__ = [
     "report",
     "plot",
     "history",
+    "dashboard",
+    "serve",
     "open_model",
     "Decoder",
     "GPTShape",
@@ -60,6 +64,7 @@ def train(
     from_: str | None = None,
     finish: bool = False,
     seeds: int | None = None,
+    log: str | Sequence[str] = (),
     quiet: bool = False,
     field: str = ...,
     separator: str | None = ...,
@@ -130,10 +135,10 @@ def train(
     them (`lr`) or by their whole name (`**{"train.steps": 300}`). What is left out is chosen automatically.
     With the `out` of an earlier run, that run resumes exactly from its newest checkpoint; `from_` is a model
     to start from. `finish` ends that run early: its learning rate decays over at most a quarter of its steps so far.
-    `seeds` runs, from seed, seed + 1, ..., go into one folder: `runs` has their summaries.
-    Progress is shown on stderr unless `quiet`. The summary is a dict that prints as a table: `run` (its
-    folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when the disk is full, Interrupted
-    after a signal, when everything is saved.
+    `seeds` runs, from seed, seed + 1, ..., go into one folder: `runs` has their summaries. `log` names trackers to
+    which the log is copied: "tensorboard", "wandb". Progress is shown on stderr unless `quiet`. The summary is a dict
+    that prints as a table: `run` (its folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when
+    the disk is full, Interrupted after a signal, when everything is saved.
     """
 
 def prepare(
