@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import hornbook
+from hornbook.engine import checkpoint as checkpoints
+from hornbook.engine import loading
 from hornbook.records.run import Run
 
 RANKS = Path(__file__).with_name("ranks.py")
@@ -25,8 +27,9 @@ SETTINGS = {
 COMMAND = ["train", "text.txt", *(f"--{name}={value}" for name, value in SETTINGS.items()), "--out", "run"]
 
 
-def of_ranks(folder, number, every=1):
+def of_ranks(folder, number, **asked):
     """What ranks.py sees as so many processes; None: as one that knows of no others."""
+    folder.mkdir(exist_ok=True)
     out, variables = folder / f"{number}.json", dict(os.environ)
     variables |= {"PYTHONPATH": str(Path(hornbook.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     ranked = [{}]
@@ -37,7 +40,7 @@ def of_ranks(folder, number, every=1):
             "HORNBOOK_STORE": str(folder / f"s{number}"),
         }
         ranked = [{"RANK": str(rank)} for rank in range(number)]
-    command = [sys.executable, str(RANKS), str(out), str(every)]
+    command = [sys.executable, str(RANKS), str(out), json.dumps(asked)]
     processes = [subprocess.Popen(command, env=variables | its, stderr=subprocess.PIPE, text=True) for its in ranked]
     errors = [process.communicate(timeout=240)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(errors)
@@ -74,9 +77,50 @@ def test_four_processes_have_the_losses_of_one(tmp_path, alone):
         assert ours == pytest.approx(theirs, rel=1e-6), case
 
 
+def same(seen, wanted):
+    """Whether each case has the traces (of its last updates), weights and moments that it should have."""
+    assert seen
+    for case, of_case in seen.items():
+        its = wanted[f"{case.rpartition(' ')[0]} 1"]
+        trace = its["trace"][len(its["trace"]) - len(of_case["trace"]) :]
+        assert of_case == its | {"trace": trace}, case
+
+
+def test_one_then_two_then_one_process_have_the_bits_of_one(tmp_path, alone):
+    """Each goes on from what the one before it has saved: whole, in two parts, whole again."""
+    saved = [str(tmp_path / name) for name in "ab"]
+    of_ranks(tmp_path / "1", None, last=2, to=saved[0])
+    of_ranks(tmp_path / "2", 2, after=2, last=4, of=saved[0], to=saved[1], replicas=[1])
+    assert sorted(path.name for path in next((tmp_path / "b").iterdir()).iterdir()) == [
+        "manifest.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+        "optimizer-00001-of-00002.safetensors", "optimizer-00002-of-00002.safetensors",
+    ]  # fmt: skip
+    same(of_ranks(tmp_path / "3", None, after=4, of=saved[1]), alone)
+
+
+@pytest.mark.slow
+def test_weights_and_moments_pass_through_any_number_of_processes(tmp_path, alone):
+    """One process's, in four parts, in two, on each of two replicas of two parts, whole, in two copies, whole."""
+    saved = [str(tmp_path / name) for name in "abcdefg"]
+    of_ranks(tmp_path / "0", None, every=3, to=saved[0])
+    for number, (ranks, replicas) in enumerate(((4, 1), (2, 1), (4, 2), (None, 1), (2, 2))):
+        of, to = saved[number], saved[number + 1]
+        seen = of_ranks(
+            tmp_path / str(number + 1), ranks, every=3, after=5, last=5, of=of, to=to, replicas=[replicas]
+        )  # fmt: skip
+        same(seen, alone)
+        files = sorted(path.name for path in next(Path(to).iterdir()).iterdir())
+        assert len(files) == 1 + 2 * (ranks or 1) // replicas
+    for folder in Path(saved[0]).iterdir():  # replicated, too, it is what one process writes
+        for file in ("model.safetensors", "optimizer.safetensors"):
+            assert (Path(saved[5]) / folder.name / file).read_bytes() == (folder / file).read_bytes()
+
+
 def weights(run, step=STEPS):
+    """Of a checkpoint, whole or in parts, with the optimizer's moments: bytes by name."""
     folder = Path(run) / "checkpoints" / f"step-{step:08d}"
-    return (folder / "model.safetensors").read_bytes(), (folder / "optimizer.safetensors").read_bytes()
+    files = [loading.stored(folder, file) for file in (checkpoints.MODEL, checkpoints.OPTIMIZER)]
+    return {name: tensor.numpy().tobytes() for tensors in files for name, tensor in tensors.items()}
 
 
 def losses(run):
@@ -100,7 +144,7 @@ def whole(tmp_path_factory, english, hornbook_in):
 
 
 def test_a_run_goes_on_with_two_processes_and_with_one_again(tmp_path, whole, hornbook_in):
-    """Eight steps by one, eight by two that share the weights, eight by one: the bits of one process; one log."""
+    """By one, from step 8 on by two that share the weights, from step 16 on by one: the bits of one process; one log."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     run = tmp_path / "run"
     for step, more in ((EVERY, ["--processes", "2", "--parallel", "shard"]), (2 * EVERY, [])):
