@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -144,7 +145,7 @@ def whole(tmp_path_factory, english, hornbook_in):
 
 
 def test_a_run_goes_on_with_two_processes_and_with_one_again(tmp_path, whole, hornbook_in):
-    """By one, from step 8 on by two that share the weights, from step 16 on by one: the bits of one process; one log."""
+    """By one, from step 8 on by two that share the weights, from step 16 by one: the bits of one process; one log."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     run = tmp_path / "run"
     for step, more in ((EVERY, ["--processes", "2", "--parallel", "shard"]), (2 * EVERY, [])):
@@ -167,10 +168,10 @@ def children(process):
     return ranked
 
 
-def under_way(folder, hornbook_in, beyond):
+def under_way(folder, hornbook_in, beyond, *more):
     """Two processes that have trained beyond a step."""
     process = hornbook_in(folder).start(
-        *COMMAND, "--steps", 100_000, "--processes", "2", "--watch.evaluate_every", "50000"
+        *COMMAND, "--steps", 100_000, "--processes", "2", "--watch.evaluate_every", "50000", *more
     )
     while not (folder / "run" / "metrics.jsonl").exists() or len(losses(folder / "run")) <= beyond:
         assert process.poll() is None, process.communicate()
@@ -199,6 +200,52 @@ def test_a_signal_to_one_process_saves_once_and_the_death_of_one_ends_all(tmp_pa
     assert "process 1 of 2 has ended (SIGKILL), so all others were ended; resume with --out run." in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not Path(f"/proc/{ranked[0]}").exists()
+
+
+# Ends process 1 by a signal at its fifth flush: the second of its part of step 16 (0: weights; 8: and moments).
+KILLED = """
+import os, signal
+flushes, real = iter(range(100)), os.fsync
+def fsync(descriptor):
+    if next(flushes) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(descriptor)
+if os.environ.get("RANK") == "1":
+    os.fsync = fsync
+"""
+
+
+def test_a_process_that_dies_inside_a_save_leaves_the_checkpoint_before_it(tmp_path, whole, english, hornbook_in):
+    """With it two that share the weights go on, to the bits of one."""
+    (tmp_path / "text.txt").write_text(english[:6000], encoding="utf-8")
+    (tmp_path / "sitecustomize.py").write_text(KILLED, encoding="utf-8")
+    command = [*COMMAND, "--steps", STEPS, "--processes", "2", "--parallel", "shard"]
+    ended = hornbook_in(tmp_path).finish(hornbook_in(tmp_path).start(*command, path=tmp_path))
+    assert ended.code == 1
+    assert "process 1 of 2 has ended (SIGKILL), so all others were ended; resume with --out run." in ended.stderr
+    run = tmp_path / "run"
+    assert [folder.name for folder in Run(run).checkpoints()] == ["step-00000000", "step-00000008"]
+    finished = hornbook_in(tmp_path)(*command)
+    assert finished.code == 0, finished.stderr
+    assert "resuming from step 8 of 24" in finished.stderr
+    assert not [*(run / "checkpoints").glob(".*")]
+    assert weights(run) == weights(whole / "run")
+    assert losses(run) == losses(whole / "run")
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limit of another process is set by prlimit")
+def test_a_process_that_cannot_write_its_part_ends_all_with_a_sentence(tmp_path, english, hornbook_in):
+    (tmp_path / "text.txt").write_text(english[:6000], encoding="utf-8")
+    process = under_way(tmp_path, hornbook_in, EVERY + 2, "--parallel", "shard")
+    resource.prlimit(children(process)[1], resource.RLIMIT_FSIZE, (1000, 1000))
+    ended = hornbook_in(tmp_path).finish(process)
+    assert ended.code == 1
+    assert ended.stderr.count("hornbook: ") == 1
+    assert "cannot continue: File too large (process 1 of 2)." in ended.stderr
+    assert not [*(tmp_path / "run" / "checkpoints").glob(".*")]
+    for folder in (saved := Run(tmp_path / "run").checkpoints()):
+        loading.verify(folder)
+    assert len(saved) > 1
 
 
 def test_what_is_wrong_is_said_once(tmp_path, english, hornbook_in):
