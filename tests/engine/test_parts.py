@@ -193,6 +193,18 @@ def test_parts_that_are_not_the_whole_are_never_committed(tmp_path, make, left_o
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("file", ["model", "optimizer"])
+def test_what_is_not_finite_on_one_rank_makes_no_good_checkpoint(tmp_path, make, file):
+    model, optimizers = trained(make)
+    contents = {name: dict(tensors) for name, tensors in checkpoints.contents(model, optimizers).items()}
+    name, tensor = max(contents[f"{file}.safetensors"].items(), key=lambda item: len(item[1]))
+    contents[f"{file}.safetensors"][name] = bad = tensor.clone()
+    bad[-1] = float("nan")  # among the rows of the last rank
+    write_parts(tmp_path / "step-00000005", contents, 4, step=5, shape=model.shape, state={})
+    with pytest.raises(InputError, match=f"is no good: {name} holds numbers that are not finite"):
+        loading.verify(tmp_path / "step-00000005")
+
+
 def test_rows_twice_are_refused(tmp_path):
     tensor = torch.ones(4, 2)
     write_tensors(tmp_path / "a", {"x": RowsOf(tensor[:3], 0, 4)})

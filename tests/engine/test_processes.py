@@ -292,6 +292,6 @@ def test_a_run_that_goes_back_and_decays_does_so_with_two_processes(tmp_path, en
         finished = hornbook_in(tmp_path)(*command, *more, "--out", out, "--json")
         assert finished.code == 0, finished.stderr
         decided = [row for row in Run(tmp_path / out).rows() if row["event"] == "decision"]
-        assert decided[0]["decision"] == "decay"
+        assert "decay" in [row["decision"] for row in decided]
         ends.append((decided, losses(tmp_path / out), weights(tmp_path / out, finished.json["step"])))
     assert ends[0] == ends[1]

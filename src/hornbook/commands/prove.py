@@ -36,7 +36,6 @@ STEPS, KILLS = 100, 5
 INSIDE = 3  # every third kill comes inside a save
 TIMED = ("seconds", "tokens_per_second", "mfu", "cost")  # of a row of the log: wall time
 SHOWN = 10  # differences
-STOPS_SECONDS = 0.05  # after SIGSTOP
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
@@ -104,8 +103,7 @@ def prove(
             differences = _differences("the run itself", of, undisturbed, last, weights=False)
         differences += attempt.lost + _differences("after kills", Run.open(attempt.folder), undisturbed, last)
         differences += _differences("with other intervals", Run.open(watched), undisturbed, last)
-        others = _other_processes(undisturbed)
-        if others is not None:
+        if (others := _other_processes(undisturbed)) is not None:
             replay(undisturbed, elsewhere := Path(scratch) / "elsewhere", steps=last)
             _finish(_train(elsewhere, *_by(others)), elsewhere, last)
             differences += _differences(_in_words(others), Run.open(elsewhere), undisturbed, last)
@@ -300,8 +298,8 @@ class _Killed:
                 continue
             for rank in ranks:
                 _signal(rank, signal.SIGSTOP)
-            if len(ranks) > 1:  # they are children of the launcher, for which nobody else can wait
-                time.sleep(STOPS_SECONDS)
+            if len(ranks) > 1:
+                time.sleep(0.05)  # they are the launcher's children, for which nobody else can wait
             else:
                 os.waitpid(process.pid, os.WUNTRACED)
             if _saving(folder, ranks):

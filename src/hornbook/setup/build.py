@@ -70,7 +70,7 @@ def start_job(context: RunContext, view: View, started: float) -> Job:
     given = context.initial is not None or context.checkpoint is not None
     state = build(settings, context.shape, prepared.train, on, world, is_fresh=not given)
     if context.initial is not None:
-        state.take_over(context.initial.to(on))
+        state.take_over(context.initial)
     # A process that was killed counts as far as its cost had been read.
     earlier: dict[str, float] = next((row["cost"] for row in reversed(run.rows()) if "cost" in row), {})
     precision = settings.train.precision

@@ -171,7 +171,7 @@ class TrainState:
     kept: dict[str, dict[str, Tensor | RowsOf]] = field(default_factory=dict)  # by file and name, in host memory
 
     def whole(self) -> Decoder:
-        """The model to look at: gathered, where its weights are spread over processes."""
+        """The model to look at: gathered, on rank 0, where its weights are spread over processes."""
         if self.sharded is None:
             return self.model
         whole = self.sharded.gather()
@@ -188,12 +188,12 @@ class TrainState:
         if self.sharded is None:
             checkpoints.fill(checkpoints.weights(self.model), checkpoints.weights(model))
         else:
-            self.sharded.scatter(model)
+            self.sharded.scatter(model.to(self.sharded.device))
 
-    # ---- What is saved and loaded: where the weights are spread over processes, by each its rows
+    # ---- What is saved and loaded: where several processes share the weights, by each its rows
 
     def contents(self, *, optimizers: bool) -> checkpoints.Contents:
-        """What this process saves, by file and name."""
+        """What this process saves, by file and name; without `optimizers` the weights alone."""
         wanted = self.optimizers if optimizers else ()
         if self.sharded is None:
             return checkpoints.contents(self.model, wanted)
