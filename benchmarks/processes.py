@@ -15,11 +15,14 @@ import sys
 import tempfile
 import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from common import peak_bytes
+
 LAYERS, WIDTH, HEADS, VOCABULARY, CONTEXT, BATCH = 6, 384, 6, 65, 256, 16
-TURNS, WARM, FRESH = 12, 2, 1
+TURNS, WARM, FRESH = 20, 2, 3  # steps that count and that do not, of processes that are started so many times
 SIDES = ("one", "replicate", "shard")
 RANKS = 2
 
@@ -91,6 +94,46 @@ def serve(side: str, optimizer: str, recompute: bool) -> None:
             world.tell("end")
 
 
+def held(side: str, optimizer: str, recompute: bool) -> None:
+    """One process of a side: what it has held of memory beyond its imports after three steps, and what is planned."""
+    import torch
+
+    import hornbook.engine.sharding
+    import hornbook.setup.build  # noqa: F401
+    from hornbook.facts.shape import GPTShape
+    from hornbook.planning.memory import memory
+
+    torch.ones(64, 64, requires_grad=True).matmul(torch.ones(64, 64)).sum().backward()
+    before = resident_bytes()
+    world, update = parts(side, optimizer, recompute)
+    for _ in range(3):
+        update()
+    shape = GPTShape(family="gpt2", layers=LAYERS, width=WIDTH, heads=HEADS, vocabulary=VOCABULARY, context=CONTEXT)
+    planned = memory(
+        shape, BATCH // RANKS, optimizer=optimizer, checkpointing=recompute, threads=1,
+        shards=RANKS if side == "shard" else 1,
+    )  # fmt: skip
+    print(json.dumps({"rank": world.rank, "held": peak_bytes() - before, "planned": planned.total - planned.process}))
+
+
+def resident_bytes() -> int:
+    """VmRSS of this process."""
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) * 1024
+
+
+def memories() -> list[dict[str, Any]]:
+    """Planned and held bytes of each rank, of replicas and shards, AdamW and Muon, activations kept and recomputed."""
+    results = []
+    for side in SIDES[1:]:
+        for optimizer, recompute in product(("adamw", "muon"), ("kept", "recomputed")):
+            with tempfile.TemporaryDirectory() as folder:
+                processes = start(side, Path(folder), "held", optimizer, recompute)
+                for process in processes:
+                    line = process.communicate()[0].splitlines()[-1]
+                    results.append({"side": side, "optimizer": optimizer, "activations": recompute} | json.loads(line))
+    return results
+
+
 def start(side: str, folder: Path, *more: str) -> list[subprocess.Popen[str]]:
     """The processes of a side, rank 0 first."""
     ranks = 1 if side == "one" else RANKS
@@ -149,7 +192,10 @@ def speed(optimizer: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
-    if what == "serve":
-        serve(arguments[-1], arguments[0], recompute=False)
+    if what in ("serve", "held"):
+        asked = {"side": arguments[-1], "optimizer": arguments[0], "recompute": "recomputed" in arguments}
+        {"serve": serve, "held": held}[what](**asked)
+    elif what == "memory":
+        print(json.dumps(memories(), indent=1))
     else:
         print(json.dumps({optimizer: speed(optimizer) for optimizer in arguments or ("adamw", "muon")}, indent=1))
