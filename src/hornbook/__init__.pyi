@@ -51,6 +51,7 @@ def train(
     out: str | Path | None = None,
     from_: str | None = None,
     finish: bool = False,
+    seeds: int | None = None,
     quiet: bool = False,
     field: str = ...,
     separator: str | None = ...,
@@ -121,6 +122,7 @@ def train(
     them (`lr`) or by their whole name (`**{"train.steps": 300}`). What is left out is chosen automatically.
     With the `out` of an earlier run, that run resumes exactly from its newest checkpoint; `from_` is a model
     to start from. `finish` ends that run early: its learning rate decays over at most a quarter of its steps so far.
+    `seeds` runs, from seed, seed + 1, ..., go into one folder: `runs` has their summaries.
     Progress is shown on stderr unless `quiet`. The summary is a dict that prints as a table: `run` (its
     folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when the disk is full, Interrupted
     after a signal, when everything is saved.
@@ -175,8 +177,8 @@ def evaluate(
     """
 
 def compare(
-    a: str | LoadedModel,
-    b: str | LoadedModel,
+    a: str | LoadedModel | Sequence[str],
+    b: str | LoadedModel | Sequence[str],
     on: str | Sequence[str] = (), *,
     step_a: int | None = None,
     step_b: int | None = None,
@@ -187,8 +189,9 @@ def compare(
     **text_settings: Any) -> Result:
     """Score the texts `on` with both and return their difference, as `hornbook compare --json` prints it.
 
-    Of two runs without a text: their validation split, where it is the same. `text_settings` are field, separator and
-    errors of the section [text]. Raises InputError when the scored text differs.
+    Of two runs without a text: their validation split, where it is the same. `a` and `b` are models, or lists of two or
+    more runs of a recipe each, or of their folders: then the interval covers the chance of seeds too. `text_settings`
+    are field, separator and errors of the section [text]. Raises InputError when the scored text differs.
     """
 
 def plan(
@@ -267,10 +270,11 @@ def plan(
 
 def sweep(
     *texts: str,
-    budget: str = '10m',
+    budget: str | None = None,
     size: str | None = None,
     tokens: str | None = None,
     out: str | Path = 'sweep',
+    grid: Mapping[str, Sequence[Any]] | Sequence[str] = (),
     quiet: bool = False,
     field: str = ...,
     separator: str | None = ...,
@@ -291,6 +295,8 @@ def sweep(
     **changes: Any) -> Result:
     """Train a ladder of sizes on `texts` within `budget`, fit the law, and predict the loss of `size` on `tokens`.
 
-    `changes` are settings for all runs, by any of their names. By default `size` is four times the largest of the
+    With a `grid`, {"optimizer.name": ["muon", "adamw"], "train.seed": [0, 1, 2]} or "name=a,b" each, train every
+    combination of these settings instead, and say which is the best. `changes` are settings for all runs, by any of
+    their names. By default `size` is four times the largest of the
     ladder, on its tokens. Progress is shown on stderr unless `quiet`. Raises InputError for bad input.
     """

@@ -24,7 +24,7 @@ PAPER, INK, MUTED, GRID = "#ffffff", "#22252a", "#6b7078", "#e3e5e9"
 VALIDATION, TRAINING = "#0072b2", "#d55e00"
 COLOURS = {"paper": PAPER, "ink": INK, "muted": MUTED, "grid": GRID, "validation": VALIDATION, "training": TRAINING}
 
-_STYLE = {
+STYLE = {
     **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), MUTED),
     **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), MUTED),
     "font.family": "sans-serif",
@@ -71,7 +71,7 @@ def loss_plot(
     tokens, losses = train_losses(rows)
     if not points and not losses:
         raise InputError("there are no losses to draw yet")
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 4.9), facecolor=PAPER)
         axes = figure.add_axes((0.085, 0.12, 0.82, 0.72), facecolor=PAPER)
         low, high = _range(losses, points, uniform_loss)
@@ -121,7 +121,7 @@ def cost_plot(points: Sequence[Mapping[str, Any]], path: Path | str) -> None:
     priced = all(point["price_usd"] is not None for point in points)
     costs = [point["price_usd"] if priced else point["flops"] for point in points]
     losses = [point["loss_nats_per_token"] for point in points]
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         axes = figure.add_subplot()
         axes.plot(costs, losses, color=VALIDATION, marker="o", linewidth=2)
