@@ -91,6 +91,10 @@ def train(
     request = overridden(read_table(Path(recipe)) if recipe is not None else {}, changes)
     wanted = from_table(request, source=str(recipe) if recipe is not None else "settings")
     folder = Path(out) if out is not None else None
+    if out == "latest":
+        from hornbook.records.listing import resolved
+
+        folder = resolved(out)
     view = view or View(quiet=quiet)
     if seeds is not None:
         from hornbook.commands.train_seeds import by_seeds
@@ -151,6 +155,10 @@ def _carry_out(context: RunContext, view: View, started: float) -> Result:
         end = {"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason}
         if reason == "interrupted":
             job.run.log(end | {"cost": job.telemetry.reading()})
+            view.end()
+            from hornbook.commands.train_report import write_so_far
+
+            write_so_far(job)  # a second signal ends it at once
             raise Interrupted(
                 f"stopped at step {job.step:,}, everything is saved: resume with --out {job.run.folder}",
                 stop.signal_number,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import tomllib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,15 +21,14 @@ from hornbook.evaluation.corpus import conventions, corpus_report, part_document
 from hornbook.evaluation.inspection import inspect_text
 from hornbook.evaluation.probe import Places, selection_places
 from hornbook.facts.errors import Interrupted
-from hornbook.facts.io import shown
-from hornbook.facts.metrics import printed
+from hornbook.facts.io import pretty, shown
 from hornbook.model.decoder import Decoder
 from hornbook.planning.plan import score as score_plan
-from hornbook.records.result import Report, proof_verdict
+from hornbook.records.result import Report
 from hornbook.reporting.curves import best_step_between, evaluations
 from hornbook.reporting.live import View
-from hornbook.reporting.pages import run_page, with_proof
-from hornbook.reporting.plots import loss_plot
+from hornbook.reporting.pages import run_page
+from hornbook.reporting.report import SUMMARY, final_numbers, write_pages
 from hornbook.reporting.words import Finding, conclusions
 from hornbook.setup.expectation import ngram_baselines
 from hornbook.text.tokenizer import Tokenizer
@@ -95,10 +95,10 @@ def write_report(job: Job, stop: Stop) -> dict[str, Any]:
     summary["wall_seconds"] = 3600 * summary["gpu_hours"] / job.telemetry.devices
     summary["peak_memory_bytes"] = peak_memory_bytes(job.telemetry.on)
     if scores is not None:
-        summary |= _final_numbers(scores) | prepared.leak | {"lost_share": scores.extra.get("lost_share", 0.0)}
+        summary |= final_numbers(scores) | prepared.leak | {"lost_share": scores.extra.get("lost_share", 0.0)}
     whole = step == start.settings.train.steps and not any(row["event"] == "resume" for row in rows)
     summary["plan_score"] = attempt("the score of the plan", lambda: _plan_score(known, summary, whole))
-    _write(start, model, view, scores, rows, samples, summary)
+    _write(start, model, view, scores, summary)
     return summary
 
 
@@ -116,6 +116,11 @@ def _used_model(job: Job) -> tuple[Decoder, int]:
     return chosen, best.step
 
 
+def write_so_far(job: Job) -> None:
+    """The page of a run that was interrupted. Everything is saved by then: what fails is only said."""
+    _attempt(job.view, "the page", lambda: write_pages(job.run))
+
+
 def _attempt(view: View, what: str, make: Callable[[], T]) -> T | None:
     """What `make` gives; None, and a sentence, where it fails."""
     try:
@@ -127,24 +132,21 @@ def _attempt(view: View, what: str, make: Callable[[], T]) -> T | None:
         return None
 
 
-def _write(
-    start: RunContext, model: Decoder, view: View, report: Report | None, rows: list[dict[str, Any]],
-    samples: list[dict[str, Any]], summary: dict[str, Any],
-) -> None:  # fmt: skip
+def _write(start: RunContext, model: Decoder, view: View, report: Report | None, summary: dict[str, Any]) -> None:
     """The files of the report."""
     run, attempt = start.run, partial(_attempt, view)
-    svg = attempt("the plot of the loss", lambda: _plot(start, rows, summary["title"])) or ""
     before, after = attempt("the example", lambda: _inspections(start, model)) or (None, None)
-    details = {
-        "environment": attempt("the environment", lambda: run.environment),
+    ending = summary | {
+        "inspection_before": before, "inspection_after": after,
+        "settings": tomllib.loads(attempt("the settings", lambda: run.settings_toml) or ""),
         "conventions": report.conventions if report is not None else None,
-    }
-    settings, words = attempt("the settings", lambda: run.settings_toml) or "", summary["words"]
-    page = attempt(
-        "the page", lambda: run_page(rows, samples, settings, summary | details, before, after, svg, words)
-    ) or run_page([], [], settings, {"title": summary["title"]}, None, None, "", words)  # without what the logs hold
-    verdict = proof_verdict(run.reports)
-    run.write_report("report.html", page if verdict is None else with_proof(page, verdict))
+        "tokens_per_epoch": start.prepared.train.num_tokens,
+    }  # fmt: skip
+    attempt("summary.json", lambda: run.write({SUMMARY: pretty(ending)}))
+    if attempt("the page", lambda: write_pages(run, ending=ending)) is None:  # without what the logs hold
+        run.write_report(
+            "report.html", run_page([], [], "", {"title": summary["title"]}, None, None, "", summary["words"])
+        )
 
 
 def _baselines(start: RunContext, known: dict[str, Any], chosen: Sequence[Places] | None) -> dict[str, dict[str, Any]]:
@@ -153,15 +155,6 @@ def _baselines(start: RunContext, known: dict[str, Any], chosen: Sequence[Places
     msgspec.convert(known["baselines"], dict[str, dict[str, float | None]])
     losses: dict[str, dict[str, Any]] = known["baselines"]
     return losses
-
-
-def _plot(start: RunContext, rows: list[dict[str, Any]], title: str) -> str:
-    start.run.reports.mkdir(exist_ok=True)
-    return loss_plot(
-        rows, path_png=start.run.reports / "loss.png", path_svg=start.run.reports / "loss.svg", title=title,
-        tokens_per_epoch=start.prepared.train.num_tokens, uniform_loss=math.log(start.shape.vocabulary),
-        repeated_share=start.prepared.checkup.get("repeated_share", 0.0),
-    )  # fmt: skip
 
 
 def _probe_loss(watch: Watch, side: str, model: Decoder, world: World | None) -> float | None:
@@ -215,18 +208,6 @@ def _to_compare_with(prepared: Prepared, baselines: dict[str, Any]) -> dict[str,
     if prepared.leak["validation_leaked"]:
         return {}
     return {name: numbers["loss_nats_per_token"] for name, numbers in baselines.items()}
-
-
-def _final_numbers(report: Report) -> dict[str, Any]:
-    """What the summary says of the validation text, with the intervals that it is long enough for."""
-    numbers = report.to_dict()
-    known = {name: numbers[name] for name in ("num_tokens", "num_bytes", "num_documents", "interval_method")}
-    for metric, _, _ in printed(numbers):
-        name = metric.name.replace("loss_nats", "validation_loss_nats")
-        known[name] = numbers[metric.name]
-        if (pair := numbers.get(f"{metric.name}_interval_95")) is not None:
-            known[f"{name}_interval_95"] = pair
-    return known
 
 
 def _plan_score(known: dict[str, Any], summary: dict[str, Any], whole: bool) -> dict[str, Any] | None:
