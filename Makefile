@@ -28,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,sample,gpt2,parquet,gguf,completion]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,sample,gpt2,parquet,gguf,documents]'
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-extras: pyproject.toml constraints.txt | $(VENV)/.installed-dev

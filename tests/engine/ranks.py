@@ -70,7 +70,7 @@ def train(family, tied, optimizer, poisoned, world, replicas, *, after=0, last=S
         rank, ranks = world.rank, world.size
         with torch.device("meta"):
             spread = Decoder(shape)
-        sharded = Sharded(spread, world, replicas, device=torch.device("cpu"))
+        sharded = Sharded(spread, world, replicas, device=torch.device("cpu"), wraps=family == "gpt2")
         sharded.scatter(whole if rank == 0 else None)
         model = sharded.model
     made, trace = optimizers_of(model, optimizer, sharded), []

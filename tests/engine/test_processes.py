@@ -128,6 +128,11 @@ def losses(run):
     return [row["train_loss_nats_per_token"] for row in Run(run).rows() if row["event"] == "step"]
 
 
+def evaluations(run):
+    keys = ("step", "probe_train_loss_nats_per_token", "probe_validation_window_nats")
+    return [[row.get(key) for key in keys] for row in Run(run).rows() if row["event"] == "evaluation"]
+
+
 def forget_after(run, step):
     for folder in Run(run).checkpoints():
         if int(folder.name[5:]) > step:
@@ -145,17 +150,19 @@ def whole(tmp_path_factory, english, hornbook_in):
 
 
 def test_a_run_goes_on_with_two_processes_and_with_one_again(tmp_path, whole, hornbook_in):
-    """By one, from step 8 on by two that share the weights, from step 16 by one: the bits of one process; one log."""
+    """By two, from step 8 on by two that share the weights, from step 16 by one: the bits of one process; one log."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     run = tmp_path / "run"
-    for step, more in ((EVERY, ["--processes", "2", "--parallel", "shard"]), (2 * EVERY, [])):
+    for step, mesh in ((0, "replicate"), (EVERY, "shard"), (2 * EVERY, None)):
         forget_after(run, step)
+        more = [] if mesh is None else ["--processes", "2", "--parallel", mesh]
         finished = hornbook_in(tmp_path)(*COMMAND, "--steps", STEPS, *more, "--json")
         assert finished.code == 0, finished.stderr
         assert finished.json["step"] == STEPS
         assert weights(run) == weights(whole / "run")
         assert losses(run) == losses(whole / "run")
-    assert [row["step"] for row in Run(run).rows() if row["event"] == "resume"] == [EVERY, 2 * EVERY]
+        assert evaluations(run) == evaluations(whole / "run")
+    assert [row["step"] for row in Run(run).rows() if row["event"] == "resume"] == [0, EVERY, 2 * EVERY]
 
 
 def children(process):
@@ -246,6 +253,20 @@ def test_a_process_that_cannot_write_its_part_ends_all_with_a_sentence(tmp_path,
     for folder in (saved := Run(tmp_path / "run").checkpoints()):
         loading.verify(folder)
     assert len(saved) > 1
+
+
+def test_what_several_processes_score_has_the_bits_of_one(tmp_path, english, hornbook_in):
+    """The probe and the validation text, by the best weights, with batches for all of them and too few."""
+    (tmp_path / "text.txt").write_text(english[:40_000], encoding="utf-8")
+    report, seen = tmp_path / "run" / "reports" / "evaluation.json", []
+    for processes in (1, 2, 4):
+        command = [*COMMAND, "--watch.probe_tokens", 2000, "--steps", 3, "--processes", processes]
+        finished = hornbook_in(tmp_path)(*command, "--parallel", "replicate", "--json")
+        assert finished.code == 0, finished.stderr
+        seen.append((json.loads(report.read_text("utf-8")), finished.json["train_loss_nats_per_token"]))
+        report.unlink()
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0][0]["num_tokens"] >= 3000
 
 
 def test_what_is_wrong_is_said_once(tmp_path, english, hornbook_in):

@@ -57,7 +57,7 @@ def command(arguments: argparse.Namespace) -> None:
     if arguments.html is not None:
         from hornbook.facts.io import write_aside
 
-        write_aside(Path(arguments.html), inspection.to_html())
+        write_aside(Path(arguments.html), inspection.to_html(beside=Path(arguments.html)))
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,16 @@ class Inspection:
         change = b["bits_per_byte"] - a["bits_per_byte"] if "tokens" in a and a["num_bytes"] == b["num_bytes"] else None
         return {**a, "against": b, "difference_bits_per_byte": change}
 
-    def to_html(self) -> str:
-        """One self-contained page."""
+    def to_html(self, beside: Path | None = None) -> str:
+        """One self-contained page; as the file `beside` in the reports of a run, it links to the run's other pages."""
+        from hornbook.records.run import Run, is_run
         from hornbook.reporting.heatmap import inspection_page
 
-        return inspection_page(self.views)
+        if beside is None or beside.parent.name != "reports" or not is_run(beside.parent.parent):
+            return inspection_page(self.views)
+        from hornbook.reporting.report import links_of
+
+        return inspection_page(self.views, links_of(Run(beside.parent.parent)))
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own, so that its style stays in there."""

@@ -392,9 +392,8 @@ def _in_words(processes: int) -> str:
 
 
 def _keep(run: Run, proof: dict[str, Any]) -> None:
-    from hornbook.reporting.pages import with_proof
+    from hornbook.reporting.report import write_pages
 
     run.write_report("prove.json", pretty(proof))
-    page = run.reports / "report.html"
-    if page.is_file():
-        run.write_report("report.html", with_proof(page.read_text(encoding="utf-8"), proof["verdict"]))
+    if (run.reports / "report.html").is_file():
+        write_pages(run)

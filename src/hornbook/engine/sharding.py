@@ -2,8 +2,9 @@
 
 (ranks, 1) replicates, (1, ranks) shards, (machines, processes of one) does both; the code is the same. Each rank holds
 some rows of every weight, its gradient and its moments. Optimizers see plain tensors, these rows, and so does what
-saves and loads them (parts.py); what looks at a model sees `gather`'s, a whole one, on rank 0. Sums over ranks are
-sums, never means: the loss is all nats / all tokens.
+saves and loads them (parts.py); what looks at a model sees `gather`'s, a whole one. Sums over ranks are sums, never
+means: the loss is all nats / all tokens. On a CPU, where sums cannot hide behind the backward pass, replicas are plain
+models.
 """
 
 from __future__ import annotations
@@ -31,20 +32,23 @@ WHOLE_GRADIENTS = 1e9  # parameters: larger models sum the gradients of each pie
 class Sharded:
     """`model`, whose weights are spread over the ranks of a mesh (replicas, shards). Every method is collective."""
 
-    def __init__(self, model: Decoder, world: World, replicas: int, *, device: torch.device) -> None:
+    def __init__(
+        self, model: Decoder, world: World, replicas: int, *, device: torch.device, wraps: bool = False
+    ) -> None:  # fmt: skip
         """Of a `model` on the meta device: its weights are whatever memory holds until `scatter` or a file fills them,
-        so that no rank ever has the memory of more than its rows."""
+        so that no rank ever has the memory of more than its rows. `wraps`: also replicas on a CPU."""
         self.model, self.world, self.device = model, world, device
         self.replicas, self.shards = replicas, world.size // replicas
         mesh = init_device_mesh(device.type, (self.replicas, self.shards), mesh_dim_names=("replicas", "shards"))
         self.replica, self.shard = divmod(world.rank, self.shards)
         self.replica_group, self.shard_group = mesh.get_group("replicas"), mesh.get_group("shards")
         self.sizes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        settings: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": self.shards > 1}
-        for block in model.blocks:
-            fully_shard(block, **settings)
-        fully_shard([model.embedding, model.head] if model.shape.tied else model.head, **settings)
-        fully_shard(model, **settings)
+        if wraps or self.shards > 1 or device.type != "cpu":
+            settings: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": self.shards > 1}
+            for block in model.blocks:
+                fully_shard(block, **settings)
+            fully_shard([model.embedding, model.head] if model.shape.tied else model.head, **settings)
+            fully_shard(model, **settings)
         self.wrapped = [module for module in model.modules() if isinstance(module, FSDPModule)]
         for module in self.wrapped:
             module.set_gradient_divide_factor(1.0)
@@ -52,17 +56,21 @@ class Sharded:
         model.to_empty(device=device)
         if model.shape.tied:
             model.head.projection.weight = model.embedding.weight
-        model.spread = True
+        model.spread = bool(self.wrapped)
         with torch.no_grad():
             self.local: Named = {name: _rows_of(parameter) for name, parameter in model.named_parameters()}
-        self.whole: Decoder | None = None  # on rank 0, once something looks at it
+        self.whole: Decoder | None = None  # of shards on rank 0 alone, once something looks at it
         self.is_gathered = False
+        if self.shards == 1:
+            self.whole = self._seen()
 
     # ---- A step
 
     def last_piece(self, is_last: bool) -> None:
         """Sum gradients over the ranks after the last piece of a step only, where a rank has the memory to keep whole
         ones until then."""
+        for local in self.local.values():  # those of the step before would stand beside the new ones
+            local.grad = None
         sums = is_last or (self.shards > 1 and self.model.shape.parameters > WHOLE_GRADIENTS)
         for module in self.wrapped:
             module.set_requires_gradient_sync(sums, recurse=False)
@@ -82,6 +90,9 @@ class Sharded:
         self.is_gathered = False
         for name, parameter in self.model.named_parameters():  # optimizers see the rows
             self.local[name].grad = None if parameter.grad is None else _rows_of(parameter.grad)
+        if not self.wrapped:
+            for sums in [dist.all_reduce(gradient, async_op=True) for gradient in self.gradients]:
+                sums.wait()
         numbers = torch.zeros(2 + len(self.local), dtype=torch.float64, device=self.device)
         numbers[0], numbers[1] = nats, float(stops)
         gradients = {name: local.grad for name, local in self.local.items() if local.grad is not None}
@@ -119,8 +130,9 @@ class Sharded:
 
     @torch.no_grad()
     def gather(self) -> Decoder | None:
-        """The whole model, on rank 0, in evaluation mode; what is done to it changes nothing before `scatter`."""
-        if not self.is_gathered:
+        """The whole model, in evaluation mode; of shards on rank 0 alone. What is done to it changes nothing before
+        `scatter`, or all replicas of rank 0's."""
+        if self.shards > 1 and not self.is_gathered:
             self.world.tell("gather")
             if self.whole is None and self.world.rank == 0:
                 self.whole = Decoder(self.model.shape).to(self.device)
@@ -132,6 +144,17 @@ class Sharded:
             self.is_gathered = True
         return None if self.whole is None else self.whole.eval()
 
+    def _seen(self) -> Decoder:
+        """A whole model whose weights are those of this rank, which are whole, in the same memory."""
+        if not self.wrapped:
+            return self.model
+        with torch.device("meta"):
+            whole = Decoder(self.model.shape)
+        whole.load_state_dict(self.local, strict=False, assign=True)
+        if whole.shape.tied:
+            whole.head.projection.weight = whole.embedding.weight
+        return whole
+
     @torch.no_grad()
     def scatter(self, whole: Decoder | None = None) -> None:
         """Take over the weights of rank 0's `whole` model, on the same device: from now on it is the gathered one."""
@@ -139,7 +162,8 @@ class Sharded:
         weights = {} if whole is None else dict(whole.named_parameters())
         for name, local in self.local.items():
             self._take_rows(name, local, weights.get(name))
-        self.whole, self.is_gathered = whole, whole is not None
+        if self.shards > 1:
+            self.whole, self.is_gathered = whole, whole is not None
 
     def all_rows(self, name: str, local: Tensor) -> Tensor:
         """The whole tensor whose rows lie on the ranks as those of parameter `name` do."""
@@ -225,6 +249,5 @@ class Sharded:
 
 
 def _rows_of(tensor: Tensor) -> Tensor:
-    """The rows that are here of a tensor of PyTorch's own, which knows of all ranks."""
-    assert isinstance(tensor, DTensor)
-    return tensor.to_local()
+    """The rows that are here of a tensor, which may be PyTorch's own that knows of all ranks."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()

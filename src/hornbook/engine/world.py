@@ -95,6 +95,22 @@ class World:
         dist.all_gather(list(received), sent)
         return [row[:length].numpy().tobytes() for row, length in zip(received, lengths.tolist(), strict=True)]
 
+    def collect(self, content: bytes) -> list[bytes]:
+        """What each rank gives as `content`, in their order; on all ranks but 0 nothing."""
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(sizes, torch.tensor([len(content)]))
+        if self.rank > 0 and content:
+            dist.send(torch.frombuffer(bytearray(content), dtype=torch.uint8), 0)
+        if self.rank > 0:
+            return []
+        contents = [content]
+        for rank in range(1, self.size):
+            received = torch.empty(int(sizes[rank]), dtype=torch.uint8)
+            if len(received):
+                dist.recv(received, rank)
+            contents.append(received.numpy().tobytes())
+        return contents
+
     def leave(self) -> None:
         """Let the others go, if they are still there."""
         if dist.is_initialized():

@@ -18,6 +18,7 @@ from hornbook.engine.device import device
 from hornbook.engine.sharding import Sharded
 from hornbook.engine.signals import stop_on_signals
 from hornbook.engine.world import World
+from hornbook.evaluation.together import score_part
 from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.hardware import memory_bytes
 from hornbook.facts.settings import Settings, Text, from_table, to_toml
@@ -75,6 +76,10 @@ def _take_part(world: World, state: TrainState | None, order: str, **told: Any) 
         state.sharded.gather()
     elif order == "scatter":
         state.sharded.scatter()
+    elif order == "score":
+        score_part(world, state.whole(), **told)
+    elif order == "release":
+        state.release()
     elif order == "keep":
         state.keep(**told)
     elif order == "drop_kept":

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from hornbook.training.step import Autocast, Pending, Update, reading_is_free, t
 
 if TYPE_CHECKING:
     from hornbook.engine.sharding import Sharded
+    from hornbook.engine.world import World
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,13 @@ class TrainState:
         if self.sharded is None:
             return self.model
         whole = self.sharded.gather()
-        assert whole is not None
+        assert whole is not None  # on rank 0, and of shards no other process looks at it
         return whole
+
+    @property
+    def helpers(self) -> World | None:
+        """The processes that all have the whole model, to score with."""
+        return self.sharded.world if self.sharded is not None and self.sharded.shards == 1 else None
 
     def take_over(self, model: Decoder) -> None:
         """Go on with the weights of `model`."""
@@ -244,10 +251,19 @@ class TrainState:
             self.sharded.world.tell(order, **arguments)
 
     def release(self) -> Decoder:
-        """Drop what only updates need, three times the weights, and the other processes; return the whole model."""
+        """Drop what only updates need, three times the weights, and processes that cannot score; return the whole
+        model."""
         model = self.whole()
-        self.optimizers.clear()
-        self.model.zero_grad(set_to_none=True)
-        if self.sharded is not None:
+        if self.helpers is not None:
+            self._tell("release")
+        elif self.sharded is not None:
             self.sharded.world.leave()
+        self.optimizers.clear()
+        for weight in chain(self.model.parameters(), () if self.sharded is None else self.sharded.local.values()):
+            weight.grad = None
         return model
+
+    def leave(self) -> None:
+        """Let the other processes go."""
+        if self.helpers is not None:
+            self.helpers.leave()
