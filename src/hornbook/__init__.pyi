@@ -4,7 +4,9 @@ from hornbook.commands.export import export as export
 from hornbook.commands.generate import generate as generate
 from hornbook.commands.inspect import inspect as inspect
 from hornbook.commands.memorize import memorize as memorize
+from hornbook.commands.plot import plot as plot
 from hornbook.commands.prove import prove as prove
+from hornbook.commands.report import report as report
 from hornbook.facts.errors import InputError as InputError
 from hornbook.facts.errors import SystemFailure as SystemFailure
 from hornbook.facts.settings import Settings as Settings
@@ -13,6 +15,7 @@ from hornbook.facts.tables import Result
 from hornbook.likelihood import Surprise as Surprise
 from hornbook.model.decoder import Decoder as Decoder
 from hornbook.planning.plan import Plan
+from hornbook.records.history import history as history
 from hornbook.records.listing import runs as runs
 from hornbook.records.result import Report
 from hornbook.setup.model import LoadedModel
@@ -35,6 +38,9 @@ __all__ = [
     "sweep",
     "prove",
     "runs",
+    "report",
+    "plot",
+    "history",
     "open_model",
     "Decoder",
     "GPTShape",

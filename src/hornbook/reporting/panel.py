@@ -21,7 +21,7 @@ _SAMPLE_CHARACTERS = 240
 
 def panel(
     row: Mapping[str, Any], sample: str, *, step: int, total: int, time_left: str,
-    losses: Sequence[tuple[int, float]] = (),
+    losses: Sequence[tuple[int, float]] = (), width: int | None = None,
 ) -> Panel:  # fmt: skip
     """The latest numbers of a run, its `losses` ((step, loss of the batch), in order) as a curve, and what it wrote
     last; what is unknown is left out."""
@@ -48,7 +48,7 @@ def panel(
     if sample:
         written = on_one_line(" ".join(sample.strip().replace("\n", " ↵ ").split())[:_SAMPLE_CHARACTERS])
         parts.append(Text.assemble(("it writes: ", "dim"), (written, "italic")))
-    return Panel(Group(*parts), title="hornbook", title_align="left", border_style="dim")
+    return Panel(Group(*parts), title="hornbook", title_align="left", border_style="dim", width=width)
 
 
 def curve(losses: Sequence[tuple[int, float]], width: int, lines: int = _CURVE_LINES) -> str:
