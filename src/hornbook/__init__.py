@@ -26,6 +26,8 @@ _PLACES = {
     "report": "hornbook.commands.report",
     "plot": "hornbook.commands.plot",
     "history": "hornbook.records.history",
+    "dashboard": "hornbook.web.dashboard",
+    "serve": "hornbook.web.serve",
     "open_model": "hornbook.setup.model",
     "Decoder": "hornbook.model.decoder",
     "GPTShape": "hornbook.facts.shape",

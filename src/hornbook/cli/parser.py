@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hornbook import __version__
 from hornbook.commands.options import normal
@@ -37,7 +37,11 @@ COMMANDS = {
     "prove": "repeat a run with kills at random moments, and say whether it comes out the same",
     "runs": "list the runs in a folder",
     "plot": "draw the curves of several runs in one picture",
+    "dashboard": "look at runs in a browser, live",
+    "serve": "answer requests as OpenAI's completions do, on this machine",
 }
+
+IN_WEB = ("dashboard", "serve")  # the others have their file in commands/
 
 MEANT = {"--accelerator": "--on", "--device": "--on", "--devices": "--on", "--gpu": "--on", "--hardware": "--on"}
 
@@ -75,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.print_completion is not None:
             _print_completion(build_parser(COMMANDS), arguments.print_completion)
             return 0
-        import_module(f"hornbook.commands.{arguments.command}").command(arguments)
+        _file(arguments.command).command(arguments)
         sys.stdout.flush()
     except InputError as error:
         return _say(error, 2)
@@ -95,6 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _say("out of memory: try a smaller --model.width, --model.context or --train.microbatch.", 1)
     return 0
+
+
+def _file(command: str) -> Any:
+    return import_module(f"hornbook.{'web' if command in IN_WEB else 'commands'}.{command}")
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -183,7 +191,7 @@ def build_parser(named: Iterable[str] = COMMANDS) -> _Parser:
         sub = commands.add_parser(name, help=line, description=line, allow_abbrev=False)
         sub.set_defaults(print_completion=None)
         if name in named:
-            import_module(f"hornbook.commands.{name}").flags(sub)
+            _file(name).flags(sub)
         sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.commands = commands.choices
     return parser

@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -35,6 +35,9 @@ from hornbook.text.tokenizer import Tokenizer
 from hornbook.training.job import Job, RunContext
 from hornbook.training.watch import Watch
 
+if TYPE_CHECKING:
+    from hornbook.engine.world import World
+
 T = TypeVar("T")
 
 
@@ -42,17 +45,17 @@ def write_report(job: Job, stop: Stop) -> dict[str, Any]:
     """Score, plot, write the report of a run that has ended, and return its summary. After hours of training nothing
     that is only to be shown may cost the rest: what fails is left out, with a sentence. Raises Interrupted when a
     signal comes meanwhile."""
-    start, model, view, best, watch, last = job.context, job.state.whole(), job.view, job.best, job.watch, job.position
-    run, prepared, used, step = start.run, start.prepared, last["step"], last["step"]
-    attempt = partial(_attempt, view)
-    if start.settings.checkpoint.best and best.step is not None and best.step != step:
-        chosen_model = attempt("the best weights", lambda: loading.load_model(best.folder(run)).to(device()))
-        model, used = (model, step) if chosen_model is None else (chosen_model, best.step)
+    start, view, watch, last = job.context, job.view, job.watch, job.position
+    run, prepared, step, attempt = start.run, start.prepared, last["step"], partial(_attempt, view)
+    model, used = _used_model(job)
     selected_on = start.settings.watch.probe_tokens if start.settings.checkpoint.best else None
     chosen = selection_places(prepared.validation, start.shape.context, selected_on)
     known = attempt("the plan", lambda: run.plan) or {}
     baselines = attempt("the baselines", lambda: _baselines(start, known, chosen)) or {}
-    scores = attempt("the loss", lambda: _final_report(start, model, view, stop, used, baselines, chosen))
+    world = job.state.helpers
+    scores = attempt("the loss", lambda: _final_report(start, model, view, stop, used, baselines, chosen, world))
+    train_loss = attempt("the training loss", lambda: _probe_loss(watch, "train", model, world))
+    job.state.leave()
     view.end()
     if scores is not None:
         scored = scores.to_json()
@@ -76,7 +79,7 @@ def write_report(job: Job, stop: Stop) -> dict[str, Any]:
         "vocabulary": start.shape.vocabulary,
         "best_step": min(((p.validation_loss, p.step) for p in points), default=(0.0, None))[1],
         "best_step_between": best_step_between(rows),
-        "train_loss_nats_per_token": attempt("the training loss", lambda: _probe_loss(watch, "train", model)),
+        "train_loss_nats_per_token": train_loss,
         "probe_validation_loss_nats_per_token": next((p.validation_loss for p in points if p.step == used), None),
         "outside_probe": scores is not None and apart,
         "chosen_on_this_text": bool(start.settings.checkpoint.best) and scores is not None and not apart,
@@ -102,6 +105,20 @@ def write_report(job: Job, stop: Stop) -> dict[str, Any]:
 def write_so_far(job: Job) -> None:
     """The page of a run that was interrupted. Everything is saved by then: what fails is only said."""
     _attempt(job.view, "the page", lambda: write_pages(job.run))
+
+
+def _used_model(job: Job) -> tuple[Decoder, int]:
+    """The model that is used and its step: the best, where that is wanted; processes that help to score have it too."""
+    best, model, state = job.best, job.state.whole(), job.state
+    if not job.settings.checkpoint.best or best.step is None or best.step == job.step:
+        return model, job.step
+    chosen = _attempt(job.view, "the best weights", lambda: loading.load_model(best.folder(job.run)).to(device()))
+    if chosen is None:
+        return model, job.step
+    if state.helpers is not None:
+        state.take_over(chosen)
+        return model, best.step
+    return chosen, best.step
 
 
 def _attempt(view: View, what: str, make: Callable[[], T]) -> T | None:
@@ -140,9 +157,9 @@ def _baselines(start: RunContext, known: dict[str, Any], chosen: Sequence[Places
     return losses
 
 
-def _probe_loss(watch: Watch, side: str, model: Decoder) -> float | None:
+def _probe_loss(watch: Watch, side: str, model: Decoder, world: World | None) -> float | None:
     """What the weights that are used get on a probe."""
-    scored = watch.probes[side].score(model) if side in watch.probes else None
+    scored = watch.probes[side].score(model, world=world) if side in watch.probes else None
     return None if scored is None else scored.loss
 
 
@@ -208,7 +225,7 @@ def _plan_score(known: dict[str, Any], summary: dict[str, Any], whole: bool) -> 
 
 def _final_report(
     start: RunContext, model: Decoder, view: View, stop: Stop, step: int, baselines: dict[str, Any],
-    chosen: Sequence[Places] | None,
+    chosen: Sequence[Places] | None, world: World | None,
 ) -> Report | None:  # fmt: skip
     """The Report of the validation side, but for what has `chosen` the weights; None where the split has none."""
     part, tokenizer = start.prepared.validation, start.prepared.tokenizer
@@ -228,7 +245,7 @@ def _final_report(
     view.note(f"scoring the {num_tokens:,} tokens of the validation text")
     report = corpus_report(
         model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation split",
-        progress=progress, leave_out=chosen, tokenizer=tokenizer,
+        progress=progress, leave_out=chosen, tokenizer=tokenizer, world=world,
     )  # fmt: skip
     return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines} | start.prepared.leak)
 

@@ -80,6 +80,12 @@ def check_model(name: str | Path) -> None:
         raise InputError(f"{name} is a folder of runs: name one of them, such as {', '.join(known[:5])}.")
 
 
+def runs_in(folder: str | Path) -> list[str]:
+    """The runs directly below a folder that is none itself, the oldest first; [] where there are none."""
+    path = Path(folder)
+    return [str(run) for run in _runs(path)] if path.is_dir() and not is_run(path) else []
+
+
 def _runs(folder: Path) -> list[Path]:
     """The runs directly below a folder, the oldest first."""
     return sorted(filter(is_run, folder.iterdir()), key=lambda path: (path / "settings.toml").stat().st_mtime)

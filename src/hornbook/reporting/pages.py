@@ -171,7 +171,7 @@ def _order(name: str) -> tuple[int, str]:
     return (int(start) if start.isdigit() else words.index(start) if start in words else 99), name
 
 
-def inline_svg(svg: str) -> str:
+def inline_svg(svg: str, label: str = "Training and validation loss against training tokens") -> str:
     """Matplotlib's SVG as a part of a page: without prolog, namespaces, size and style sheet, in the page's colours."""
     svg = svg[svg.index("<svg") :]
     head, rest = svg[: svg.index(">")], svg[svg.index(">") :]
@@ -179,7 +179,6 @@ def inline_svg(svg: str) -> str:
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
-    label = "Training and validation loss against training tokens"
     return svg.strip().replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
