@@ -44,7 +44,8 @@ def test_the_end_of_a_run_and_report_write_the_same_page(folder, hornbook_in):
     result = done.json
     assert (done.code, result["step"]) == (0, 40)
     assert f'class="verdict {result["tag"]}"' in before
-    assert page(run).replace("report.html</a>", "") == before.replace("report.html</a>", "")
+    dates = re.compile(r"\d{4}-\d\d-\d\d")  # that of the first page is the true one, see `folder`
+    assert dates.sub("", page(run)) == dates.sub("", before)
     assert 'role="status"' in before
     assert "six steps" in before, "what needs the model is kept"
     assert {"report.html", "evaluation.html", "loss.png", "loss.svg"} <= {

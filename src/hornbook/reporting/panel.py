@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hornbook.facts.printing import on_one_line
-from hornbook.facts.units import format_count, perplexity_text
+from hornbook.facts.units import format_count
 
 _SIGNS = " ▁▂▃▄▅▆▇█"
 _CURVE_LINES = 4
@@ -35,7 +35,7 @@ def panel(
     validation = row.get("probe_validation_loss_nats_per_token")
     cells = [
         ("loss", None if train is None else f"{train:.3f}"),
-        ("validation", None if validation is None else f"{validation:.3f} (perplexity {perplexity_text(validation)})"),
+        ("validation", None if validation is None else f"{validation:.3f}"),
         ("tokens/s", format_count(row["tokens_per_second"]) if row.get("tokens_per_second") else None),
         ("epoch", f"{row['epoch']:.2f}" if row.get("epoch") is not None else None),
     ]
