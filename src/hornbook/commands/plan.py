@@ -71,10 +71,10 @@ def plan(
     """Plan the training of texts as `train` would choose it, of a recipe, or of `parameters` ("7B") on `tokens` ("2T").
 
     `given` are texts or a recipe (a .toml file, also given as `recipe`); `changes` are settings by any of their names.
-    `on` is a device known by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which `measure`
-    times for some seconds; `price` ("30/hour") pays for all of them. `hours` are the reported device-hours of a training
-    of that size: the plan is what they imply and cost. Raises InputError for what cannot be read, is missing or
-    impossible.
+    `on` is a device known by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which
+    `measure` times for some seconds; `price` ("30/hour") pays for all of them. `hours` are the reported device-hours of
+    a training of that size: the plan is what they imply and cost. Raises InputError for what cannot be read, is missing
+    or impossible.
     """
     recipes = [Path(name) for name in given if str(name).endswith(".toml")]
     recipes += [] if recipe is None else [Path(recipe)]

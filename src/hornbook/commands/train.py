@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -135,7 +136,8 @@ def _carry_out(context: RunContext, view: View, started: float) -> Result:
         if reason == "interrupted":
             job.run.log(end | {"cost": job.telemetry.reading()})
             raise Interrupted(
-                f"stopped at step {job.step:,}, everything is saved: resume with --out {job.run.folder}",
+                f"stopped at step {job.step:,}, everything is saved; resume with: "
+                f"hornbook train --out {shlex.quote(str(job.run.folder))}",
                 stop.signal_number,
             )
         job.state.release()
