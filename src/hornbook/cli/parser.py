@@ -36,9 +36,15 @@ COMMANDS = {
     "memorize": "what a model has memorized, measured against held-out text",
     "plan": "estimate time, memory, energy, cost and loss of a run before it starts",
     "sweep": "train a ladder of small models and extrapolate the loss of a larger one",
+    "report": "write the page of a run, also of one that goes on or was interrupted",
     "prove": "repeat a run with kills at random moments, and say whether it comes out the same",
     "runs": "list the runs in a folder",
+    "plot": "draw the curves of several runs in one picture",
+    "dashboard": "look at runs in a browser, live",
+    "serve": "answer requests as OpenAI's completions do, on this machine",
 }
+
+IN_WEB = ("dashboard", "serve")  # the others have their file in commands/
 
 MEANT = {"--accelerator": "--on", "--device": "--on", "--devices": "--on", "--gpu": "--on", "--hardware": "--on"}
 
@@ -98,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(f'there is no command "{argv[0]}"{suggestion(argv[0], COMMANDS)}; see hornbook --help.')
         arguments = _parse(parser, argv)
         with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere) if arguments.quiet else nullcontext():
-            import_module(f"hornbook.commands.{arguments.command}").command(arguments)
+            _file(arguments.command).command(arguments)
         sys.stdout.flush()
     except InputError as error:
         return say(error, 2)
@@ -120,6 +126,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _file(command: str) -> Any:
+    return import_module(f"hornbook.{'web' if command in IN_WEB else 'commands'}.{command}")
+
+
 def _out_of_memory(error: Exception) -> bool:
     """PyTorch says so in words: its allocator on the CPU raises a plain RuntimeError."""
     return isinstance(error, MemoryError) or any(
@@ -132,7 +142,7 @@ def _print_completion(shells: Sequence[str]) -> int:
 
     if len(shells) != 1 or shells[0] not in SHELLS:
         raise InputError(f"name one shell: hornbook completion {'|'.join(SHELLS)}.")
-    sys.stdout.write(script(shells[0], build_parser().commands, COMMANDS))
+    print(script(shells[0], build_parser().commands, COMMANDS), end="")
     return 0
 
 
@@ -207,7 +217,7 @@ def build_parser(named: Iterable[str] = COMMANDS) -> _Parser:
     for name, line in COMMANDS.items():
         sub = commands.add_parser(name, help=line, description=line, allow_abbrev=False)
         if name in named:
-            import_module(f"hornbook.commands.{name}").flags(sub)
+            _file(name).flags(sub)
         sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
         sub.add_argument("--quiet", action="store_true", help="print the result and errors, no progress or notes")
         sub.add_argument("--verbose", action="store_true", help="with an error, show where it was raised")

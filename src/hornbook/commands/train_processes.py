@@ -32,6 +32,7 @@ class _Asked(msgspec.Struct):
     out: str | None
     from_: str | None
     finish: bool
+    trackers: list[str]
     quiet: bool
     started: float  # by time.monotonic(), which all processes of a machine share
 
@@ -46,23 +47,26 @@ class _Outcome(msgspec.Struct):
 
 
 def by_several(
-    wanted: Settings, request: dict[str, Any], *, out: Path | None, from_: str | None, finish: bool, view: View,
-    started: float,
+    wanted: Settings, request: dict[str, Any], *, out: Path | None, from_: str | None, finish: bool,
+    trackers: list[str], view: View, started: float,
 ) -> Result:  # fmt: skip
     """As one of the processes that a launcher has started, {} in all but rank 0; else as their launcher."""
     if "RANK" not in os.environ:
         return _launched(
             wanted.train.processes,
-            _Asked(request, str(out) if out else None, from_, finish, view.console.quiet, started),
+            _Asked(request, str(out) if out else None, from_, finish, trackers, view.console.quiet, started),
         )
     if os.environ.get("WORLD_SIZE") == "1":
-        return begin(wanted, request, out=out, from_=from_, finish=finish, view=view, started=started)
+        return begin(
+            wanted, request, out=out, from_=from_, finish=finish, trackers=trackers, view=view, started=started
+        )
     from hornbook.engine.world import join, together
 
     world = join(wanted.train.timeout)
     with together(world):
         if world.rank == 0:
-            return begin(wanted, request, out=out, from_=from_, finish=finish, view=view, started=started, world=world)
+            return begin(wanted, request, out=out, from_=from_, finish=finish, trackers=trackers, view=view,
+                         started=started, world=world)  # fmt: skip
         from hornbook.setup.processes import follow
 
         follow(world)
@@ -111,7 +115,7 @@ def _child(folder: Path) -> int:
         outcome.summary = by_several(
             from_table(asked.request, source="settings"), asked.request,
             out=None if asked.out is None else Path(asked.out), from_=asked.from_, finish=asked.finish,
-            view=View(quiet=asked.quiet or rank > 0), started=asked.started,
+            trackers=asked.trackers, view=View(quiet=asked.quiet or rank > 0), started=asked.started,
         )  # fmt: skip
     except (InputError, SystemFailure, Interrupted) as error:
         outcome.error, outcome.sentence = type(error).__name__, str(error)

@@ -175,6 +175,36 @@ def _item(tokenizer: Tokenizer, token: int, record: np.void) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def softmax_row(token: dict[str, Any], vocabulary: int) -> dict[str, Any]:
+    """The softmax that gave a token of an `InspectedText` its probability: `rows` are its alternatives and itself, the
+    most probable first, each {text, id, logit, exp_logit, probability}; `others` all the rest together, `sum` it all.
+
+    exp_logit is None where no float holds it. From the logarithm of the sum, the token's logit less its log p.
+
+    >>> ab = [{"text": "a", "id": 0, "probability": 0.5}, {"text": "b", "id": 1, "probability": 0.25}]
+    >>> row = softmax_row({**ab[1], "logit": 0.0, "log_probability": math.log(0.25), "alternatives": ab}, 4)
+    >>> [round(a["exp_logit"], 9) for a in (*row["rows"], row["others"], row["sum"])]
+    [2.0, 1.0, 1.0, 4.0]
+    """
+    log_sum, own = token["logit"] - token["log_probability"], token["id"]
+
+    def exp_logit(share: float) -> float | None:
+        return share * math.exp(log_sum) if log_sum < 700 else None
+
+    listed = token["alternatives"] + [token] * all(own != other["id"] for other in token["alternatives"])
+    rows = [
+        {
+            "text": other["text"], "id": other["id"], "probability": (p := other["probability"]),
+            "logit": token["logit"] if other["id"] == own else math.log(p) + log_sum if p else None,
+            "exp_logit": exp_logit(p), "is_target": other["id"] == own,
+        }
+        for other in listed
+    ]  # fmt: skip
+    rest = max(0.0, 1.0 - math.fsum(row["probability"] for row in rows))
+    others = {"num_tokens": vocabulary - len(rows), "exp_logit": exp_logit(rest), "probability": rest}
+    return {"rows": rows, "others": others, "sum": {"exp_logit": exp_logit(1.0), "probability": 1.0}}
+
+
 def _greedy(
     model: Decoder, tokenizer: Tokenizer, document: EncodedDocument, how: Conventions, prompt: int | None,
     tokens: list[dict[str, Any]], begun: Sequence[bytes],

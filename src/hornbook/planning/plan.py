@@ -108,9 +108,8 @@ def make_plan(
     *, tokens: int, on: tuple[int, Accelerator], shape: GPTShape | None = None, parameters: int | None = None,
     context: int | None = None, usd_per_hour: float | None = None, facts: RunFacts | None = None,
     microbatch: int | None = None, accumulating: bool = False, checkpointing: bool = False,
-    memory_bytes: int | None = None, wall: Range | None = None, loss: Range | None = None,
-    bytes_per_token: float | None = None, text: str | None = None, chosen: Sequence[str] = (),
-    assumed: Sequence[str] = (),
+    memory_bytes: int | None = None, wall: Range | None = None, loss: Range | None = None, text: str | None = None,
+    bytes_per_token: float | None = None, chosen: Sequence[str] = (), assumed: Sequence[str] = (),
 ) -> Plan:  # fmt: skip
     """Plan the training of a `shape`, or of a size in `parameters`, on `tokens` tokens.
 

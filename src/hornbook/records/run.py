@@ -43,6 +43,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.mirrors: Any = None  # a mirroring.Mirrors, while there is one
         self._repaired: set[Path] = set()
 
     @classmethod
@@ -116,7 +117,7 @@ class Run:
         if known is not None:
             self._write_hashes(known | {name: [*hashes, *known.get(name, [])[:1]] for name, hashes in new.items()})
         for name, content in whole.items():
-            if name == EVALUATION:
+            if name.startswith("reports/"):
                 no_link(self.reports).mkdir(exist_ok=True)
             write_aside(self.folder / name, content)
         if known is not None and new.keys() & known.keys():
@@ -214,10 +215,14 @@ class Run:
         if row.get("event") == "resume":
             self._append("samples.jsonl", {"event": "resume", "step": row["step"]}, durable=True)
         self._append("metrics.jsonl", row, durable=row.get("event") != "step")
+        if self.mirrors is not None:
+            self.mirrors.row(row)
 
     def log_sample(self, row: Mapping[str, Any]) -> None:
         """Append one row to samples.jsonl: step, tokens, prompt, text, seed, temperature."""
         self._append("samples.jsonl", row, durable=False)
+        if self.mirrors is not None:
+            self.mirrors.row(row)
 
     def rows(self) -> list[Row]:
         """Every row of metrics.jsonl that still holds, in order, resume events included."""

@@ -74,8 +74,7 @@ def fresh(
     part, on = prepared.train, device()
     torch.set_num_threads(wanted.train.threads or usable_cores())
     device_here = this_device(on)
-    data = corpus_stats(prepared)
-    machine = Machine.of(device_here, 1 if world is None else world.size)
+    data, machine = corpus_stats(prepared), Machine.of(device_here, 1 if world is None else world.size)
     choice = choose(wanted, data, machine, shape=opened.model.shape if opened is not None else None)
     settings, shape = choice.settings, choice.shape
     if world is not None:
