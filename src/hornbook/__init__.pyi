@@ -209,6 +209,7 @@ def compare(
 
 def plan(
     *given: str | Path,
+    recipe: str | Path | None = None,
     parameters: str | None = None,
     tokens: str | None = None,
     on: str | None = None,
@@ -275,10 +276,11 @@ def plan(
     **changes: Any) -> Plan:
     """Plan the training of texts as `train` would choose it, of a recipe, or of `parameters` ("7B") on `tokens` ("2T").
 
-    `given` are texts or a recipe (a .toml file); `changes` are settings by any of their names. `on` is a device known
-    by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which `measure` times for some
-    seconds; `price` ("30/hour") pays for all of them. `hours` are the reported device-hours of a training of that size:
-    the plan is what they imply and cost. Raises InputError for what cannot be read, is missing or impossible.
+    `given` are texts or a recipe (a .toml file, also given as `recipe`); `changes` are settings by any of their names.
+    `on` is a device known by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which
+    `measure` times for some seconds; `price` ("30/hour") pays for all of them. `hours` are the reported device-hours of
+    a training of that size: the plan is what they imply and cost. Raises InputError for what cannot be read, is missing
+    or impossible.
     """
 
 def sweep(

@@ -204,7 +204,10 @@ def test_a_signal_to_one_process_saves_once_and_the_death_of_one_ends_all(tmp_pa
     os.kill(ranked[1], signal.SIGKILL)
     ended = hornbook_in(tmp_path).finish(process, hang_seconds=10)
     assert ended.code == 1
-    assert "process 1 of 2 has ended (SIGKILL), so all others were ended; resume with --out run." in ended.stderr
+    assert (
+        "process 1 of 2 has ended (SIGKILL), so all others were ended; resume with: hornbook train --out run."
+        in ended.stderr
+    )
     assert "Traceback" not in ended.stderr
     assert not Path(f"/proc/{ranked[0]}").exists()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from hornbook.commands.options import check_inputs, value
+from hornbook.commands.options import check_inputs, piped, value
 from hornbook.facts.printing import print, print_json, whole_line_ends
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
     from hornbook.facts.settings import Seed
 
     parser.add_argument("model", metavar="MODEL", help="a run, a checkpoint, a Hugging Face folder or a .gguf file")
-    parser.add_argument("prompt", nargs="?", default="", metavar="PROMPT", help="the prompt; none: a new document")
+    parser.add_argument(
+        "prompt", nargs="?", default="", metavar="PROMPT", help="the prompt, - for stdin (default: none)"
+    )
     for flag, kind, default, text in (
         ("--max-tokens", int, 200, "length in tokens"),
         ("--temperature", float, 0.8, "0 is greedy"),
@@ -36,26 +38,27 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> None:
+    prompt = piped(arguments.prompt) or ""
     check_inputs(arguments.model)
     from hornbook.setup.model import open_model, prompt_ids
 
     opened = open_model(arguments.model, step=arguments.step)
     if opened.note is not None and arguments.step is None:
         print(opened.note, file=sys.stderr)
-    length, context = len(prompt_ids(opened, arguments.prompt)), opened.model.shape.context
+    length, context = len(prompt_ids(opened, prompt)), opened.model.shape.context
     if length > context:
         print(f"the prompt has {length:,} tokens: only its last {context:,} are used.", file=sys.stderr)
     pieces = generate(
-        opened, arguments.prompt, max_tokens=arguments.max_tokens, temperature=arguments.temperature,
+        opened, prompt, max_tokens=arguments.max_tokens, temperature=arguments.temperature,
         top_k=arguments.top_k, top_p=arguments.top_p, min_p=arguments.min_p, seed=arguments.seed, stop=arguments.stop,
         int8=arguments.int8,
     )  # fmt: skip
     if arguments.json:
-        result = {"prompt": arguments.prompt, "text": "".join(pieces), "seed": arguments.seed, "model": opened.name}
+        result = {"prompt": prompt, "text": "".join(pieces), "seed": arguments.seed, "model": opened.name}
         print_json(result | {"step": opened.step})
         return
     first = next(pieces, "")  # what is wrong is said before anything is written
-    for piece in whole_line_ends(chain([arguments.prompt + first], pieces)):
+    for piece in whole_line_ends(chain([prompt + first], pieces)):
         print(piece, end="", flush=True)
     print()
 

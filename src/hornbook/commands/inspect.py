@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hornbook.commands.options import MODEL, add_settings, check_inputs, is_reading, text_settings, value
+from hornbook.commands.options import MODEL, add_settings, check_inputs, is_reading, piped, text_settings, value
 from hornbook.facts.errors import InputError
 from hornbook.facts.printing import print_json
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL)
-    parser.add_argument("text", nargs="?", metavar="TEXT", help="the text itself; without one, the weights are listed")
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="the text itself, - for stdin; none: list the weights")
     parser.add_argument("--file", metavar="FILE", help="read the text from this file")
     parser.add_argument("--against", metavar="MODEL", help="a second model to compare with")
     parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
@@ -34,7 +34,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> None:
     from hornbook.setup.documents import named_documents
 
-    text = arguments.text
+    text = piped(arguments.text)
     if arguments.file is not None:
         if text is not None:
             raise InputError("give the text itself or --file, not both.")

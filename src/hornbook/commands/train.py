@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -171,7 +172,8 @@ def _carry_out(context: RunContext, trackers: Sequence[str], view: View, started
 
             write_so_far(job)  # a second signal ends it at once
             raise Interrupted(
-                f"stopped at step {job.step:,}, everything is saved: resume with --out {job.run.folder}",
+                f"stopped at step {job.step:,}, everything is saved; resume with: "
+                f"hornbook train --out {shlex.quote(str(job.run.folder))}",
                 stop.signal_number,
             )
         job.state.release()

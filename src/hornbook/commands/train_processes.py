@@ -90,7 +90,7 @@ def _launched(processes: int, asked: _Asked) -> Result:
         raise Interrupted("stopped before there was anything to save.", ended.asked)
     if ended.code < 0 or all(outcome.error is None for outcome in outcomes.values()):
         how = signal.Signals(-ended.code).name if ended.code < 0 else f"exit code {ended.code}"
-        go_on = f"; resume with --out {asked.out}" if asked.out is not None else ""
+        go_on = f"; resume with: hornbook train --out {asked.out}" if asked.out is not None else ""
         raise SystemFailure(f"process {ended.rank} of {processes} has ended ({how}), so all others were ended{go_on}.")
     failed = outcomes[ended.rank] if outcomes[ended.rank].error else next(o for o in outcomes.values() if o.error)
     if failed.error == "Interrupted":
