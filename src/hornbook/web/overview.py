@@ -196,10 +196,15 @@ def verdict(findings: Sequence[Finding], row: Mapping[str, Any]) -> Row:
     for tag in ("bad", "warning", "good"):
         for finding in findings:
             if TAGS.get(finding.id) == tag:
-                return {"sentence": finding.sentence, "tag": tag}
+                return {"sentence": _alone(finding.sentence), "tag": tag}
     if findings:
         return {"sentence": findings[0].sentence, "tag": "neutral"}
     return {"sentence": "Nothing was measured yet." if row["is_running"] else "Nothing was measured.", "tag": "neutral"}
+
+
+def _alone(sentence: str) -> str:
+    """A sentence that stands without the one before it, which names the probe's validation loss."""
+    return f"Probe validation loss {sentence[3:]}" if sentence.startswith("It ") else sentence
 
 
 def memorization(run: RunFiles, findings: Sequence[Finding]) -> Row | None:
