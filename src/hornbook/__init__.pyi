@@ -18,6 +18,8 @@ from hornbook.records.result import Report
 from hornbook.setup.model import LoadedModel
 from hornbook.setup.model import open_model as open_model
 from hornbook.setup.text import Progress
+from hornbook.web.dashboard import dashboard as dashboard
+from hornbook.web.serve import serve as serve
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +37,8 @@ __all__ = [
     "sweep",
     "prove",
     "runs",
+    "dashboard",
+    "serve",
     "open_model",
     "Decoder",
     "GPTShape",
@@ -51,6 +55,7 @@ def train(
     out: str | Path | None = None,
     from_: str | None = None,
     finish: bool = False,
+    log: str | Sequence[str] = (),
     quiet: bool = False,
     field: str = ...,
     separator: str | None = ...,
@@ -121,9 +126,9 @@ def train(
     them (`lr`) or by their whole name (`**{"train.steps": 300}`). What is left out is chosen automatically.
     With the `out` of an earlier run, that run resumes exactly from its newest checkpoint; `from_` is a model
     to start from. `finish` ends that run early: its learning rate decays over at most a quarter of its steps so far.
-    Progress is shown on stderr unless `quiet`. The summary is a dict that prints as a table: `run` (its
-    folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when the disk is full, Interrupted
-    after a signal, when everything is saved.
+    `log` names trackers to which its log is copied: "tensorboard", "wandb". Progress is shown on stderr unless `quiet`.
+    The summary is a dict that prints as a table: `run` (its folder), `bits_per_byte`, ... Raises InputError for bad
+    input, SystemFailure when the disk is full, Interrupted after a signal, when everything is saved.
     """
 
 def prepare(
