@@ -172,7 +172,7 @@ def _function(function: Callable[..., Any], imports: set[str]) -> str:
     for quoted in {str(arg.annotation) for arg in shown.parameters.values()} | {str(shown.return_annotation)}:
         text = text.replace(f"{quoted!r}", quoted)
         for word in re.findall(r"[A-Za-z]\w+", quoted):
-            if word in places and places[word].startswith(("hornbook", "pathlib")):
+            if word in places and places[word].startswith(("hornbook", "pathlib", "collections.abc")):
                 imports.add(f"from {places[word]} import {word}")
     text = text.replace("Progress |", "Callable[[int, int], None] |")
     text = re.sub(r"(?:(?<=^\()|(?<=, ))(?=\*{0,2}\w+: )", "\n    ", text).replace(", \n", ",\n")

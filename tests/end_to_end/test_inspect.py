@@ -107,3 +107,27 @@ def test_what_cannot_be_looked_at(opened, command_line, tiny_run):
     finished = command_line("inspect", tiny_run.run, TEXT, "--against-step", "7")
     assert (finished.code, finished.stdout) == (2, "")
     assert "has no checkpoint at step 7: it keeps 0, " in finished.stderr
+
+
+def test_one_softmax_as_a_row(tiny_run, command_line):
+    """Its shares are those of e^logit, the target is among them, and the inputs above are the targets one later."""
+    seen = command_line("inspect", tiny_run.run, TEXT, "--token", "3", "--top-k", "4", "--json").json
+    token, row = seen["tokens"][2], seen["softmax"]
+    entries = [*row["rows"], row["others"]]
+    assert row["token"] == 3
+    assert [entry["text"] for entry in row["rows"] if entry["is_target"]] == [token["text"]]
+    assert sum(entry["probability"] for entry in entries) == pytest.approx(1)
+    assert sum(entry["exp_logit"] for entry in entries) == pytest.approx(row["sum"]["exp_logit"])
+    assert row["others"]["num_tokens"] + len(row["rows"]) == seen["vocabulary"]
+    for entry in row["rows"]:
+        assert entry["exp_logit"] == pytest.approx(math.exp(entry["logit"]), rel=1e-5)
+        assert entry["probability"] == pytest.approx(entry["exp_logit"] / row["sum"]["exp_logit"], rel=1e-5)
+    printed = command_line("inspect", tiny_run.run, TEXT, "--token", "3", "--top-k", "4").stdout
+    first, second = (line.split()[1:] for line in printed.splitlines() if line.startswith(("input ", "target ")))
+    assert first[1:] == second[:-1]
+    assert "← target" in printed
+    assert "most probable" in printed
+    for number, word in (("0", "1 to"), ("999", "1 to")):
+        finished = command_line("inspect", tiny_run.run, TEXT, "--token", number)
+        assert (finished.code, word in finished.stderr) == (2, True)
+    assert command_line("inspect", tiny_run.run, "--token", "3").code == 2

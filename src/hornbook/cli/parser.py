@@ -33,8 +33,10 @@ COMMANDS = {
     "memorize": "what a model has memorized, measured against held-out text",
     "plan": "estimate time, memory, energy, cost and loss of a run before it starts",
     "sweep": "train a ladder of small models and extrapolate the loss of a larger one",
+    "report": "write the page of a run, also of one that goes on or was interrupted",
     "prove": "repeat a run with kills at random moments, and say whether it comes out the same",
     "runs": "list the runs in a folder",
+    "plot": "draw the curves of several runs in one picture",
     "dashboard": "look at runs in a browser, live",
     "serve": "answer requests as OpenAI's completions do, on this machine",
 }

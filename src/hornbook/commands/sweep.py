@@ -1,10 +1,12 @@
-"""`hornbook.sweep`: small runs on one text, the scaling law fitted to them, and its prediction for a larger run."""
+"""`hornbook.sweep`: small runs on one text, the scaling law fitted to them, and its prediction for a larger run; or,
+with a grid of settings, which recipe is the best."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from hornbook.planning.workload import ResolvedSettings, StepTimes
     from hornbook.reporting.live import View
 
+BUDGET = "10m"
 SIZES = 4
 SHORTER = ((0, 2), (0, 4), (1, 2))  # which size is also trained on which part of the steps
 LEAST_STEPS = 40  # of the longest runs, so that a quarter of them is a run too
@@ -30,13 +33,22 @@ FEW_STEPS, MOST_TIMES, MOST_EPOCHS = 200, 2.0, 4.0  # from where on the law is s
 
 def flags(parser: argparse.ArgumentParser) -> None:
     add_texts(parser, "texts as for train; none: the built-in corpus")
-    parser.add_argument("--budget", default="10m", metavar="TIME", help="total wall time of all runs (default: 10m)")
+    parser.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="total wall time of all runs (default: 10m, or the length that a grid is given)",
+    )
+    parser.add_argument(
+        "--grid", action="append", default=[], metavar="NAME=A,B",
+        help="train every combination of these settings instead of a ladder of sizes, such as --grid "
+        "optimizer.name=muon,adamw --grid train.seed=0,1,2",
+    )  # fmt: skip
     parser.add_argument(
         "--size", "--parameters", metavar="N", help="model size to predict (default: 4 times the largest run)"
     )
     parser.add_argument("--tokens", metavar="N", help="training tokens to predict for (default: those of the runs)")
     parser.add_argument("--out", default="sweep", metavar="FOLDER", help="folder for the runs (default: sweep)")
-    add_settings(parser, lambda name: name.startswith(("text.", "optimizer.")) or name == "train.seed")
+    add_settings(parser, lambda name: name != "train.budget")
 
 
 def command(arguments: argparse.Namespace) -> None:
@@ -44,10 +56,14 @@ def command(arguments: argparse.Namespace) -> None:
 
     result = sweep(
         *arguments.texts, budget=arguments.budget, size=arguments.size, tokens=arguments.tokens, out=arguments.out,
-        view=View(), **given_settings(arguments),
+        grid=arguments.grid, view=View(), **given_settings(arguments),
     )  # fmt: skip
     if arguments.json:
         print_json(result)
+    elif arguments.grid:
+        from hornbook.reporting.groups import print_grid
+
+        print_grid(result)
     else:
         from hornbook.reporting.terminal import print_sweep
 
@@ -55,21 +71,48 @@ def command(arguments: argparse.Namespace) -> None:
 
 
 def sweep(
-    *texts: str, budget: str = "10m", size: str | None = None, tokens: str | None = None,
-    out: str | Path = "sweep", quiet: bool = False, view: View | None = None, **changes: Any,
+    *texts: str, budget: str | None = None, size: str | None = None, tokens: str | None = None,
+    out: str | Path = "sweep", grid: Mapping[str, Sequence[Any]] | Sequence[str] = (), quiet: bool = False,
+    view: View | None = None, **changes: Any,
 ) -> Result:  # fmt: skip
     """Train a ladder of sizes on `texts` within `budget`, fit the law, and predict the loss of `size` on `tokens`.
 
-    `changes` are settings for all runs, by any of their names. By default `size` is four times the largest of the
+    With a `grid`, {"optimizer.name": ["muon", "adamw"], "train.seed": [0, 1, 2]} or "name=a,b" each, train every
+    combination of these settings instead, and say which is the best. `changes` are settings for all runs, by any of
+    their names. By default `size` is four times the largest of the
     ladder, on its tokens. Progress is shown on stderr unless `quiet`. Raises InputError for bad input.
     """
     from hornbook.commands.train import train
-    from hornbook.planning.choose import LADDER
-    from hornbook.planning.ladder import Point, fit
     from hornbook.reporting.live import View
-    from hornbook.setup.text import prepared_text
 
     view, changes = view or View(quiet=quiet), by_dotted_names(changes, names())
+    if grid:
+        from hornbook.commands.sweep_grid import by_grid, is_length_given, read_grid
+
+        for name, given in (("--size", size), ("--tokens", tokens)):
+            if given:
+                raise InputError(
+                    f"{name} is what a ladder predicts for: a grid takes --train.tokens, --steps, --epochs."
+                )
+        axes = dict(grid) if isinstance(grid, Mapping) else read_grid(grid)
+        budget = budget or (None if is_length_given(changes, axes) else BUDGET)
+        within = None if budget is None else parse_duration(budget, "the budget")
+        return by_grid(train, texts, axes, changes, seconds=within, out=Path(out), view=view)
+    if chosen := sorted(changes.keys() & (_changes(1, 1, 1).keys() | {"train.epochs", "train.tokens"})):
+        raise InputError(f"{chosen[0]} is what the ladder of sizes chooses: leave it out, or give a --grid.")
+    return _ladder(texts, changes, budget or BUDGET, size, tokens, Path(out), view)
+
+
+def _ladder(
+    texts: Sequence[str], changes: dict[str, Any], budget: str, size: str | None, tokens: str | None, out: Path,
+    view: View,
+) -> Result:  # fmt: skip
+    """Train the ladder of sizes, and predict."""
+    from hornbook.commands.train import train
+    from hornbook.planning.choose import LADDER
+    from hornbook.planning.ladder import Point, fit
+    from hornbook.setup.text import prepared_text
+
     of_text = {name: value for name, value in changes.items() if name.startswith("text.")}
     wanted = from_table(overridden({}, {"text.paths": list(texts)} | of_text), source="settings")
     seconds, target = parse_duration(budget, "the budget"), parse_count(size, "--size") if size else None
@@ -84,7 +127,7 @@ def sweep(
     for i, part in jobs:
         shape, steps = rungs[i][0].shape, longest // part
         summary = train(
-            str(prepared.folder), out=Path(out) / f"{shape.parameters}-{steps}", view=View(quiet=True),
+            str(prepared.folder), out=out / f"{shape.parameters}-{steps}", view=View(quiet=True),
             **others, **_changes(shape.width, shape.layers, steps),
         )  # fmt: skip
         loss = summary["validation_loss_nats_per_token"]

@@ -8,10 +8,11 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hornbook.commands.options import add_settings, add_texts, given_settings
+from hornbook.commands.options import add_settings, add_texts, given_settings, value
 from hornbook.facts.errors import InputError, Interrupted, SystemFailure
 from hornbook.facts.printing import print_json
 from hornbook.facts.settings import from_table, overridden, read_table
@@ -38,6 +39,10 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--finish", action="store_true", help="end the run of --out early: decay the learning rate, score, report"
     )
+    parser.add_argument(
+        "--seeds", type=value(int), metavar="N",
+        help="train N runs, from seeds S, S+1, ... of the same text, in one folder; a budget is for all of them",
+    )  # fmt: skip
     parser.add_argument("--log", metavar="NAMES", help="copy the log to tensorboard, wandb or both")
     add_settings(parser, lambda name: True)
 
@@ -47,11 +52,16 @@ def command(arguments: argparse.Namespace) -> None:
 
     summary = train(
         *arguments.texts, recipe=arguments.recipe, out=arguments.out, from_=arguments.from_,
-        finish=arguments.finish, log=arguments.log or (), view=View(quiet=False), started=STARTED,
+        finish=arguments.finish, seeds=arguments.seeds, log=arguments.log or (), view=View(quiet=False),
+        started=STARTED,
         **given_settings(arguments),
     )  # fmt: skip
     if arguments.json and summary:  # one of several processes has none
         print_json(summary)
+    elif "runs" in summary:
+        from hornbook.reporting.groups import print_group
+
+        print_group(summary)
     elif summary:
         from hornbook.reporting.terminal import print_summary
 
@@ -60,7 +70,8 @@ def command(arguments: argparse.Namespace) -> None:
 
 def train(
     *texts: str, recipe: str | Path | None = None, out: str | Path | None = None, from_: str | None = None,
-    finish: bool = False, log: str | Sequence[str] = (), quiet: bool = False, view: View | None = None,
+    finish: bool = False, seeds: int | None = None, log: str | Sequence[str] = (), quiet: bool = False,
+    view: View | None = None,
     started: float | None = None, **changes: Any,
 ) -> Result:  # fmt: skip
     """Train a model on `texts` and return the summary of its run, as `hornbook train --json` prints it.
@@ -73,9 +84,10 @@ def train(
     them (`lr`) or by their whole name (`**{"train.steps": 300}`). What is left out is chosen automatically.
     With the `out` of an earlier run, that run resumes exactly from its newest checkpoint; `from_` is a model
     to start from. `finish` ends that run early: its learning rate decays over at most a quarter of its steps so far.
-    `log` names trackers to which its log is copied: "tensorboard", "wandb". Progress is shown on stderr unless `quiet`.
-    The summary is a dict that prints as a table: `run` (its folder), `bits_per_byte`, ... Raises InputError for bad
-    input, SystemFailure when the disk is full, Interrupted after a signal, when everything is saved.
+    `seeds` runs, from seed, seed + 1, ..., go into one folder: `runs` has their summaries. `log` names trackers to
+    which the log is copied: "tensorboard", "wandb". Progress is shown on stderr unless `quiet`. The summary is a dict
+    that prints as a table: `run` (its folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when
+    the disk is full, Interrupted after a signal, when everything is saved.
     """
     from hornbook.reporting.live import View
 
@@ -85,15 +97,25 @@ def train(
     request = overridden(read_table(Path(recipe)) if recipe is not None else {}, changes)
     wanted = from_table(request, source=str(recipe) if recipe is not None else "settings")
     folder, trackers = Path(out) if out is not None else None, list[str]()
+    if out == "latest":
+        from hornbook.records.listing import resolved
+
+        folder = resolved(out)
     if log:
         from hornbook.records.mirroring import tracker_names
 
         trackers = tracker_names(log)
+    view = view or View(quiet=quiet)
+    if seeds is not None:
+        from hornbook.commands.train_seeds import by_seeds
+
+        if finish:
+            raise InputError("--finish ends one run early: leave out --seeds, and give --out the folder of that run.")
+        return by_seeds(partial(train, log=log), request, seeds, out=folder, from_=from_, view=view)
     if wanted.train.processes > 1 or "RANK" in os.environ:
         from hornbook.commands.train_processes import by_several as begin_by
     else:
         begin_by = begin
-    view = view or View(quiet=quiet)
     return begin_by(wanted, request, out=folder, from_=from_, finish=finish, trackers=trackers, view=view,
                     started=started)  # fmt: skip
 
@@ -144,6 +166,10 @@ def _carry_out(context: RunContext, trackers: Sequence[str], view: View, started
         end = {"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason}
         if reason == "interrupted":
             job.run.log(end | {"cost": job.telemetry.reading()})
+            view.end()
+            from hornbook.commands.train_report import write_so_far
+
+            write_so_far(job)  # a second signal ends it at once
             raise Interrupted(
                 f"stopped at step {job.step:,}, everything is saved: resume with --out {job.run.folder}",
                 stop.signal_number,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,12 @@ def compare(a: Report, b: Report) -> dict[str, Any]:
     there is too little text for an interval.
     Raises InputError when the reports did not score the same text.
     """
-    _check_same_text(a, b)
+    check_same_text(a, b)
     nats = np.array([row.nats for row in b.documents]) - np.array([row.nats for row in a.documents])
     num_bytes = np.array([row.num_bytes for row in a.documents])
     difference = math.fsum(nats.tolist()) / (math.log(2) * a.num_bytes)
     scope = interval_scope(a.documents)
-    paired = _estimate(scope, a, b, nats, num_bytes)
+    paired = paired_estimate(scope, [a], [b])
     needed = 0.0 if paired is None else paired.half_width * (UNKNOWN_KIND if scope.rule == "passage" else 1)
     beyond = None if paired is None else abs(paired.value) > needed
     return {
@@ -51,16 +52,24 @@ def compare(a: Report, b: Report) -> dict[str, Any]:
     }
 
 
-def _estimate(scope: IntervalScope, a: Report, b: Report, nats: np.ndarray, num_bytes: np.ndarray) -> Estimate | None:
-    """The difference with its error: nats of B less those of A over the bytes that both read."""
-    parts = None
-    if scope.rule == "passage" and a.extra.get("parts") and b.extra.get("parts"):
-        a_parts, b_parts = (np.array(report.extra["parts"], float) for report in (a, b))
+def paired_estimate(scope: IntervalScope, a: Sequence[Report], b: Sequence[Report]) -> Estimate | None:
+    """The difference with its error over documents: mean nats of B less those of A over the bytes that all read."""
+    (of_a, of_b), parts = (_mean_rows(side) for side in (a, b)), None
+    num_bytes = np.array([row.num_bytes for row in a[0].documents])
+    if scope.rule == "passage" and all(report.extra.get("parts") for report in (*a, *b)):
+        a_parts, b_parts = (np.mean([report.extra["parts"] for report in side], 0, float) for side in (a, b))
         parts = np.stack([b_parts[:, 0] - a_parts[:, 0], a_parts[:, 2] * math.log(2)], 1)
-    return estimate(scope, nats, num_bytes * math.log(2), parts, a.num_bytes, paired=True)
+    return estimate(scope, of_b - of_a, num_bytes * math.log(2), parts, a[0].num_bytes, paired=True)
 
 
-def _check_same_text(a: Report, b: Report) -> None:
+def _mean_rows(reports: Sequence[Report]) -> np.ndarray:
+    """Mean nats of each document over the reports, (n,)."""
+    means: np.ndarray = np.array([[row.nats for row in report.documents] for report in reports]).mean(0)
+    return means
+
+
+def check_same_text(a: Report, b: Report) -> None:
+    """Raise InputError where two reports did not score the same bytes of the same documents."""
     a_hashes, b_hashes = (report.extra.get("text_sha256") for report in (a, b))
     if a_hashes is None or b_hashes is None:
         raise InputError("a report without the hashes of its documents cannot be compared; evaluate the models again.")

@@ -206,7 +206,7 @@ def _given_weights(h: History) -> str | None:
     few = h.bytes_per_token is not None and h.bytes_per_token < FEW_BYTES and h.shape.vocabulary > ALL_BYTES
     return (
         f"the initial weights start at {h.train_losses[0]:.2f} nats per token, worse than uniform guessing (ln V = "
-        f"{level:.2f}): the text is unlike what they were trained on"
+        f"{level:.2f}): the text is unlike the one they were trained on, or they have memorized that one"
         + (f", and their tokenizer covers only {h.bytes_per_token:.2f} bytes of it per token" if few else "")
         + ("." if h.own_tokenizer else "; or their folder's tokenizer is not the one they were trained with.")
     )

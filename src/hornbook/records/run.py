@@ -117,7 +117,7 @@ class Run:
         if known is not None:
             self._write_hashes(known | {name: [*hashes, *known.get(name, [])[:1]] for name, hashes in new.items()})
         for name, content in whole.items():
-            if name == EVALUATION:
+            if name.startswith("reports/"):
                 no_link(self.reports).mkdir(exist_ok=True)
             write_aside(self.folder / name, content)
         if known is not None and new.keys() & known.keys():

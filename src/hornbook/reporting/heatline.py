@@ -13,7 +13,8 @@ from rich.text import Text
 from hornbook.facts.printing import console, on_one_line, printable
 from hornbook.facts.text_warnings import lost_warning
 from hornbook.facts.units import perplexity_text, probability_text, signed
-from hornbook.reporting.heatmap import difference_in_words, greedy_in_words, scale_of, view_names, visible
+from hornbook.reporting.heatmap import difference_in_words, greedy_in_words, scale_of, view_names
+from hornbook.reporting.html import visible
 from hornbook.reporting.weights import COLUMNS, weight_rows, weights_in_words
 
 Row = Mapping[str, Any]
@@ -21,8 +22,9 @@ Row = Mapping[str, Any]
 ROWS = 100  # tokens in a table; of a longer text, the most surprising ones
 
 
-def print_inspection(views: Sequence[Row]) -> None:
-    """Print one view, or two side by side. Colour only where the terminal has it; bars say the same without."""
+def print_inspection(views: Sequence[Row], lists_alternatives: bool = False) -> None:
+    """Print one view, or two side by side. Colour only where the terminal has it; bars say the same without. The most
+    probable tokens are listed where the terminal is wide, or asked for."""
     screen = console()
     scale = math.log(scale_of(views))
     for view, name in zip(views, view_names(views), strict=True):
@@ -45,7 +47,14 @@ def print_inspection(views: Sequence[Row]) -> None:
         screen.print()
     for view in views:
         if len(views) == 1 or not alike:
-            screen.print(_six(view["tokens"], scale, wide=screen.width >= 110))
+            screen.print(_six(view["tokens"], scale, wide=screen.width >= 110 and not lists_alternatives))
+            screen.print()
+        if lists_alternatives:
+            screen.print(_alternatives(view["tokens"]))
+            screen.print()
+        if "softmax" in view:
+            screen.print(_shifted(view["tokens"], view["softmax"]["token"]))
+            screen.print(_softmax(view["softmax"], view["vocabulary"]))
             screen.print()
         screen.print(_sums(view))
     if len(views) == 2:
@@ -84,9 +93,9 @@ def _bar(value: float, scale: float, width: int = 8) -> str:
     return "█" * (eighths // 8) + ("" if eighths % 8 == 0 else "▏▎▍▌▋▊▉"[eighths % 8 - 1])
 
 
-def _table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[Any]]) -> Any:
+def _table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[Any]], show_header: bool = True) -> Any:
     """`columns`: (title, whether its texts begin at the left)."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", show_header=show_header)
     for title, left in columns:
         table.add_column(title, justify="left" if left else "right", no_wrap=True, overflow="ellipsis")
     for row in rows:
@@ -126,6 +135,46 @@ def _six(tokens: Sequence[Row], scale: float, *, wide: bool) -> Any:
         best = "  ".join(f"{_visible(o['text'])} {o['probability']:.2f}" for o in token["alternatives"][:4])
         rows.append([*row, *([Text(best, "dim")] if wide else [])])
     return _table(columns, rows)
+
+
+def _alternatives(tokens: Sequence[Row]) -> Any:
+    """The most probable tokens at each place, as many as there are, in as many lines as they need."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("token", no_wrap=True)
+    table.add_column("most probable")
+    for token in (tokens[i] for i in _chosen(tokens) if tokens[i]["nats"] is not None):
+        best = [
+            f"{_visible(other['text'])} {probability_text(other['probability'])}" for other in token["alternatives"]
+        ]
+        table.add_row(Text(_visible(token["text"])), Text("   ".join(best)))
+    return table
+
+
+def _shifted(tokens: Sequence[Row], number: int, shown: int = 6) -> Any:
+    """The last inputs up to where token `number` is predicted, and below each its target: the same text, one later."""
+    texts = [Text(_visible(token["text"])) for token in tokens]
+    if tokens[0]["nats"] is not None:
+        texts.insert(0, Text("<start>", "dim"))
+    end = len(texts) - len(tokens) + number
+    first = max(0, end - 1 - shown)
+    rows = [["input", *texts[first : end - 1]], ["target", *texts[first + 1 : end]]]
+    return _table([("", True)] * (end - first), rows, show_header=False)
+
+
+def _softmax(softmax: Row, vocabulary: int) -> Any:
+    """The row of a softmax: logit, e^logit, and its share of the sum, p."""
+
+    def row(name: Any, entry: Row) -> list[Any]:
+        logit, power = entry.get("logit"), entry["exp_logit"]
+        return [name, "" if logit is None else signed(logit, 3), "beyond 1e300" if power is None else f"{power:,.4g}",
+                probability_text(entry["probability"])]  # fmt: skip
+
+    rows = [row(Text(_visible(entry["text"]) + (" ← target" if entry["is_target"] else "")), entry)
+            for entry in softmax["rows"]]  # fmt: skip
+    rows.append(row(f"{softmax['others']['num_tokens']:,} others", softmax["others"]))
+    rows.append(row("sum", softmax["sum"]))
+    title = f"softmax over {vocabulary:,} tokens"
+    return _table([(title, True), ("logit", False), ("e^logit", False), ("p", False)], rows)
 
 
 def _two(a: Sequence[Row], b: Sequence[Row], scale: float) -> Any:

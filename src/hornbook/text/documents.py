@@ -24,7 +24,7 @@ from hornbook.text.files import (
     separated_parts,
     text_start,
 )
-from hornbook.text.paths import find_files, unique_names
+from hornbook.text.paths import CONVERTED, find_files, unique_names
 from hornbook.text.pieces import safe_pieces
 from hornbook.text.rows import Reader, row_format, well_formed
 
@@ -60,11 +60,12 @@ def documents(
 ) -> Documents:
     """Return the documents of files, folders and patterns, in the order given and sorted within a folder or pattern.
 
-    .txt, .md and any other file that is named are text; .jsonl, .ndjson, .json, .csv, .tsv and .parquet have a
-    document in each row's `field`; each (but .parquet) also as .gz or .zst. In a folder .txt, .md, .jsonl, .ndjson and
-    .parquet count. `separator` (for example "<|endoftext|>") splits text files into documents. `errors` is "strict" or
-    "replace" (each undecodable sequence becomes U+FFFD). Rows are checked here, the rest of a text file when it is
-    read. Rows without text (empty, blank, null) are left out and counted in `notes`.
+    .jsonl, .ndjson, .json, .csv, .tsv and .parquet have a document in each row's `field`, or in its chat; .html, .epub,
+    .docx and .pdf are converted to text; any other file is text. All but .parquet, .epub, .docx and .pdf may also be
+    .gz or .zst. In a folder what is text counts, as `paths` says. `separator` (for example "<|endoftext|>") splits text
+    files into documents. `errors` is "strict" or "replace" (each undecodable sequence becomes U+FFFD). Rows are checked
+    here, the rest of a text file when it is read. Rows without text (empty, blank, null) are left out and counted in
+    `notes`.
 
     Raises InputError, with a sentence, for every input that cannot be read as text.
     """
@@ -94,9 +95,11 @@ def _file(
     path: str, name: str, *, field: str, separator: str | None, errors: str, notes: list[str]
 ) -> Iterable[Document]:
     inner = inner_name(path).lower()
-    if inner.endswith(".parquet") and inner != path.lower():
-        raise InputError(f"{shown(path)} is a compressed Parquet file; decompress it, Parquet compresses by itself")
+    if inner.endswith((".parquet", ".epub", ".docx", ".pdf")) and inner != path.lower():
+        raise InputError(f"{shown(path)} is compressed twice; decompress it, such files are compressed by themselves")
     rows = row_format(inner)
+    if os.path.splitext(inner)[1] in CONVERTED:
+        return [_converted_file(path, name, os.path.splitext(inner)[1], separator, errors, notes)]
     if rows is None:
         return _text_file(path, name, separator=separator, errors=errors, notes=notes)
     if separator is not None:
@@ -128,6 +131,22 @@ def _row_file(
 
 def _row_pieces(read: Callable[[], str | None], errors: str, path: str, row_word: str, number: int) -> Iterator[str]:
     return safe_pieces([well_formed(read() or "", errors, path, row_word, number)[0]])
+
+
+def _converted_file(
+    path: str, name: str, ending: str, separator: str | None, errors: str, notes: list[str]
+) -> Document:
+    from hornbook.text.converted import converted
+
+    if separator is not None:
+        raise InputError(f"{shown(path)} is one document, so a separator does not apply; leave the separator out")
+    text = converted(path, ending, errors)
+    notes.extend(text.notes)
+    return Document(name, partial(_converted_pieces, text.pieces), path, partial(int, text.replaced))
+
+
+def _converted_pieces(strings: Callable[[], Iterator[str]]) -> Iterator[str]:
+    return safe_pieces(strings())
 
 
 def _text_file(path: str, name: str, *, separator: str | None, errors: str, notes: list[str]) -> Iterable[Document]:

@@ -6,13 +6,24 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.io import shown
 from hornbook.facts.units import counted
 from hornbook.text.files import check_kind, inner_name, sentences
 
-ENDINGS = (".txt", ".md", ".jsonl", ".ndjson", ".parquet")  # that count in a folder
+# Of files in a folder, by their names. Any other file counts where all of it is text, as code is.
+ENDINGS = (".txt", ".md", ".jsonl", ".ndjson", ".parquet")  # are always read: prose and rows
+CONVERTED = {  # likewise, by the package that reads them
+    ".html": "lxml", ".htm": "lxml", ".xhtml": "lxml", ".epub": "lxml", ".docx": "", ".pdf": "pypdf",
+}  # fmt: skip
+DATA = (".csv", ".tsv", ".json", ".ipynb", ".svg", ".geojson")  # are text, and seldom a text: read when named
+LOCKS = ("package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "go.sum")
+MADE = (".lock", ".min.js", ".min.css", ".map")
+MADE_FOLDERS = ("__pycache__", "node_modules", "site-packages")
+MADE_MARKS = ("CACHEDIR.TAG", "pyvenv.cfg", "prepared.json", "metrics.jsonl")
+LARGEST_OTHER = 1 << 20  # bytes; beyond, a file of code was written by a program
 
 
 def find_files(paths: Sequence[str], notes: list[str]) -> Iterator[tuple[str, str, bool]]:
@@ -73,37 +84,81 @@ def _is_broken(path: str) -> bool:
 
 def _walk(folder: str, notes: list[str]) -> Iterator[tuple[str, str, bool]]:
     others: Counter[str] = Counter()
-    num_links = num_files = 0
+    data: Counter[str] = Counter()
+    num_files = 0
 
     def fail(error: OSError) -> None:
         with sentences(error.filename):
             raise error
 
     for place, folders, names in os.walk(folder, onerror=fail):
-        num_links += sum(os.path.islink(os.path.join(place, name)) for name in folders)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        kept = [name for name in folders if not name.startswith(".")]
+        others["hidden folder"] += len(folders) - len(kept)
+        others["link (to a folder, not followed)"] += sum(os.path.islink(os.path.join(place, name)) for name in kept)
+        folders[:] = sorted(name for name in kept if not _is_made(os.path.join(place, name)))
+        others["folder (of caches, packages or runs)"] += len(kept) - len(folders)
         for name in sorted(names):
             path = os.path.join(place, name)
-            if name.startswith("."):
+            reason = _reason_to_leave_out(path, name.lower())
+            if reason is None:
+                num_files += 1
+                yield path, os.path.relpath(path, folder), False
                 continue
-            ending = os.path.splitext(inner_name(name))[1].lower()
-            if ending not in ENDINGS or _is_broken(path):
-                others["broken link" if _is_broken(path) else ending or "no ending"] += 1
-                continue
-            check_kind(path)
-            num_files += 1
-            yield path, os.path.relpath(path, folder), False
-    known = ", ".join(ENDINGS)
-    seen = ", ".join(f"{ending} ({count})" for ending, count in others.most_common(5))
+            others[reason] += 1
+            if reason == "data file":
+                data[os.path.splitext(name)[1].lower()] += 1
+    others = +others
+    seen = ", ".join(_counted(count, reason) for reason, count in others.most_common())
     if not num_files:
-        has = f"only {seen}" if others else "no files"
-        ending = next((ending for ending, _ in others.most_common() if ending.startswith(".")), ".py")
+        ending = next((ending for ending, _ in data.most_common()), ".py")
         pattern = shown(os.path.join(folder, "**", f"*{ending}"))
+        has = f"only {seen}" if others else "no files"
         raise InputError(f"the folder {shown(folder)} has {has}; give other files by a pattern such as '{pattern}'")
     if others:
-        notes.append(f"left out in {shown(folder)}: {seen}; known endings are {known}, others are read when named")
-    if num_links:
-        notes.append(f"left out in {shown(folder)}: {counted(num_links, 'link')} to folders, not followed")
+        kinds = f"; {', '.join(ending for ending, _ in data.most_common(5))} are read when named" if data else ""
+        notes.append(f"left out in {shown(folder)}: {seen}{kinds}")
+
+
+def _counted(count: int, reason: str) -> str:
+    noun, bracket, more = reason.partition(" (")
+    return counted(count, noun) + bracket + more
+
+
+def _is_made(folder: str) -> bool:
+    """Whether a folder is what programs leave: caches, packages of others, our own runs and prepared texts."""
+    return os.path.basename(folder) in MADE_FOLDERS or any(
+        os.path.exists(os.path.join(folder, name)) for name in MADE_MARKS
+    )
+
+
+def _reason_to_leave_out(path: str, name: str) -> str | None:
+    """Why a file in a folder is not read: a noun and, in brackets, more; None where it is."""
+    if name.startswith("."):
+        return "hidden file"
+    if _is_broken(path):
+        return "broken link"
+    check_kind(path)
+    if inner_name(name).endswith(ENDINGS):
+        return None
+    ending = os.path.splitext(inner_name(name))[1]
+    if ending in CONVERTED:
+        lacks = CONVERTED[ending] and find_spec(CONVERTED[ending]) is None
+        return f'{ending} file (needs pip install ".[documents]")' if lacks else None
+    if name in LOCKS or name.endswith(MADE):
+        return "file (lock or minified)"
+    if inner_name(name).endswith(DATA):
+        return "data file"
+    with sentences(path), open(path, "rb") as file:
+        content = file.read(LARGEST_OTHER + 1)
+    if len(content) > LARGEST_OTHER:
+        return f"file (over {LARGEST_OTHER >> 20} MiB)"
+    if not content.strip():
+        return "empty file"
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return "binary file"
+    return "binary file" if b"\0" in content else None
 
 
 def unique_names(files: Iterable[tuple[str, str, bool]], notes: list[str]) -> list[tuple[str, str, bool]]:

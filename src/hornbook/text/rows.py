@@ -66,7 +66,7 @@ def _jsonl_rows(path: str, field: str) -> Rows:
 
 
 def _json_rows(path: str, field: str) -> Rows:
-    """An array of objects, one object, or JSON lines under that name (C4's files are)."""
+    """An array of objects or strings, one object, or JSON lines under that name (C4's files are)."""
     begin = offset = check_encoding(path)
     while (line := line_at(path, offset)).isspace():
         offset += len(line)
@@ -78,7 +78,7 @@ def _json_rows(path: str, field: str) -> Rows:
         rows = _elements.decode(content) if content.lstrip().startswith(b"[") else [content]
     except (msgspec.DecodeError, RecursionError) as error:
         raise InputError(
-            f"{shown(path)} is not valid JSON ({error}); give an array of objects, or one object on each line"
+            f"{shown(path)} is not valid JSON ({error}); give an array of objects or strings, or an object a line"
         ) from None
     offset = 0
     for number, row in enumerate(map(bytes, rows), 1):
@@ -108,13 +108,20 @@ def _value(row: bytes, path: str, field: str, row_word: str, number: int) -> Tex
         raise InputError(
             f"{where}: this is not valid JSON ({error.msg}, character {error.pos + 1}); one object a line is expected"
         ) from None
+    if isinstance(content, str):
+        return content
     if not isinstance(content, dict):
-        raise InputError(f'{where}: a row must be a JSON object such as {{"{field}": "..."}}')
-    if field not in content:
+        raise InputError(f'{where}: a row must be a JSON object such as {{"{field}": "..."}}, or a string')
+    from hornbook.text.chats import chat_field, chat_text, is_chat
+
+    named = chat_field(content, field)
+    if named not in content:
         raise InputError(f"{where}: {_missing('field', field, list(content))}")
-    value = content[field]
+    value = content[named]
     if value is None or isinstance(value, str):
         return value
+    if is_chat(value):
+        return chat_text(value, where)
     name = {dict: "an object", list: "an array", bool: "a boolean"}.get(type(value), "a number")
     raise InputError(f'{where}: the field "{field}" must be a string and is {name}; name another by --field')
 
