@@ -80,7 +80,7 @@ def test_one_run_has_its_numbers_and_sentences(dashboard, tiny_run):
     assert numbers.keys() <= METRICS.keys()
     sentences = [conclusion["sentence"] for conclusion in run["conclusions"]]
     assert sentences[0] in tiny_run.summary["words"]
-    assert run["verdict"]["tag"] in ("good", "warning", "bad", "neutral")
+    assert run["verdict"]["tag"] in ("good", "warning", "bad")
     assert [row["step"] for row in run["checkpoints"] if row["is_used"]] == [tiny_run.summary["used_step"]]
     assert run["uniform_loss_nats_per_token"] == math.log(tiny_run.summary["vocabulary"])
     assert "report.html" in [report["name"] for report in run["reports"]]

@@ -12,7 +12,7 @@ with an interval has `<key>_interval_95` or `_interval_90` beside it: [low, high
     loss_nats_per_token with interval, bits_per_byte with interval, perplexity with interval, best_step,
     loss_about ("validation": all of the validation text, of a run that has ended; "probe": the lowest of its curve so
     far; null), probe_validation_loss_nats_per_token (the last), train_loss_nats_per_token (the last step's),
-    verdict {sentence, tag: "good" | "warning" | "bad" | "neutral"},
+    verdict {name, sentence (with the name), tag: "good" | "warning" | "bad"},
     memorization {by_heart: true | false | null, sentence, is_measured} or null,
     wall_seconds, gpu_hours, price_usd, plan [PLANNED], sparkline {"x": [steps], "y": [nats]} of at most 60 points,
     settings {dotted name: value}
