@@ -235,12 +235,17 @@ def test_an_empty_folder_says_what_to_do(open_page, hornbook_in, tmp_path):
 
 @pytest.mark.skipif(os.environ.get("HORNBOOK_SCREENSHOTS") != "1", reason="HORNBOOK_SCREENSHOTS=1 renews docs/images")
 def test_screenshots(open_page, address):
+    from PIL import Image
+
     for view, width, scheme in (
         ("runs", 1300, "light"), ("run", 1300, "dark"), ("inspect", 800, "light"), ("runs", 400, "dark"),
         ("run", 400, "light"),
     ):  # fmt: skip
-        page = go(open_page(os.environ.get("HORNBOOK_DASHBOARD", address), width, scheme), view)
+        page = go(open_page(address, width, scheme), view)
         page.wait_for_load_state("load")
         path = IMAGES / f"dashboard-{view}-{width}-{scheme}.png"
+        page.set_viewport_size({"width": width, "height": 1250 if (view, width) == ("run", 1300) else 900})
+        page.wait_for_function("document.fonts.ready.then(() => new Promise(requestAnimationFrame))")
         page.screenshot(path=path)
+        Image.open(path).quantize(255).save(path, optimize=True)
         assert path.stat().st_size <= 150_000

@@ -302,7 +302,7 @@ function numbers(run) {
   const step = run.planned_steps && run.planned_steps !== run.step ? `${form.whole(run.step)} of ${form.whole(run.planned_steps)} steps` : `${form.whole(run.step)} steps`;
   const time = (run.plan ?? []).find((entry) => entry.name === "wall_seconds");
   return el("dl", { class: "figures" },
-    chosen.map((number) => card(number.title, number.text, number.unit === "nats/token" ? "nats per token" : number.name === "perplexity" ? "equally likely tokens" : "", number.interval_text, number.sentence)),
+    chosen.map((number) => card(number.title, number.text, number.unit === "nats/token" ? "nats per token" : number.name === "perplexity" ? "tokens" : "", number.interval_text, number.sentence)),
     card("Cost", run.price_usd === null || run.price_usd === undefined ? form.seconds(run.wall_seconds) : form.usd(run.price_usd), run.price_usd === null || run.price_usd === undefined ? "" : form.seconds(run.wall_seconds),
       time?.predicted_text && time.actual_text ? `planned ${time.predicted_text}${time.inside === false ? ", outside its range" : ""}` : ""),
     card("Training", step, "", `${form.compact(run.tokens)} tokens, ${form.nats(run.epoch, 1)} epochs${run.best_step !== null && run.best_step !== undefined ? `; lowest at step ${form.whole(run.best_step)}` : ""}`));
