@@ -1,7 +1,8 @@
-"""The clients that people have, against `hornbook serve`: OpenAI's own, and lm-eval."""
+"""The clients that people have, against `hornbook serve`: OpenAI's own, lm-eval, and a browser."""
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,36 @@ def test_openai_raises_its_own_errors(client):
     with pytest.raises(openai.NotFoundError, match="there is no model"):
         client.completions.create(model="gpt-4", prompt="The")
     assert [model.id for model in client.models.list()] == ["run"]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1300), ("dark", 400)])
+def test_the_page_tries_the_model_in_a_browser(address, tiny_run, scheme, width):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is an extra")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("there is no chromium here")
+    said, prompt = [], "The <b>"
+    with playwright.sync_playwright() as browsers:
+        browser = browsers.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for without_policy in (False, True):  # axe is a script of its own
+            view = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme, "bypass_csp": without_policy}
+            page = browser.new_context(**view).new_page()
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            page.goto(address.removesuffix("/v1"))
+            playwright.expect(page.locator("#model")).to_have_text("run")
+            page.fill("#prompt", prompt)
+            page.fill("#seed", "3")
+            page.keyboard.press("Tab")
+            page.click("#go")
+            playwright.expect(page.locator("#status")).to_have_text("100 tokens: as long as asked", timeout=60_000)
+            written = "".join(hornbook.generate(str(tiny_run.run), prompt, max_tokens=100, temperature=0.8, seed=3))
+            assert page.locator("#answer").text_content() == written
+            assert not page.evaluate("() => document.documentElement.scrollWidth > innerWidth")
+        found = axe.Axe().run(page).response["violations"]
+        browser.close()
+    assert said == []
+    assert [violation["id"] for violation in found] == []
 
 
 TASK = """\

@@ -115,6 +115,7 @@ def test_a_tracker_that_comes_later_gets_what_was_logged(tiny_run, tmp_path):
     assert len(said) == 1
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # how its thread ends
 def test_a_tracker_that_fails_costs_one_sentence(tiny_run, tmp_path):
     pytest.importorskip("tensorboard")
     copy, said = tmp_path / "run", []

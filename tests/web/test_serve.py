@@ -13,7 +13,7 @@ import pytest
 import hornbook
 
 ENDLESS = {"prompt": "The", "max_tokens": 1_000_000, "stream": True, "seed": 1}
-TOKEN = "a-token-that-somebody-set"
+TOKEN = "aTokenThatSomebodySet7"
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -45,68 +44,60 @@ def tracker_names(log: str | Sequence[str]) -> list[str]:
 def mirrored(run: Run, names: Sequence[str], note: Callable[[str], None]) -> Iterator[None]:
     """Copy what `run` logs meanwhile, and, where a tracker has nothing of it yet, what it has logged; `note` is told
     where to look, and of a failure."""
-    if not names:
-        yield
-        return
-    run.mirrors = mirrors = Mirrors(run, names, note)
+    logged = sorted([*run.rows(), *map(_as_row, run.samples())], key=lambda row: int(row.get("step", 0)))
+    files = (run.folder / "metrics.jsonl", run.folder / "samples.jsonl")
+    sent = {_place(_as_row(row)) for file in files for row in read_rows(file)}
+    run.mirrors = [Tracker(name, run, logged, sent, note) for name in names]
     try:
         yield
     finally:
-        run.mirrors = None
-        mirrors.close()
+        trackers, run.mirrors = run.mirrors, []
+        for tracker in trackers:
+            tracker.close()
 
 
-class Mirrors:
-    """The trackers of a run, fed in the order of its log by a thread."""
+class Tracker:
+    """One tracker, fed by a thread of its own with the rows of the run's log, after those that are `logged`; one that
+    keeps what it was sent in an earlier session is not sent what is at a place in `sent`."""
 
-    def __init__(self, run: Run, names: Sequence[str], note: Callable[[str], None]) -> None:
-        self.run, self.names, self.note = run, names, note
+    def __init__(
+        self, name: str, run: Run, logged: Sequence[Row], sent: set[tuple[Any, ...]], note: Callable[[str], None]
+    ) -> None:
+        self.name, self.run, self.logged, self.sent, self.note = name, run, logged, sent, note
         self._rows: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
-        self._logged = sorted([*run.rows(), *map(_as_row, run.samples())], key=lambda row: int(row.get("step", 0)))
-        files = (run.folder / name for name in ("metrics.jsonl", "samples.jsonl"))
-        self._sent = {_place(_as_row(row)) for file in files for row in read_rows(file)}
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def row(self, row: Mapping[str, Any]) -> None:
         """A row of either log was written."""
-        self._rows.put(_as_row(row))
+        if self._thread.is_alive():
+            self._rows.put(_as_row(row))
 
     def close(self) -> None:
         """Send what is left."""
         self._rows.put(None)
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
-            self.note(f"warning: {' and '.join(self.names)} took too long for the rest, which is left out.")
+            self.note(f"warning: {self.name} took too long for the rest, which is left out.")
 
     def _work(self) -> None:
-        at, settings = 0, parse_table(self.run.settings_toml, self.run.folder / "settings.toml")
-        opened: dict[str, Any] = {}
-
-        def guarded(name: str, work: Callable[[], None]) -> None:
-            try:
-                work()
-            except Exception as error:  # whatever it is, it is the tracker's and not the run's
-                opened.pop(name, None)
-                reason = " ".join(str(error).split()) or type(error).__name__
-                self.note(f"warning: {name} failed after step {at:,} ({reason}): the run goes on without it.")
-
-        def begin(name: str) -> None:
-            is_new = not (self.run.folder / name).exists()
-            mirror = opened[name] = import_module(f"hornbook.records.mirrors.{name}").Mirror(self.run, settings)
-            self.note(f"  {name}: {mirror.place}")
-            for row in self._logged if is_new or not mirror.keeps else []:
+        at = 0
+        try:
+            settings = parse_table(self.run.settings_toml, self.run.folder / "settings.toml")
+            is_new = not (self.run.folder / self.name).exists()
+            mirror = import_module(f"hornbook.records.mirrors.{self.name}").Mirror(self.run, settings)
+            self.note(f"  {self.name}: {mirror.place}")
+            for row in self.logged if is_new or not mirror.keeps else []:
                 _send(mirror, row)
-
-        for name in self.names:
-            guarded(name, partial(begin, name))
-        while (row := self._rows.get()) is not None:
-            at = row.get("step", at)
-            for name, mirror in list(opened.items()):
-                if not (mirror.keeps and _place(row) in self._sent):
-                    guarded(name, partial(_send, mirror, row))
-        for name, mirror in list(opened.items()):
-            guarded(name, mirror.close)
+            while (row_or_end := self._rows.get()) is not None:
+                at = row_or_end.get("step", at)
+                if not (mirror.keeps and _place(row_or_end) in self.sent):
+                    _send(mirror, row_or_end)
+            mirror.close()
+        except Exception as error:  # whatever it is, it is the tracker's: this thread ends, the training does not
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self.note(f"warning: {self.name} failed after step {at:,} ({reason}): the run goes on without it.")
+            raise SystemExit from error
 
 
 def _as_row(row: Mapping[str, Any]) -> Row:

@@ -43,7 +43,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.mirrors: Any = None  # a mirroring.Mirrors, while there is one
+        self.mirrors: list[Any] = []  # trackers that what is logged is copied to: mirroring.py
         self._repaired: set[Path] = set()
 
     @classmethod
@@ -215,14 +215,14 @@ class Run:
         if row.get("event") == "resume":
             self._append("samples.jsonl", {"event": "resume", "step": row["step"]}, durable=True)
         self._append("metrics.jsonl", row, durable=row.get("event") != "step")
-        if self.mirrors is not None:
-            self.mirrors.row(row)
+        for mirror in self.mirrors:
+            mirror.row(row)
 
     def log_sample(self, row: Mapping[str, Any]) -> None:
         """Append one row to samples.jsonl: step, tokens, prompt, text, seed, temperature."""
         self._append("samples.jsonl", row, durable=False)
-        if self.mirrors is not None:
-            self.mirrors.row(row)
+        for mirror in self.mirrors:
+            mirror.row(row)
 
     def rows(self) -> list[Row]:
         """Every row of metrics.jsonl that still holds, in order, resume events included."""

@@ -30,7 +30,7 @@ from hornbook.reporting.verdict import has_diverged, of_run
 from hornbook.reporting.words import Finding, conclusions
 
 SUMMARY = "reports/summary.json"
-_OF_THE_TEXT = ("apart", "together", "apart_unknown", "parted", "by_heart")  # need to know what the text repeats
+OF_THE_TEXT = ("apart", "together", "apart_unknown", "parted", "by_heart")  # need to know what the text repeats
 
 
 def write_pages(run: Run, out: Path | None = None, ending: Mapping[str, Any] | None = None) -> Row:
@@ -115,7 +115,7 @@ def _so_far(run: Run, rows: Sequence[Row]) -> Row:
             final_loss=None if report is None else report.loss_nats_per_token,
             counting={name: numbers["loss_nats_per_token"] for name, numbers in known.items()},
         )  # fmt: skip
-        findings = [one for one in findings if text or one.id not in _OF_THE_TEXT]
+        findings = [one for one in findings if text or one.id not in OF_THE_TEXT]
     summary = at | {
         "title": shown(run.folder.name), "settings": settings, "tokens_per_epoch": tokens_per_epoch,
         "conclusions": [finding._asdict() for finding in findings], "baselines": plan.get("baselines", {}),

@@ -34,6 +34,11 @@ _ON_THE_WAY = ("running", "interrupted", "unfinished")
 _FALLING = ("still_falling", "final_loss", "level")  # what a sound run says of itself
 
 
+def tag_of(conclusion: str) -> Tag | None:
+    """What a conclusion means by itself, by its id; None where it only describes."""
+    return next((tag for name, tag, _ in _SERIOUS if name == conclusion), None)
+
+
 class Verdict(NamedTuple):
     tag: Tag
     name: str

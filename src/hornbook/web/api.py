@@ -12,7 +12,7 @@ with an interval has `<key>_interval_95` or `_interval_90` beside it: [low, high
     loss_nats_per_token with interval, bits_per_byte with interval, perplexity with interval, best_step,
     loss_about ("validation": all of the validation text, of a run that has ended; "probe": the lowest of its curve so
     far; null), probe_validation_loss_nats_per_token (the last), train_loss_nats_per_token (the last step's),
-    verdict {sentence, tag: "good" | "warning" | "bad" | "neutral"},
+    verdict {name, sentence (with the name), tag: "good" | "warning" | "bad"},
     memorization {by_heart: true | false | null, sentence, is_measured} or null,
     wall_seconds, gpu_hours, price_usd, plan [PLANNED], sparkline {"x": [steps], "y": [nats]} of at most 60 points,
     settings {dotted name: value}
@@ -36,8 +36,10 @@ with an interval has `<key>_interval_95` or `_interval_90` beside it: [low, high
     "evaluations": {"x": [m], "columns": {name: [m values]}}, "num_steps", "offset"}
     One bucket per point: `x` is where it begins. All numbers of a step are columns, by their names in
     docs/metrics.md; those of evaluations are never reduced, among them forecast_loss_nats_per_token_low and _high.
-/api/runs/RUN/samples -> {"prompts": [{"prompt", "samples": [{step, tokens, text, temperature, seed, copied_share,
+/api/runs/RUN/samples -> {"prompts": [{"prompt", "samples": [{step, tokens, text, temperature, seed, copied_spans,
     probe_validation_loss_nats_per_token, ...}]}]}
+    copied_spans: what stands in the training text in longer spans than held-out text shares with it, as [[from, to] in
+    characters of text], [] where nothing does, null where that is not known: a `samples` event says when it is.
 /api/runs/RUN/events?offset=N -> server-sent events, from byte N of metrics.jsonl, within a second:
     `rows` {"rows": [rows of the log, without the lists per window], "offset"}. A row {"event": "resume", "step": k}
         says: drop the rows with a greater step that came before it, but decisions.
@@ -58,7 +60,6 @@ with an interval has `<key>_interval_95` or `_interval_90` beside it: [low, high
 /api/generate?run=&step=&prompt=&max_tokens=100&temperature=1&top_k=&top_p=&min_p=&seed= -> server-sent events: `text`
     {"text"}, one a token; at the end `end` {"finish"}, or `problem` {"error"}
 /runs/RUN/reports/NAME -> a file of its reports, in a sandbox
-FRONT asks: each sample has `copied_spans` [[from, to] in characters of its text], [] where nothing, null where unknown.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ import mimetypes
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
+from threading import Event
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -78,6 +80,7 @@ from starlette.routing import BaseRoute, Route
 from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.io import json_bytes
 from hornbook.web import live
+from hornbook.web.copied import CopiedSpans
 from hornbook.web.folder import RunFiles, RunsFolder, read_plain
 from hornbook.web.model_process import Busy, ModelProcess
 from hornbook.web.overview import differing
@@ -98,9 +101,9 @@ class _Missing(Exception):
 class Api:
     """The answers for one folder of runs. What reads files runs in a thread, one at a time."""
 
-    def __init__(self, folder: RunsFolder, models: ModelProcess) -> None:
-        self.folder, self.models = folder, models
-        self.overviews, self.lock = live.Overviews(folder), asyncio.Lock()
+    def __init__(self, folder: RunsFolder, models: ModelProcess, stopping: Event) -> None:
+        self.folder, self.models, self.stopping = folder, models, stopping
+        self.overviews, self.lock, self.copied = live.Overviews(folder), asyncio.Lock(), CopiedSpans(models)
 
     def routes(self) -> list[BaseRoute]:
         answers = {
@@ -122,6 +125,10 @@ class Api:
         if name not in known:
             raise _Missing("there is no such run here.")
         return known[name]
+
+    async def warm(self) -> None:
+        """Read the runs once, so that the first page does not wait for it."""
+        await self._read(self.overviews.rows)
 
     async def page(self, request: Request) -> Response:
         return _file(STATIC / "index.html")
@@ -162,15 +169,18 @@ class Api:
     async def samples(self, request: Request) -> Any:
         from hornbook.web.one_run import samples
 
-        return await self._read(samples, self._run(request.path_params["run"]))
+        run = self._run(request.path_params["run"])
+        answer = await self._read(samples, run)
+        self.copied.add_to(run, [sample for prompt in answer["prompts"] for sample in prompt["samples"]])
+        return answer
 
     async def run_events(self, request: Request) -> Response:
         run, last = self._run(request.path_params["run"]), request.headers.get("last-event-id", "")
         offset = int(last) if last.isdecimal() and len(last) < 16 else _whole(request.query_params, "offset", 0) or 0
-        return _stream(live.run_events(run, max(0, offset), self.overviews, self.lock))
+        return _stream(live.run_events(run, max(0, offset), self.overviews, self.lock, self.stopping, self.copied))
 
     async def list_events(self, request: Request) -> Response:
-        return _stream(live.list_events(self.overviews, self.lock))
+        return _stream(live.list_events(self.overviews, self.lock, self.stopping))
 
     async def compare(self, request: Request) -> Any:
         from hornbook.web.questions import compared
@@ -247,6 +257,11 @@ def _answered(answer: Callable[[Request], Awaitable[Any]]) -> Callable[[Request]
             return _json({"error": f"this took longer than {ANSWER_SECONDS:.0f} seconds: ask for less."}, 503)
 
     return respond
+
+
+async def unknown(request: Request, error: Exception) -> Response:
+    """The answer to an address that is none of ours."""
+    return _json({"error": "there is nothing at this address."}, 404)
 
 
 def _json(content: Any, status: int = 200) -> Response:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from threading import Event
 
 from hornbook.commands.options import value
 from hornbook.facts.errors import InputError
@@ -46,7 +48,7 @@ def dashboard(
     """
     from starlette.applications import Starlette
 
-    from hornbook.web.api import TEXT_PATHS, Api
+    from hornbook.web.api import TEXT_PATHS, Api, unknown
     from hornbook.web.folder import RunsFolder
     from hornbook.web.model_process import ModelProcess
     from hornbook.web.safety import LOOPBACK, Guard
@@ -62,13 +64,16 @@ def dashboard(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        warming = asyncio.ensure_future(api.warm())
         try:
             yield
         finally:
+            warming.cancel()
             await models.close()
 
-    models = ModelProcess(str(runs.folder))
-    app = Starlette(routes=Api(runs, models).routes(), lifespan=lifespan)
+    models, stopping = ModelProcess(str(runs.folder)), Event()
+    api = Api(runs, models, stopping)
+    app = Starlette(routes=api.routes(), lifespan=lifespan, exception_handlers={404: unknown})
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name}:{listener.getsockname()[1]}/?token={token}"
 
@@ -82,4 +87,4 @@ def dashboard(
 
             webbrowser.open(address)
 
-    serve_app(Guard(app, token=token, hosts=(*LOOPBACK, name), text_paths=TEXT_PATHS), listener, started)
+    serve_app(Guard(app, token=token, hosts=(*LOOPBACK, name), text_paths=TEXT_PATHS), listener, started, stopping)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from threading import Event
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from hornbook.facts.errors import InputError
 from hornbook.facts.io import json_bytes
 from hornbook.records.run import Row
+from hornbook.web.copied import CopiedSpans
 from hornbook.web.folder import RunFiles, RunsFolder
 from hornbook.web.log_tail import Tail
 from hornbook.web.overview import overview
@@ -47,13 +49,13 @@ def event(name: str, content: Any, number: int | None = None) -> bytes:
     return f"{head}event: {name}\ndata: ".encode() + json_bytes(content) + b"\n\n"
 
 
-async def list_events(overviews: Overviews, lock: asyncio.Lock) -> AsyncIterator[bytes]:
+async def list_events(overviews: Overviews, lock: asyncio.Lock, stopping: Event) -> AsyncIterator[bytes]:
     """`runs` events: what the list does not have yet."""
     async with lock:
         before = await asyncio.to_thread(overviews.rows)
     quiet = 0.0
     yield b": connected\n\n"
-    while True:
+    while not stopping.is_set():
         await asyncio.sleep(LIST_SECONDS)
         async with lock:
             now = await asyncio.to_thread(overviews.rows)
@@ -68,16 +70,23 @@ async def list_events(overviews: Overviews, lock: asyncio.Lock) -> AsyncIterator
             quiet = 0.0
 
 
-async def run_events(run: RunFiles, offset: int, overviews: Overviews, lock: asyncio.Lock) -> AsyncIterator[bytes]:
+async def run_events(
+    run: RunFiles, offset: int, overviews: Overviews, lock: asyncio.Lock, stopping: Event, copied: CopiedSpans
+) -> AsyncIterator[bytes]:
     """`rows`, `reload`, `samples` and `state` events of one run, from byte `offset` of its log."""
-    tail, samples_size, stamp, quiet = Tail(run.folder / "metrics.jsonl", offset), _size(run), None, 0.0
+    tail, samples_size, stamp, quiet = (
+        Tail(run.folder / "metrics.jsonl", offset),
+        (_size(run), copied.version(run)),
+        None,
+        0.0,
+    )
     yield b": connected\n\n"
-    while True:
+    while not stopping.is_set():
         new = _new_rows(tail)
         if new is not None:
             name, content = new
             yield event(name, content, tail.offset)
-        if (size := _size(run)) != samples_size:
+        if (size := (_size(run), copied.version(run))) != samples_size:
             samples_size = size
             yield event("samples", {})
         if (now := (run.stamp()[1:])) != stamp:

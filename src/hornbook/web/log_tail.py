@@ -161,7 +161,10 @@ class RunLog:
                     old for old in self.events if old.get("step", 0) <= last or old.get("event") == "decision"
                 ]
                 self.last_step, after = row, start
-            self.events.append(row)
+            if row["event"] == "step":  # written by another hand
+                self.last_step = row
+            else:
+                self.events.append(row)
         steps = np.flatnonzero(is_step & (starts >= after))
         if len(steps):
             self.last_step = self._decoded(chunk[starts[steps[-1]] : newlines[steps[-1]]])

@@ -15,6 +15,7 @@ import msgspec
 from hornbook.facts.errors import InputError, SystemFailure
 
 if TYPE_CHECKING:
+    from hornbook.evaluation.copying import CopyProbe
     from hornbook.setup.model import LoadedModel
 
 MODELS = 2  # that stay open, the last used
@@ -146,8 +147,24 @@ def _read_prompt(opened: LoadedModel, prompt: str | list[int]) -> tuple[str, lis
     return text, ids, hidden
 
 
+def _copied(opened: LoadedModel, texts: list[str]) -> Iterator[dict[str, Any]]:
+    probe = _copy_probe(opened)
+    yield {"spans": [None if probe is None else probe.spans(opened.tokenizer, text) for text in texts]}
+
+
+@lru_cache(maxsize=MODELS)
+def _copy_probe(opened: LoadedModel) -> CopyProbe | None:
+    from hornbook.evaluation.copying import CopyProbe
+    from hornbook.setup.scoring import training_text
+
+    prepared = None if opened.run is None else training_text(opened)
+    if prepared is None or prepared.validation.num_tokens < 2:
+        return None
+    return CopyProbe(prepared.train, prepared.validation, opened.tokenizer, sample_tokens=opened.model.shape.context)
+
+
 ANSWERS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
-    "describe": _describe, "inspect": _inspect, "softmax": _softmax, "complete": _complete,
+    "describe": _describe, "inspect": _inspect, "softmax": _softmax, "copied": _copied, "complete": _complete,
 }  # fmt: skip
 
 if __name__ == "__main__":

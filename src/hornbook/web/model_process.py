@@ -34,6 +34,8 @@ class ModelProcess:
     - describe: {name, step, note, context, vocabulary, num_parameters, tokenizer}
     - inspect (text, top_k=5): what `hornbook inspect --json` prints
     - softmax (text, token, top_k=5): one scored token's row of logits, e^logits and probabilities, which sum to 1
+    - copied (texts): {spans: for each text the [from, to] in characters that stand in the run's training text, or None
+      where that text is no longer prepared}
     - complete (prompts: texts or lists of ids, max_tokens, n, temperature, top_k, top_p, min_p, seed, stop, logprobs,
       echo): a stream of {index, text, tokens, finish, num_tokens}, the prompt's own part first, with `prompt` its
       number of tokens

@@ -16,10 +16,11 @@ from hornbook.facts.metrics import METRICS, interval_text
 from hornbook.facts.units import format_bytes, format_count, format_duration, format_number
 from hornbook.records.run import EVALUATION, Row
 from hornbook.reporting.curves import best_step_between, read_curves
+from hornbook.reporting.verdict import tag_of
 from hornbook.web.decimate import bucket_starts, extremes
 from hornbook.web.folder import RunFiles
 from hornbook.web.log_tail import COLUMNS, Floats, RunLog, Tail
-from hornbook.web.overview import TAGS, Plan, findings_of, overview, tokens_per_epoch
+from hornbook.web.overview import Plan, findings_of, overview, tokens_per_epoch
 
 AXES = ("step", "tokens", "epoch", "seconds", "flops", "price_usd")
 MOST_POINTS = 5000
@@ -47,7 +48,7 @@ def one_run(run: RunFiles) -> Row:
         "environment": run.decoded("environment.json", dict) or {},
         "settings_toml": (run.read("settings.toml") or b"").decode("utf-8", "replace"),
         "numbers": _numbers(row | (memorized or {}) | (report or {})),
-        "conclusions": [finding._asdict() | {"tag": TAGS.get(finding.id, "neutral")} for finding in findings],
+        "conclusions": [finding._asdict() | {"tag": tag_of(finding.id) or "neutral"} for finding in findings],
         "baselines": _baselines(report or {}, plan),
         "uniform_loss_nats_per_token": math.log(row["vocabulary"]) if row["vocabulary"] else None,
         "forecast": _forecast(run, row),

@@ -16,6 +16,8 @@ from hornbook.facts.units import counted, format_bytes, format_duration, format_
 from hornbook.records.result import exp_of_nats
 from hornbook.records.run import EVALUATION, Row
 from hornbook.reporting.curves import evaluations
+from hornbook.reporting.report import OF_THE_TEXT, SUMMARY
+from hornbook.reporting.verdict import has_diverged, of_run
 from hornbook.reporting.words import Finding, conclusions
 from hornbook.web.decimate import bucket_starts
 from hornbook.web.folder import RunFiles
@@ -23,13 +25,6 @@ from hornbook.web.folder import RunFiles
 SPARKLINE_POINTS = 60
 NO_END = ("running", "unfinished", "interrupted", "damaged")
 
-# What a conclusion means for whoever owns the run. The first of the gravest tag is the verdict.
-TAGS = {
-    "made_worse": "bad", "worse_than_uniform": "bad", "unstable": "bad", "not_finite": "bad",
-    "by_heart": "warning", "turned": "warning", "apart": "warning", "rising": "warning", "above_baseline": "warning",
-    "texts_differ": "warning", "gap_leaked": "warning", "not_best_used": "warning", "batch_text": "warning",
-    "chosen_on_this_text": "warning", "below_baseline": "good", "together": "good",
-}  # fmt: skip
 MEMORIZATION = ("by_heart", "apart", "together", "apart_unknown", "read_once", "texts_differ", "gap_leaked")
 
 
@@ -59,8 +54,16 @@ class _Shape(msgspec.Struct):
     state: dict[str, Any] = {}
 
 
+class Ending(msgspec.Struct):
+    """Of reports/summary.json."""
+
+    step: int = -1
+    conclusions: list[dict[str, str]] = []
+
+
 class Plan(msgspec.Struct):
     plan: dict[str, Any] = {}
+    text: dict[str, Any] = {}
     baselines: dict[str, dict[str, float | None]] = {}
 
 
@@ -77,7 +80,7 @@ def overview(run: RunFiles) -> Row:
     except InputError as error:
         return row | {"state": "damaged", "problem": str(error)}
     return row | {
-        "verdict": verdict(findings, row), "memorization": memorization(run, findings), "plan": planned(run, row),
+        "verdict": verdict(run, findings, row), "memorization": memorization(run, findings), "plan": planned(run, row),
         "sparkline": sparkline(run),
     }  # fmt: skip
 
@@ -182,24 +185,29 @@ def findings_of(run: RunFiles, row: Mapping[str, Any], steps: Sequence[Row] = ()
         return []
     rows = [*(steps or [step for step in [run.log.last_step] if step]), *run.log.events]
     is_done, plan = row["loss_about"] == "validation", run.decoded("plan.json", Plan) or Plan()
+    ending = run.decoded(SUMMARY, Ending) if row["state"] == "finished" else None
+    if ending is not None and ending.step == row["step"]:
+        return [Finding(conclusion["id"], conclusion["sentence"]) for conclusion in ending.conclusions]
     losses = {name: numbers["loss_nats_per_token"] for name, numbers in plan.baselines.items()}
     counting = {name: loss for name, loss in losses.items() if loss is not None}
-    return conclusions(
+    is_clean = "uniform" in counting and plan.text and not plan.text.get("validation_leaked")
+    findings = conclusions(
         rows, tokens_per_epoch=epoch, final_loss=row["loss_nats_per_token"] if is_done else None,
-        counting=counting if "uniform" in counting and not row.get("validation_leaked") else {},
-        leaked_share=(row.get("leaked_share") or 0.0) if is_done else 0.0,
+        counting=counting if is_clean else {}, repeated_share=plan.text.get("repeated_share") or 0.0,
+        leaked_share=plan.text.get("leaked_share") or 0.0,
     )  # fmt: skip
+    return [finding for finding in findings if plan.text or finding.id not in OF_THE_TEXT]
 
 
-def verdict(findings: Sequence[Finding], row: Mapping[str, Any]) -> Row:
-    """The gravest thing that is known of a run, in one sentence, and its tag."""
-    for tag in ("bad", "warning", "good"):
-        for finding in findings:
-            if TAGS.get(finding.id) == tag:
-                return {"sentence": finding.sentence, "tag": tag}
-    if findings:
-        return {"sentence": findings[0].sentence, "tag": "neutral"}
-    return {"sentence": "Nothing was measured yet." if row["is_running"] else "Nothing was measured.", "tag": "neutral"}
+def verdict(run: RunFiles, findings: Sequence[Finding], row: Mapping[str, Any]) -> Row:
+    """That of its report, at this moment."""
+    events = [*run.log.events, *([run.log.last_step] if run.log.last_step else [])]
+    one = of_run(
+        findings, state=row["state"], step=row["step"], steps=row["planned_steps"], diverged=has_diverged(events),
+        diverging=any(event.get("fault") == "diverges" for event in events),
+        memorized=run.decoded("reports/memorization.json", Row),
+    )  # fmt: skip
+    return {"name": one.name, "sentence": str(one), "tag": one.tag}
 
 
 def memorization(run: RunFiles, findings: Sequence[Finding]) -> Row | None:

@@ -19,7 +19,8 @@ from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.printing import print, print_json
 from hornbook.web.completions import Answer, CompletionRequest, NotAnswered, in_openais_words, read_request
 from hornbook.web.model_process import REQUEST_BYTES, Busy, ModelProcess
-from hornbook.web.safety import LOOPBACK, SHORTEST_TOKEN, Guard
+from hornbook.web.safety import LOOPBACK, Guard
+from hornbook.web.server import LOOPBACK_NAMES, listening, token_for
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -66,12 +67,8 @@ def serve(
     `Authorization: Bearer`; any `host` but loopback needs one. Raises InputError for a model that cannot be opened and
     for an address that cannot be had.
     """
-    token = token or os.environ.get("HORNBOOK_TOKEN") or None
-    is_local = host in ("127.0.0.1", "localhost", "::1")
-    if token is None and not is_local:
-        raise InputError(f"whoever reaches {host} could use the model: give a --token, or leave out --host.")
-    if token is not None and len(token) < SHORTEST_TOKEN:
-        raise InputError(f"the token has {len(token)} characters, but needs at least {SHORTEST_TOKEN}.")
+    if token or os.environ.get("HORNBOOK_TOKEN") or host not in LOOPBACK_NAMES:
+        token = token_for(host, token)
     if waiting < 0:
         raise InputError(f"--waiting is {waiting}, but must be 0 or more.")
     asyncio.run(_serve(ModelProcess(model, step=step, most_waiting=waiting), host, port, token, as_json))
@@ -80,7 +77,7 @@ def serve(
 async def _serve(process: ModelProcess, host: str, port: int, token: str | None, as_json: bool) -> None:
     import uvicorn
 
-    with _listening(host, port) as listener:
+    with listening(host, port) as listener:
         try:
             about = await process.ask({"do": "describe"})
             name = Path(about["name"]).name or about["name"]
@@ -101,14 +98,6 @@ async def _serve(process: ModelProcess, host: str, port: int, token: str | None,
             await uvicorn.Server(config).serve(sockets=[listener])
         finally:
             await process.close()
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=128)
-    except (OSError, OverflowError) as error:
-        raise InputError(f"no request can be heard at {host}, port {port} ({error}): give another --port.") from None
 
 
 def application(process: ModelProcess, name: str, about: dict[str, Any]) -> App:

@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from threading import Event
 
 import uvicorn
 
@@ -17,6 +18,7 @@ from hornbook.web.safety import SHORTEST_TOKEN, App
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 CONNECTIONS = 128
+STOP_SECONDS = 0.1  # until Ctrl-C is noticed
 HEAD_BYTES = 96 * 1024  # of a request's first line and headers
 
 
@@ -56,11 +58,14 @@ def listening(host: str, port: int) -> socket.socket:
     return server
 
 
-def serve_app(app: App, listener: socket.socket, started: Callable[[], None] = lambda: None) -> None:
-    """Answer until Ctrl-C or a signal; `started` is called when the first request can be answered."""
+def serve_app(
+    app: App, listener: socket.socket, started: Callable[[], None] = lambda: None, stopping: Event | None = None
+) -> None:
+    """Answer until Ctrl-C or a signal. `started` is called when the first request can be answered; `stopping` is set
+    when no more will be, so that streams end."""
     config = uvicorn.Config(
         app, http="h11", ws="none", loop="asyncio", log_level="error", access_log=False, server_header=False,
-        proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=15, timeout_graceful_shutdown=1,
+        proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=15, timeout_graceful_shutdown=3,
         h11_max_incomplete_event_size=HEAD_BYTES,
     )  # fmt: skip
     server = uvicorn.Server(config)
@@ -71,6 +76,10 @@ def serve_app(app: App, listener: socket.socket, started: Callable[[], None] = l
             await asyncio.sleep(0.01)
         if server.started:
             started()
+        while not (server.should_exit or task.done()):
+            await asyncio.sleep(STOP_SECONDS)
+        if stopping is not None:
+            stopping.set()
         await task
 
     with contextlib.suppress(KeyboardInterrupt):

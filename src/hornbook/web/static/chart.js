@@ -9,7 +9,7 @@ const FONT = "12px system-ui, -apple-system, 'Segoe UI', 'Noto Sans', sans-serif
 
 /**
  * A chart in `box`. `spec`: {label, height, x: {form, log, min, max}, y: {form, log, min}, series: [{name, label, colour,
- * width, points, dash, faint, form, hidden, scale}], lines: [{label, value, colour, dash}], marks: [{x, kind}],
+ * width, points, dash, faint, form}], hidden: names that are switched off, lines: [{label, value, colour, dash}], marks: [{x, kind}],
  * bands: [{x: [a, b], colour, label}], cones: [{x, y: [point, low, high]}], second: axis at the right, sync, onZoom(from,
  * to), onCursor(index | null), readout}. `data`: [x, ...ys].
  */
@@ -22,6 +22,9 @@ export function chart(box, spec, data) {
 
   const wide = () => canvas.clientWidth >= 720 && state.spec.gutter !== false;
   const readings = [];
+  const hidden = spec.hidden ?? new Set(); // names of the series that are switched off
+  const isHidden = (line) => hidden.has(line.name);
+  const frame = ({ x, y, second, lines, series, keys }) => JSON.stringify([x.log, y.log, Boolean(second), Boolean(lines?.length), (keys ?? []).map((key) => key.label), series.map((line) => line.name)]);
 
   function draw() {
     if (!canvas.isConnected || canvas.clientWidth === 0) return;
@@ -55,26 +58,26 @@ export function chart(box, spec, data) {
         focus: { prox: -1 },
       },
       scales: {
-        x: { time: false, distr: now.x.log ? 3 : 1, range: (_, low, high) => [now.x.min ?? low, now.x.max ?? high].map((v, i) => v === null ? i : v) },
-        y: { distr: now.y.log ? 3 : 1, range: (_, low, high) => yRange(now, low, high) },
+        x: { time: false, distr: now.x.log ? 3 : 1, range: (_, low, high) => [state.spec.x.min ?? low, state.spec.x.max ?? high].map((v, i) => v === null ? i : v) },
+        y: { distr: now.y.log ? 3 : 1, range: (_, low, high) => yRange(state.spec, low, high) },
       },
       axes,
       series: [{}, ...now.series.map((line) => ({
-        label: line.label, scale: "y", show: !line.hidden, stroke: colour(line.colour), width: line.width ?? 1.5, dash: line.dash,
+        label: line.label, scale: "y", show: !isHidden(line), stroke: colour(line.colour), width: line.width ?? 1.5, dash: line.dash,
         alpha: line.faint ? 0.35 : 1, spanGaps: line.spanGaps ?? false,
         points: { show: line.points === true ? true : false, size: line.size ?? 6, fill: line.hollow ? colour("paper") : colour(line.colour), width: 1.5 },
         paths: line.onlyPoints ? () => null : undefined,
       }))],
       bands: (now.fills ?? []).map(([top, bottom, name]) => ({ series: [top + 1, bottom + 1], fill: colour(name) })),
       hooks: {
-        drawClear: [(u) => under(u, now)],
-        draw: [(u) => over(u, now, wide())],
+        drawClear: [(u) => under(u, state.spec)],
+        draw: [(u) => over(u, state.spec, wide())],
         setCursor: [(u) => read(u.cursor.idx)],
         setSelect: [(u) => {
           if (u.select.width < 8 || !now.onZoom) return;
           const [from, to] = [u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")];
           u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
-          now.onZoom(from, to);
+          state.spec.onZoom(from, to);
         }],
       },
     };
@@ -95,10 +98,10 @@ export function chart(box, spec, data) {
     put(legend, state.spec.series.map((line, column) => {
       if (line.unlisted) return null;
       readings[column] = el("span", { class: "reading" });
-      const button = el("button", { type: "button", class: "key", "aria-pressed": String(!line.hidden), on: { click: () => {
-        line.hidden = !line.hidden;
-        button.setAttribute("aria-pressed", String(!line.hidden));
-        state.spec.series.forEach((other, index) => { if (other === line || other.follows === line.name) { other.hidden = line.hidden; plot?.setSeries(index + 1, { show: !line.hidden }); } });
+      const button = el("button", { type: "button", class: "key", "aria-pressed": String(!isHidden(line)), on: { click: () => {
+        if (!hidden.delete(line.name)) hidden.add(line.name);
+        button.setAttribute("aria-pressed", String(!isHidden(line)));
+        plot?.setSeries(column + 1, { show: !isHidden(line) });
       } } }, el("span", { class: `swatch${line.points ? " dots" : ""}${line.faint ? " faint" : ""}`, style: { "--c": `var(--${line.colour})` }, "aria-hidden": "true" }), line.label);
       return el("li", {}, button, readings[column]);
     }), (state.spec.keys ?? []).map((area) => el("li", { class: "line-key" }, el("span", { class: "swatch area", style: { "--c": `var(--${area.colour})` }, "aria-hidden": "true" }), area.label)),
@@ -136,9 +139,14 @@ export function chart(box, spec, data) {
   const off = onTheme(draw);
   requestAnimationFrame(draw);
   return {
-    /** New rows of the same series: nothing but the lines is drawn again. */
-    setData(rows) { state.data = rows; if (plot) { plot.setData(rows); read(plot.cursor.idx); } },
-    set(next, rows) { state = { spec: next, data: rows }; draw(); },
+    /** What is to be shown now. Where only rows came, the lines are drawn again and the cursor stays. */
+    set(next, rows) {
+      const isSame = plot && frame(next) === frame(state.spec);
+      state = { spec: next, data: rows };
+      if (!isSame) return draw();
+      plot.setData(rows);
+      return read(plot.cursor.idx);
+    },
     destroy() { observer.disconnect(); off(); plot?.destroy(); },
   };
 }

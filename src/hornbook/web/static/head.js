@@ -4,7 +4,7 @@ import { el, tag } from "./dom.js";
 import { stateTag } from "./runs.js";
 
 const VIEWS = [["", "Overview"], ["samples", "Samples"], ["evaluation", "Evaluation"], ["memorization", "Memorization"]];
-export const WORDS = { good: "healthy", warning: "look closer", bad: "went wrong", neutral: "so far" };
+const WORDS = { good: "Healthy", warning: "Look closer", bad: "Went wrong", neutral: "So far" };
 
 export const runOf = (id) => get(runPath(id));
 
@@ -20,7 +20,9 @@ export function heading(run, here) {
 
 /** The first thing said of a run: a tag, and a sentence that has its reason. */
 export function verdict(run) {
-  const known = run.problem ? { tag: "bad", sentence: run.problem } : run.verdict;
+  const known = run.problem ? { tag: "bad", name: "Damaged", sentence: run.problem } : run.verdict;
   if (!known?.sentence) return el("section", { class: "verdict tone-neutral" }, tag("neutral", "not known yet"), el("p", {}, "Nothing can be concluded yet: the run has not been evaluated."));
-  return el("section", { class: `verdict tone-${known.tag}`, "aria-label": "Verdict" }, tag(known.tag, WORDS[known.tag] ?? "so far"), el("p", {}, known.sentence));
+  const lead = known.name ?? WORDS[known.tag];
+  const rest = known.sentence.startsWith(`${lead}: `) ? known.sentence.slice(lead.length + 2) : known.sentence;
+  return el("section", { class: `verdict tone-${known.tag}`, "aria-label": "Verdict" }, tag(known.tag, lead), el("p", {}, rest));
 }

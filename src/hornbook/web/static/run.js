@@ -22,7 +22,7 @@ const SMALL = [
   { column: "mfu", label: "Model FLOPs utilisation", colour: "series-6", form: (v) => form.percent(v, v < 0.1 ? 1 : 0), zero: true },
 ];
 const LOUD = ["decision", "warning", "resume", "end"];
-const look = { x: "step", logX: false, logY: null, smoothing: 0.6 }; // logY null: where the loss spans much
+const look = { x: "step", logX: false, logY: null, smoothing: 0.6, hidden: new Set() }; // logY null: where the loss spans much
 
 export async function show(box, context) {
   let run = await runOf(context.id);
@@ -52,7 +52,7 @@ export async function show(box, context) {
     const answer = await get(runPath(run.id, "/series"), { x: look.x, from, to, points });
     if (!context.isCurrent()) return;
     view.series = answer;
-    view.rows = [];
+    view.mustAsk = false;
     draw(true);
   }
 
@@ -97,7 +97,7 @@ export async function show(box, context) {
       const isWhole = view.zoom[0] === null;
       for (const row of rows) append(run, view, row, isWhole);
       if (rows.some((row) => row.event !== "step")) runOf(run.id).then((next) => { run = next; if (context.isCurrent()) { drawFacts(); soon(); } }).catch(() => {});
-      if (view.series.x.length > 4000) ask().catch(() => {});
+      if (view.mustAsk || view.series.x.length > 4000) ask().catch(() => {});
       else if (isWhole) soon();
     },
     reload: () => reload().catch(() => {}),
@@ -108,12 +108,12 @@ export async function show(box, context) {
 /** A row of the log at the end of the columns; a resume takes back what came after its step. */
 function append(run, view, row, isWhole) {
   const { series } = view;
-  if (row.event === "resume") { view.mustAsk = true; return; }
+  if (row.event === "resume" || isNewColumn(series, row)) view.mustAsk = true;
   if (!isWhole || (row.event !== "step" && row.event !== "evaluation")) return;
   const at = look.x === "price_usd" ? row.cost?.price_usd ?? series.x.at(-1) : row[look.x];
   if (at === null || at === undefined) return;
   const into = row.event === "step" ? series : series.evaluations;
-  if (into.x.length && at < into.x.at(-1)) return;
+  if (into.x.length && at <= into.x.at(-1)) return;
   into.x.push(at);
   for (const [name, values] of Object.entries(into.columns)) {
     const pair = row[name.replace(/_(low|high)$/, "_interval_90")];
@@ -121,6 +121,12 @@ function append(run, view, row, isWhole) {
     if (row.event === "step" && series.is_reduced) { values[0].push(value); values[1].push(value); } else values.push(value);
   }
   if (row.event === "step") run.step = row.step;
+}
+
+/** Whether a row has a number that no row had when the columns were asked for. */
+function isNewColumn({ columns, evaluations }, row) {
+  if (row.event === "step") return !columns[TRAIN];
+  return row.event === "evaluation" && [PROBE, PROBE_TRAIN].some((name) => row[name] !== null && row[name] !== undefined && !evaluations.columns[name]);
 }
 
 function chartControls(onAsk, onDraw) {
@@ -203,7 +209,7 @@ function lossChart(run, view, zoom) {
   const gap = run.gap_opens?.[{ step: "steps", tokens: "tokens" }[look.x]] ?? (run.gap_opens && look.x === "epoch" && run.tokens_per_epoch ? run.gap_opens.tokens.map((tokens) => tokens / run.tokens_per_epoch) : null);
   const [name, write] = AXES[look.x];
   return [{
-    label: `Loss in nats per token against ${name.toLowerCase()}`, height: innerWidth < 700 ? 300 : 400, series: lines, sync: `run-${run.id}`, onZoom: zoom,
+    label: `Loss in nats per token against ${name.toLowerCase()}`, height: innerWidth < 700 ? 300 : 400, series: lines, sync: `run-${run.id}`, onZoom: zoom, hidden: look.hidden,
     x: { form: write, log: isLogX, min: view.zoom[0] ?? (isLogX ? null : xs[0] ?? null), max: view.zoom[1] ?? (forecast && !isLogX ? forecast.cone.x[1] : null) },
     y: { form: (v) => form.nats(v), log: look.logY ?? isSteep(data), title: "nats per token", holdsLines: true }, lines: [...labels, ...baselines],
     keys: [gap ? { label: "the gap opens in here", colour: "gap-fill" } : null, forecast ? { label: "forecast, 90 %", colour: "forecast-fill" } : null].filter(Boolean),
@@ -296,7 +302,7 @@ function numbers(run) {
   const step = run.planned_steps && run.planned_steps !== run.step ? `${form.whole(run.step)} of ${form.whole(run.planned_steps)} steps` : `${form.whole(run.step)} steps`;
   const time = (run.plan ?? []).find((entry) => entry.name === "wall_seconds");
   return el("dl", { class: "figures" },
-    chosen.map((number) => card(number.title, number.text, number.unit === "nats/token" ? "nats per token" : number.name === "perplexity" ? "equally likely tokens" : "", number.interval_text, number.sentence)),
+    chosen.map((number) => card(number.title, number.text, number.unit === "nats/token" ? "nats per token" : number.name === "perplexity" ? "tokens" : "", number.interval_text, number.sentence)),
     card("Cost", run.price_usd === null || run.price_usd === undefined ? form.seconds(run.wall_seconds) : form.usd(run.price_usd), run.price_usd === null || run.price_usd === undefined ? "" : form.seconds(run.wall_seconds),
       time?.predicted_text && time.actual_text ? `planned ${time.predicted_text}${time.inside === false ? ", outside its range" : ""}` : ""),
     card("Training", step, "", `${form.compact(run.tokens)} tokens, ${form.nats(run.epoch, 1)} epochs${run.best_step !== null && run.best_step !== undefined ? `; lowest at step ${form.whole(run.best_step)}` : ""}`));
