@@ -102,11 +102,6 @@ def write_report(job: Job, stop: Stop) -> dict[str, Any]:
     return summary
 
 
-def write_so_far(job: Job) -> None:
-    """The page of a run that was interrupted. Everything is saved by then: what fails is only said."""
-    _attempt(job.view, "the page", lambda: write_pages(job.run))
-
-
 def _used_model(job: Job) -> tuple[Decoder, int]:
     """The model that is used and its step: the best, where that is wanted; processes that help to score have it too."""
     best, model, state = job.best, job.state.whole(), job.state
@@ -119,6 +114,11 @@ def _used_model(job: Job) -> tuple[Decoder, int]:
         state.take_over(chosen)
         return model, best.step
     return chosen, best.step
+
+
+def write_so_far(job: Job) -> None:
+    """The page of a run that was interrupted. Everything is saved by then: what fails is only said."""
+    _attempt(job.view, "the page", lambda: write_pages(job.run))
 
 
 def _attempt(view: View, what: str, make: Callable[[], T]) -> T | None:
