@@ -278,7 +278,8 @@ def test_what_is_wrong_is_said_once(tmp_path, english, hornbook_in):
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_back_and_decays_does_so_with_two_processes(tmp_path, english, hornbook_in):
+@pytest.mark.parametrize("parallel", ["shard", "replicate"])
+def test_a_run_that_goes_back_and_decays_does_so_with_two_processes(tmp_path, english, hornbook_in, parallel):
     """What is decided, and the weights of the best look, are rank 0's; all take them over."""
     settings = {
         "text.tokenizer": "bpe:320", "text.split": "tail:0.2", "train.threads": 1, "train.precision": "float32",
@@ -288,7 +289,7 @@ def test_a_run_that_goes_back_and_decays_does_so_with_two_processes(tmp_path, en
     }  # fmt: skip
     (tmp_path / "text.txt").write_text(english[:3000], encoding="utf-8")
     command, ends = ["train", "text.txt", *(f"--{name}={value}" for name, value in settings.items())], []
-    for out, more in (("one", []), ("two", ["--processes", "2", "--parallel", "shard"])):
+    for out, more in (("one", []), ("two", ["--processes", "2", "--parallel", parallel])):
         finished = hornbook_in(tmp_path)(*command, *more, "--out", out, "--json")
         assert finished.code == 0, finished.stderr
         decided = [row for row in Run(tmp_path / out).rows() if row["event"] == "decision"]

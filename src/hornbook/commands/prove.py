@@ -345,7 +345,7 @@ def _differences(what: str, run: Run, other: Run, last: int, *, weights: bool = 
     differences, ours, theirs = [], _steps(run, last), _steps(other, last)
     if weights:
         changed = _changed_tensors(run.checkpoint_folder(last), other.checkpoint_folder(last))
-        differences += [f"{what}: {name} of step {last:,} is another" for name in changed]
+        differences += [f"{what}: {file} of step {last:,} is another ({name})" for file, name in changed.items()]
     for step in range(1, last + 1):
         mine, its = ours.get(step, {}), theirs.get(step, {})
         for key in [key for key in its if mine.get(key) != its[key]] if mine else ["the step"]:
@@ -355,22 +355,21 @@ def _differences(what: str, run: Run, other: Run, last: int, *, weights: bool = 
     return differences
 
 
-def _changed_tensors(checkpoint: Path, other: Path) -> list[str]:
-    """The names of the weights and moments that differ in a bit; the checkpoints may be in other parts."""
+def _changed_tensors(checkpoint: Path, other: Path) -> dict[str, str]:
+    """The first of the weights and of the moments that differ in a bit; the checkpoints may be in other parts."""
     from hornbook.engine.checkpoint import MODEL, OPTIMIZER, read_manifest
 
     if read_manifest(checkpoint)["files"] == read_manifest(other)["files"]:
-        return []
+        return {}
     from hornbook.engine.loading import stored
     from hornbook.engine.tensor_files import bytes_of
 
-    changed = []
+    changed: dict[str, str] = {}
     for file in (MODEL, OPTIMIZER):
         ours, theirs = stored(checkpoint, file), stored(other, file)
-        both = ours.keys() & theirs.keys()
-        changed += sorted(
-            name for name in {*ours, *theirs} if name not in both or bytes_of(ours[name]) != bytes_of(theirs[name])
-        )
+        for name in sorted({*ours, *theirs}):
+            if name not in ours or name not in theirs or bytes_of(ours[name]) != bytes_of(theirs[name]):
+                changed.setdefault(file, name)
     return changed
 
 

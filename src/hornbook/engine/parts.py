@@ -23,8 +23,6 @@ from hornbook.engine.world import World
 from hornbook.facts.errors import SystemFailure
 from hornbook.optim.groups import Optimizer
 
-UNSEEN = "so it cannot save its part: give --out a folder that all machines see, or --parallel hybrid."
-
 
 def contents(sharded: Sharded, optimizers: Sequence[Optimizer]) -> Contents:
     """What a checkpoint takes from this rank, by file: the rows that it holds; nothing but of the first replica."""
@@ -65,8 +63,7 @@ def write_part(sharded: Sharded, aside: Path, contents: Contents) -> dict[str, A
     def written() -> dict[str, Any]:
         if not contents:
             return {}
-        if not aside.is_dir():
-            raise SystemFailure(f"process {sharded.world.rank} does not see {aside.parent}, {UNSEEN}")
+        _see(sharded, aside)
         return checkpoints.write_part(aside, contents, rank=sharded.shard, ranks=sharded.shards)
 
     return {file: entry for of_rank in sharded.world.each(written) for file, entry in of_rank.items()}
@@ -82,6 +79,7 @@ def load(sharded: Sharded, optimizers: Sequence[Optimizer], folder: Path, update
 
     def read() -> None:
         if sharded.replica == 0:
+            _see(sharded, folder)
             only = {key: _span(sharded, key) for key in keys}
             manifest.update(
                 loading.load_tensors(folder, sharded.local, optimizers, updates, only=only, is_verified=True)
@@ -90,6 +88,14 @@ def load(sharded: Sharded, optimizers: Sequence[Optimizer], folder: Path, update
     sharded.world.each(read)
     share(sharded, optimizers, manifest["state"]["updates"] if updates is None and manifest else updates)
     return manifest
+
+
+def _see(sharded: Sharded, folder: Path) -> None:
+    if not folder.is_dir():
+        raise SystemFailure(
+            f"process {sharded.world.rank} does not see {folder.parent}: give --out a folder that all machines see, or "
+            "--parallel hybrid."
+        )
 
 
 @torch.no_grad()

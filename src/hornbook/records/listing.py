@@ -7,21 +7,22 @@ import socket
 import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from hornbook.facts.errors import InputError, suggestion
+from hornbook.facts.settings import names
 from hornbook.facts.shape import GPTShape
 from hornbook.records.run import EVALUATION, Run, is_run
 
 
 def runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
-    """Facts of every run directly below `folder`, oldest first, as `hornbook runs --json` lists them: its folder, date,
-    state ("running", "unfinished", or why it ended), `num_parameters`, the last numbers recorded, and its `settings` by
-    their dotted names. Raises InputError when there is no such folder."""
+    """Facts of every run directly below `folder`, oldest first, as `hornbook runs --json` lists them: its folder, date
+    (UTC), state ("running", "unfinished", or why it ended), `num_parameters`, the last numbers recorded, and its
+    `settings` by their dotted names. Raises InputError when there is no such folder."""
     parent = Path(folder)
     if not parent.is_dir():
         raise InputError(f"there is no folder {folder}; runs are made by hornbook train.")
@@ -103,7 +104,7 @@ _LAST = (
 
 def _facts(run: Run) -> dict[str, Any]:
     """The last recorded numbers; of a run that is done, also those of the whole validation text."""
-    made = datetime.fromtimestamp((run.folder / "settings.toml").stat().st_mtime)
+    made = datetime.fromtimestamp((run.folder / "settings.toml").stat().st_mtime, UTC)
     facts: dict[str, Any] = {"run": str(run.folder), "date": f"{made:%Y-%m-%d %H:%M}", "state": "unfinished"}
     try:
         rows = run.rows()
@@ -140,12 +141,14 @@ def shape_of(run: Run) -> GPTShape | None:
 
 
 def _settings(toml: str) -> dict[str, Any]:
-    """By dotted name; {} where they cannot be read."""
+    """By dotted name, those of today also in an older run; {} where they cannot be read."""
+    settings: dict[str, Any] = {}
     with suppress(tomllib.TOMLDecodeError):
-        tables = tomllib.loads(toml)
-        return {f"{section}.{key}": value for section, table in tables.items() if isinstance(table, dict)
-                for key, value in table.items()}  # fmt: skip
-    return {}
+        for section, table in tomllib.loads(toml).items():
+            for key, value in table.items() if isinstance(table, dict) else ():
+                field = names().get(f"{section}.{key}")
+                settings[f"{section}.{key}" if field is None else field.name] = value
+    return settings
 
 
 class _Scored(msgspec.Struct):

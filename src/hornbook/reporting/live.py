@@ -139,5 +139,7 @@ class View:
     def _panel(self) -> Any:
         from hornbook.reporting.panel import panel
 
+        # Narrower than the terminal: the ^C that a terminal writes behind it must not begin a line of its own.
         return panel(self.latest, self.sample, step=self.latest.get("step", self.first), total=self.total,
-                     time_left=self._eta(), losses=self.losses)  # fmt: skip
+                     time_left=self._eta(), losses=self.losses,
+                     width=self.console.width - 3)  # fmt: skip

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hornbook.facts.printing import on_one_line
-from hornbook.facts.units import format_count, perplexity_text
+from hornbook.facts.units import format_count
 
 _SIGNS = " ▁▂▃▄▅▆▇█"
 _CURVE_LINES = 4
@@ -21,7 +21,7 @@ _SAMPLE_CHARACTERS = 240
 
 def panel(
     row: Mapping[str, Any], sample: str, *, step: int, total: int, time_left: str,
-    losses: Sequence[tuple[int, float]] = (),
+    losses: Sequence[tuple[int, float]] = (), width: int | None = None,
 ) -> Panel:  # fmt: skip
     """The latest numbers of a run, its `losses` ((step, loss of the batch), in order) as a curve, and what it wrote
     last; what is unknown is left out."""
@@ -35,7 +35,7 @@ def panel(
     validation = row.get("probe_validation_loss_nats_per_token")
     cells = [
         ("loss", None if train is None else f"{train:.3f}"),
-        ("validation", None if validation is None else f"{validation:.3f} (perplexity {perplexity_text(validation)})"),
+        ("validation", None if validation is None else f"{validation:.3f}"),
         ("tokens/s", format_count(row["tokens_per_second"]) if row.get("tokens_per_second") else None),
         ("epoch", f"{row['epoch']:.2f}" if row.get("epoch") is not None else None),
     ]
@@ -48,7 +48,7 @@ def panel(
     if sample:
         written = on_one_line(" ".join(sample.strip().replace("\n", " ↵ ").split())[:_SAMPLE_CHARACTERS])
         parts.append(Text.assemble(("it writes: ", "dim"), (written, "italic")))
-    return Panel(Group(*parts), title="hornbook", title_align="left", border_style="dim")
+    return Panel(Group(*parts), title="hornbook", title_align="left", border_style="dim", width=width)
 
 
 def curve(losses: Sequence[tuple[int, float]], width: int, lines: int = _CURVE_LINES) -> str:

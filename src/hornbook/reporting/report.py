@@ -10,7 +10,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,7 @@ def _header(run: Run, summary: Row) -> Row:
     model, optimizer = settings.get("model", {}), settings.get("optimizer", {})
     named = [Path(str(path)).stem.replace("-", " ") for path in settings.get("text", {}).get("paths", [])]
     layers = f", {model['layers']} layers, width {model['width']}" if {"layers", "width"} <= model.keys() else ""
-    when = datetime.fromtimestamp((run.folder / "settings.toml").stat().st_mtime)
+    when = datetime.fromtimestamp((run.folder / "settings.toml").stat().st_mtime, UTC)
     machine = environment.get("accelerator")
     machine = (machine.get("name") if isinstance(machine, Mapping) else None) or environment.get("cpu")
     return summary | {

@@ -16,11 +16,11 @@ Tag = Literal["good", "warning", "bad"]
 # Conclusions by their id in facts/conclusions.toml, the most serious first.
 _SERIOUS: tuple[tuple[str, Tag, str], ...] = (
     ("made_worse", "bad", "Worse than before"),
-    ("worse_than_uniform", "bad", "Worse than guessing"),
     ("by_heart", "bad", "Memorized"),
+    ("worse_than_uniform", "bad", "Worse than guessing"),
     ("unstable", "bad", "Unstable"),
     ("not_best_used", "warning", "Trained too long"),
-    ("apart", "warning", "Memorizing"),
+    ("apart", "warning", "The gap has opened"),
     ("gap_leaked", "warning", "Validation text leaked"),
     ("not_finite", "warning", "Unstable"),
     ("turned", "warning", "Past its best"),
@@ -30,6 +30,7 @@ _SERIOUS: tuple[tuple[str, Tag, str], ...] = (
     ("few_looks", "warning", "Too early to tell"),
 )
 _SAID_BY = {"not_best_used": "turned"}  # whose sentence says what went wrong; its own says what to do
+_ON_THE_WAY = ("running", "interrupted", "unfinished")
 _FALLING = ("still_falling", "final_loss", "level")  # what a sound run says of itself
 
 
@@ -57,6 +58,8 @@ def of_run(
     said = {finding.id: finding.sentence for finding in reversed(findings)}
     if said.keys() & {"chosen_apart", "chosen_on_this_text"}:  # the best weights are used: what came later is no harm
         said = {name: sentence for name, sentence in said.items() if name not in ("turned", "rising", "apart")}
+    if "still_falling" in said:  # whatever else it learns, it still learns what holds of new text
+        said.pop("apart", None)
     one = Verdict("warning", "Too early to tell", "Nothing has been evaluated yet.")
     if diverged:
         one = Verdict("bad", "Diverged", "The loss is no longer a finite number: this model cannot be used.")
@@ -66,9 +69,10 @@ def of_run(
         name = "Diverged" if diverging and serious[1] == "bad" else serious[2]
         one = Verdict(serious[1], name, said[_SAID_BY.get(serious[0], serious[0])])
     elif (sound := next((name for name in _FALLING if name in said), None)) is not None:
-        level = said["level"] if sound == "still_falling" and "level" in said else ""
-        one = Verdict("good", "Healthy", f"{level} {said[sound]}".strip())
-    if state not in ("running", "interrupted", "unfinished"):
+        level = said.get("level", "") if sound == "still_falling" else ""
+        ended = state not in _ON_THE_WAY
+        one = Verdict("good", "Healthy", f"{level} {said[sound]}".strip() if ended or not level else level)
+    if state not in _ON_THE_WAY:
         return one
     name = f"{'Going on, at' if state == 'running' else 'Interrupted at'} step {step:,}"
     name += f" of {steps:,}" if steps is not None else ""
