@@ -35,6 +35,8 @@ def test_a_run_without_an_end_says_how_far_it_is_and_is_no_less_serious():
     worse = of_run(ruined, state="interrupted", step=30, steps=1000, diverging=True)
     assert (worse.tag, worse.sentence) == ("bad", "Diverged: made_worse is so.")
     assert of_run(healthy, state="length reached", step=1, steps=1, diverged=True).tag == "bad"
+    shaky = of_run(healthy, state="length reached", step=1, steps=1, diverging=True)
+    assert (shaky.tag, shaky.name) == ("warning", "Unstable")
 
 
 def test_what_memorize_measured_comes_before_what_the_curves_show():

@@ -71,7 +71,10 @@ def of_run(
     elif (sound := next((name for name in _FALLING if name in said), None)) is not None:
         level = said.get("level", "") if sound == "still_falling" else ""
         ended = state not in _ON_THE_WAY
-        one = Verdict("good", "Healthy", f"{level} {said[sound]}".strip() if ended or not level else level)
+        sentence = f"{level} {said[sound]}".strip() if ended or not level else level
+        one = Verdict("good", "Healthy", sentence)
+        if diverging:
+            one = Verdict("warning", "Unstable", f"A health check found that the training diverges. {sentence}")
     if state not in _ON_THE_WAY:
         return one
     name = f"{'Going on, at' if state == 'running' else 'Interrupted at'} step {step:,}"
