@@ -1,5 +1,5 @@
 # Made by docs/generate.py. Do not edit.
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hornbook.commands.export import export as export
 from hornbook.commands.generate import generate as generate
 from hornbook.commands.inspect import inspect as inspect

@@ -72,6 +72,8 @@ def prove(
     from hornbook.facts.tables import Result
     from hornbook.records.run import Run
 
+    if sys.platform == "win32":
+        raise InputError("prove stops and kills processes by signals that Windows lacks: run it in WSL.")
     if (steps is not None and steps < 2) or kills < 0:
         raise InputError("a proof takes at least 2 steps, and kills that are not negative.")
     if recipe is None and len(run_or_texts) != 1:
@@ -231,12 +233,16 @@ class _Killed:
             time.sleep(0.002)
 
     def _kill(self, process: subprocess.Popen[bytes]) -> bool:
+        if sys.platform == "win32":
+            return False
         time.sleep(self.draw.uniform(0, 0.05))
         process.kill()
         return process.wait() == -signal.SIGKILL
 
     def _kill_inside_save(self, process: subprocess.Popen[bytes]) -> bool:
         """Stopped as soon as something hidden is seen: if it is there still, the process stands inside a save."""
+        if sys.platform == "win32":
+            return False
         folder = self.folder / "checkpoints"
         while process.poll() is None:
             if not _saving(folder, process.pid):

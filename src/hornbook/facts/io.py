@@ -7,6 +7,7 @@ import math
 import os
 import re
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ import msgspec
 from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.printing import encodable, on_one_line
 
+# What a system lacks is 0. Windows would change line ends, and has no flag against links.
+_NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
+_OPENED: int = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
 
 def own(path: str | os.PathLike[str], flags: int) -> int:
     """Open a file of ours to write, as `os.open` and as the `opener` of `open`: a regular file, not through a link.
@@ -23,7 +28,9 @@ def own(path: str | os.PathLike[str], flags: int) -> int:
     Raises InputError for a link, a pipe or a device, OSError as `os.open`.
     """
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        if not _NO_LINK and os.path.islink(path):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        descriptor = os.open(path, flags | _NO_LINK | _OPENED, 0o666)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return descriptor
         os.close(descriptor)
@@ -93,8 +100,10 @@ def encoded(content: str | bytes) -> bytes:
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has a file, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until the disk has a file, or the names in a folder, which Windows keeps a journal of."""
+    if sys.platform == "win32" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
