@@ -46,12 +46,17 @@ def report(nats: np.ndarray, num_bytes: np.ndarray, name: str = "run") -> Report
     return Report(model=name, text="t", conventions={}, documents=rows, extra={"text_sha256": hashes})
 
 
+def sizes(generator: np.random.Generator, documents: int) -> np.ndarray:
+    """Bytes of documents of unequal length."""
+    return np.maximum(100, 2000 * np.exp(generator.normal(0, 0.7, documents))).astype(int)
+
+
 def simulated(
     generator: np.random.Generator, counts: Sequence[int], documents: int, variances: tuple[float, float],
     noisier: float = 1.0,
 ) -> list[list[Report]]:  # fmt: skip
     """Sides of so many runs whose bits per byte differ by chance only; the last side has `noisier` times the spread."""
-    num_bytes = np.maximum(100, 2000 * np.exp(generator.normal(0, 0.7, documents))).astype(int)
+    num_bytes = sizes(generator, documents)
     of_document, of_single = (factor * RUN * math.sqrt(documents) for factor in variances)
     common = generator.normal(0, 1, documents) * 0.2
     sides = []
@@ -83,13 +88,15 @@ def simulate(
 def found(runs: int, documents: int, variances: tuple[float, float]) -> dict[str, Any]:
     """How often a difference of the size that so many runs are told to see is found; the size by the true variances."""
     generator = np.random.default_rng([runs, documents, 7])
-    equal = np.full(documents, 2000.0)
-    alone = clusters(np.arange(documents) % 2 * 1.0, equal)
-    assert alone is not None
-    of_documents = Estimate(0.0, variances[0] * RUN, alone.degrees)
-    size = smallest_difference([RUN, RUN], of_documents)[str(runs)]
+    of_document, of_single = (factor * RUN for factor in variances)
+    lengths = [sizes(generator, documents) for _ in range(200)]
+    unequal = float(np.mean([documents * (b**2).sum() / b.sum() ** 2 for b in lengths]))  # how much longer ones weigh
+    degrees = [estimate.degrees for b in lengths if (estimate := clusters(b * 1.0, b)) is not None]
+    of_run = math.sqrt(RUN**2 + unequal * of_single**2)
+    error = math.sqrt(unequal * (of_document**2 + 2 * of_single**2 / runs))
+    size = smallest_difference([of_run, of_run], Estimate(0.0, error, float(np.median(degrees))))[str(runs)]
     seen = 0
-    for _ in range(DRAWS // 4):
+    for _ in range(DRAWS):
         a, b = simulated(generator, (runs, runs), documents, variances)
         worse = [
             report(np.array([row.nats + size * row.num_bytes * math.log(2) for row in one.documents]),
@@ -98,7 +105,7 @@ def found(runs: int, documents: int, variances: tuple[float, float]) -> dict[str
         ]  # fmt: skip
         result = compare_groups(a, worse)
         seen += bool(result["beyond_chance"]) and result["difference_bits_per_byte"] > 0
-    return {"tried": DRAWS // 4, "missed": DRAWS // 4 - seen, "size": size}
+    return {"tried": DRAWS, "missed": DRAWS - seen, "size": size}
 
 
 def best(groups: int) -> dict[str, Any]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hornbook.records.run import Run
 
 STEPS, KILLS = 100, 5
+KILL, HALT, GO_ON = (getattr(signal, name, 0) for name in ("SIGKILL", "SIGSTOP", "SIGCONT"))  # 0 on Windows
 INSIDE = 3  # every third kill comes inside a save
 TIMED = ("seconds", "tokens_per_second", "mfu", "cost")  # of a row of the log: wall time
 SHOWN = 10  # differences
@@ -75,8 +76,9 @@ def prove(
     from hornbook.facts.tables import Result
     from hornbook.records.run import Run
 
-    if (steps is not None and steps < 2) or kills < 0:
-        raise InputError("a proof takes at least 2 steps, and kills that are not negative.")
+    if (steps is not None and steps < 2) or kills < 0 or not KILL:
+        signals = "prove stops and kills processes by signals that Windows lacks: run it in WSL."
+        raise InputError("a proof takes at least 2 steps, and kills that are not negative." if KILL else signals)
     if recipe is None and len(run_or_texts) != 1:
         raise InputError("give one run, or --recipe FILE and the texts to train on.")
     with tempfile.TemporaryDirectory(prefix="hornbook-prove-") as scratch:
@@ -202,7 +204,7 @@ def _finish(process: subprocess.Popen[bytes], folder: Path, last: int) -> None:
     while process.poll() is None and not _is_saved(folder, last):
         time.sleep(0.02)
     for rank in _ranks(process):
-        _signal(rank, signal.SIGKILL)
+        _signal(rank, KILL)
     process.wait()
     if not _is_saved(folder, last):
         lines = folder.with_name(f"{folder.name}.err").read_text(errors="replace").strip().splitlines()
@@ -285,10 +287,10 @@ class _Killed:
     def _kill_one(self, process: subprocess.Popen[bytes], ranks: Sequence[int]) -> bool:
         """Whether one of several `ranks`, which then all end, or the only one, was killed before its end."""
         victim = self.draw.choice(ranks) if len(ranks) > 1 else process.pid
-        _signal(victim, signal.SIGKILL)
+        _signal(victim, KILL)
         for rank in ranks:
-            _signal(rank, signal.SIGCONT)
-        return process.wait() == (-signal.SIGKILL if victim == process.pid else 1)
+            _signal(rank, GO_ON)
+        return process.wait() == (-KILL if victim == process.pid else 1)
 
     def _kill_inside_save(self, process: subprocess.Popen[bytes]) -> bool:
         """Stopped as soon as something hidden is seen: if it is there still, the process stands inside a save."""
@@ -297,15 +299,15 @@ class _Killed:
             if not _saving(folder, ranks):
                 continue
             for rank in ranks:
-                _signal(rank, signal.SIGSTOP)
+                _signal(rank, HALT)
             if len(ranks) > 1:
                 time.sleep(0.05)  # they are the launcher's children, for which nobody else can wait
             else:
-                os.waitpid(process.pid, os.WUNTRACED)
+                os.waitpid(process.pid, getattr(os, "WUNTRACED", 0))
             if _saving(folder, ranks):
                 return self._kill_one(process, ranks)
             for rank in ranks:
-                _signal(rank, signal.SIGCONT)
+                _signal(rank, GO_ON)
         return False
 
     def _check(self) -> None:

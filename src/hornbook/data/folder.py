@@ -7,9 +7,9 @@ It is made in `.NAME.partial` beside it, which is locked, and renamed; for a mom
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 from hornbook.data import shard_writer, shards
 from hornbook.data.shards import MANIFEST, PARTS
 from hornbook.facts.errors import InputError, SystemFailure
-from hornbook.facts.io import others_in, own, remove_own, sync
+from hornbook.facts.io import hold, others_in, own, remove_own, sync
 from hornbook.text.canaries import CANARIES
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -119,22 +119,31 @@ def aside(out: Path) -> Iterator[Path]:
         _check_beside(folder, "lock")
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # its owner has finished in this moment
-            lock = _held(folder / "lock")
+            lock = _held(_lock_of(folder))
     try:
         _check_beside(old, MANIFEST)
         _tidy(folder, out)
         yield folder
     finally:
-        if _is_at(lock, folder / "lock"):  # else it was renamed, and this one is another's
+        # Else it was renamed, and this one is another's. On Windows the lock is beside the folder, and held until here.
+        if sys.platform == "win32" or _is_at(lock, folder / "lock"):
             remove_own(folder, _WITH_LOCK, last="lock")
         os.close(lock)
+
+
+def _lock_of(folder: Path) -> Path:
+    """Where the lock is: in the folder, but Windows renames none in which a file is open."""
+    if sys.platform != "win32":
+        return folder / "lock"
+    (folder / "lock").touch()  # the sign that it is ours
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _held(path: Path) -> int:
     """The lock, once nobody else holds it. Raises FileNotFoundError when it was removed in the meantime."""
     lock = own(path, os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        hold(lock, wait=True)
         if _is_at(lock, path):
             return lock
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -94,6 +95,10 @@ def custom(name: str, peak_flops: float, memory_bytes: int | None = None, *, dty
 
 def memory_bytes() -> int | None:
     """The memory of this machine."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.virtual_memory().total)
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ import msgspec
 from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.printing import encodable, on_one_line
 
+# How files are opened: not through a link, without waiting, not handed on, and no line end changed. What a system lacks
+# is 0; Windows has no flag against links.
+_NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
+OPENED: int = _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
 
 def own(path: str | os.PathLike[str], flags: int) -> int:
     """Open a file of ours to write, as `os.open` and as the `opener` of `open`: a regular file, not through a link.
@@ -23,7 +29,9 @@ def own(path: str | os.PathLike[str], flags: int) -> int:
     Raises InputError for a link, a pipe or a device, OSError as `os.open`.
     """
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        if not _NO_LINK and os.path.islink(path):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        descriptor = os.open(path, flags | OPENED, 0o666)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return descriptor
         os.close(descriptor)
@@ -31,6 +39,12 @@ def own(path: str | os.PathLike[str], flags: int) -> int:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
     raise InputError(f"{path} is a link or not a regular file; nothing is written through it: remove or move it.")
+
+
+def read_at(descriptor: int, num_bytes: int, offset: int) -> bytes:
+    """As os.pread, which Windows lacks; the descriptor is read by one thread."""
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, num_bytes)
 
 
 def no_link(folder: Path) -> Path:
@@ -93,8 +107,10 @@ def encoded(content: str | bytes) -> bytes:
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has a file, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until the disk has a file, or the names in a folder, which Windows keeps a journal of."""
+    if sys.platform == "win32" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -128,3 +144,31 @@ def _plain(value: object) -> object:
 def pretty(content: Any) -> bytes:
     """JSON for people."""
     return msgspec.json.format(json_bytes(content), indent=2) + b"\n"
+
+
+# A lock on an open file, which ends with its process, however that ends.
+if sys.platform == "win32":
+    import msvcrt
+    import time
+
+    LOCKED_BYTE = 2**30  # beyond what is written in the file, which others can then read
+    LOOK_SECONDS = 0.1
+
+    def hold(descriptor: int, *, wait: bool) -> None:
+        """Lock the file. Raises BlockingIOError where another process has it, unless it is to `wait`."""
+        while True:
+            os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+                return
+            except PermissionError as error:
+                if not wait:
+                    raise BlockingIOError(error.errno, error.strerror) from None
+            time.sleep(LOOK_SECONDS)
+
+else:
+    import fcntl
+
+    def hold(descriptor: int, *, wait: bool) -> None:
+        """Lock the file. Raises BlockingIOError where another process has it, unless it is to `wait`."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

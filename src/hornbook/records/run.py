@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import hashlib
 import os
 import re
@@ -26,7 +25,7 @@ from typing import Any, Self
 import msgspec
 
 from hornbook.facts.errors import InputError, SystemFailure
-from hornbook.facts.io import encoded, json_bytes, no_link, own, pretty, write_aside
+from hornbook.facts.io import encoded, hold, json_bytes, no_link, own, pretty, read_at, write_aside
 
 Row = dict[str, Any]
 
@@ -305,17 +304,18 @@ def _locked(folder: Path) -> Iterator[None]:
         raise SystemFailure(f"cannot write in {folder}: {error.strerror}") from error
     with os.fdopen(file, "r+b", buffering=0):  # its end gives up the lock; removed, two processes would lock two files
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hold(file, wait=False)
         except BlockingIOError as error:
-            holder = os.pread(file, 200, 0).decode(errors="replace").strip()
+            holder = read_at(file, 200, 0).decode(errors="replace").strip()
             raise InputError(f"{folder} is in use by another process{f' ({holder})' if holder else ''}") from error
         except OSError as error:
             advice = "give --out a folder on another disk"
             raise SystemFailure(f"cannot lock {folder} ({error.strerror}); {advice}") from error
-        is_ours = os.fstat(file).st_size == 0 or os.pread(file, 8, 0) == b"process "  # else others put it there
+        is_ours = os.fstat(file).st_size == 0 or read_at(file, 8, 0) == b"process "  # else others put it there
         if is_ours:
             os.ftruncate(file, 0)
-            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            os.lseek(file, 0, os.SEEK_SET)
+            os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
         if is_ours:
             os.ftruncate(file, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 import timeit
 from collections import deque
@@ -91,4 +92,6 @@ class StepClock:
 
 def suspended_seconds() -> float:
     """How long this machine was suspended since it was started, which time.monotonic leaves out; 0 where unknown."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic() if hasattr(time, "CLOCK_BOOTTIME") else 0.0
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+    return 0.0

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.io import OPENED
 from hornbook.records.run import EVALUATION, is_run
 from hornbook.web.log_tail import RunLog
 
@@ -130,7 +131,7 @@ def _is_id(name: str) -> bool:
 def read_plain(path: Path, most: int = FILE_BYTES) -> bytes | None:
     """The content of a regular file of at most `most` bytes, not through a link; else None."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | OPENED)
     except OSError:
         return None
     with os.fdopen(descriptor, "rb") as file:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hornbook.facts.errors import InputError
+from hornbook.facts.io import OPENED, read_at
 from hornbook.records.rows import check_row, renamed
 from hornbook.records.run import Row
 
@@ -69,7 +70,7 @@ class Tail:
         """
         self.is_new = False
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(self.path, os.O_RDONLY | OPENED)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -82,7 +83,7 @@ class Tail:
                 self.offset, self.is_new = 0, True
             self._inode, size = status.st_ino, CHUNK_BYTES
             while self.offset < status.st_size:
-                chunk = os.pread(descriptor, size, self.offset)
+                chunk = read_at(descriptor, size, self.offset)
                 whole = chunk.rfind(b"\n") + 1
                 if whole:
                     self.offset += whole
@@ -105,14 +106,14 @@ class Tail:
     def end_of_last_line(self) -> int:
         """Where the next whole line will begin."""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(self.path, os.O_RDONLY | OPENED)
         except OSError:
             return 0
         try:
             stop = os.fstat(descriptor).st_size
             while stop > 0:
                 start = max(0, stop - 65_536)
-                at = os.pread(descriptor, stop - start, start).rfind(b"\n")
+                at = read_at(descriptor, stop - start, start).rfind(b"\n")
                 if at >= 0:
                     return start + at + 1
                 stop = start

@@ -11,6 +11,7 @@ import hashlib
 import os
 import stat
 import subprocess
+import sys
 import tempfile
 from copy import deepcopy
 from functools import lru_cache
@@ -80,7 +81,9 @@ def quantise(model: Decoder) -> Decoder:
 
 @lru_cache
 def library() -> ctypes.CDLL | None:
-    """The built kernel, from the user's cache; None where it cannot be built: then PyTorch decodes."""
+    """The built kernel, from the user's cache; None where it cannot be built, and on Windows: then PyTorch decodes."""
+    if sys.platform == "win32":
+        return None
     source = files("hornbook.model.cpu").joinpath("decode.cpp").read_bytes()
     cpu = next((line for line in _lines("/proc/cpuinfo") if line.startswith(("flags", "Features"))), "")
     key = hashlib.sha256(b"\0".join([source, " ".join(COMPILE).encode(), cpu.encode()])).hexdigest()[:16]
@@ -110,6 +113,8 @@ def _loaded(path: Path) -> ctypes.CDLL:
 
 def _cache() -> Path | None:
     """This user's folder for what was built, which nobody else can write in; None where there is none."""
+    if sys.platform == "win32":
+        return None
     place = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(place):  # as the specification of that variable has it
         place = os.path.join(os.path.expanduser("~"), ".cache")
@@ -129,6 +134,8 @@ def _cache() -> Path | None:
 def _is_sound(path: Path) -> bool:
     """Whether this user has written the file, and it is what was written: it ends with the SHA-256 of the rest. A file
     that was cut off would kill the process as soon as what is missing is called."""
+    if sys.platform == "win32":
+        return False
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
