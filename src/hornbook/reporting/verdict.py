@@ -6,6 +6,7 @@ Of several conclusions the most serious one speaks; what only describes, such as
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -67,20 +68,25 @@ def of_run(
         one = of_memorization(memorized)
     elif (serious := next((row for row in _SERIOUS if row[0] in said), None)) is not None:
         name = "Diverged" if diverging and serious[1] == "bad" else serious[2]
-        one = Verdict(serious[1], name, said[_SAID_BY.get(serious[0], serious[0])])
+        one = Verdict(serious[1], name, _with_subject(said[_SAID_BY.get(serious[0], serious[0])]))
     elif (sound := next((name for name in _FALLING if name in said), None)) is not None:
         level = said.get("level", "") if sound == "still_falling" else ""
         ended = state not in _ON_THE_WAY
         sentence = f"{level} {said[sound]}".strip() if ended or not level else level
-        one = Verdict("good", "Healthy", sentence)
+        one = Verdict("good", "Healthy", _with_subject(sentence))
         if diverging:
-            one = Verdict("warning", "Unstable", f"A health check found that the training diverges. {sentence}")
+            one = Verdict("warning", "Unstable", f"A health check found that the training diverges. {one.sentence}")
     if state not in _ON_THE_WAY:
         return one
     name = f"{'Going on, at' if state == 'running' else 'Interrupted at'} step {step:,}"
     name += f" of {steps:,}" if steps is not None else ""
     tag: Tag = "warning" if one.tag == "good" and state != "running" else one.tag
     return Verdict(tag, name, one.sentence if one.tag == "good" else str(one))
+
+
+def _with_subject(sentence: str) -> str:
+    """A conclusion that stands alone: "It" is the loss that the conclusion before it names."""
+    return re.sub(r"^It ", "The validation loss ", sentence)
 
 
 def of_memorization(result: Mapping[str, Any]) -> Verdict:

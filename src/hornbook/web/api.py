@@ -6,12 +6,14 @@ model, or a file, cannot be read now). Numbers are never NaN: unknown is null, a
 with an interval has `<key>_interval_95` or `_interval_90` beside it: [low, high] or null. RUN is a name from /api/runs.
 
 /api/runs -> {"folder", "runs": [ROW, oldest first], "differing": [dotted settings that are not the same in all runs]}
-    ROW: id, title, state ("running", "finished", "interrupted", "unfinished", "damaged"), is_running, problem (a
-    sentence where it is damaged, else null), started (seconds since 1970), changed (the same, of its log),
+    ROW: id, title, shell_path (for a command line), state ("running", "finished", "interrupted", "unfinished",
+    "damaged"), is_running, problem (a sentence where it is damaged, else null), started (seconds since 1970), changed
+    (the same, of its log),
     text, model ("qwen3, 2 layers of width 64"), num_parameters, optimizer, step, planned_steps, tokens, epoch, seconds,
     loss_nats_per_token with interval, bits_per_byte with interval, perplexity with interval, best_step,
     loss_about ("validation": all of the validation text, of a run that has ended; "probe": the lowest of its curve so
-    far; null), probe_validation_loss_nats_per_token (the last), train_loss_nats_per_token (the last step's),
+    far; null), probe_lowest {step, loss_nats_per_token} where the weights used are above it by more than noise, else
+    null, probe_validation_loss_nats_per_token (the last), train_loss_nats_per_token (the last step's),
     verdict {name, sentence (with the name), tag: "good" | "warning" | "bad"},
     memorization {by_heart: true | false | null, sentence, is_measured} or null,
     wall_seconds, gpu_hours, price_usd, plan [PLANNED], sparkline {"x": [steps], "y": [nats]} of at most 60 points,

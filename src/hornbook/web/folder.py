@@ -27,10 +27,10 @@ _HOLDER = re.compile(r"process (\d{1,9}) on (\S+)")
 
 
 class RunFiles:
-    """One run folder. `id` is its name, which is how it is asked for."""
+    """One run folder. `id` is its name, which is how it is asked for; `given` the path by which commands find it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.id = folder, folder.name
+    def __init__(self, folder: Path, given: Path | None = None) -> None:
+        self.folder, self.id, self.given = folder, folder.name, given or folder
         self.log = RunLog(folder / "metrics.jsonl")
         self._decoded: dict[tuple[str, Any], tuple[Any, Any]] = {}
 
@@ -108,7 +108,7 @@ class RunsFolder:
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise InputError(f"there is no folder {folder}; runs are made by hornbook train.")
-        self.folder = folder.resolve()
+        self.folder, self.given = folder.resolve(), folder
         self._runs: dict[str, RunFiles] = {}
 
     def runs(self) -> dict[str, RunFiles]:
@@ -118,7 +118,9 @@ class RunsFolder:
         else:
             with os.scandir(self.folder) as entries:
                 names = [Path(e.path) for e in entries if e.is_dir(follow_symlinks=False) and is_run(Path(e.path))]
-        known = {path.name: self._runs.get(path.name) or RunFiles(path) for path in names if _is_id(path.name)}
+        given = {path: self.given if path == self.folder else self.given / path.name for path in names}
+        known = {path.name: self._runs.get(path.name) or RunFiles(path, given[path])
+                 for path in names if _is_id(path.name)}  # fmt: skip
         self._runs = dict(sorted(known.items(), key=lambda item: (item[1].started() or 0, item[0])))
         return self._runs
 

@@ -99,8 +99,10 @@ def _header(row: Mapping[str, Any]) -> list[Row]:
     facts.append(("Optimizer", row["optimizer"] or "unknown"))
     if row["tokens"]:
         facts.append(("Trained on", f"{format_count(row['tokens'])} tokens, {row['epoch'] or 0:.2f} epochs"))
+    planned = next((one for one in row["plan"] if one["name"] == "wall_seconds"), None)
     if row["wall_seconds"]:
-        facts.append(("Time", format_duration(row["wall_seconds"])))
+        time = planned["actual_text"] if planned else ""
+        facts.append(("Time", time or format_duration(row["wall_seconds"])))
     if row["started"]:
         facts.append(("Started", datetime.fromtimestamp(row["started"]).strftime("%Y-%m-%d %H:%M")))
     return [{"title": title, "text": str(text)} for title, text in facts]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from hornbook.facts.errors import InputError
-from hornbook.facts.looks import mean_of_windows
+from hornbook.facts.looks import Evaluation, mean_of_windows, noise_of, worse
 from hornbook.facts.metrics import METRICS
 from hornbook.facts.units import counted, format_bytes, format_duration, format_usd
 from hornbook.records.result import exp_of_nats
@@ -58,6 +60,7 @@ class Ending(msgspec.Struct):
     """Of reports/summary.json."""
 
     step: int = -1
+    used_step: int | None = None
     conclusions: list[dict[str, str]] = []
 
 
@@ -70,7 +73,8 @@ class Plan(msgspec.Struct):
 def overview(run: RunFiles) -> Row:
     """The ROW of docs in `web/api.py`."""
     row: Row = {"id": run.id, "title": run.id, "is_running": run.is_running(), "started": run.started(),
-                "changed": run.changed(), "problem": None, "settings": {}}  # fmt: skip
+                "changed": run.changed(), "problem": None, "settings": {},
+                "shell_path": quote(os.fsencode(run.given).decode("utf-8", "replace"))}  # fmt: skip
     try:
         row["settings"] = run.settings()
         run.log.refresh()
@@ -150,11 +154,13 @@ def _losses(run: RunFiles, now: str) -> Row:
     points = evaluations(run.log.events)
     row: Row = {"probe_validation_loss_nats_per_token": points[-1].validation_loss if points else None}
     best = min(points, key=lambda point: point.validation_loss, default=None)
-    row |= {"best_step": best.step if best else None, "loss_about": None, "interval_about": None}
+    row |= {"best_step": best.step if best else None, "loss_about": None, "interval_about": None,
+            "probe_lowest": None}  # fmt: skip
     scored = run.decoded(EVALUATION, Numbers) if now not in NO_END else None
     if scored is not None and scored.loss_nats_per_token is not None:
         numbers: Row = msgspec.to_builtins(scored)
-        return row | numbers | {"loss_about": "validation", "interval_about": scored.interval_method}
+        about = {"loss_about": "validation", "interval_about": scored.interval_method}
+        return row | numbers | about | {"probe_lowest": _lowest(run, points)}
     names = ("loss_nats_per_token", "bits_per_byte", "perplexity")
     row |= {key: None for name in names for key in (name, f"{name}_interval_95")}
     if best is None:
@@ -169,6 +175,16 @@ def _losses(run: RunFiles, now: str) -> Row:
         row |= {"loss_nats_per_token_interval_95": ends, "perplexity_interval_95": [exp_of_nats(x) for x in ends],
                 "interval_about": "other windows of this validation text, at this step"}  # fmt: skip
     return row
+
+
+def _lowest(run: RunFiles, points: Sequence[Evaluation]) -> Row | None:
+    """The lowest loss on the probe, where that of the weights that are used is above it by more than noise."""
+    used_step = (run.decoded(SUMMARY, Ending) or Ending()).used_step
+    used = next((point for point in points if point.step == used_step), points[-1] if points else None)
+    best = min(points, key=lambda point: point.validation_loss, default=None)
+    if used is None or best is None or not worse(used, best, noise_of(points)):
+        return None
+    return {"step": best.step, "loss_nats_per_token": best.validation_loss}
 
 
 def tokens_per_epoch(run: RunFiles) -> int | None:
@@ -225,9 +241,16 @@ def memorization(run: RunFiles, findings: Sequence[Finding]) -> Row | None:
 _PLANNED = {
     "wall_seconds": ("time", format_duration), "memory_bytes": ("memory", format_bytes),
     "loss_nats_per_token": ("loss", METRICS["loss_nats_per_token"].form),
-    "bits_per_byte": ("bits per byte", METRICS["bits_per_byte"].form), "price_usd": ("price", format_usd),
+    "bits_per_byte": ("bits per byte", METRICS["bits_per_byte"].form), "price_usd": ("price", None),
     "energy_kwh": ("energy", "{:.3g} kWh".format),
 }  # fmt: skip
+
+
+def _price_form(prices_usd: Sequence[float]) -> Callable[[float], str]:
+    """Dollars with as many digits, from two on, as tell these prices from each other."""
+    different = len(set(prices_usd))
+    digits = next((n for n in range(2, 6) if len({f"{price:.{n}f}" for price in prices_usd}) == different), 6)
+    return (lambda price: f"${price:,.{digits}f}") if digits > 2 else format_usd
 
 
 def planned(run: RunFiles, row: Mapping[str, Any]) -> list[Row]:
@@ -242,6 +265,7 @@ def planned(run: RunFiles, row: Mapping[str, Any]) -> list[Row]:
         actual = scored.get("actual", row.get(name) if name in ("wall_seconds", "price_usd", "energy_kwh") else None)
         if predicted is None:
             continue
+        form = form or _price_form([value for value in (predicted, actual, *(interval or [])) if value is not None])
         rows.append({
             "name": name, "title": title, "predicted": predicted, "predicted_interval_90": interval,
             "predicted_text": form(predicted) + (f" ({form(interval[0])} to {form(interval[1])})" if interval else ""),

@@ -98,7 +98,7 @@ async function curves(rows, context) {
   const axis = el("select", { on: { change: () => { look.x = axis.value; draw().catch((error) => put(place, failure(error))); } } }, Object.entries(AXES).map(([value, text]) => el("option", { value, selected: value === look.x }, text)));
   const which = el("select", { on: { change: () => { look.y = which.value; draw().catch((error) => put(place, failure(error))); } } }, [[PROBE, "validation loss (probe)"], [TRAIN, "training loss (smoothed)"]].map(([value, text]) => el("option", { value, selected: value === look.y }, text)));
   const card = el("section", { class: "card" }, el("div", { class: "card-head" }, el("h2", {}, "Curves"), el("div", { class: "controls" }, field("Show", which), field("Against", axis))), place,
-    table("Runs", ["run", "state", { text: "nats per token", class: "number" }, { text: "bits per byte", class: "number" }, { text: "time", class: "number" }], rows.map((run) => [el("a", { href: `#/run/${encodeURIComponent(run.id)}` }, run.title), stateTag(run), form.nats(run.loss_nats_per_token), `${form.nats(run.bits_per_byte)}`, form.seconds(run.wall_seconds)])));
+    table("Runs", ["run", "state", { text: "nats per token", class: "number" }, { text: "bits per byte", class: "number" }, { text: "time", class: "number" }], rows.map((run) => [el("a", { href: `#/run/${encodeURIComponent(run.id)}` }, run.title), stateTag(run), form.nats(run.loss_nats_per_token), `${form.nats(run.bits_per_byte)}`, form.time(run)])));
   await draw();
   return [card];
 }

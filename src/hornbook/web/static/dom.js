@@ -35,9 +35,9 @@ export function setText(node, text) {
 }
 
 /** A tag of two or three words with a sign of its own, so that colour is not all that tells one from another. */
+export const SIGNS = { good: "✓", bad: "✕", warning: "!", live: "●", neutral: "–" };
 export function tag(kind, text) {
-  const signs = { good: "✓", bad: "✕", warning: "!", live: "●", neutral: "–" };
-  return el("span", { class: `tag tag-${kind}` }, el("span", { "aria-hidden": "true", class: "sign" }, signs[kind] ?? "–"), text);
+  return el("span", { class: `tag tag-${kind}` }, el("span", { "aria-hidden": "true", class: "sign" }, SIGNS[kind] ?? "–"), text);
 }
 
 /** What a view shows where there is nothing to show: what it would be, and how to get it. */

@@ -10,7 +10,7 @@ export async function show(box, context) {
   const report = run.evaluation;
   put(box, heading(run, "evaluation"));
   if (!report) {
-    box.append(empty("Not evaluated yet", run.is_running ? "The run is evaluated on all of its validation text when it ends." : "The run has not ended, so the validation text was not scored. Finish it, or evaluate any checkpoint:", run.is_running ? null : `hornbook evaluate ${run.id} your-text.txt`));
+    box.append(empty("Not evaluated yet", run.is_running ? "The run is evaluated on all of its validation text when it ends." : "The run has not ended, so the validation text was not scored. Finish it, or evaluate any checkpoint:", run.is_running ? null : `hornbook evaluate ${run.shell_path} your-text.txt`));
     return;
   }
   box.append(verdict(run), byDocument(report, run), el("div", { class: "pair" }, byPosition(report), calibration(report), baselines(run)));
@@ -58,11 +58,8 @@ function baselines(run) {
 function calibration(report) {
   const known = report.calibration;
   const bins = (known?.calibration_bins ?? []).map((bin) => ({ p: bin.confidence, q: bin.accuracy, n: bin.share }));
+  if (!bins.length) return null;
   const section = el("section", { class: "card" }, el("h2", {}, "Calibration"), el("p", { class: "muted small" }, "When the model says 70 %, is it right 7 times in 10? Points on the line are honest."));
-  if (!bins.length) {
-    section.append(el("p", { class: "muted" }, "This run's report has no calibration: hornbook evaluate --calibration measures it."));
-    return section;
-  }
   const size = 260;
   const place = (value) => 30 + (size - 40) * value;
   const y = (value) => size - 30 - (size - 40) * value;

@@ -49,6 +49,11 @@ export function usd(value) {
   return `$${value < 100 ? value.toFixed(2) : Math.round(value).toLocaleString("en-US")}`;
 }
 
+const actual = (run, name) => (run.plan ?? []).find((entry) => entry.name === name)?.actual_text;
+/** What a run has cost and taken, as its plan writes it. */
+export const price = (run) => actual(run, "price_usd") || usd(run.price_usd);
+export const time = (run) => actual(run, "wall_seconds") || seconds(run.wall_seconds);
+
 export function bytes(value) {
   if (!known(value)) return DASH;
   for (const [unit, scale] of [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]]) {

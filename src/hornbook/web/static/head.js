@@ -18,11 +18,13 @@ export function heading(run, here) {
       el("a", { href: `#/inspect?run=${id}` }, "Inspect"), el("a", { href: `#/compare?runs=${id}` }, "Compare")));
 }
 
+const isCutShort = (run) => !run.problem && (run.state === "interrupted" || run.state === "unfinished");
+
 /** The first thing said of a run: a tag, and a sentence that has its reason. */
 export function verdict(run) {
   const known = run.problem ? { tag: "bad", name: "Damaged", sentence: run.problem } : run.verdict;
   if (!known?.sentence) return el("section", { class: "verdict tone-neutral" }, tag("neutral", "not known yet"), el("p", {}, "Nothing can be concluded yet: the run has not been evaluated."));
   const lead = known.name ?? WORDS[known.tag];
   const rest = known.sentence.startsWith(`${lead}: `) ? known.sentence.slice(lead.length + 2) : known.sentence;
-  return el("section", { class: `verdict tone-${known.tag}`, "aria-label": "Verdict" }, tag(known.tag, lead), el("p", {}, rest));
+  return el("section", { class: `verdict tone-${known.tag}`, "aria-label": "Verdict" }, tag(known.tag, lead), el("p", {}, rest, isCutShort(run) ? [" Resume it with ", el("code", {}, `hornbook train --out ${run.shell_path}`), "."] : null));
 }

@@ -15,7 +15,7 @@ export async function show(box, context) {
   box.append(el("section", { class: `verdict tone-${tone}` }, tag(tone, known?.by_heart ? (known.is_measured ? "by heart" : "probably by heart") : known?.by_heart === false ? "not by heart" : "not known yet"),
     el("p", {}, report?.verdict ?? known?.sentence ?? "The curves do not tell yet.")));
   if (!report) {
-    box.append(empty("Not measured yet", "The curves only hint at it. This measures what the model repeats word for word, against text that it has not seen:", `hornbook memorize ${run.id}`));
+    box.append(empty("Not measured yet", "The curves only hint at it. This measures what the model repeats word for word, against text that it has not seen:", `hornbook memorize ${run.shell_path}`));
     return;
   }
   const share = (value) => form.percent(value, value > 0 && value < 0.1 ? 1 : 0);

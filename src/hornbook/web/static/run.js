@@ -26,6 +26,7 @@ const look = { x: "step", logX: false, logY: null, smoothing: 0.6, hidden: new S
 
 export async function show(box, context) {
   let run = await runOf(context.id);
+  if (look.x === "price_usd" && !(run.price_usd > 0)) look.x = "step";
   const view = { zoom: [null, null], series: null, charts: [] };
   const parts = Object.fromEntries(["head", "verdict", "numbers", "said", "chart", "small", "events", "facts"].map((name) => [name, el("div", { class: `part-${name}` })]));
   const controls = chartControls(() => ask(), () => draw(true));
@@ -37,6 +38,7 @@ export async function show(box, context) {
   tableBox.addEventListener("toggle", () => tableBox.open && evaluationsTable(tableBox.lastElementChild, view.series));
 
   const drawFacts = () => {
+    controls.money.disabled = !(run.price_usd > 0);
     put(parts.head, heading(run, ""));
     put(parts.verdict, verdict(run));
     put(parts.numbers, numbers(run));
@@ -70,7 +72,7 @@ export async function show(box, context) {
       return;
     }
     const big = lossChart(run, view, zoom);
-    document.getElementById("chart-logY") && (document.getElementById("chart-logY").checked = big[0].y.log);
+    controls.node.querySelector("#chart-logY").checked = big[0].y.log;
     const small = SMALL.map((one) => smallChart(one, run, view, zoom)).filter(Boolean);
     if (!isNew && view.charts.length === small.length + 1) {
       [big, ...small].forEach(([spec, data], index) => view.charts[index].set(spec, data));
@@ -137,7 +139,7 @@ function chartControls(onAsk, onDraw) {
   };
   const smoothing = el("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: look.smoothing, on: { input: () => { look.smoothing = Number(smoothing.value); onDraw(); } } });
   const reset = el("button", { type: "button", hidden: true }, "Show all");
-  return { reset, node: el("div", { class: "controls" }, reset, field("Against", axis), toggle("logX", "log x"), toggle("logY", "log y"), field("Smoothing", smoothing)) };
+  return { reset, money: axis.querySelector("[value=price_usd]"), node: el("div", { class: "controls" }, reset, field("Against", axis), toggle("logX", "log x"), toggle("logY", "log y"), field("Smoothing", smoothing)) };
 }
 
 /** Lowest and highest of each point, and their middle. */
@@ -204,14 +206,15 @@ function lossChart(run, view, zoom) {
   if (points[0].length) labels.push({ label: "validation", value: last(points), colour: "validation-text", isLabel: true });
   if (train) labels.push({ label: "training", value: last(tables[1]), colour: "training-text", isLabel: true });
   if (forecast) labels.push({ label: "forecast", value: forecast.middle, colour: "forecast-text", isLabel: true });
-  const baselines = (run.baselines ?? []).filter((one) => one.loss_nats_per_token).map((one) => ({ label: one.title ?? one.name, value: one.loss_nats_per_token, colour: "muted" }));
+  const isLogY = look.logY ?? isSteep(data);
+  const baselines = (run.baselines ?? []).filter((one) => one.loss_nats_per_token).map((one) => ({ label: one.title ?? one.name, value: one.loss_nats_per_token, colour: "muted", holds: isLogY }));
   if (run.uniform_loss_nats_per_token && !baselines.some((line) => /uniform/.test(line.label))) baselines.push({ label: "guessing", value: run.uniform_loss_nats_per_token, colour: "muted" });
   const gap = run.gap_opens?.[{ step: "steps", tokens: "tokens" }[look.x]] ?? (run.gap_opens && look.x === "epoch" && run.tokens_per_epoch ? run.gap_opens.tokens.map((tokens) => tokens / run.tokens_per_epoch) : null);
   const [name, write] = AXES[look.x];
   return [{
     label: `Loss in nats per token against ${name.toLowerCase()}`, height: innerWidth < 700 ? 300 : 400, series: lines, sync: `run-${run.id}`, onZoom: zoom, hidden: look.hidden,
     x: { form: write, log: isLogX, min: view.zoom[0] ?? (isLogX ? null : xs[0] ?? null), max: view.zoom[1] ?? (forecast && !isLogX ? forecast.cone.x[1] : null) },
-    y: { form: (v) => form.nats(v), log: look.logY ?? isSteep(data), title: "nats per token", holdsLines: true }, lines: [...labels, ...baselines],
+    y: { form: (v) => form.nats(v), log: isLogY, title: "nats per token" }, lines: [...labels, ...baselines],
     keys: [gap ? { label: "the gap opens in here", colour: "gap-fill" } : null, forecast ? { label: "forecast, 90 %", colour: "forecast-fill" } : null].filter(Boolean),
     second: isSteep(data) ? undefined : { title: "perplexity", form: (v) => (Number.isInteger(Math.round(Math.exp(v) * 1e6) / 1e6) || Math.exp(v) > 1 ? form.compact(Number(Math.exp(v).toPrecision(3))) : ""), splits: perplexities },
     marks: marksOf(run, series), bands: gap ? [{ x: gap, colour: "gap-fill" }] : [], cones: forecast ? [forecast.cone] : [],
@@ -303,7 +306,7 @@ function numbers(run) {
   const time = (run.plan ?? []).find((entry) => entry.name === "wall_seconds");
   return el("dl", { class: "figures" },
     chosen.map((number) => card(number.title, number.text, number.unit === "nats/token" ? "nats per token" : number.name === "perplexity" ? "tokens" : "", number.interval_text, number.sentence)),
-    card("Cost", run.price_usd === null || run.price_usd === undefined ? form.seconds(run.wall_seconds) : form.usd(run.price_usd), run.price_usd === null || run.price_usd === undefined ? "" : form.seconds(run.wall_seconds),
+    card("Cost", run.price_usd === null || run.price_usd === undefined ? form.time(run) : form.price(run), run.price_usd === null || run.price_usd === undefined ? "" : form.time(run),
       time?.predicted_text && time.actual_text ? `planned ${time.predicted_text}${time.inside === false ? ", outside its range" : ""}` : ""),
     card("Training", step, "", `${form.compact(run.tokens)} tokens, ${form.nats(run.epoch, 1)} epochs${run.best_step !== null && run.best_step !== undefined ? `; lowest at step ${form.whole(run.best_step)}` : ""}`));
 }
@@ -329,20 +332,13 @@ function events(run) {
 
 function facts(run, isOpen) {
   const rows = [...(run.header ?? []).map((one) => [one.title, one.text])];
-  const plan = (run.plan ?? []).map((one) => [one.title ?? one.name, planned(one), one.name === "price_usd" ? form.usd(one.actual) : one.actual_text ?? form.DASH, one.inside === null ? form.DASH : one.inside ? "yes" : "no"]);
+  const plan = (run.plan ?? []).map((one) => [one.title ?? one.name, one.predicted_text ?? form.DASH, one.actual_text || form.DASH, one.inside === null ? form.DASH : one.inside ? "yes" : "no"]);
   return [
     plan.length ? el("section", { class: "card" }, el("h2", {}, "Plan against actual"), table("Plan against actual", ["", { text: "planned", class: "number" }, { text: "actual", class: "number" }, "inside its range"], plan)) : null,
     el("section", { class: "card" }, el("h2", {}, "About this run"), el("dl", { class: "facts" }, rows.map(([name, text]) => [el("dt", {}, name), el("dd", {}, text)])),
       run.reports?.length ? el("p", { class: "reports" }, "Reports: ", run.reports.map((report, index) => [index ? " · " : "", el("a", { href: report.address, target: "_blank", rel: "noopener" }, report.title)])) : null,
       el("details", { open: isOpen }, el("summary", {}, "All settings"), el("pre", { tabindex: "0", "aria-label": "All settings" }, run.settings_toml ?? ""))),
   ];
-}
-
-/** Prices here may be parts of a cent. */
-function planned(one) {
-  if (one.name !== "price_usd") return one.predicted_text ?? form.DASH;
-  const between = one.predicted_interval_90;
-  return `${form.usd(one.predicted)}${between ? ` (${form.usd(between[0])} to ${form.usd(between[1])})` : ""}`;
 }
 
 function evaluationsTable(box, series) {

@@ -1,7 +1,7 @@
 // All runs of the folder: which is best, how each went, what it cost.
 import { get, listen } from "./api.js";
 import { connection } from "./app.js";
-import { el, empty, field, put, svg, tag } from "./dom.js";
+import { SIGNS, el, empty, field, put, svg, tag } from "./dom.js";
 import * as form from "./format.js";
 
 export const title = () => "Runs";
@@ -21,7 +21,7 @@ const COLUMNS = [
   { key: "state", text: "State", of: (run) => run.state, cell: stateCell },
   { key: "verdict", text: "Verdict", of: (run) => ["bad", "warning", "neutral", "good"].indexOf(run.verdict?.tag), cell: verdictCell },
   { key: "curve", text: "Loss so far", cell: (run) => sparkline(run) },
-  { key: "loss", text: "Best loss", unit: "nats per token", number: true, of: (run) => run.loss_nats_per_token, cell: (run) => measured(run, "loss_nats_per_token", form.nats) },
+  { key: "loss", text: "Loss", unit: "nats per token", number: true, of: (run) => run.loss_nats_per_token, cell: (run) => [measured(run, "loss_nats_per_token", form.nats), lowestOf(run)] },
   { key: "bits", text: "Bits per byte", unit: "any tokenizer", number: true, of: best, cell: (run) => measured(run, "bits_per_byte", form.nats) },
   { key: "memorized", text: "By heart", of: (run) => Number(run.memorization?.by_heart ?? -1), cell: memorizationCell },
   { key: "cost", text: "Cost", number: true, of: (run) => run.wall_seconds, cell: costCell },
@@ -58,7 +58,7 @@ export async function show(box, context) {
     }
     order.value = choice.sort;
     const words = choice.filter.toLowerCase().split(/\s+/).filter(Boolean);
-    const shown = sorted(runs.filter((run) => words.every((word) => haystack(run).includes(word))));
+    const shown = sorted(runs.filter((run) => words.every((word) => matches(run, word))));
     const value = (run) => (choice.group === "text" || choice.group === "model" ? run[choice.group] : form.setting(run.settings?.[choice.group]));
     const groups = choice.group ? Map.groupBy(shown, value) : new Map([["", shown]]);
     const showsAll = shown.length === runs.length;
@@ -84,8 +84,10 @@ export async function show(box, context) {
   leadSentence([...byId.values()], lead);
 }
 
-function haystack(run) {
-  return [run.title, run.text, run.model, run.optimizer, run.state, run.verdict?.sentence, ...Object.entries(run.settings ?? {}).map(([name, value]) => `${name}=${value}`)].join(" ").toLowerCase();
+/** A word of the filter; a setting only as name=value. */
+function matches(run, word) {
+  const words = word.includes("=") ? Object.entries(run.settings ?? {}).map(([name, value]) => `${name}=${value}`) : [run.title, run.text, run.model, run.optimizer, run.state, run.verdict?.name];
+  return words.join(" ").toLowerCase().includes(word);
 }
 
 function sorted(runs) {
@@ -139,14 +141,18 @@ function stateCell(run) {
 
 function verdictCell(run) {
   if (run.problem) return el("span", { class: "sentence" }, run.problem);
-  return run.verdict?.sentence ? el("span", { class: "sentence" }, run.verdict.tag === "bad" || run.verdict.tag === "warning" ? el("span", { class: `sign ${run.verdict.tag}`, "aria-hidden": "true" }, run.verdict.tag === "bad" ? "✕ " : "! ") : null, run.verdict.sentence) : form.DASH;
+  return run.verdict?.sentence ? el("span", { class: "sentence" }, el("span", { class: `sign ${run.verdict.tag}`, "aria-hidden": "true" }, `${SIGNS[run.verdict.tag] ?? "–"} `), run.verdict.sentence) : form.DASH;
 }
 
 function measured(run, name, write) {
   const value = run[name];
   if (value === null || value === undefined) return form.DASH;
   const pair = run[`${name}_interval_95`];
-  return [el("span", { class: "big" }, write(value)), el("span", { class: "about nowrap" }, pair ? `${write(pair[0])} to ${write(pair[1])}` : run.loss_about === "probe" ? "probe, so far" : "")];
+  return [el("span", { class: "big" }, write(value)), el("span", { class: "about nowrap" }, pair ? `${write(pair[0])} to ${write(pair[1])}` : run.loss_about === "probe" ? "probe, lowest so far" : "")];
+}
+
+function lowestOf({ probe_lowest: lowest }) {
+  return lowest ? el("span", { class: "about lowest" }, `lowest ${form.nats(lowest.loss_nats_per_token)} at step ${form.whole(lowest.step)} (probe)`) : null;
 }
 
 function memorizationCell(run) {
@@ -157,7 +163,7 @@ function memorizationCell(run) {
 }
 
 function costCell(run) {
-  return [el("span", { class: "nowrap" }, form.seconds(run.wall_seconds)), el("span", { class: "about nowrap" }, run.price_usd === null || run.price_usd === undefined ? `${form.compact(run.tokens)} tokens` : `${form.usd(run.price_usd)}`)];
+  return [el("span", { class: "nowrap" }, form.time(run)), el("span", { class: "about nowrap" }, run.price_usd === null || run.price_usd === undefined ? `${form.compact(run.tokens)} tokens` : form.price(run))];
 }
 
 export function planFactor(run) {
@@ -187,29 +193,32 @@ export function sparkline(run, width = 104, height = 32) {
 }
 
 /** Which is best, and whether that is beyond chance: of the finished runs on each text, asked of the paired comparison. */
+export const BETWEEN_WEIGHTS = "between these two sets of weights; the noise between seeds is not in it";
 let asked = "";
 async function leadSentence(runs, lead) {
   const done = runs.filter((run) => run.loss_about === "validation" && best(run) !== null && run.state !== "damaged");
-  const key = JSON.stringify(runs.map((run) => [run.id, run.state, done.includes(run) && best(run)]));
+  const key = JSON.stringify(runs.map((run) => [run.id, run.state, run.verdict?.name, done.includes(run) && best(run)]));
   if (key === asked && lead.childElementCount) return;
   asked = key;
   const texts = [...Map.groupBy(done, (run) => run.text)].sort((a, b) => b[1].length - a[1].length).slice(0, 4);
   const lines = await Promise.all(texts.map(async ([text, same]) => {
     const [first, second] = same.sort((a, b) => best(a) - best(b));
     const name = el("a", { href: `#/run/${encodeURIComponent(first.id)}` }, first.title);
-    const alone = [el("strong", {}, "Best on ", text, ": "), name, ` with ${form.nats(best(first))} bits per byte`];
+    const alone = [el("strong", {}, "Lowest loss on ", text, ": "), name, ` with ${form.nats(best(first))} bits per byte`];
     if (!second) return el("li", {}, el("strong", {}, "Only one on ", text, ": "), name, ` with ${form.nats(best(first))} bits per byte.`);
     const pair = await get("compare", { runs: `${first.id},${second.id}` }).then((answer) => answer.pairs[0]).catch(() => null);
     if (!pair || pair.problem || pair.difference_bits_per_byte === null) return el("li", {}, alone, `; ${second.title} has ${form.nats(best(second))}.`);
     const between = pair.difference_bits_per_byte_interval_95;
     return el("li", {}, alone, `, ${form.nats(Math.abs(pair.difference_bits_per_byte), 3)} below `, el("a", { href: `#/run/${encodeURIComponent(second.id)}` }, second.title),
       between ? ` (95 % ${between.map((value) => form.nats(value, 3)).join(" to ")})` : "", ": ",
-      tag(pair.beyond_chance ? "good" : "neutral", pair.beyond_chance ? "beyond chance" : "may be chance"), " ",
+      tag(pair.beyond_chance ? "good" : "neutral", pair.beyond_chance ? "beyond chance" : "may be chance"), ` ${BETWEEN_WEIGHTS}. `,
       el("a", { href: `#/compare?runs=${encodeURIComponent(first.id)},${encodeURIComponent(second.id)}` }, "Compare"));
   }));
   const running = runs.filter((run) => run.is_running).length;
-  const troubled = runs.filter((run) => run.verdict?.tag === "bad" || run.state === "damaged");
+  const failed = runs.filter((run) => run.verdict?.tag === "bad" || run.state === "damaged");
+  const doubtful = runs.filter((run) => !failed.includes(run) && (["Unstable", "Diverged"].includes(run.verdict?.name) || ["interrupted", "unfinished"].includes(run.state)));
+  const named = (kind, text, some) => (some.length ? el("li", {}, tag(kind, text), " ", some.map((run, index) => [index ? ", " : "", el("a", { href: `#/run/${encodeURIComponent(run.id)}` }, run.title)]), ".") : null);
   put(lead, el("ul", {}, lines,
     running ? el("li", {}, tag("live", "running"), ` ${running} ${running === 1 ? "run goes" : "runs go"} on.`) : null,
-    troubled.length ? el("li", {}, tag("bad", "went wrong"), " ", troubled.slice(0, 6).map((run, index) => [index ? ", " : "", el("a", { href: `#/run/${encodeURIComponent(run.id)}` }, run.title)]), troubled.length > 6 ? ` and ${troubled.length - 6} others` : "", ".") : null));
+    named("bad", "went wrong", failed), named("warning", "unstable or not at its end", doubtful)));
 }
