@@ -31,11 +31,13 @@ def compared(runs: Sequence[RunFiles], overviews: Overviews) -> Row:
     rows = [known[run.id] for run in runs]
     pairs = []
     reports = [_report(run, row) for run, row in zip(runs, rows, strict=True)]
-    for run, report in zip(runs[1:], reports[1:], strict=True):
+    for run, row, report in zip(runs[1:], rows[1:], reports[1:], strict=True):
         pair: Row = {"a": runs[0].id, "b": run.id, "problem": None}
         try:
             if isinstance(reports[0], str) or isinstance(report, str):
                 raise InputError(reports[0] if isinstance(reports[0], str) else str(report))
+            if row["text"] != rows[0]["text"]:
+                raise InputError(f"they were evaluated on different texts ({rows[0]['text']}, {row['text']}).")
             result = compare(reports[0], report)
             pair |= {name: value for name, value in result.items() if name not in ("a", "b", "documents")}
         except InputError as error:

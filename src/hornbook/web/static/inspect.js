@@ -6,6 +6,7 @@ import { runOf } from "./head.js";
 
 export const title = () => "Inspect";
 const EXAMPLE = "The cat sat on the mat, and the king said that he would not go.";
+const MOST_CHARACTERS = 4000;
 const kept = { text: EXAMPLE };
 
 export async function show(box, context) {
@@ -17,44 +18,55 @@ export async function show(box, context) {
     return;
   }
   const names = able.map((run) => run.id).reverse();
-  const first = names.includes(context.query.get("run")) ? context.query.get("run") : names[0];
-  const text = el("textarea", { rows: 3, maxlength: 4000, spellcheck: "false", value: kept.text, on: { input: () => { kept.text = text.value; soon(); } } });
+  const isSound = (run) => run.state === "finished" && run.verdict?.tag !== "bad";
+  const sound = [...able.filter(isSound).map((run) => run.id).reverse(), ...names];
+  const first = names.includes(context.query.get("run")) ? context.query.get("run") : sound[0];
+  const text = el("textarea", { rows: 3, maxlength: MOST_CHARACTERS, spellcheck: "false", value: kept.text, on: { input: () => { kept.text = text.value; cut.hidden = text.value.length < MOST_CHARACTERS; soon(); } } });
+  const cut = el("p", { class: "small muted", role: "status", hidden: kept.text.length < MOST_CHARACTERS }, `The text is cut at ${form.whole(MOST_CHARACTERS)} characters, the most that is read at once here.`);
   const sides = el("div", { class: "sides" });
   const beside = el("button", { type: "button", on: { click: async () => {
-    if (panels.length === 1) panels.push(await panel(names.find((name) => name !== panels[0].run.id) ?? names[0], names, context, text));
+    if (panels.length === 1) panels.push(await panel(sound.find((name) => name !== panels[0].run.id) ?? sound[0], null, names, context, text, keep));
     else panels.pop();
     arrange();
   } } });
-  const panels = [await panel(first, names, context, text)];
+  const keep = () => { // in the address, which then opens the same again
+    if (!context.isCurrent()) return;
+    const [one, other] = panels;
+    const parts = { run: one.run.id, step: one.step, with: other?.run.id, with_step: other?.step };
+    const query = new URLSearchParams(Object.entries(parts).filter(([, value]) => value !== null && value !== undefined));
+    history.replaceState(null, "", `#/inspect?${query}`);
+  };
+  const panels = [await panel(first, context.query.get("step"), names, context, text, keep)];
   const second = context.query.get("with");
-  if (second && names.includes(second)) panels.push(await panel(second, names, context, text));
+  if (second && names.includes(second)) panels.push(await panel(second, context.query.get("with_step"), names, context, text, keep));
   const arrange = () => {
     beside.textContent = panels.length === 1 ? "Put a second model beside it" : "Only one model";
     sides.classList.toggle("two", panels.length > 1);
     put(sides, panels.map((one) => one.node));
+    keep();
     for (const one of panels) one.read();
   };
   let timer = null;
   const soon = () => { clearTimeout(timer); timer = setTimeout(() => panels.forEach((one) => one.read()), 450); };
   context.onLeave(() => { clearTimeout(timer); for (const one of panels) one.stop(); });
-  put(box, [...box.children], el("div", { class: "ask" }, field("Text", text), beside), sides);
+  put(box, [...box.children], el("div", { class: "ask" }, field("Text", text), beside), cut, sides);
   arrange();
 }
 
-async function panel(id, names, context, text) {
+async function panel(id, step, names, context, text, keep) {
   const state = { run: await runOf(id), step: null, stop: null };
-  const choose = el("select", { on: { change: async () => { state.run = await runOf(choose.value); steps(); read(); } } }, names.map((name) => el("option", { value: name, selected: name === id }, name)));
-  const slider = el("input", { type: "range", step: 1, min: 0, on: { input: () => { state.step = state.steps[slider.value]; label(); soon(); } } });
+  const choose = el("select", { on: { change: async () => { state.run = await runOf(choose.value); steps(); keep(); read(); } } }, names.map((name) => el("option", { value: name, selected: name === id }, name)));
+  const slider = el("input", { type: "range", step: 1, min: 0, on: { input: () => { state.step = state.steps[slider.value]; label(); keep(); soon(); } } });
   const where = el("output", {});
   const result = el("div", { class: "result" });
   const node = el("section", { class: "card panel" }, el("div", { class: "controls" }, field("Model", choose), field("Checkpoint", slider, where)), result);
   let timer = null;
   const soon = () => { clearTimeout(timer); timer = setTimeout(read, 200); };
   const label = () => { where.textContent = state.step === null ? "none" : `step ${form.whole(state.step)}`; slider.setAttribute("aria-valuetext", where.textContent); };
-  function steps() {
+  function steps(asked = null) {
     state.steps = [...new Set((state.run.checkpoints ?? []).map((one) => one.step))].sort((a, b) => a - b);
     const used = state.run.checkpoints?.find((one) => one.is_used)?.step;
-    state.step = state.steps.includes(used) ? used : state.steps.at(-1) ?? null;
+    state.step = state.steps.includes(asked) ? asked : state.steps.includes(used) ? used : state.steps.at(-1) ?? null;
     slider.max = Math.max(0, state.steps.length - 1);
     slider.value = Math.max(0, state.steps.indexOf(state.step));
     slider.disabled = state.steps.length < 2;
@@ -77,8 +89,8 @@ async function panel(id, names, context, text) {
     result.removeAttribute("aria-busy");
     return null;
   }
-  steps();
-  return { node, read, get run() { return state.run; }, stop: () => { clearTimeout(timer); state.stop?.abort(); } };
+  steps(step === null ? null : Number(step));
+  return { node, read, get run() { return state.run; }, get step() { return state.step; }, stop: () => { clearTimeout(timer); state.stop?.abort(); } };
 }
 
 const MOST_NATS = 8;

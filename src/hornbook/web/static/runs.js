@@ -148,7 +148,7 @@ function measured(run, name, write) {
   const value = run[name];
   if (value === null || value === undefined) return form.DASH;
   const pair = run[`${name}_interval_95`];
-  return [el("span", { class: "big" }, write(value)), el("span", { class: "about nowrap" }, pair ? `${write(pair[0])} to ${write(pair[1])}` : run.loss_about === "probe" ? "probe, lowest so far" : "")];
+  return [el("span", { class: "big" }, write(value)), el("span", { class: "about nowrap" }, pair ? `${write(pair[0])} to ${write(pair[1])}` : run.loss_about === "probe" ? "probe, so far" : "")];
 }
 
 function lowestOf({ probe_lowest: lowest }) {
@@ -179,7 +179,7 @@ function planCell(run) {
   return [el("span", { class: "nowrap" }, `${form.percent(Math.abs(time.factor - 1))} ${isOver ? "longer" : "shorter"}`), el("span", { class: "about nowrap" }, time.inside === null ? "" : time.inside ? "in its range" : "out of its range")];
 }
 
-export function sparkline(run, width = 104, height = 32) {
+export function sparkline(run, width = 88, height = 32) {
   const { x = [], y = [] } = run.sparkline ?? {};
   const points = x.map((at, index) => [at, y[index]]).filter((point) => Number.isFinite(point[1]));
   if (points.length < 2) return el("span", { class: "muted" }, form.DASH);
