@@ -192,6 +192,36 @@ def test_everything_is_reached_by_keyboard(open_page, address):
     assert page.get_attribute(".panel .token:nth-child(2)", "aria-selected") == "true"
 
 
+def test_a_filter_asks_for_a_setting_by_its_value(open_page, address):
+    page = go(open_page(address), "runs")
+    shown = page.locator("tr.run a.name")
+    page.fill("input[type=search]", "seed=1")
+    assert shown.all_text_contents() == ["second"]
+    page.fill("input[type=search]", "seed")
+    page.wait_for_selector("text=No run matches the filter.")
+
+
+def test_an_address_opens_the_same_models_and_reference(open_page, address):
+    page = go(open_page(address), "inspect")
+    step = page.locator("output").first
+    newest = step.text_content()
+    page.locator("input[type=range]").first.press("Home")
+    chosen = step.text_content()
+    page.reload()
+    page.wait_for_selector(".panel + .panel .token")
+    assert step.text_content() == chosen != newest
+    go(page, "compare")
+    for run in ("second", "first"):
+        page.get_by_label("Reference").select_option(run)
+        page.wait_for_selector(f".pairs li:has-text('than {run}')")
+
+
+def test_an_interrupted_run_says_how_it_goes_on(open_page, address):
+    page = go(open_page(address), "interrupted")
+    page.evaluate("location.hash = '#/run/stopped'")
+    page.wait_for_selector(".verdict code:has-text('hornbook train --out runs/stopped')")
+
+
 def test_a_zoom_asks_for_the_finer_range(open_page, address):
     page = go(open_page(address), "run")
     box = page.locator(".part-chart .u-over").bounding_box()

@@ -56,3 +56,8 @@ def test_a_loss_that_is_no_number_is_a_divergence():
     assert not has_diverged([step])
     assert has_diverged([step, look])
     assert has_diverged([step, step | {"gradient_norm": None}])
+
+
+def test_a_sentence_that_stands_alone_names_its_subject():
+    said = of_run([Finding("rising", "It rose by 0.07 nats.")], state="finished", step=60, steps=60)
+    assert said.sentence == "The validation loss rose by 0.07 nats."
