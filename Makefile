@@ -43,7 +43,7 @@ release-check: $(VENV)/.installed-dev
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 	$(BIN)/pip install --quiet -c constraints.txt hatchling && $(BIN)/python -m hatchling build -t sdist
 	$(PYTHON) -m venv build/release/venv
-	build/release/venv/bin/pip install --quiet -c constraints.txt "$$(ls dist/*.whl)[dev,sample,gpt2,parquet,gguf,completion]"
+	build/release/venv/bin/pip install --quiet -c constraints.txt "$$(ls dist/*.whl)[dev,sample,gpt2,parquet,gguf,documents]"
 	cd build/release && tar xzf ../../dist/*.tar.gz && venv/bin/hornbook train --steps 20 --out run && venv/bin/hornbook evaluate run
 	cd build/release && venv/bin/hornbook train --recipe by-heart hornbook-*/LICENSE --steps 20 --out by-heart
 	cd build/release/hornbook-* && rm -r src && OMP_NUM_THREADS=1 ../venv/bin/python -m pytest -q -n 2 -m "not slow and not gpu" \

@@ -145,7 +145,7 @@ INTERNAL = ("view", "started")  # arguments that only the command line gives
 
 def stub() -> str:
     """What an editor shows of `hornbook`: its names, and the settings among the keywords of its functions."""
-    imports = {"from typing import Any, Literal", "from collections.abc import Callable, Mapping, Sequence"}
+    imports = {"from typing import Any, Literal", "from collections.abc import Callable, Sequence"}
     functions = []
     for name, place in hornbook._PLACES.items():
         if name in WITH_SETTINGS:
@@ -172,7 +172,7 @@ def _function(function: Callable[..., Any], imports: set[str]) -> str:
     for quoted in {str(arg.annotation) for arg in shown.parameters.values()} | {str(shown.return_annotation)}:
         text = text.replace(f"{quoted!r}", quoted)
         for word in re.findall(r"[A-Za-z]\w+", quoted):
-            if word in places and places[word].startswith(("hornbook", "pathlib")):
+            if word in places and places[word].startswith(("hornbook", "pathlib", "collections.abc")):
                 imports.add(f"from {places[word]} import {word}")
     text = text.replace("Progress |", "Callable[[int, int], None] |")
     text = re.sub(r"(?:(?<=^\()|(?<=, ))(?=\*{0,2}\w+: )", "\n    ", text).replace(", \n", ",\n")

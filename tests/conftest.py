@@ -44,9 +44,9 @@ class CommandLine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def start(self, *arguments, before=None) -> subprocess.Popen:
-        """Start it; `before` is called in the new process, ahead of hornbook."""
-        source = str(Path(hornbook.__file__).parents[1])
+    def start(self, *arguments, before=None, path="") -> subprocess.Popen:
+        """Start it; `before` is called in the new process, ahead of hornbook, whose modules may be in `path` too."""
+        source = os.pathsep.join(filter(None, (str(Path(hornbook.__file__).parents[1]), str(path))))
         variables = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
         return subprocess.Popen(
             [sys.executable, "-c", MAIN, *map(str, arguments)], cwd=self.folder, env=variables, text=True,

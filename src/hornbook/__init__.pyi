@@ -1,10 +1,14 @@
 # Made by docs/generate.py. Do not edit.
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence
 from hornbook.commands.export import export as export
 from hornbook.commands.generate import generate as generate
 from hornbook.commands.inspect import inspect as inspect
 from hornbook.commands.memorize import memorize as memorize
+from hornbook.commands.plot import plot as plot
 from hornbook.commands.prove import prove as prove
+from hornbook.commands.report import report as report
 from hornbook.facts.errors import InputError as InputError
 from hornbook.facts.errors import SystemFailure as SystemFailure
 from hornbook.facts.settings import Settings as Settings
@@ -13,11 +17,14 @@ from hornbook.facts.tables import Result
 from hornbook.likelihood import Surprise as Surprise
 from hornbook.model.decoder import Decoder as Decoder
 from hornbook.planning.plan import Plan
+from hornbook.records.history import history as history
 from hornbook.records.listing import runs as runs
 from hornbook.records.result import Report
 from hornbook.setup.model import LoadedModel
 from hornbook.setup.model import open_model as open_model
 from hornbook.setup.text import Progress
+from hornbook.web.dashboard import dashboard as dashboard
+from hornbook.web.serve import serve as serve
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +42,11 @@ __all__ = [
     "sweep",
     "prove",
     "runs",
+    "report",
+    "plot",
+    "history",
+    "dashboard",
+    "serve",
     "open_model",
     "Decoder",
     "GPTShape",
@@ -52,6 +64,7 @@ def train(
     from_: str | None = None,
     finish: bool = False,
     seeds: int | None = None,
+    log: str | Sequence[str] = (),
     quiet: bool = False,
     field: str = ...,
     separator: str | None = ...,
@@ -122,10 +135,10 @@ def train(
     them (`lr`) or by their whole name (`**{"train.steps": 300}`). What is left out is chosen automatically.
     With the `out` of an earlier run, that run resumes exactly from its newest checkpoint; `from_` is a model
     to start from. `finish` ends that run early: its learning rate decays over at most a quarter of its steps so far.
-    `seeds` runs, from seed, seed + 1, ..., go into one folder: `runs` has their summaries.
-    Progress is shown on stderr unless `quiet`. The summary is a dict that prints as a table: `run` (its
-    folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when the disk is full, Interrupted
-    after a signal, when everything is saved.
+    `seeds` runs, from seed, seed + 1, ..., go into one folder: `runs` has their summaries. `log` names trackers to
+    which the log is copied: "tensorboard", "wandb". Progress is shown on stderr unless `quiet`. The summary is a dict
+    that prints as a table: `run` (its folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when
+    the disk is full, Interrupted after a signal, when everything is saved.
     """
 
 def prepare(
@@ -196,6 +209,7 @@ def compare(
 
 def plan(
     *given: str | Path,
+    recipe: str | Path | None = None,
     parameters: str | None = None,
     tokens: str | None = None,
     on: str | None = None,
@@ -262,10 +276,11 @@ def plan(
     **changes: Any) -> Plan:
     """Plan the training of texts as `train` would choose it, of a recipe, or of `parameters` ("7B") on `tokens` ("2T").
 
-    `given` are texts or a recipe (a .toml file); `changes` are settings by any of their names. `on` is a device known
-    by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which `measure` times for some
-    seconds; `price` ("30/hour") pays for all of them. `hours` are the reported device-hours of a training of that size:
-    the plan is what they imply and cost. Raises InputError for what cannot be read, is missing or impossible.
+    `given` are texts or a recipe (a .toml file, also given as `recipe`); `changes` are settings by any of their names.
+    `on` is a device known by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which
+    `measure` times for some seconds; `price` ("30/hour") pays for all of them. `hours` are the reported device-hours of
+    a training of that size: the plan is what they imply and cost. Raises InputError for what cannot be read, is missing
+    or impossible.
     """
 
 def sweep(

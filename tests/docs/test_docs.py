@@ -86,7 +86,7 @@ def test_the_stub_is_fresh_and_has_every_setting_that_can_be_a_keyword():
     functions = {node.name: node for node in ast.parse(written).body if isinstance(node, ast.FunctionDef)}
     keywords = {argument.arg for argument in functions["train"].args.kwonlyargs}
     own = {name for name, field in names().items() if name == field.key} - {"paths"}
-    assert keywords == own | {"recipe", "out", "from_", "finish", "quiet"}
+    assert keywords == own | {"recipe", "out", "from_", "finish", "log", "seeds", "quiet"}
     listed = ast.parse(written).body
     imported = {a.asname for node in listed if isinstance(node, ast.ImportFrom) for a in node.names if a.asname}
     assert imported | functions.keys() | {"__version__"} == set(hornbook.__all__)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from hornbook.cli import main
 from hornbook.cli.parser import COMMANDS, _parse, build_parser
 from hornbook.commands.options import normal
 from hornbook.facts.names import ELSEWHERE
+from hornbook.facts.settings import fields
 from hornbook.records.run import Run
 
 HANG_SECONDS = float(os.environ.get("HORNBOOK_HANG_SECONDS", "300"))  # a guard against hanging, not a measurement
@@ -262,18 +264,90 @@ def test_prepare_reports_and_is_not_done_twice(command_line, text_file):
     assert changed.json["key"] != first.json["key"]
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
+TRIES = {
+    ("hornbook", "tr"): "train", ("hornbook", "train", "--optimizer.name", ""): "adamw",
+    ("hornbook", "evaluate", "--per"): "--per-document", ("hornbook", "help", "ins"): "inspect",
+    ("hornbook", "completion", ""): "fish",
+}  # fmt: skip
+ZSH = """
+compdef() { :; }
+source ./script
+compadd() { for word in $@[2,-1]; do [[ $word == $PREFIX* ]] && print -r -- $word; done }
+words=("$@"); CURRENT=$#; PREFIX=$@[-1]; _hornbook
+"""
+BASH = """
+source ./script
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _hornbook; printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(command_line, shell):
-    finished = command_line("--print-completion", shell)
-    try:
-        import shtab  # noqa: F401
-    except ModuleNotFoundError:
-        assert finished.code == 2
-        assert 'pip install ".[completion]"' in finished.stderr
-        return
+    """In the real shells, where they are installed."""
+    finished = command_line("completion", shell)
     assert finished.code == 0
-    assert "--per-document" in finished.stdout
-    assert "--optimizer.learning_rate" in finished.stdout
+    assert "hornbook" in finished.stdout
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    (command_line.folder / "script").write_text(finished.stdout)
+    for words, expected in TRIES.items():
+        if shell == "fish":
+            command = ["fish", "--no-config", "-c", f"source script; complete -C '{' '.join(words)}'"]
+        else:
+            command = [shell, *(["-f"] if shell == "zsh" else []), "-c", ZSH if shell == "zsh" else BASH, shell, *words]
+        done = subprocess.run(command, cwd=command_line.folder, capture_output=True, text=True, timeout=60, check=False)
+        assert expected in [line.partition("\t")[0] for line in done.stdout.splitlines()], (words, done)
+
+
+def test_a_shell_has_to_be_named(command_line):
+    for arguments in ([], ["ksh"], ["bash", "zsh"]):
+        refused = command_line("completion", *arguments)
+        assert refused.code == 2
+        assert "bash|zsh|fish" in refused.stderr
+
+
+def test_the_help_of_train_is_one_screen_and_all_of_it_is_there(command_line):
+    lines = command_line("train", "--help").stdout.splitlines()
+    assert len(lines) <= 24
+    assert all(len(line) < 80 for line in lines)
+    assert sum(line.startswith("  hornbook train ") for line in lines) == 3
+    whole = command_line("train", "--help-all").stdout
+    assert all(f"--{field.name}" in whole for field in fields() if field.name != "text.paths")
+    assert "--schedule.name wsd|cosine|linear|constant" in whole
+    assert command_line("help", "train").stdout.splitlines() == lines
+    assert command_line("help").stdout == command_line("--help").stdout == command_line().stdout
+    assert command_line("-V").stdout == command_line("--version").stdout
+    unknown = command_line("help", "tran")
+    assert unknown.code == 2
+    assert '"train"' in unknown.stderr
+
+
+def test_quiet_and_verbose(command_line, text_file):
+    made = command_line("train", "text.txt", "--steps", "2", "--model.preset", "0.2M", "--out", "run", "--quiet")
+    assert made.code == 0
+    assert made.stderr == ""
+    assert "bits per byte" in made.stdout
+    refused = command_line("train", "nix.txt", "--quiet")
+    assert (refused.code, len(refused.stderr.splitlines())) == (2, 1)
+    shown = command_line("train", "nix.txt", "--verbose")
+    assert shown.code == 2
+    assert "Traceback" in shown.stderr
+    assert shown.stderr.splitlines()[-1] == refused.stderr.splitlines()[0]
+
+
+def test_a_dash_is_stdin(tiny_run, hornbook_in, monkeypatch):
+    run, text = hornbook_in(tiny_run.folder), "A sentence from a pipe."
+    (tiny_run.folder / "piped.txt").write_text(text)
+    command = [sys.executable, "-m", "hornbook"]
+    for name, same in (("generate", [text]), ("inspect", [text]), ("evaluate", ["piped.txt"])):
+        rest = ["--json", *(["--max-tokens", "5"] if name == "generate" else [])]
+        expected = run(name, "run", *same, *rest).json
+        piped = subprocess.run([*command, name, "run", "-", *rest], cwd=tiny_run.folder, input=text.encode(),
+                               capture_output=True, timeout=HANG_SECONDS, check=True)  # fmt: skip
+        found = json.loads(piped.stdout)
+        for key in ("text", "bits_per_byte", "tokens", "nats", "num_bytes"):
+            if key in expected and (name, key) != ("evaluate", "text"):
+                assert found[key] == expected[key], (name, key)
 
 
 def test_stdout_that_is_closed_is_no_traceback(tiny_run, hornbook_in):
@@ -323,7 +397,7 @@ def test_train_takes_tokens_as_plan_does(text, tokens):
 
 
 def test_the_help_says_what_is_off_and_what_is_chosen(command_line):
-    asked = " ".join(command_line("train", "--help").stdout.split())
+    asked = " ".join(command_line("train", "--help-all").stdout.split())
     assert "one document (default: none)" in asked
     assert "(default: automatic)" in asked
     written = command_line("generate", "--help").stdout

@@ -1,6 +1,7 @@
 """`hornbook export`: other programs open what is written, and it is the same model."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -61,8 +62,30 @@ def test_gguf_has_the_same_loss(command_line, tiny_run):
     assert theirs.num_bytes == ours.num_bytes
 
 
+def test_ollama_gets_a_modelfile_beside_the_weights(command_line, tiny_run):
+    pytest.importorskip("gguf", reason="the gguf package is an extra")
+    done = command_line("export", tiny_run.run, "--to", "ollama", "--out", "tiny", "--json").json
+    assert set(done["num_bytes"]) == {"tiny.gguf", "README.md", "Modelfile"}
+    folder = command_line.folder / "tiny"
+    source, template, *parameters = (folder / "Modelfile").read_text(encoding="utf-8").splitlines()
+    assert (folder / source.removeprefix("FROM ")).samefile(folder / "tiny.gguf")
+    assert template == 'TEMPLATE "{{ .Prompt }}"'
+    assert parameters == ["PARAMETER num_ctx 32", 'PARAMETER stop "<|endoftext|>"']
+    assert hornbook.open_model(folder / "tiny.gguf").model.shape.context == 32
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "ollama create tiny -f tiny/Modelfile" in card
+    assert "After `hornbook export RUN --to huggingface" in card
+
+
+def test_the_card_says_of_each_program_whether_it_was_tried(exported):
+    card = (exported / "README.md").read_text(encoding="utf-8")
+    tried = re.findall(r"^With (.+) \((.+)\):$", card, re.MULTILINE)
+    assert [program for program, _ in tried] == ["transformers", "vLLM", "llama.cpp", "ollama"]
+    assert {program for program, how in tried if how != "not tried"} == {"transformers"}  # what the test above runs
+
+
 def test_nothing_is_overwritten_and_nothing_half_written(command_line, tiny_run, exported):
-    for to in ("huggingface", "gguf"):
+    for to in ("huggingface", "gguf", "ollama"):
         finished = command_line("export", tiny_run.run, "--to", to, "--out", exported)
         assert (finished.code, finished.stdout) == (2, "")
         assert "exists already" in finished.stderr

@@ -14,7 +14,7 @@ from hornbook.commands import prove as proving
 from hornbook.engine import checkpoint as checkpoints
 from hornbook.facts.errors import InputError
 from hornbook.records.run import Run
-from hornbook.reporting.pages import with_proof
+from hornbook.reporting.report import write_pages
 
 SOURCE = str(Path(hornbook.__file__).parents[1])
 RECIPE = """
@@ -107,6 +107,21 @@ def test_five_kills_of_a_recipe(change, text_file, tmp_path, monkeypatch):
     assert proof["kills_inside_saves"] >= 1
 
 
+@pytest.mark.slow
+def test_five_kills_of_two_processes_that_share_the_weights(text_file, tmp_path, monkeypatch):
+    """Of one of them at a time, and by one process instead."""
+    recipe = RECIPE.replace("batch = 4", 'batch = 4\nmicrobatch = 2\nprocesses = 2\nparallel = "shard"')
+    (tmp_path / "recipe.toml").write_text(recipe)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", SOURCE)
+    proof = hornbook.prove("text.txt", recipe="recipe.toml", steps=60)
+    assert proof["proved"], proof
+    assert (proof["steps"], proof["kills"], proof["other_processes"]) == (60, 5, 1)
+    assert proof["kills_inside_saves"] >= 1
+    assert proof["verdict"].endswith("are the same to the last bit.")
+    assert "with other intervals, and by one process, the losses" in proof["verdict"]
+
+
 def test_what_cannot_be_proved_is_said(command_line):
     none = command_line("prove")
     assert (none.code, none.stderr) == (2, "hornbook: give one run, or --recipe FILE and the texts to train on.\n")
@@ -114,8 +129,10 @@ def test_what_cannot_be_proved_is_said(command_line):
         hornbook.prove("run", steps=1)
 
 
-def test_the_verdict_replaces_an_earlier_one():
-    page = "<ul>\n<!-- proof --></ul>"
-    once = with_proof(page, "Proved: a < b.")
-    assert once == "<ul>\n<!-- proof --><li>Proved: a &lt; b.</li>\n</ul>"
-    assert with_proof(once, "Proved: a < b.") == once
+def test_the_page_has_the_last_verdict_as_text(tiny_run, tmp_path):
+    run = Run(Path(shutil.copytree(tiny_run.run, tmp_path / "run")))
+    for verdict in ("Proved: a < b.", "Proved: a < c."):
+        run.write_report("prove.json", json.dumps({"verdict": verdict}))
+        write_pages(run)
+    page = (run.reports / "report.html").read_text(encoding="utf-8")
+    assert page.count("<li>Proved: a &lt; c.</li>") == page.count("Proved: ") == 1

@@ -123,7 +123,7 @@ def test_signals_save_and_exit_and_nothing_is_lost(again, whole, command_line):
         assert finished.code == code, finished.stderr
         said = finished.stderr.rstrip().splitlines()[-1]
         assert said.startswith("hornbook: stopped at step ")
-        assert said.endswith("everything is saved: resume with --out run")
+        assert said.endswith("everything is saved; resume with: hornbook train --out run")
         step = last_step(run)
         assert weights(run, step)
         assert f"stopped at step {step:,}," in said

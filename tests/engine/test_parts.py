@@ -19,6 +19,8 @@ from hornbook.engine.tensor_files import RowsOf, write_tensors
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
 from hornbook.model.decoder import Decoder
+from hornbook.model.init import initialise
+from hornbook.optim.adamw import AdamW
 
 VOLATILE = {"wall_seconds", "tokens_per_second"}  # of an answer: what differs from one time to the next
 
@@ -189,6 +191,18 @@ def test_parts_that_are_not_the_whole_are_never_committed(tmp_path, make, left_o
         checkpoints.commit(tmp_path / "step-00000005", aside, files, step=5, shape=model.shape, state={})
     checkpoints.abandon(aside)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("file", ["model", "optimizer"])
+def test_what_is_not_finite_on_one_rank_makes_no_good_checkpoint(tmp_path, make, file):
+    model, optimizers = trained(make)
+    contents = {name: dict(tensors) for name, tensors in checkpoints.contents(model, optimizers).items()}
+    name, tensor = max(contents[f"{file}.safetensors"].items(), key=lambda item: len(item[1]))
+    contents[f"{file}.safetensors"][name] = bad = tensor.clone()
+    bad[-1] = float("nan")  # among the rows of the last rank
+    write_parts(tmp_path / "step-00000005", contents, 4, step=5, shape=model.shape, state={})
+    with pytest.raises(InputError, match=f"is no good: {name} holds numbers that are not finite"):
+        loading.verify(tmp_path / "step-00000005")
 
 
 def test_rows_twice_are_refused(tmp_path):
@@ -387,18 +401,22 @@ def test_a_run_goes_on_from_parts_as_from_the_whole(twice, hornbook_in):
 
 
 LOADED = """
-import resource, sys
+import sys
 from pathlib import Path
 from hornbook.engine import checkpoint, loading
+
+def peak():  # ru_maxrss would count what the parent had
+    return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
 loading.load_model(Path(sys.argv[1]))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 model = loading.load_model(Path(sys.argv[2]))
 weights = sum(p.numel() * p.element_size() for p in model.parameters())
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / weights)
+print((peak() - before) / weights)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in kilobytes on Linux only")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read in /proc")
 def test_loading_holds_the_weights_once(tmp_path):
     """200 MB of weights in four parts, after a small model has loaded all that loading imports."""
     for name, layers in (("small", 1), ("large", 16)):
@@ -412,3 +430,62 @@ def test_loading_holds_the_weights_once(tmp_path):
         env={**os.environ, "PYTHONPATH": source},
     )  # fmt: skip
     assert float(done.stdout) < 1.1
+
+
+SPREAD = """
+import sys
+from pathlib import Path
+import torch
+from hornbook.engine import loading, parts
+from hornbook.engine.sharding import Sharded
+from hornbook.engine.world import join
+from hornbook.model.decoder import Decoder
+from hornbook.optim.adamw import AdamW
+from hornbook.training.loop import TrainState
+
+torch.set_num_threads(1)
+world = join(60.0)
+
+def peak():
+    return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+for folder in map(Path, sys.argv[1:]):
+    before = peak()
+    with torch.device("meta"):
+        model = Decoder(loading.shape_of(folder))
+    sharded = Sharded(model, world, 1, device=torch.device("cpu"))
+    rates = {"learning_rate": 0.1, "beta1": 0.9, "beta2": 0.9, "epsilon": 1e-8, "weight_decay": 0.0}
+    state = TrainState(model, [AdamW(sharded.local, **rates)], None, None, sharded)
+    if world.rank:
+        world.hear()
+    state.load(folder)
+    if world.rank:
+        parts.write_part(sharded, Path(world.hear()[1]["aside"]), state.contents(optimizers=True))
+    else:
+        state.write(state.contents(optimizers=True), folder / "again", step=1, state={})
+held = sum(rows.tensor.nbytes for tensors in state.contents(optimizers=True).values() for rows in tensors.values())
+print((peak() - before) / held)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read in /proc")
+def test_a_rank_that_loads_and_saves_holds_its_rows_alone(tmp_path):
+    """100 MB of weights and 200 MB of moments, whole, read by two ranks: the whole would be twice what each holds."""
+    for name, layers in (("small", 1), ("large", 8)):
+        shape = GPTShape(family="gpt2", layers=layers, width=512, heads=8, context=64, vocabulary=256)
+        model = initialise(Decoder(shape), 0)
+        rates = {"learning_rate": 0.1, "beta1": 0.9, "beta2": 0.9, "epsilon": 1e-8, "weight_decay": 0.0}
+        contents = checkpoints.contents(model, [AdamW(dict(model.named_parameters()), **rates)])
+        checkpoints.write(tmp_path / name, contents, step=1, shape=shape, state={"updates": 1})
+    variables = {"WORLD_SIZE": "2", "HORNBOOK_STORE": str(tmp_path / "store"), "GLOO_SOCKET_IFNAME": "lo"}
+    variables |= {"PYTHONPATH": str(Path(hornbook.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SPREAD, str(tmp_path / "small"), str(tmp_path / "large")]
+    ranks = [
+        subprocess.Popen(command, env={**os.environ, **variables, "RANK": rank}, stdout=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    for rank in ranks:
+        assert float(rank.communicate(timeout=300)[0]) < 1.3
+    loading.verify(tmp_path / "large" / "again")
+    assert checkpoints.read_manifest(tmp_path / "large" / "again")["version"] == 2

@@ -1,4 +1,5 @@
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -32,9 +33,11 @@ def test_what_is_written_is_the_state_when_it_was_asked_for(tmp_path, beside):
     saver = Saver(every=1, beside=True)
     for step in (1, 2, 3):
         wanted = {name: p.detach().clone() for name, p in model.named_parameters()}
+        write = partial(
+            checkpoint.write, tmp_path / checkpoint.name(step), step=step, shape=SHAPE, state={}
+        )  # fmt: skip
         saver.write(
-            tmp_path / checkpoint.name(step), checkpoint.contents(model, ()), step=step, shape=SHAPE, state={},
-            then=lambda step=step: order.append(step), beside=beside,
+            checkpoint.contents(model, ()), write, then=lambda step=step: order.append(step), beside=beside
         )  # fmt: skip
         with torch.no_grad():
             for parameter in model.parameters():
@@ -51,9 +54,9 @@ def test_a_checkpoint_that_cannot_be_written_is_said_when_it_settles(tmp_path):
     model = initialise(Decoder(SHAPE), 0)
     (tmp_path / "file").write_text("in the way")
     saver = Saver(every=1, beside=True)
+    write = partial(checkpoint.write, tmp_path / "file" / checkpoint.name(1), step=1, shape=SHAPE, state={})
     saver.write(
-        tmp_path / "file" / checkpoint.name(1), checkpoint.contents(model, ()), step=1, shape=SHAPE, state={},
-        then=lambda: pytest.fail("nothing was written"), beside=True,
+        checkpoint.contents(model, ()), write, then=lambda: pytest.fail("nothing was written"), beside=True
     )  # fmt: skip
     with pytest.raises(OSError):
         saver.settle()

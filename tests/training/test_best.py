@@ -64,7 +64,7 @@ def test_what_was_taken_is_put_back_to_the_bit(run, parts, on_disk):
     assert not same(state_of(parts), wanted)
     if on_disk:
         best.write(run, parts, step=2)
-        assert best.copies == {}
+        assert parts.kept == {}
         best = Best.of(json.loads(json.dumps(best.state())))
     best.put_back(run, parts)
     assert same(state_of(parts), wanted)
@@ -74,10 +74,10 @@ def test_what_was_taken_is_put_back_to_the_bit(run, parts, on_disk):
 def test_a_better_look_takes_the_place_of_the_last(parts):
     best = Best()
     best.take(parts, step=0, loss=3.0, updates=0, optimizer=False)
-    first = best.copies[checkpoints.MODEL]
+    first = parts.kept[checkpoints.MODEL]
     move(parts)
     best.take(parts, step=1, loss=2.0, updates=1, optimizer=False)
-    assert best.copies[checkpoints.MODEL] is first  # no second copy of the weights
+    assert parts.kept[checkpoints.MODEL] is first  # no second copy of the weights
     assert all(torch.equal(first[name], tensor) for name, tensor in checkpoints.weights(parts.model).items())
     assert (best.step, best.loss) == (1, 2.0)
 

@@ -293,7 +293,7 @@ def test_the_best_weights_are_never_such(make, bad):
         next(iter(model.parameters())).view(-1)[0] = bad
     best.take(state, step=4, loss=1.0, updates=4, optimizer=False)
     assert (best.step, best.loss) == (3, 2.0)
-    assert all(tensor.isfinite().all() for tensor in best.copies[checkpoints.MODEL].values())
+    assert all(tensor.isfinite().all() for tensor in state.kept[checkpoints.MODEL].values())
 
 
 def test_from_step_0_the_optimizer_begins_anew(tmp_path, make, bits):

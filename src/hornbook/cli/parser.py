@@ -10,9 +10,12 @@ import gc
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, redirect_stderr
+from functools import partial
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 from hornbook import __version__
 from hornbook.commands.options import normal
@@ -33,9 +36,15 @@ COMMANDS = {
     "memorize": "what a model has memorized, measured against held-out text",
     "plan": "estimate time, memory, energy, cost and loss of a run before it starts",
     "sweep": "train a ladder of small models and extrapolate the loss of a larger one",
+    "report": "write the page of a run, also of one that goes on or was interrupted",
     "prove": "repeat a run with kills at random moments, and say whether it comes out the same",
     "runs": "list the runs in a folder",
+    "plot": "draw the curves of several runs in one picture",
+    "dashboard": "look at runs in a browser, live",
+    "serve": "answer requests as OpenAI's completions do, on this machine",
 }
+
+IN_WEB = ("dashboard", "serve")  # the others have their file in commands/
 
 MEANT = {"--accelerator": "--on", "--device": "--on", "--devices": "--on", "--gpu": "--on", "--hardware": "--on"}
 
@@ -52,10 +61,29 @@ class _Parser(argparse.ArgumentParser):
             message += " (write a value that begins with - as --option=VALUE)"
         raise InputError(f"{message[0].lower()}{message[1:]}; see {self.prog} --help.")
 
+    def format_help(self) -> str:
+        """On one screen; all of it after --help-all."""
+        from hornbook.cli.help import brief, epilog, general
+
+        name = self.prog.rpartition(" ")[2]
+        if name == "hornbook":
+            return general(list(COMMANDS.items()))
+        return brief(self, name) or f"{self.full_help()}\n{epilog(name)}".rstrip("\n") + "\n"
+
+    def full_help(self) -> str:
+        return super().format_help()
+
+
+class _HelpAll(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(cast(_Parser, parser).full_help(), end="")
+        parser.exit()
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 1 for a failure of the world, 130 and 143."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    say = partial(_say, verbose="--verbose" in argv)
     ready_streams()
     let_waiting_threads_sleep()
     gc.set_threshold(700, 10, 1000)  # whole passes find nothing in hundreds of imported modules, a tenth of their time
@@ -64,35 +92,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         for word in argv:
             if re.search("[\ud800-\udfff]", word):  # Python's way to hold such bytes
                 raise InputError(f"the argument {word} is not UTF-8: rename what it names, or give a pattern for it.")
+        if argv[:1] == ["help"]:  # hornbook help train: as hornbook train --help
+            argv = [*argv[1:], "--help"]
+            parser = build_parser([name for name in argv[:1] if name in COMMANDS])
+        if argv[:1] == ["completion"]:
+            return _print_completion(argv[1:])
         if not argv:
             parser.print_help()
             return 0
         if argv[0] not in COMMANDS and not argv[0].startswith("-"):
             raise InputError(f'there is no command "{argv[0]}"{suggestion(argv[0], COMMANDS)}; see hornbook --help.')
         arguments = _parse(parser, argv)
-        if arguments.print_completion is not None:
-            _print_completion(build_parser(COMMANDS), arguments.print_completion)
-            return 0
-        import_module(f"hornbook.commands.{arguments.command}").command(arguments)
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere) if arguments.quiet else nullcontext():
+            _file(arguments.command).command(arguments)
         sys.stdout.flush()
     except InputError as error:
-        return _say(error, 2)
+        return say(error, 2)
     except SystemFailure as error:
-        return _say(error, 1)
+        return say(error, 1)
     except Interrupted as error:
-        return _say(error, 128 + error.signal_number)
+        return say(error, 128 + error.signal_number)
     except KeyboardInterrupt:
-        return _say("interrupted; nothing was left half-written.", 130)
+        return say("interrupted; nothing was left half-written.", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _say(f"cannot continue: {error}.", 1)
+        return say(f"cannot continue: {error}.", 1)
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        return _say("out of memory: try a smaller --model.width, --model.context or --train.microbatch.", 1)
+        return say("out of memory: try a smaller --model.width, --model.context or --train.microbatch.", 1)
     return 0
+
+
+def _file(command: str) -> Any:
+    return import_module(f"hornbook.{'web' if command in IN_WEB else 'commands'}.{command}")
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -102,15 +137,18 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
-def _print_completion(parser: argparse.ArgumentParser, shell: str) -> None:
-    try:
-        import shtab
-    except ModuleNotFoundError:
-        raise InputError('completion needs the package shtab: pip install ".[completion]".') from None
-    print(shtab.complete(parser, shell=shell))
+def _print_completion(shells: Sequence[str]) -> int:
+    from hornbook.cli.completion import SHELLS, script
+
+    if len(shells) != 1 or shells[0] not in SHELLS:
+        raise InputError(f"name one shell: hornbook completion {'|'.join(SHELLS)}.")
+    print(script(shells[0], build_parser().commands, COMMANDS), end="")
+    return 0
 
 
-def _say(sentence: object, code: int) -> int:
+def _say(sentence: object, code: int, *, verbose: bool) -> int:
+    if verbose:
+        print(traceback.format_exc(), end="", file=sys.stderr)
     print(f"hornbook: {on_one_line(sentence)}", file=sys.stderr)
     return code
 
@@ -134,7 +172,7 @@ def _parse(parser: _Parser, argv: list[str]) -> argparse.Namespace:
         raise InputError(f'"{unknown[0]}" is one argument too many; see {command.prog} --help.')
     if unknown:
         arguments.texts += unknown  # texts after options
-    if arguments.command is None and arguments.print_completion is None:
+    if arguments.command is None:
         raise InputError("name a command; see hornbook --help.")
     for name, given in vars(arguments).items():
         if name not in MAY_BE_EMPTY and (given == "" or (isinstance(given, list) and "" in given)):
@@ -174,14 +212,15 @@ def build_parser(named: Iterable[str] = COMMANDS) -> _Parser:
     """The command line, for parsing, help and shell completion, with the options of the commands `named`."""
     about = "Trains a small language model on your own text and evaluates it honestly."
     parser = _Parser(prog="hornbook", description=about, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"hornbook {__version__}")
-    parser.add_argument("--print-completion", choices=["bash", "zsh", "tcsh"], help="print a shell completion script")
+    parser.add_argument("-V", "--version", action="version", version=f"hornbook {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for name, line in COMMANDS.items():
         sub = commands.add_parser(name, help=line, description=line, allow_abbrev=False)
-        sub.set_defaults(print_completion=None)
         if name in named:
-            import_module(f"hornbook.commands.{name}").flags(sub)
+            _file(name).flags(sub)
         sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+        sub.add_argument("--quiet", action="store_true", help="print the result and errors, no progress or notes")
+        sub.add_argument("--verbose", action="store_true", help="with an error, show where it was raised")
+        sub.add_argument("--help-all", action=_HelpAll, nargs=0, help="show all options")
     parser.commands = commands.choices
     return parser

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hornbook.commands.options import MODEL, add_settings, add_texts, check_inputs, is_reading, text_settings, value
+from hornbook.commands.options import (
+    MODEL,
+    add_settings,
+    add_texts,
+    check_inputs,
+    is_reading,
+    piped_files,
+    text_settings,
+    value,
+)
 from hornbook.facts.errors import InputError
 from hornbook.facts.printing import print_json
 from hornbook.facts.tables import Result
@@ -25,7 +35,7 @@ if TYPE_CHECKING:
 
 def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL)
-    add_texts(parser, "text to score (default: the run's validation split)")
+    add_texts(parser, "text to score, - for stdin (default: the run's validation split)")
     parser.add_argument("--window", type=value(int), metavar="N", help="window length in tokens (default: the context)")
     parser.add_argument("--stride", type=value(int), metavar="N", help="stride in tokens (default: half a window)")
     parser.add_argument("--per-document", action="store_true", help="disjoint windows of the full context")
@@ -39,12 +49,13 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> None:
-    check_inputs(arguments.model, texts=arguments.texts, settings=text_settings(arguments))
-    from hornbook.reporting.live import View
+    with piped_files(arguments.texts) as texts, ExitStack() as stack:
+        check_inputs(arguments.model, texts=texts, settings=text_settings(arguments))
+        from hornbook.reporting.live import View
 
-    with View().progress("scoring") as progress:
+        progress = stack.enter_context(View().progress("scoring"))
         report = evaluate(
-            arguments.model, *arguments.texts, window=arguments.window, stride=arguments.stride,
+            arguments.model, *texts, window=arguments.window, stride=arguments.stride,
             per_document=arguments.per_document, step=arguments.step, batch_size=arguments.batch_size,
             like=arguments.like, tasks=[task for task in (arguments.tasks or "").split(",") if task],
             task_limit=arguments.task_limit, calibration=arguments.calibration, progress=progress,

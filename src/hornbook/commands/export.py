@@ -20,14 +20,19 @@ if TYPE_CHECKING:
     from hornbook.formats.gguf import Kind
     from hornbook.setup.model import LoadedModel
 
-DTYPES = {"huggingface": ("float32", "bfloat16", "float16"), "gguf": ("f16", "f32", "q8_0")}  # the default first
+GGUF_TYPES = ("f16", "f32", "q8_0")
+DTYPES = {  # the default first
+    "huggingface": ("float32", "bfloat16", "float16"), "gguf": GGUF_TYPES, "ollama": GGUF_TYPES,
+}  # fmt: skip
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="RUN", help=MODEL)
-    parser.add_argument("--to", required=True, metavar="FORMAT", help="huggingface or gguf")
+    parser.add_argument("--to", required=True, metavar="FORMAT", help="huggingface, gguf or ollama")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="the folder to write; must not exist yet")
-    parser.add_argument("--dtype", metavar="TYPE", help="float32, bfloat16 or float16; for gguf f16, f32 or q8_0")
+    parser.add_argument(
+        "--dtype", metavar="TYPE", help="float32, bfloat16 or float16; for gguf, ollama f16, f32 or q8_0"
+    )
     parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
 
 
@@ -48,7 +53,8 @@ def export(
 ) -> dict[str, Any]:
     """Write `model` into the fresh folder `out` and return what was written, as `hornbook export --json` prints it.
 
-    `to`: "huggingface" (for transformers) or "gguf" (for llama.cpp). The folder appears only once it is complete.
+    `to`: "huggingface" (for transformers) or "gguf" (for llama.cpp) or "ollama" (the same, and a
+    Modelfile beside it). The folder appears only once it is complete.
     Raises InputError when it exists or the format cannot hold the model.
     """
     import torch
@@ -59,7 +65,7 @@ def export(
     from hornbook.setup.model import open_model
 
     if to not in DTYPES:
-        raise InputError(f'--to is "{to}"{suggestion(to, DTYPES)}, but must be {" or ".join(DTYPES)}.')
+        raise InputError(f'--to is "{to}"{suggestion(to, DTYPES)}, but must be {", ".join(DTYPES)}.')
     dtype = DTYPES[to][0] if dtype is None else dtype
     if dtype not in DTYPES[to]:
         raise InputError(f"{to} can be written as {', '.join(DTYPES[to])}, not {dtype}{suggestion(dtype, DTYPES[to])}.")
@@ -77,7 +83,8 @@ def export(
         ends = generation.get("eos_token_id")
         named = ends if isinstance(ends, list) else [ends]
         numbers = [id_ for id_ in named if isinstance(id_, int) and 0 <= id_ < opened.model.shape.vocabulary]
-        _write_gguf_folder(opened, out, cast(Kind, dtype), card, numbers)
+        texts = {"README.md": card} | ({"Modelfile": _modelfile(opened, out.name)} if to == "ollama" else {})
+        _write_gguf_folder(opened, out, cast(Kind, dtype), texts, numbers)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     return {
         "model": opened.name,
@@ -118,7 +125,15 @@ def _generation(opened: LoadedModel) -> dict[str, Any]:
     return {"eos_token_id": ends} if len(ends) > 1 else {}
 
 
-def _write_gguf_folder(opened: LoadedModel, out: Path, kind: Kind, card: str, ends: list[int]) -> None:
+def _modelfile(opened: LoadedModel, name: str) -> str:
+    """What ollama makes a model of: the prompt as it is, the context it was trained with, the end of a document."""
+    end = opened.tokenizer.end_of_text
+    lines = [f"FROM ./{name}.gguf", 'TEMPLATE "{{ .Prompt }}"', f"PARAMETER num_ctx {opened.model.shape.context}"]
+    lines += [] if end is None else [f'PARAMETER stop "{opened.tokenizer.token_text(end)}"']
+    return "\n".join(lines) + "\n"
+
+
+def _write_gguf_folder(opened: LoadedModel, out: Path, kind: Kind, texts: dict[str, str], ends: list[int]) -> None:
     from hornbook.formats.gguf import write_gguf
 
     try:
@@ -127,7 +142,8 @@ def _write_gguf_folder(opened: LoadedModel, out: Path, kind: Kind, card: str, en
             aside = Path(scratch) / "model"
             path = aside / f"{out.name}.gguf"
             write_gguf(opened.model, path, tokenizer=opened.tokenizer, kind=kind, name=out.name, ends=ends)
-            (aside / "README.md").write_text(card, encoding="utf-8")
+            for file, text in texts.items():
+                (aside / file).write_text(text, encoding="utf-8")
             aside.replace(out)
     except OSError as error:
         raise SystemFailure(f"{out} could not be written: {error.strerror or error}.") from None

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from hornbook.commands.options import check_inputs, value
+from hornbook.commands.options import check_inputs, piped, value
 from hornbook.facts.printing import print, print_json, whole_line_ends
 
 if TYPE_CHECKING:
     from hornbook.setup.model import LoadedModel
-    from hornbook.text.tokenizer import Tokenizer
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
     from hornbook.facts.settings import Seed
 
     parser.add_argument("model", metavar="MODEL", help="a run, a checkpoint, a Hugging Face folder or a .gguf file")
-    parser.add_argument("prompt", nargs="?", default="", metavar="PROMPT", help="the prompt; none: a new document")
+    parser.add_argument(
+        "prompt", nargs="?", default="", metavar="PROMPT", help="the prompt, - for stdin (default: none)"
+    )
     for flag, kind, default, text in (
         ("--max-tokens", int, 200, "length in tokens"),
         ("--temperature", float, 0.8, "0 is greedy"),
@@ -38,26 +38,27 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> None:
+    prompt = piped(arguments.prompt) or ""
     check_inputs(arguments.model)
     from hornbook.setup.model import open_model, prompt_ids
 
     opened = open_model(arguments.model, step=arguments.step)
     if opened.note is not None and arguments.step is None:
         print(opened.note, file=sys.stderr)
-    length, context = len(prompt_ids(opened, arguments.prompt)), opened.model.shape.context
+    length, context = len(prompt_ids(opened, prompt)), opened.model.shape.context
     if length > context:
         print(f"the prompt has {length:,} tokens: only its last {context:,} are used.", file=sys.stderr)
     pieces = generate(
-        opened, arguments.prompt, max_tokens=arguments.max_tokens, temperature=arguments.temperature,
+        opened, prompt, max_tokens=arguments.max_tokens, temperature=arguments.temperature,
         top_k=arguments.top_k, top_p=arguments.top_p, min_p=arguments.min_p, seed=arguments.seed, stop=arguments.stop,
         int8=arguments.int8,
     )  # fmt: skip
     if arguments.json:
-        result = {"prompt": arguments.prompt, "text": "".join(pieces), "seed": arguments.seed, "model": opened.name}
+        result = {"prompt": prompt, "text": "".join(pieces), "seed": arguments.seed, "model": opened.name}
         print_json(result | {"step": opened.step})
         return
     first = next(pieces, "")  # what is wrong is said before anything is written
-    for piece in whole_line_ends(chain([arguments.prompt + first], pieces)):
+    for piece in whole_line_ends(chain([prompt + first], pieces)):
         print(piece, end="", flush=True)
     print()
 
@@ -73,44 +74,15 @@ def generate(
     A prompt longer than the context keeps its last tokens. An empty prompt starts a document. `int8` rounds the
     weights to 8 bits: faster on a CPU, with a slightly higher loss. Raises InputError.
     """
-    from hornbook.model.generate import generate as continue_ids
+    from hornbook.model.generate import Sampling
+    from hornbook.setup.completion import completion
     from hornbook.setup.model import open_model, prompt_ids
 
     opened = open_model(model, step=step) if isinstance(model, str) else model
-    ids = prompt_ids(opened, prompt)
-    end = opened.tokenizer.end_of_text
-    tokens = continue_ids(
-        opened.model, ids[-opened.model.shape.context :], max_tokens=max_tokens, temperature=temperature, top_k=top_k,
-        top_p=top_p, min_p=min_p, seed=seed, stop_ids=() if end is None else (end,), native=True, int8=int8,
+    ids = prompt_ids(opened, prompt)[-opened.model.shape.context :]
+    pieces = completion(
+        opened, ids, Sampling(temperature, top_k, top_p, min_p), max_tokens=max_tokens, seed=seed, stop=stop,
+        inside=bool(prompt), int8=int8,
     )  # fmt: skip
-    yield from until(_decoded(opened.tokenizer, tokens, inside=bool(prompt)), [word for word in stop if word])
-
-
-def _decoded(tokenizer: Tokenizer, tokens: Iterable[int], *, inside: bool) -> Iterator[str]:
-    """The text of each token; bytes of a character that is not complete yet wait for the next one. `inside`: after a
-    prompt, where the space that a tokenizer has before a first word is one."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for token in tokens:
-        data = tokenizer.token_bytes(token)
-        yield decoder.decode(data if inside else tokenizer.spelled_at_start(data))
-        inside = inside or bool(data)
-    yield decoder.decode(b"", final=True)
-
-
-def until(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
-    """Pieces up to, and without, the first of the `stop` strings; holds back what may be the start of one.
-
-    >>> list(until(iter(["one t", "wo th", "ree"]), ["two"]))
-    ['one ', '']
-    """
-    held = ""
     for piece in pieces:
-        held += piece
-        ends = [at for word in stop if (at := held.find(word)) >= 0]
-        if ends:
-            yield held[: min(ends)]
-            return
-        keep = max((n for word in stop for n in range(1, len(word)) if held.endswith(word[:n])), default=0)
-        yield held[: len(held) - keep]
-        held = held[len(held) - keep :]
-    yield held
+        yield piece.text

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hornbook.commands.options import MODEL, add_settings, check_inputs, is_reading, text_settings, value
+from hornbook.commands.options import MODEL, add_settings, check_inputs, is_reading, piped, text_settings, value
 from hornbook.facts.errors import InputError
 from hornbook.facts.printing import print_json
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL)
-    parser.add_argument("text", nargs="?", metavar="TEXT", help="the text itself; without one, the weights are listed")
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="the text itself, - for stdin; none: list the weights")
     parser.add_argument("--file", metavar="FILE", help="read the text from this file")
     parser.add_argument("--against", metavar="MODEL", help="a second model to compare with")
     parser.add_argument("--step", type=value(int), metavar="N", help="the run's checkpoint at this step")
@@ -34,7 +34,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> None:
     from hornbook.setup.documents import named_documents
 
-    text = arguments.text
+    text = piped(arguments.text)
     if arguments.file is not None:
         if text is not None:
             raise InputError("give the text itself or --file, not both.")
@@ -57,7 +57,7 @@ def command(arguments: argparse.Namespace) -> None:
     if arguments.html is not None:
         from hornbook.facts.io import write_aside
 
-        write_aside(Path(arguments.html), inspection.to_html())
+        write_aside(Path(arguments.html), inspection.to_html(beside=Path(arguments.html)))
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,16 @@ class Inspection:
         change = b["bits_per_byte"] - a["bits_per_byte"] if "tokens" in a and a["num_bytes"] == b["num_bytes"] else None
         return {**a, "against": b, "difference_bits_per_byte": change}
 
-    def to_html(self) -> str:
-        """One self-contained page."""
+    def to_html(self, beside: Path | None = None) -> str:
+        """One self-contained page; as the file `beside` in the reports of a run, it links to the run's other pages."""
+        from hornbook.records.run import Run, is_run
         from hornbook.reporting.heatmap import inspection_page
 
-        return inspection_page(self.views)
+        if beside is None or beside.parent.name != "reports" or not is_run(beside.parent.parent):
+            return inspection_page(self.views)
+        from hornbook.reporting.report import links_of
+
+        return inspection_page(self.views, links_of(Run(beside.parent.parent)))
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own, so that its style stays in there."""

@@ -71,6 +71,7 @@ def memorize(
     """
     from hornbook.evaluation.memorization import memorization
     from hornbook.reporting.memorization import memory_page
+    from hornbook.reporting.report import links_of
     from hornbook.setup.model import open_model
     from hornbook.setup.scoring import own_text
     from hornbook.training.deciding import tokens_read
@@ -106,7 +107,9 @@ def memorize(
                "heldout_text": heldout or "its validation text"}  # fmt: skip
     if opened.run is not None:
         try:
-            result["report"] = str(opened.run.write_report("memorization.html", memory_page(result)))
+            own = links_of(opened.run)
+            links = own + [("Memorization", "memorization.html")] * (("Memorization", "memorization.html") not in own)
+            result["report"] = str(opened.run.write_report("memorization.html", memory_page(result, links)))
             opened.run.write_report("memorization.json", msgspec.json.format(msgspec.json.encode(result), indent=2))
         except OSError as error:
             result |= {"report": None, "report_problem": f"no report was written: {error}."}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args, get_origin
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, get_args, get_origin
 
 MODEL = "a run, a checkpoint, a Hugging Face folder or a .gguf file"
 
@@ -56,13 +58,45 @@ def add_settings(parser: argparse.ArgumentParser, wanted: Callable[[str], bool])
             f"--{field.name}", *([] if taken else [short]), dest=field.name, default=argparse.SUPPRESS,
             action="append" if listed else "store", nargs="?" if switch else None, const=True if switch else None,
             type=count if field.name == "train.tokens" else value(get_args(field.type)[0] if listed else field.type),
-            metavar="true|false" if switch else (field.unit or "value").upper(),
+            metavar="true|false" if switch else _one_of(field.type) or (field.unit or "value").upper(),
             help=f"{field.description} (default: {default.lower() if switch else default})".replace("%", "%%"),
         )  # fmt: skip
     parser.epilog = (
         "Settings also go by the names that other trainers use, such as --lr or --n_layer (docs/settings.md); a switch "
         "is --dedup or --no-dedup."
     )
+
+
+def _one_of(kind: Any) -> str:
+    return "|".join(get_args(kind)) if get_origin(kind) is Literal else ""
+
+
+def piped(text: str | None) -> str | None:
+    """A text of the command line; "-" stands for stdin. Raises InputError where that is not UTF-8."""
+    if text != "-":
+        return text
+    from hornbook.facts.errors import InputError
+
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"what comes from stdin is not UTF-8 at byte {error.start}; convert it.") from None
+
+
+@contextmanager
+def piped_files(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The files of the command line; "-" stands for stdin, in a file for as long as it is needed."""
+    with ExitStack() as stack:
+        files = list(texts)
+        if "-" in files:
+            import shutil
+            from tempfile import TemporaryDirectory
+
+            file = f"{stack.enter_context(TemporaryDirectory(prefix='hornbook-'))}/stdin"
+            with open(file, "wb") as copy:
+                shutil.copyfileobj(sys.stdin.buffer, copy)
+            files = [file if name == "-" else name for name in files]
+        yield files
 
 
 def normal(argv: Sequence[str], options: Mapping[str, argparse.Action]) -> list[str]:

@@ -30,6 +30,7 @@ START_SECONDS = 5.0  # until the first step: importing, opening the text, making
 
 def flags(parser: argparse.ArgumentParser) -> None:
     add_texts(parser, "texts as for train, or a recipe (a .toml file); none: the built-in corpus")
+    parser.add_argument("--recipe", metavar="FILE", help="a TOML file of settings; flags override it")
     parser.add_argument("--parameters", "--size", metavar="N", help="a model size, such as 7B, without recipe or text")
     parser.add_argument("--tokens", "--train.tokens", metavar="N", help="length of the training, such as 2T")
     parser.add_argument("--context", "--model.context", type=value(int), metavar="N", help="context length in tokens")
@@ -48,8 +49,8 @@ def command(arguments: argparse.Namespace) -> None:
     from hornbook.planning.plan import render
 
     made = plan(
-        *arguments.texts, parameters=arguments.parameters, tokens=arguments.tokens, on=arguments.on,
-        price=arguments.price, peak=arguments.peak, context=arguments.context, hours=arguments.hours,
+        *arguments.texts, recipe=arguments.recipe, parameters=arguments.parameters, tokens=arguments.tokens,
+        on=arguments.on, price=arguments.price, peak=arguments.peak, context=arguments.context, hours=arguments.hours,
         measure=arguments.measure, **given_settings(arguments),
     )  # fmt: skip
     if arguments.plot is not None:
@@ -63,26 +64,28 @@ def command(arguments: argparse.Namespace) -> None:
 
 
 def plan(
-    *given: str | Path, parameters: str | None = None, tokens: str | None = None, on: str | None = None,
-    price: str | None = None, peak: str | None = None, context: int | None = None, hours: str | None = None,
-    measure: bool = False, **changes: Any,
+    *given: str | Path, recipe: str | Path | None = None, parameters: str | None = None, tokens: str | None = None,
+    on: str | None = None, price: str | None = None, peak: str | None = None, context: int | None = None,
+    hours: str | None = None, measure: bool = False, **changes: Any,
 ) -> Plan:  # fmt: skip
     """Plan the training of texts as `train` would choose it, of a recipe, or of `parameters` ("7B") on `tokens` ("2T").
 
-    `given` are texts or a recipe (a .toml file); `changes` are settings by any of their names. `on` is a device known
-    by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which `measure` times for some
-    seconds; `price` ("30/hour") pays for all of them. `hours` are the reported device-hours of a training of that size:
-    the plan is what they imply and cost. Raises InputError for what cannot be read, is missing or impossible.
+    `given` are texts or a recipe (a .toml file, also given as `recipe`); `changes` are settings by any of their names.
+    `on` is a device known by name ("8xA100"), or any with its `peak` in FLOP/s, by default this machine, which
+    `measure` times for some seconds; `price` ("30/hour") pays for all of them. `hours` are the reported device-hours of
+    a training of that size: the plan is what they imply and cost. Raises InputError for what cannot be read, is missing
+    or impossible.
     """
     recipes = [Path(name) for name in given if str(name).endswith(".toml")]
+    recipes += [] if recipe is None else [Path(recipe)]
     texts = [str(name) for name in given if not str(name).endswith(".toml")]
     if len(recipes) > 1:
         raise InputError(f"a plan is for one recipe, and {len(recipes)} were given.")
     devices = _devices(on, peak)
     usd = None if price is None else parse_price(price)
     length = None if tokens is None else parse_count(tokens, "--tokens")
-    if parameters is not None or (length is not None and not given and not changes):
-        if given:
+    if parameters is not None or (length is not None and not texts and not recipes and not changes):
+        if texts or recipes:
             raise InputError("a recipe or a text already sets the size: give either that or --parameters.")
         return _of_size(
             parameters, length, devices, usd, context, None if hours is None else parse_count(hours, "--hours")

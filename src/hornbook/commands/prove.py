@@ -16,14 +16,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hornbook.commands.options import add_texts, check_inputs, value
 from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.io import pretty
 from hornbook.facts.printing import print, print_json
+from hornbook.facts.settings import read_table
 from hornbook.facts.units import counted
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from hornbook.records.run import Run
 
 STEPS, KILLS = 100, 5
+KILL, HALT, GO_ON = (getattr(signal, name, 0) for name in ("SIGKILL", "SIGSTOP", "SIGCONT"))  # 0 on Windows
 INSIDE = 3  # every third kill comes inside a save
 TIMED = ("seconds", "tokens_per_second", "mfu", "cost")  # of a row of the log: wall time
 SHOWN = 10  # differences
@@ -60,22 +63,22 @@ def command(arguments: argparse.Namespace) -> None:
 def prove(
     *run_or_texts: str, recipe: str | Path | None = None, steps: int | None = None, kills: int = KILLS, seed: int = 0
 ) -> Result:
-    """Whether a run comes out the same after SIGKILLs at random moments and with other intervals, as
-    `hornbook prove --json` prints it.
+    """Whether a run comes out the same after SIGKILLs at random moments, with other intervals, and by two processes
+    instead of one where that is promised, as `hornbook prove --json` prints it.
 
-    Given is a run, or with a `recipe` the texts to train on. The first `steps` are trained undisturbed; again with
-    `kills`, a third of them inside a save; and again with other intervals of evaluation, sampling and saving. `proved`
-    says whether the losses of all steps and the final weights agree bit for bit and no checkpoint that was recorded was
-    lost; `differences` what does not. Of a run it is kept in reports/prove.json. Raises InputError for bad input,
-    SystemFailure where a training fails.
+    Given is a run, or with a `recipe` the texts to train on. The first `steps` are trained undisturbed, by as many
+    processes as the run; again with `kills`, a third of them inside a save; again with other intervals of evaluation,
+    sampling and saving; and on a CPU, in float32 and with two microbatches a step, by two processes instead of one or
+    by one instead of two. `proved` says whether the losses of all steps and the final weights agree bit for bit and no
+    checkpoint that was recorded was lost; `differences` what does not. Of a run it is kept in reports/prove.json.
+    Raises InputError for bad input, SystemFailure where a training fails.
     """
     from hornbook.facts.tables import Result
     from hornbook.records.run import Run
 
-    if sys.platform == "win32":
-        raise InputError("prove stops and kills processes by signals that Windows lacks: run it in WSL.")
-    if (steps is not None and steps < 2) or kills < 0:
-        raise InputError("a proof takes at least 2 steps, and kills that are not negative.")
+    if (steps is not None and steps < 2) or kills < 0 or not KILL:
+        signals = "prove stops and kills processes by signals that Windows lacks: run it in WSL."
+        raise InputError("a proof takes at least 2 steps, and kills that are not negative." if KILL else signals)
     if recipe is None and len(run_or_texts) != 1:
         raise InputError("give one run, or --recipe FILE and the texts to train on.")
     with tempfile.TemporaryDirectory(prefix="hornbook-prove-") as scratch:
@@ -83,27 +86,33 @@ def prove(
         first = Path(scratch) / "undisturbed"
         if of is None:
             length = ("--steps", str(steps or STEPS))
-            _finish(_train(first, *run_or_texts, "--recipe", str(recipe), *length), first, steps or STEPS)
+            several = _by(read_table(Path(str(recipe))).get("train", {}).get("processes", 1))
+            _finish(_train(first, *run_or_texts, "--recipe", str(recipe), *length, *several), first, steps or STEPS)
             last = steps or STEPS
         else:
             last = replay(of, first, steps=steps or STEPS)
-            _finish(_train(first), first, last)
+            _finish(_train(first, *_processes(of)), first, last)
         undisturbed = Run.open(first)
-        attempt = _Killed(Path(scratch) / "killed", last, kills, random.Random(seed))
+        processes = _processes(undisturbed)
+        attempt = _Killed(Path(scratch) / "killed", processes, last, kills, random.Random(seed))
         replay(undisturbed, attempt.folder, steps=last, changes={"checkpoint.every": max(1, last // (2 * kills + 1))})
         attempt.train()
         watched = Path(scratch) / "watched"
         replay(undisturbed, watched, steps=last, changes=_other_intervals(undisturbed))
-        _finish(_train(watched), watched, last)
+        _finish(_train(watched, *processes), watched, last)
         differences = []
         if of is not None and _is_from_here(of, undisturbed):
             differences = _differences("the run itself", of, undisturbed, last, weights=False)
         differences += attempt.lost + _differences("after kills", Run.open(attempt.folder), undisturbed, last)
         differences += _differences("with other intervals", Run.open(watched), undisturbed, last)
+        if (others := _other_processes(undisturbed)) is not None:
+            replay(undisturbed, elsewhere := Path(scratch) / "elsewhere", steps=last)
+            _finish(_train(elsewhere, *_by(others)), elsewhere, last)
+            differences += _differences(_in_words(others), Run.open(elsewhere), undisturbed, last)
     proof = {
         "run": None if of is None else str(of.folder), "proved": not differences, "steps": last,
-        "kills": attempt.kills, "kills_inside_saves": attempt.inside, "differences": differences,
-        "verdict": _verdict(last, attempt, differences),
+        "kills": attempt.kills, "kills_inside_saves": attempt.inside, "other_processes": others,
+        "differences": differences, "verdict": _verdict(last, attempt, others, differences),
     }  # fmt: skip
     if of is not None:
         _keep(of, proof)
@@ -146,6 +155,26 @@ def _other_intervals(run: Run) -> dict[str, Any]:
     return {f"{section}.{key}": max(2, table[section][key] * 2 // 3 + 1) for section, key in names}
 
 
+def _processes(run: Run) -> tuple[str, ...]:
+    """How many trained it, and how they shared the weights, as flags."""
+    parallel = _settings(run)["train"].get("parallel")
+    return _by(run.environment.get("processes", 1)) + (("--parallel", parallel) if parallel else ())
+
+
+def _by(processes: int) -> tuple[str, ...]:
+    return ("--processes", str(processes)) if processes != 1 else ()
+
+
+def _other_processes(run: Run) -> int | None:
+    """The number of processes that give the same bits, None where none is promised: one microbatch for each of two, on
+    a CPU in float32; where they share the weights, with rows of which each has a multiple of 16."""
+    train, processes = _settings(run)["train"], run.environment.get("processes", 1)
+    halves = train["batch"] == 2 * train["microbatch"] and train["precision"] == "float32"
+    alike = processes == 1 or _settings(run)["model"]["width"] % 32 == 0
+    on_cpu = run.environment.get("device", "cpu") == "cpu"
+    return 3 - processes if processes in (1, 2) and halves and alike and on_cpu else None
+
+
 def _settings(run: Run) -> dict[str, Any]:
     from hornbook.facts.settings import parse_table
 
@@ -174,11 +203,29 @@ def _finish(process: subprocess.Popen[bytes], folder: Path, last: int) -> None:
     """Wait until the weights of the last step are saved; its report is not wanted."""
     while process.poll() is None and not _is_saved(folder, last):
         time.sleep(0.02)
-    process.kill()
+    for rank in _ranks(process):
+        _signal(rank, KILL)
     process.wait()
     if not _is_saved(folder, last):
         lines = folder.with_name(f"{folder.name}.err").read_text(errors="replace").strip().splitlines()
         raise SystemFailure(f"a training of the proof failed: {lines[-1] if lines else 'it ended without a word'}")
+
+
+def _ranks(process: subprocess.Popen[bytes]) -> list[int]:
+    """The ids of the processes that train: those that this one has launched, or its own."""
+    if "--processes" not in cast(list[str], process.args):
+        return [process.pid]
+    tasks = Path(f"/proc/{process.pid}/task")
+    try:
+        return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+    except OSError:  # where there is no /proc
+        lines = subprocess.run(("ps", "-A", "-o", "pid=,ppid="), capture_output=True, text=True).stdout.splitlines()
+        return [int(line.split()[0]) for line in lines if line.split()[1] == str(process.pid)]
+
+
+def _signal(process_id: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(process_id, number)
 
 
 def _is_saved(folder: Path, step: int) -> bool:
@@ -201,6 +248,7 @@ class _Killed:
     """A training that is killed again and again, and what was lost by it."""
 
     folder: Path
+    processes: tuple[str, ...]  # flags
     last: int
     wanted: int
     draw: random.Random
@@ -212,7 +260,7 @@ class _Killed:
         targets = sorted(self.draw.randrange(1, max(2, self.last * 9 // 10)) for _ in range(self.wanted))
         for number, target in enumerate(targets):
             inside = number % INSIDE == INSIDE - 1
-            process = _train(self.folder)
+            process = _train(self.folder, *self.processes)
             self._wait(process, target)
             killed = self._kill_inside_save(process) if inside else self._kill(process)
             process.wait()
@@ -222,7 +270,7 @@ class _Killed:
                 self._check()
             if _is_saved(self.folder, self.last):
                 break
-        _finish(_train(self.folder), self.folder, self.last)
+        _finish(_train(self.folder, *self.processes), self.folder, self.last)
 
     def _wait(self, process: subprocess.Popen[bytes], target: int) -> None:
         """Until this process has gone on beyond the step."""
@@ -233,26 +281,33 @@ class _Killed:
             time.sleep(0.002)
 
     def _kill(self, process: subprocess.Popen[bytes]) -> bool:
-        if sys.platform == "win32":
-            return False
         time.sleep(self.draw.uniform(0, 0.05))
-        process.kill()
-        return process.wait() == -signal.SIGKILL
+        return self._kill_one(process, _ranks(process))
+
+    def _kill_one(self, process: subprocess.Popen[bytes], ranks: Sequence[int]) -> bool:
+        """Whether one of several `ranks`, which then all end, or the only one, was killed before its end."""
+        victim = self.draw.choice(ranks) if len(ranks) > 1 else process.pid
+        _signal(victim, KILL)
+        for rank in ranks:
+            _signal(rank, GO_ON)
+        return process.wait() == (-KILL if victim == process.pid else 1)
 
     def _kill_inside_save(self, process: subprocess.Popen[bytes]) -> bool:
         """Stopped as soon as something hidden is seen: if it is there still, the process stands inside a save."""
-        if sys.platform == "win32":
-            return False
-        folder = self.folder / "checkpoints"
+        folder, ranks = self.folder / "checkpoints", _ranks(process)
         while process.poll() is None:
-            if not _saving(folder, process.pid):
+            if not _saving(folder, ranks):
                 continue
-            os.kill(process.pid, signal.SIGSTOP)
-            os.waitpid(process.pid, os.WUNTRACED)
-            inside = _saving(folder, process.pid)
-            os.kill(process.pid, signal.SIGKILL if inside else signal.SIGCONT)
-            if inside:
-                return process.wait() == -signal.SIGKILL
+            for rank in ranks:
+                _signal(rank, HALT)
+            if len(ranks) > 1:
+                time.sleep(0.05)  # they are the launcher's children, for which nobody else can wait
+            else:
+                os.waitpid(process.pid, getattr(os, "WUNTRACED", 0))
+            if _saving(folder, ranks):
+                return self._kill_one(process, ranks)
+            for rank in ranks:
+                _signal(rank, GO_ON)
         return False
 
     def _check(self) -> None:
@@ -280,8 +335,8 @@ def _latest(log: Path, start: int) -> int:
     return max(map(int, steps), default=0)
 
 
-def _saving(folder: Path, process_id: int) -> bool:
-    return any(name.endswith(f".{process_id}") for name in os.listdir(folder))
+def _saving(folder: Path, process_ids: Sequence[int]) -> bool:
+    return any(name.endswith(tuple(f".{number}" for number in process_ids)) for name in os.listdir(folder))
 
 
 # ---- Verdict
@@ -289,12 +344,10 @@ def _saving(folder: Path, process_id: int) -> bool:
 
 def _differences(what: str, run: Run, other: Run, last: int, *, weights: bool = True) -> list[str]:
     """Where the steps of `run` up to the last are not those of the `other`, to the last bit; and its final weights."""
-    from hornbook.engine.checkpoint import read_manifest
-
     differences, ours, theirs = [], _steps(run, last), _steps(other, last)
     if weights:
-        mine, its = (read_manifest(one.checkpoint_folder(last))["files"] for one in (run, other))
-        differences += [f"{what}: {file} of step {last:,} is another" for file in its if mine.get(file) != its[file]]
+        changed = _changed_tensors(run.checkpoint_folder(last), other.checkpoint_folder(last))
+        differences += [f"{what}: {file} of step {last:,} is another ({name})" for file, name in changed.items()]
     for step in range(1, last + 1):
         mine, its = ours.get(step, {}), theirs.get(step, {})
         for key in [key for key in its if mine.get(key) != its[key]] if mine else ["the step"]:
@@ -304,22 +357,44 @@ def _differences(what: str, run: Run, other: Run, last: int, *, weights: bool = 
     return differences
 
 
+def _changed_tensors(checkpoint: Path, other: Path) -> dict[str, str]:
+    """The first of the weights and of the moments that differ in a bit; the checkpoints may be in other parts."""
+    from hornbook.engine.checkpoint import MODEL, OPTIMIZER, read_manifest
+
+    if read_manifest(checkpoint)["files"] == read_manifest(other)["files"]:
+        return {}
+    from hornbook.engine.loading import stored
+    from hornbook.engine.tensor_files import bytes_of
+
+    changed: dict[str, str] = {}
+    for file in (MODEL, OPTIMIZER):
+        ours, theirs = stored(checkpoint, file), stored(other, file)
+        for name in sorted({*ours, *theirs}):
+            if name not in ours or name not in theirs or bytes_of(ours[name]) != bytes_of(theirs[name]):
+                changed.setdefault(file, name)
+    return changed
+
+
 def _steps(run: Run, last: int) -> dict[int, dict[str, Any]]:
     rows = [row for row in run.rows() if row["event"] == "step" and row["step"] <= last]
     return {row["step"]: {key: number for key, number in row.items() if key not in TIMED} for row in rows}
 
 
-def _verdict(last: int, attempt: _Killed, differences: Sequence[str]) -> str:
+def _verdict(last: int, attempt: _Killed, others: int | None, differences: Sequence[str]) -> str:
     done = f"{counted(attempt.kills, 'SIGKILL')}, {attempt.inside} of them inside a save, and with other intervals"
+    done += "" if others is None else f", and {_in_words(others)}"
     if differences:
         return f"NOT proved: of {counted(last, 'step')} after {done}: {differences[0]}."
     return f"Proved: after {done}, the losses of {counted(last, 'step')} and the weights are the same to the last bit."
 
 
+def _in_words(processes: int) -> str:
+    return "by one process" if processes == 1 else f"by {processes} processes"
+
+
 def _keep(run: Run, proof: dict[str, Any]) -> None:
-    from hornbook.reporting.pages import with_proof
+    from hornbook.reporting.report import write_pages
 
     run.write_report("prove.json", pretty(proof))
-    page = run.reports / "report.html"
-    if page.is_file():
-        run.write_report("report.html", with_proof(page.read_text(encoding="utf-8"), proof["verdict"]))
+    if (run.reports / "report.html").is_file():
+        write_pages(run)

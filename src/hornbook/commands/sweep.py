@@ -127,7 +127,7 @@ def _ladder(
     for i, part in jobs:
         shape, steps = rungs[i][0].shape, longest // part
         summary = train(
-            str(prepared.folder), out=out / f"{shape.parameters}-{steps}", view=View(quiet=True),
+            str(prepared.folder), out=out / f"{shape.parameters}-{steps}", quiet=True,
             **others, **_changes(shape.width, shape.layers, steps),
         )  # fmt: skip
         loss = summary["validation_loss_nats_per_token"]

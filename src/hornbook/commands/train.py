@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import time
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from hornbook.engine.world import World
     from hornbook.facts.settings import Settings
     from hornbook.facts.tables import Result
+    from hornbook.records.run import Run
     from hornbook.reporting.live import View
     from hornbook.training.job import Job, RunContext
 
@@ -40,6 +44,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=value(int), metavar="N",
         help="train N runs, from seeds S, S+1, ... of the same text, in one folder; a budget is for all of them",
     )  # fmt: skip
+    parser.add_argument("--log", metavar="NAMES", help="copy the log to tensorboard, wandb or both")
     add_settings(parser, lambda name: True)
 
 
@@ -48,7 +53,8 @@ def command(arguments: argparse.Namespace) -> None:
 
     summary = train(
         *arguments.texts, recipe=arguments.recipe, out=arguments.out, from_=arguments.from_,
-        finish=arguments.finish, seeds=arguments.seeds, view=View(quiet=False), started=STARTED,
+        finish=arguments.finish, seeds=arguments.seeds, log=arguments.log or (), view=View(quiet=False),
+        started=STARTED,
         **given_settings(arguments),
     )  # fmt: skip
     if arguments.json and summary:  # one of several processes has none
@@ -65,7 +71,8 @@ def command(arguments: argparse.Namespace) -> None:
 
 def train(
     *texts: str, recipe: str | Path | None = None, out: str | Path | None = None, from_: str | None = None,
-    finish: bool = False, seeds: int | None = None, quiet: bool = False, view: View | None = None,
+    finish: bool = False, seeds: int | None = None, log: str | Sequence[str] = (), quiet: bool = False,
+    view: View | None = None,
     started: float | None = None, **changes: Any,
 ) -> Result:  # fmt: skip
     """Train a model on `texts` and return the summary of its run, as `hornbook train --json` prints it.
@@ -78,10 +85,10 @@ def train(
     them (`lr`) or by their whole name (`**{"train.steps": 300}`). What is left out is chosen automatically.
     With the `out` of an earlier run, that run resumes exactly from its newest checkpoint; `from_` is a model
     to start from. `finish` ends that run early: its learning rate decays over at most a quarter of its steps so far.
-    `seeds` runs, from seed, seed + 1, ..., go into one folder: `runs` has their summaries.
-    Progress is shown on stderr unless `quiet`. The summary is a dict that prints as a table: `run` (its
-    folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when the disk is full, Interrupted
-    after a signal, when everything is saved.
+    `seeds` runs, from seed, seed + 1, ..., go into one folder: `runs` has their summaries. `log` names trackers to
+    which the log is copied: "tensorboard", "wandb". Progress is shown on stderr unless `quiet`. The summary is a dict
+    that prints as a table: `run` (its folder), `bits_per_byte`, ... Raises InputError for bad input, SystemFailure when
+    the disk is full, Interrupted after a signal, when everything is saved.
     """
     from hornbook.reporting.live import View
 
@@ -90,24 +97,33 @@ def train(
         changes["text.paths"] = list(texts)
     request = overridden(read_table(Path(recipe)) if recipe is not None else {}, changes)
     wanted = from_table(request, source=str(recipe) if recipe is not None else "settings")
-    folder = Path(out) if out is not None else None
+    folder, trackers = Path(out) if out is not None else None, list[str]()
+    if out == "latest":
+        from hornbook.records.listing import resolved
+
+        folder = resolved(out)
+    if log:
+        from hornbook.records.mirroring import tracker_names
+
+        trackers = tracker_names(log)
     view = view or View(quiet=quiet)
     if seeds is not None:
         from hornbook.commands.train_seeds import by_seeds
 
         if finish:
             raise InputError("--finish ends one run early: leave out --seeds, and give --out the folder of that run.")
-        return by_seeds(train, request, seeds, out=folder, from_=from_, view=view)
+        return by_seeds(partial(train, log=log), request, seeds, out=folder, from_=from_, view=view)
     if wanted.train.processes > 1 or "RANK" in os.environ:
         from hornbook.commands.train_processes import by_several as begin_by
     else:
         begin_by = begin
-    return begin_by(wanted, request, out=folder, from_=from_, finish=finish, view=view, started=started)
+    return begin_by(wanted, request, out=folder, from_=from_, finish=finish, trackers=trackers, view=view,
+                    started=started)  # fmt: skip
 
 
 def begin(
-    wanted: Settings, request: dict[str, Any], *, out: Path | None, from_: str | None, finish: bool, view: View,
-    started: float, world: World | None = None,
+    wanted: Settings, request: dict[str, Any], *, out: Path | None, from_: str | None, finish: bool,
+    trackers: Sequence[str], view: View, started: float, world: World | None = None,
 ) -> Result:  # fmt: skip
     """Begin a run or go on with it, by this process or, where it is rank 0 of a `world`, by all of that."""
     from hornbook.records.run import Run, checkpoint_step, is_run
@@ -122,24 +138,24 @@ def begin(
                 context = resumed(run, wanted, request, from_=from_, view=view, world=world)
                 if finish and (context.checkpoint is None or checkpoint_step(context.checkpoint) == 0):
                     raise InputError(f"{out} has saved no step yet, so there is nothing to finish.")
-                return _carry_out(replace(context, finish=finish), view, started)
+                return _carry_out(replace(context, finish=finish), trackers, view, started)
         if finish:
             raise InputError("--finish ends a run early: give --out the folder of that run.")
         context = fresh(wanted, request, out=out, from_=from_, view=view, started=started, world=world)
         with context.run.lock():
-            return _carry_out(context, view, started)
+            return _carry_out(context, trackers, view, started)
     except OSError as error:
         raise SystemFailure(f"cannot continue: {error.strerror or error}.") from error
 
 
-def _carry_out(context: RunContext, view: View, started: float) -> Result:
+def _carry_out(context: RunContext, trackers: Sequence[str], view: View, started: float) -> Result:
     """Train, save, report."""
     from hornbook.engine.device import return_freed_memory
     from hornbook.engine.signals import stop_on_signals
     from hornbook.setup.build import start_job
 
     job = start_job(context, view, started)
-    with stop_on_signals() as stop, view:
+    with stop_on_signals() as stop, view, _copied(job.run, trackers, view):
         try:
             reason = _train(job, stop)
             job.save()
@@ -151,8 +167,13 @@ def _carry_out(context: RunContext, view: View, started: float) -> Result:
         end = {"event": "end", "step": job.step, "tokens": job.tokens, "reason": reason}
         if reason == "interrupted":
             job.run.log(end | {"cost": job.telemetry.reading()})
+            view.end()
+            from hornbook.commands.train_report import write_so_far
+
+            write_so_far(job)  # a second signal ends it at once
             raise Interrupted(
-                f"stopped at step {job.step:,}, everything is saved: resume with --out {job.run.folder}",
+                f"stopped at step {job.step:,}, everything is saved; resume with: "
+                f"hornbook train --out {shlex.quote(str(job.run.folder))}",
                 stop.signal_number,
             )
         job.state.release()
@@ -165,6 +186,15 @@ def _carry_out(context: RunContext, view: View, started: float) -> Result:
         if "bits_per_byte" not in summary and job.monitor.was_skipped:
             raise SystemFailure(f"{job.divergence()} The report up to there is {summary['report']}.")
     return Result(summary)
+
+
+def _copied(run: Run, trackers: Sequence[str], view: View) -> AbstractContextManager[None]:
+    """While it lasts, what is logged goes to the trackers as well."""
+    if not trackers:
+        return nullcontext()
+    from hornbook.records.mirroring import mirrored
+
+    return mirrored(run, trackers, view.note)
 
 
 def _train(job: Job, stop: Stop) -> str:

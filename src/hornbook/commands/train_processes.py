@@ -32,6 +32,7 @@ class _Asked(msgspec.Struct):
     out: str | None
     from_: str | None
     finish: bool
+    trackers: list[str]
     quiet: bool
     started: float  # by time.monotonic(), which all processes of a machine share
 
@@ -46,23 +47,26 @@ class _Outcome(msgspec.Struct):
 
 
 def by_several(
-    wanted: Settings, request: dict[str, Any], *, out: Path | None, from_: str | None, finish: bool, view: View,
-    started: float,
+    wanted: Settings, request: dict[str, Any], *, out: Path | None, from_: str | None, finish: bool,
+    trackers: list[str], view: View, started: float,
 ) -> Result:  # fmt: skip
     """As one of the processes that a launcher has started, {} in all but rank 0; else as their launcher."""
     if "RANK" not in os.environ:
         return _launched(
             wanted.train.processes,
-            _Asked(request, str(out) if out else None, from_, finish, view.console.quiet, started),
+            _Asked(request, str(out) if out else None, from_, finish, trackers, view.console.quiet, started),
         )
     if os.environ.get("WORLD_SIZE") == "1":
-        return begin(wanted, request, out=out, from_=from_, finish=finish, view=view, started=started)
+        return begin(
+            wanted, request, out=out, from_=from_, finish=finish, trackers=trackers, view=view, started=started
+        )
     from hornbook.engine.world import join, together
 
     world = join(wanted.train.timeout)
     with together(world):
         if world.rank == 0:
-            return begin(wanted, request, out=out, from_=from_, finish=finish, view=view, started=started, world=world)
+            return begin(wanted, request, out=out, from_=from_, finish=finish, trackers=trackers, view=view,
+                         started=started, world=world)  # fmt: skip
         from hornbook.setup.processes import follow
 
         follow(world)
@@ -86,7 +90,7 @@ def _launched(processes: int, asked: _Asked) -> Result:
         raise Interrupted("stopped before there was anything to save.", ended.asked)
     if ended.code < 0 or all(outcome.error is None for outcome in outcomes.values()):
         how = signal.Signals(-ended.code).name if ended.code < 0 else f"exit code {ended.code}"
-        go_on = f"; resume with --out {asked.out}" if asked.out is not None else ""
+        go_on = f"; resume with: hornbook train --out {asked.out}" if asked.out is not None else ""
         raise SystemFailure(f"process {ended.rank} of {processes} has ended ({how}), so all others were ended{go_on}.")
     failed = outcomes[ended.rank] if outcomes[ended.rank].error else next(o for o in outcomes.values() if o.error)
     if failed.error == "Interrupted":
@@ -111,7 +115,7 @@ def _child(folder: Path) -> int:
         outcome.summary = by_several(
             from_table(asked.request, source="settings"), asked.request,
             out=None if asked.out is None else Path(asked.out), from_=asked.from_, finish=asked.finish,
-            view=View(quiet=asked.quiet or rank > 0), started=asked.started,
+            trackers=asked.trackers, view=View(quiet=asked.quiet or rank > 0), started=asked.started,
         )  # fmt: skip
     except (InputError, SystemFailure, Interrupted) as error:
         outcome.error, outcome.sentence = type(error).__name__, str(error)

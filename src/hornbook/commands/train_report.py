@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import tomllib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,20 +21,22 @@ from hornbook.evaluation.corpus import conventions, corpus_report, part_document
 from hornbook.evaluation.inspection import inspect_text
 from hornbook.evaluation.probe import Places, selection_places
 from hornbook.facts.errors import Interrupted
-from hornbook.facts.io import shown
-from hornbook.facts.metrics import printed
+from hornbook.facts.io import pretty, shown
 from hornbook.model.decoder import Decoder
 from hornbook.planning.plan import score as score_plan
-from hornbook.records.result import Report, proof_verdict
+from hornbook.records.result import Report
 from hornbook.reporting.curves import best_step_between, evaluations
 from hornbook.reporting.live import View
-from hornbook.reporting.pages import run_page, with_proof
-from hornbook.reporting.plots import loss_plot
+from hornbook.reporting.pages import run_page
+from hornbook.reporting.report import SUMMARY, final_numbers, write_pages
 from hornbook.reporting.words import Finding, conclusions
 from hornbook.setup.expectation import ngram_baselines
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.training.job import Job, RunContext
 from hornbook.training.watch import Watch
+
+if TYPE_CHECKING:
+    from hornbook.engine.world import World
 
 T = TypeVar("T")
 
@@ -42,17 +45,17 @@ def write_report(job: Job, stop: Stop) -> dict[str, Any]:
     """Score, plot, write the report of a run that has ended, and return its summary. After hours of training nothing
     that is only to be shown may cost the rest: what fails is left out, with a sentence. Raises Interrupted when a
     signal comes meanwhile."""
-    start, model, view, best, watch, last = job.context, job.state.whole(), job.view, job.best, job.watch, job.position
-    run, prepared, used, step = start.run, start.prepared, last["step"], last["step"]
-    attempt = partial(_attempt, view)
-    if start.settings.checkpoint.best and best.step is not None and best.step != step:
-        chosen_model = attempt("the best weights", lambda: loading.load_model(best.folder(run)).to(device()))
-        model, used = (model, step) if chosen_model is None else (chosen_model, best.step)
+    start, view, watch, last = job.context, job.view, job.watch, job.position
+    run, prepared, step, attempt = start.run, start.prepared, last["step"], partial(_attempt, view)
+    model, used = _used_model(job)
     selected_on = start.settings.watch.probe_tokens if start.settings.checkpoint.best else None
     chosen = selection_places(prepared.validation, start.shape.context, selected_on)
     known = attempt("the plan", lambda: run.plan) or {}
     baselines = attempt("the baselines", lambda: _baselines(start, known, chosen)) or {}
-    scores = attempt("the loss", lambda: _final_report(start, model, view, stop, used, baselines, chosen))
+    world = job.state.helpers
+    scores = attempt("the loss", lambda: _final_report(start, model, view, stop, used, baselines, chosen, world))
+    train_loss = attempt("the training loss", lambda: _probe_loss(watch, "train", model, world))
+    job.state.leave()
     view.end()
     if scores is not None:
         scored = scores.to_json()
@@ -76,7 +79,7 @@ def write_report(job: Job, stop: Stop) -> dict[str, Any]:
         "vocabulary": start.shape.vocabulary,
         "best_step": min(((p.validation_loss, p.step) for p in points), default=(0.0, None))[1],
         "best_step_between": best_step_between(rows),
-        "train_loss_nats_per_token": attempt("the training loss", lambda: _probe_loss(watch, "train", model)),
+        "train_loss_nats_per_token": train_loss,
         "probe_validation_loss_nats_per_token": next((p.validation_loss for p in points if p.step == used), None),
         "outside_probe": scores is not None and apart,
         "chosen_on_this_text": bool(start.settings.checkpoint.best) and scores is not None and not apart,
@@ -92,11 +95,30 @@ def write_report(job: Job, stop: Stop) -> dict[str, Any]:
     summary["wall_seconds"] = 3600 * summary["gpu_hours"] / job.telemetry.devices
     summary["peak_memory_bytes"] = peak_memory_bytes(job.telemetry.on)
     if scores is not None:
-        summary |= _final_numbers(scores) | prepared.leak | {"lost_share": scores.extra.get("lost_share", 0.0)}
+        summary |= final_numbers(scores) | prepared.leak | {"lost_share": scores.extra.get("lost_share", 0.0)}
     whole = step == start.settings.train.steps and not any(row["event"] == "resume" for row in rows)
     summary["plan_score"] = attempt("the score of the plan", lambda: _plan_score(known, summary, whole))
-    _write(start, model, view, scores, rows, samples, summary)
+    _write(start, model, view, scores, summary)
     return summary
+
+
+def _used_model(job: Job) -> tuple[Decoder, int]:
+    """The model that is used and its step: the best, where that is wanted; processes that help to score have it too."""
+    best, model, state = job.best, job.state.whole(), job.state
+    if not job.settings.checkpoint.best or best.step is None or best.step == job.step:
+        return model, job.step
+    chosen = _attempt(job.view, "the best weights", lambda: loading.load_model(best.folder(job.run)).to(device()))
+    if chosen is None:
+        return model, job.step
+    if state.helpers is not None:
+        state.take_over(chosen)
+        return model, best.step
+    return chosen, best.step
+
+
+def write_so_far(job: Job) -> None:
+    """The page of a run that was interrupted. Everything is saved by then: what fails is only said."""
+    _attempt(job.view, "the page", lambda: write_pages(job.run))
 
 
 def _attempt(view: View, what: str, make: Callable[[], T]) -> T | None:
@@ -110,24 +132,21 @@ def _attempt(view: View, what: str, make: Callable[[], T]) -> T | None:
         return None
 
 
-def _write(
-    start: RunContext, model: Decoder, view: View, report: Report | None, rows: list[dict[str, Any]],
-    samples: list[dict[str, Any]], summary: dict[str, Any],
-) -> None:  # fmt: skip
+def _write(start: RunContext, model: Decoder, view: View, report: Report | None, summary: dict[str, Any]) -> None:
     """The files of the report."""
     run, attempt = start.run, partial(_attempt, view)
-    svg = attempt("the plot of the loss", lambda: _plot(start, rows, summary["title"])) or ""
     before, after = attempt("the example", lambda: _inspections(start, model)) or (None, None)
-    details = {
-        "environment": attempt("the environment", lambda: run.environment),
+    ending = summary | {
+        "inspection_before": before, "inspection_after": after,
+        "settings": tomllib.loads(attempt("the settings", lambda: run.settings_toml) or ""),
         "conventions": report.conventions if report is not None else None,
-    }
-    settings, words = attempt("the settings", lambda: run.settings_toml) or "", summary["words"]
-    page = attempt(
-        "the page", lambda: run_page(rows, samples, settings, summary | details, before, after, svg, words)
-    ) or run_page([], [], settings, {"title": summary["title"]}, None, None, "", words)  # without what the logs hold
-    verdict = proof_verdict(run.reports)
-    run.write_report("report.html", page if verdict is None else with_proof(page, verdict))
+        "tokens_per_epoch": start.prepared.train.num_tokens,
+    }  # fmt: skip
+    attempt("summary.json", lambda: run.write({SUMMARY: pretty(ending)}))
+    if attempt("the page", lambda: write_pages(run, ending=ending)) is None:  # without what the logs hold
+        run.write_report(
+            "report.html", run_page([], [], "", {"title": summary["title"]}, None, None, "", summary["words"])
+        )
 
 
 def _baselines(start: RunContext, known: dict[str, Any], chosen: Sequence[Places] | None) -> dict[str, dict[str, Any]]:
@@ -138,18 +157,9 @@ def _baselines(start: RunContext, known: dict[str, Any], chosen: Sequence[Places
     return losses
 
 
-def _plot(start: RunContext, rows: list[dict[str, Any]], title: str) -> str:
-    start.run.reports.mkdir(exist_ok=True)
-    return loss_plot(
-        rows, path_png=start.run.reports / "loss.png", path_svg=start.run.reports / "loss.svg", title=title,
-        tokens_per_epoch=start.prepared.train.num_tokens, uniform_loss=math.log(start.shape.vocabulary),
-        repeated_share=start.prepared.checkup.get("repeated_share", 0.0),
-    )  # fmt: skip
-
-
-def _probe_loss(watch: Watch, side: str, model: Decoder) -> float | None:
+def _probe_loss(watch: Watch, side: str, model: Decoder, world: World | None) -> float | None:
     """What the weights that are used get on a probe."""
-    scored = watch.probes[side].score(model) if side in watch.probes else None
+    scored = watch.probes[side].score(model, world=world) if side in watch.probes else None
     return None if scored is None else scored.loss
 
 
@@ -200,18 +210,6 @@ def _to_compare_with(prepared: Prepared, baselines: dict[str, Any]) -> dict[str,
     return {name: numbers["loss_nats_per_token"] for name, numbers in baselines.items()}
 
 
-def _final_numbers(report: Report) -> dict[str, Any]:
-    """What the summary says of the validation text, with the intervals that it is long enough for."""
-    numbers = report.to_dict()
-    known = {name: numbers[name] for name in ("num_tokens", "num_bytes", "num_documents", "interval_method")}
-    for metric, _, _ in printed(numbers):
-        name = metric.name.replace("loss_nats", "validation_loss_nats")
-        known[name] = numbers[metric.name]
-        if (pair := numbers.get(f"{metric.name}_interval_95")) is not None:
-            known[f"{name}_interval_95"] = pair
-    return known
-
-
 def _plan_score(known: dict[str, Any], summary: dict[str, Any], whole: bool) -> dict[str, Any] | None:
     """The plan beside what came; time only of a `whole` run, which was not interrupted and went all its steps."""
     if "plan" not in known:
@@ -227,7 +225,7 @@ def _plan_score(known: dict[str, Any], summary: dict[str, Any], whole: bool) -> 
 
 def _final_report(
     start: RunContext, model: Decoder, view: View, stop: Stop, step: int, baselines: dict[str, Any],
-    chosen: Sequence[Places] | None,
+    chosen: Sequence[Places] | None, world: World | None,
 ) -> Report | None:  # fmt: skip
     """The Report of the validation side, but for what has `chosen` the weights; None where the split has none."""
     part, tokenizer = start.prepared.validation, start.prepared.tokenizer
@@ -247,7 +245,7 @@ def _final_report(
     view.note(f"scoring the {num_tokens:,} tokens of the validation text")
     report = corpus_report(
         model, documents, how, model_name=f"{start.run.folder} at step {step}", text_name="the validation split",
-        progress=progress, leave_out=chosen, tokenizer=tokenizer,
+        progress=progress, leave_out=chosen, tokenizer=tokenizer, world=world,
     )  # fmt: skip
     return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines} | start.prepared.leak)
 

@@ -18,8 +18,7 @@ from typing import Any
 from hornbook.data import shard_writer, shards
 from hornbook.data.shards import MANIFEST, PARTS
 from hornbook.facts.errors import InputError, SystemFailure
-from hornbook.facts.io import others_in, own, remove_own, sync
-from hornbook.facts.locks import hold
+from hornbook.facts.io import hold, others_in, own, remove_own, sync
 from hornbook.text.canaries import CANARIES
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)

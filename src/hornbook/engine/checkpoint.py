@@ -195,9 +195,9 @@ def has_optimizer(files: Mapping[str, Any]) -> bool:
 
 
 @torch.no_grad()
-def fill(model: Decoder, tensors: Mapping[str, Tensor]) -> None:
+def fill(into: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     """Copy `tensors` into the weights of the same names; raises InputError when one is missing or has another shape."""
-    for key, parameter in weights(model).items():
+    for key, parameter in into.items():
         tensor = tensors.get(key)
         if tensor is None or tensor.shape != parameter.shape:
             raise InputError(f"the weights do not fit the model: {key} should be {tuple(parameter.shape)}.")

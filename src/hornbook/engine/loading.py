@@ -13,7 +13,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from hornbook.engine.checkpoint import MANIFEST, MODEL, OPTIMIZER, fill, has_optimizer, parts_of, read_manifest
+from hornbook.engine.checkpoint import MANIFEST, MODEL, OPTIMIZER, fill, has_optimizer, parts_of, read_manifest, weights
 from hornbook.engine.tensor_files import DTYPES, ROWS, bytes_of
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
@@ -44,37 +44,47 @@ def load_model(checkpoint: Path) -> Decoder:
     """
     tensors = stored(checkpoint, MODEL)
     model = Decoder(shape_of(checkpoint))
-    fill(model, tensors)
+    fill(weights(model), tensors)
     return model.eval()
 
 
-def stored(checkpoint: Path, file: str, only: Mapping[str, tuple[int, int]] | None = None) -> Stored:
+def stored(
+    checkpoint: Path, file: str, only: Mapping[str, tuple[int, int]] | None = None, *, is_verified: bool = False
+) -> Stored:
     """The tensors of `file`, `MODEL` or `OPTIMIZER`, whole or in parts; of those in `only` the rows (first, stop).
 
-    Raises InputError when a file is missing or not what the manifest says.
+    Raises InputError when a file is missing or, unless that `is_verified`, not what the manifest says.
     """
     manifest = read_manifest(checkpoint)
-    return Stored(*(_whole(checkpoint, part, manifest) for part in parts_of(manifest["files"], file)), only=only)
+    paths = [checkpoint / part for part in parts_of(manifest["files"], file)]
+    return Stored(*(path if is_verified else _whole(checkpoint, path.name, manifest) for path in paths), only=only)
 
 
 def load_into(
-    checkpoint: Path, *, model: Decoder, optimizers: Sequence[Optimizer], updates: int | None = None,
-    only: Mapping[str, tuple[int, int]] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    checkpoint: Path, *, model: Decoder, optimizers: Sequence[Optimizer], updates: int | None = None
+) -> dict[str, Any]:
     """Put a checkpoint into `model` and `optimizers` and return its manifest. One of step 0 has weights only.
 
-    `updates` applied so far; None: as the manifest's state says. `only` names tensors of which they hold the rows
-    (first, stop).
+    `updates` applied so far; None: as the manifest's state says.
     """
+    return load_tensors(checkpoint, weights(model), optimizers, updates)
+
+
+def load_tensors(
+    checkpoint: Path, into: Mapping[str, Tensor], optimizers: Sequence[Optimizer], updates: int | None, *,
+    only: Mapping[str, tuple[int, int]] | None = None, is_verified: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """As `load_into`, with the weights `into` by name. `only` names tensors of which these and `optimizers` hold the
+    rows (first, stop); `is_verified`: the files are known to be what the manifest says."""
     manifest = read_manifest(checkpoint)
-    fill(model, stored(checkpoint, MODEL, only))
+    fill(into, stored(checkpoint, MODEL, only, is_verified=is_verified))
     if not has_optimizer(manifest["files"]):
         if manifest["step"]:
             raise InputError(f"{checkpoint} has weights only: training cannot resume from it.")
         for optimizer in optimizers:  # as it was before the first update
             optimizer.load({key: torch.zeros(()).expand_as(t) for key, t in optimizer.state().items()}, 0)
         return manifest
-    tensors = stored(checkpoint, OPTIMIZER, only)
+    tensors = stored(checkpoint, OPTIMIZER, only, is_verified=is_verified)
     for optimizer in optimizers:
         missing = optimizer.state().keys() - tensors.keys()
         if missing:
@@ -182,6 +192,8 @@ class Stored(Mapping[str, Tensor]):
         """Rows `first` up to `stop` of a tensor, (stop - first, ...), of which nothing else is read; a tensor without a
         dimension is its row 0. Raises KeyError for one that is not there."""
         shape, dtype = self.shapes[key], self._dtypes[key]
+        if stop > (shape or [1])[0]:
+            raise InputError(f"the files do not fit the model: {key} has {shape[0]} rows and not {stop}.")
         tensor = torch.empty([stop - first, *shape[1:]] if shape else [], dtype=dtype)
         row_bytes = math.prod(shape[1:]) * dtype.itemsize
         content = bytes_of(tensor)

@@ -6,18 +6,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine.checkpoint import Contents
 from hornbook.engine.device import can_pin
-from hornbook.engine.tensor_files import RowsOf
-from hornbook.facts.shape import GPTShape
+from hornbook.engine.tensor_files import RowsOf, copy_tensors
 
 WITHIN_SECONDS = 1800.0  # so much is lost at most when a machine dies
 
@@ -31,7 +28,7 @@ class Saver:
     beside: bool = False  # whether writing may go on beside training
     latest: float = field(default_factory=time.monotonic)
     due_at: int | None = None
-    host: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # pinned copies, used again
+    host: dict[str, dict[str, Tensor | RowsOf]] = field(default_factory=dict)  # pinned copies, used again
     writing: Future[Path] | None = None
     then: Callable[[], None] | None = None
 
@@ -46,13 +43,12 @@ class Saver:
         return step == self.due_at
 
     def write(
-        self, final: Path, contents: Contents, *, step: int, shape: GPTShape, state: dict[str, Any],
-        then: Callable[[], None], beside: bool,
-    ) -> None:  # fmt: skip
-        """Write a checkpoint to `final`, then call `then`; `beside`: return once it is copied, where that may be."""
+        self, contents: Contents, write: Callable[[Contents], Path], *, then: Callable[[], None], beside: bool
+    ) -> None:
+        """Let `write` make a checkpoint of `contents`, then call `then`; `beside`: return once these are copied, where
+        that may be."""
         self.settle()
         self.latest = time.monotonic()
-        write = partial(checkpoints.write, final, step=step, shape=shape, state=state)
         if beside and self.beside:
             self.writing, self.then = self.pool.submit(write, self._copied(contents)), then
         else:
@@ -74,15 +70,7 @@ class Saver:
 
     def _copied(self, contents: Contents) -> Contents:
         """The tensors as they are now, in pinned host memory, which the next copy overwrites."""
-        copied: dict[str, dict[str, Tensor | RowsOf]] = {}
-        for file, tensors in contents.items():
-            copies, copied[file] = self.host.setdefault(file, {}), {}
-            for name, value in tensors.items():
-                tensor = value.tensor if isinstance(value, RowsOf) else value
-                if name not in copies:
-                    copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=can_pin(tensor.device))
-                copies[name].copy_(tensor.detach(), non_blocking=True)
-                copied[file][name] = value._replace(tensor=copies[name]) if isinstance(value, RowsOf) else copies[name]
+        copy_tensors(contents, self.host, pin=can_pin)
         if torch.accelerator.is_available():
             torch.accelerator.synchronize()
-        return copied
+        return {file: self.host[file] for file in contents}

@@ -1,8 +1,10 @@
 """One model on many processes: PyTorch's `fully_shard`, on a mesh of (replicas, shards).
 
 (ranks, 1) replicates, (1, ranks) shards, (machines, processes of one) does both; the code is the same. Each rank holds
-some rows of every weight, its gradient and its moments. Optimizers see plain tensors, these rows; what looks at a model
-or saves it sees `gather`'s, a whole model. Sums over ranks are sums, never means: the loss is all nats / all tokens.
+some rows of every weight, its gradient and its moments. Optimizers see plain tensors, these rows, and so does what
+saves and loads them (parts.py); what looks at a model sees `gather`'s, a whole one. Sums over ranks are sums, never
+means: the loss is all nats / all tokens. On a CPU, where sums cannot hide behind the backward pass, replicas are plain
+models.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from torch.distributed.tensor import DTensor
 
 from hornbook.engine.world import World
 from hornbook.model.decoder import Decoder
-from hornbook.optim.groups import Named, Optimizer
+from hornbook.optim.groups import Named
 from hornbook.optim.muon import orthogonalise
 
 WHOLE_GRADIENTS = 1e9  # parameters: larger models sum the gradients of each piece at once, and keep rows of them
@@ -30,34 +32,45 @@ WHOLE_GRADIENTS = 1e9  # parameters: larger models sum the gradients of each pie
 class Sharded:
     """`model`, whose weights are spread over the ranks of a mesh (replicas, shards). Every method is collective."""
 
-    def __init__(self, model: Decoder, world: World, replicas: int, whole: Decoder, *, device: torch.device) -> None:
-        """With rank 0's `whole` weights, in place of what `model` has."""
+    def __init__(
+        self, model: Decoder, world: World, replicas: int, *, device: torch.device, wraps: bool = False
+    ) -> None:  # fmt: skip
+        """Of a `model` on the meta device: its weights are whatever memory holds until `scatter` or a file fills them,
+        so that no rank ever has the memory of more than its rows. `wraps`: also replicas on a CPU."""
         self.model, self.world, self.device = model, world, device
         self.replicas, self.shards = replicas, world.size // replicas
         mesh = init_device_mesh(device.type, (self.replicas, self.shards), mesh_dim_names=("replicas", "shards"))
         self.replica, self.shard = divmod(world.rank, self.shards)
         self.replica_group, self.shard_group = mesh.get_group("replicas"), mesh.get_group("shards")
         self.sizes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        settings: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": self.shards > 1}
-        for block in model.blocks:
-            fully_shard(block, **settings)
-        fully_shard([model.embedding, model.head] if model.shape.tied else model.head, **settings)
-        fully_shard(model, **settings)
+        if wraps or self.shards > 1 or device.type != "cpu":
+            settings: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": self.shards > 1}
+            for block in model.blocks:
+                fully_shard(block, **settings)
+            fully_shard([model.embedding, model.head] if model.shape.tied else model.head, **settings)
+            fully_shard(model, **settings)
         self.wrapped = [module for module in model.modules() if isinstance(module, FSDPModule)]
         for module in self.wrapped:
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-        model.spread = True
+        model.to_empty(device=device)
+        if model.shape.tied:
+            model.head.projection.weight = model.embedding.weight
+        model.spread = bool(self.wrapped)
         with torch.no_grad():
             self.local: Named = {name: _rows_of(parameter) for name, parameter in model.named_parameters()}
-        self.whole, self.is_gathered = whole, False
-        self._take_over()
+        self.whole: Decoder | None = None  # of shards on rank 0 alone, once something looks at it
+        self.is_gathered = False
+        if self.shards == 1:
+            self.whole = self._seen()
 
     # ---- A step
 
     def last_piece(self, is_last: bool) -> None:
         """Sum gradients over the ranks after the last piece of a step only, where a rank has the memory to keep whole
         ones until then."""
+        for local in self.local.values():  # those of the step before would stand beside the new ones
+            local.grad = None
         sums = is_last or (self.shards > 1 and self.model.shape.parameters > WHOLE_GRADIENTS)
         for module in self.wrapped:
             module.set_requires_gradient_sync(sums, recurse=False)
@@ -77,6 +90,9 @@ class Sharded:
         self.is_gathered = False
         for name, parameter in self.model.named_parameters():  # optimizers see the rows
             self.local[name].grad = None if parameter.grad is None else _rows_of(parameter.grad)
+        if not self.wrapped:
+            for sums in [dist.all_reduce(gradient, async_op=True) for gradient in self.gradients]:
+                sums.wait()
         numbers = torch.zeros(2 + len(self.local), dtype=torch.float64, device=self.device)
         numbers[0], numbers[1] = nats, float(stops)
         gradients = {name: local.grad for name, local in self.local.items() if local.grad is not None}
@@ -112,33 +128,42 @@ class Sharded:
 
     # ---- Whole tensors
 
-    def shared(self, optimizers: Sequence[Optimizer]) -> list[Optimizer]:
-        """Optimizers of this rank's rows, as those of the whole model."""
-        return [Shared(optimizer, self, number) for number, optimizer in enumerate(optimizers)]
+    @torch.no_grad()
+    def gather(self) -> Decoder | None:
+        """The whole model, in evaluation mode; of shards on rank 0 alone. What is done to it changes nothing before
+        `scatter`, or all replicas of rank 0's."""
+        if self.shards > 1 and not self.is_gathered:
+            self.world.tell("gather")
+            if self.whole is None and self.world.rank == 0:
+                self.whole = Decoder(self.model.shape).to(self.device)
+            targets = {} if self.whole is None else dict(self.whole.named_parameters())
+            for name, local in self.local.items():
+                rows = self.all_rows(name, local)
+                if name in targets:
+                    targets[name].copy_(rows)
+            self.is_gathered = True
+        return None if self.whole is None else self.whole.eval()
+
+    def _seen(self) -> Decoder:
+        """A whole model whose weights are those of this rank, which are whole, in the same memory."""
+        if not self.wrapped:
+            return self.model
+        with torch.device("meta"):
+            whole = Decoder(self.model.shape)
+        whole.load_state_dict(self.local, strict=False, assign=True)
+        if whole.shape.tied:
+            whole.head.projection.weight = whole.embedding.weight
+        return whole
 
     @torch.no_grad()
-    def gather(self) -> Decoder:
-        """The whole model, on every rank; what is done to it changes nothing before `scatter`."""
-        if self.is_gathered:
-            return self.whole
-        self.world.tell("gather")
-        targets = dict(self.whole.named_parameters())
-        for name, local in self.local.items():
-            targets[name].copy_(self.all_rows(name, local))
-        self.is_gathered = True
-        return self.whole.eval()
-
-    def scatter(self) -> None:
-        """Take over the weights of rank 0's whole model."""
+    def scatter(self, whole: Decoder | None = None) -> None:
+        """Take over the weights of rank 0's `whole` model, on the same device: from now on it is the gathered one."""
         self.world.tell("scatter")
-        self._take_over()
-
-    @torch.no_grad()
-    def _take_over(self) -> None:
-        weights = dict(self.whole.named_parameters())
+        weights = {} if whole is None else dict(whole.named_parameters())
         for name, local in self.local.items():
-            local.copy_(self.own_rows(name, weights[name]))
-        self.is_gathered = self.world.rank == 0
+            self._take_rows(name, local, weights.get(name))
+        if self.shards > 1:
+            self.whole, self.is_gathered = whole, whole is not None
 
     def all_rows(self, name: str, local: Tensor) -> Tensor:
         """The whole tensor whose rows lie on the ranks as those of parameter `name` do."""
@@ -151,20 +176,27 @@ class Sharded:
         dist.all_gather(list(whole.chunk(self.shards)), padded, group=self.shard_group)
         return whole[: size[0]]
 
-    def own_rows(self, name: str, whole: Tensor | None) -> Tensor:
-        """This rank's rows of what rank 0 gives as the `whole` of a tensor like parameter `name`."""
-        size, is_first = self.sizes[name], self.world.rank == 0 and whole is not None
-        sent = (
-            whole.to(self.device).contiguous()
-            if whole is not None and is_first
-            else torch.empty(size, device=self.device)
-        )
-        dist.broadcast(sent, 0)
-        return sent[self._rows(size, self.shard)]
+    def _take_rows(self, name: str, local: Tensor, whole: Tensor | None) -> None:
+        """Put this rank's rows of what rank 0 gives as the `whole` of parameter `name` into `local`."""
+        if self.shards == 1:
+            if whole is not None:
+                local.copy_(whole)
+            dist.broadcast(local, 0)
+            return
+        size = self.sizes[name]
+        received, sent = local.new_zeros(-(-size[0] // self.shards), *size[1:]), None
+        if whole is not None:
+            pieces = [torch.zeros_like(received) for _ in range(self.shards)]
+            for shard, piece in enumerate(pieces):
+                rows = whole[self.rows(size, shard)]
+                piece[: len(rows)] = rows
+            sent = pieces * self.replicas
+        dist.scatter(received, sent, 0)
+        local.copy_(received[: len(local)])
 
     # ---- Who has what
 
-    def _rows(self, size: Sequence[int], shard: int) -> slice:
+    def rows(self, size: Sequence[int], shard: int) -> slice:
         """Which rows of a tensor a shard has, as torch.chunk cuts."""
         most = -(-size[0] // self.shards)
         return slice(min(shard * most, size[0]), min((shard + 1) * most, size[0]))
@@ -194,7 +226,7 @@ class Sharded:
             return dict(whole)
         dealt = [names[owner :: self.shards] for owner in range(self.shards)]
         sent = [
-            [tensor[self._rows(self.sizes[name], shard)].flatten() for name, tensor in whole.items()]
+            [tensor[self.rows(self.sizes[name], shard)].flatten() for name, tensor in whole.items()]
             for shard in range(self.shards)
         ]
         counts = [[self._count(name, self.shard) for name in of_owner] for of_owner in dealt]
@@ -203,7 +235,7 @@ class Sharded:
         return {name: flat[name].view(-1, *self.sizes[name][1:]) for name in names}
 
     def _count(self, name: str, shard: int) -> int:
-        rows = self._rows(self.sizes[name], shard)
+        rows = self.rows(self.sizes[name], shard)
         return int(rows.stop - rows.start) * math.prod(self.sizes[name][1:])
 
     def _all_to_all(self, sent: list[list[Tensor]], counts: list[list[int]], like: Tensor) -> list[list[Tensor]]:
@@ -217,30 +249,5 @@ class Sharded:
 
 
 def _rows_of(tensor: Tensor) -> Tensor:
-    """The rows that are here of a tensor of PyTorch's own, which knows of all ranks."""
-    assert isinstance(tensor, DTensor)
-    return tensor.to_local()
-
-
-class Shared:
-    """An optimizer of a rank's rows, which saves and loads whole tensors. `number` is its place among the others."""
-
-    def __init__(self, optimizer: Optimizer, sharded: Sharded, number: int) -> None:
-        self.optimizer, self.sharded, self.number = optimizer, sharded, number
-        self.step = optimizer.step
-
-    def state(self) -> dict[str, Tensor]:
-        """Whole tensors by name, on rank 0 in its memory, on the others nothing. Collective."""
-        self.sharded.world.tell("state", number=self.number)
-        whole = {}
-        for key, local in self.optimizer.state().items():
-            tensor = self.sharded.all_rows(key.rpartition(".")[0], local)
-            if self.sharded.world.rank == 0:
-                whole[key] = tensor.cpu()
-        return whole
-
-    def load(self, state: Mapping[str, Tensor], updates: int) -> None:
-        """Take over rank 0's whole tensors. Collective."""
-        self.sharded.world.tell("load", number=self.number, updates=updates)
-        own = {key: self.sharded.own_rows(key.rpartition(".")[0], state.get(key)) for key in self.optimizer.state()}
-        self.optimizer.load(own, updates)
+    """The rows that are here of a tensor, which may be PyTorch's own that knows of all ranks."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -38,7 +38,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor | RowsOf]) -> dict[st
 
     Tensor by tensor: the library first makes the whole file in memory, twice the optimizer's size for a moment.
     """
-    plain = {key: value.tensor if isinstance(value, RowsOf) else value for key, value in tensors.items()}
+    plain = without_rows(tensors)
     rows = {key: [value.first, value.total] for key, value in tensors.items() if isinstance(value, RowsOf)}
     metadata = {"format": "pt"} | ({ROWS: msgspec.json.encode(rows).decode()} if rows else {})
     header: dict[str, Any] = {"__metadata__": metadata}
@@ -68,6 +68,29 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor | RowsOf]) -> dict[st
         bad = first_not_finite(plain)
         written = {"num_bytes": num_bytes, "sha256": digest.result()}
         return written if bad is None else written | {"not_finite": bad}
+
+
+def copy_tensors(
+    contents: Mapping[str, Mapping[str, Tensor | RowsOf]], into: dict[str, dict[str, Tensor | RowsOf]], *,
+    pin: Callable[[torch.device], bool] = lambda device: False,
+) -> None:  # fmt: skip
+    """Copy tensors, by file and name, into those of the same names in host memory, which are made where there are none:
+    pinned, and without waiting for the device, where it can `pin`."""
+    for file, tensors in contents.items():
+        copies = into.setdefault(file, {})
+        for name, value in tensors.items():
+            tensor = value.tensor if isinstance(value, RowsOf) else value
+            pinned = pin(tensor.device)
+            if name not in copies:
+                made = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+                copies[name] = value._replace(tensor=made) if isinstance(value, RowsOf) else made
+            copy = copies[name]
+            (copy.tensor if isinstance(copy, RowsOf) else copy).copy_(tensor.detach(), non_blocking=pinned)
+
+
+def without_rows(tensors: Mapping[str, Tensor | RowsOf]) -> dict[str, Tensor]:
+    """The tensors themselves, whatever rows they are."""
+    return {key: value.tensor if isinstance(value, RowsOf) else value for key, value in tensors.items()}
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:

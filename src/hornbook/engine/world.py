@@ -7,11 +7,11 @@ others what it is. So what wall time, noise or a person decides is decided once.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import torch
@@ -23,6 +23,7 @@ from hornbook.facts.errors import InputError, Interrupted, SystemFailure
 
 STORE = "HORNBOOK_STORE"  # a file through which the processes of one machine find each other
 LOST = "another process of this training has ended, so that this one cannot go on."
+T = TypeVar("T")
 SHORT = 512  # bytes of an order that is sent at once, its length (8 bytes) included
 
 
@@ -66,6 +67,49 @@ class World:
         """The sum over all ranks, in place."""
         dist.all_reduce(numbers)
         return numbers
+
+    def each(self, work: Callable[[], T]) -> list[T]:
+        """What `work` gives on each rank, by rank, as JSON. Where one fails, InputError or SystemFailure is raised
+        on all, so that they stay together: all but rank 0 then hear what that does about it."""
+        outcome: list[Any]
+        try:
+            outcome = [work(), None, ""]
+        except (InputError, SystemFailure) as error:
+            outcome = [None, type(error).__name__, str(error)]
+        except OSError as error:
+            sentence = f"cannot continue: {error.strerror or error} (process {self.rank} of {self.size})."
+            outcome = [None, "SystemFailure", sentence]
+        outcomes = [msgspec.json.decode(content) for content in self._gathered(msgspec.json.encode(outcome))]
+        for _, failure, sentence in outcomes:
+            if failure is not None:
+                raise InputError(sentence) if failure == "InputError" else SystemFailure(sentence)
+        return [value for value, _, _ in outcomes]
+
+    def _gathered(self, content: bytes) -> list[bytes]:
+        """The `content` of each rank, on every rank."""
+        lengths = torch.zeros(self.size, dtype=torch.int64)
+        lengths[self.rank] = len(content)
+        received = torch.zeros(self.size, int(self.sum(lengths).max()), dtype=torch.uint8)
+        sent = received[self.rank].clone()
+        sent[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        dist.all_gather(list(received), sent)
+        return [row[:length].numpy().tobytes() for row, length in zip(received, lengths.tolist(), strict=True)]
+
+    def collect(self, content: bytes) -> list[bytes]:
+        """What each rank gives as `content`, in their order; on all ranks but 0 nothing."""
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(sizes, torch.tensor([len(content)]))
+        if self.rank > 0 and content:
+            dist.send(torch.frombuffer(bytearray(content), dtype=torch.uint8), 0)
+        if self.rank > 0:
+            return []
+        contents = [content]
+        for rank in range(1, self.size):
+            received = torch.empty(int(sizes[rank]), dtype=torch.uint8)
+            if len(received):
+                dist.recv(received, rank)
+            contents.append(received.numpy().tobytes())
+        return contents
 
     def leave(self) -> None:
         """Let the others go, if they are still there."""

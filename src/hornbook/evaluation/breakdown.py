@@ -22,7 +22,6 @@ from hornbook.evaluation.intervals import (
 )
 from hornbook.evaluation.windows import windows
 from hornbook.facts.units import counted
-from hornbook.likelihood import Surprise
 from hornbook.records.result import DocumentRow
 
 
@@ -175,6 +174,8 @@ def counts_within(tokens: Sequence[bytes], chosen: np.ndarray) -> tuple[int, int
 
 def by_source(rows: Sequence[DocumentRow]) -> dict[str, dict[str, Any]]:
     """Sums by the file documents came from, or by its folder where every document is a file; empty for one source."""
+    from hornbook.likelihood import Surprise  # torch, which a comparison of reports does not need
+
     files = [row.name.split("#")[0].split("[")[0] for row in rows]
     files = [re.sub(r":\d+$", "", file) for file in files]
     if len(set(files)) == len(files):

@@ -114,6 +114,16 @@ class CopyProbe:
         samples = _samples(model, self._train, self._validation, 8, self._length, np.random.default_rng(0))
         return _mean([_covered(m, self.threshold) for m in longest_matches(self._train, samples, self.threshold)])
 
+    def spans(self, tokenizer: Tokenizer, text: str) -> list[list[int]]:
+        """[from, to] in characters of what of a text stands in the training text in such spans."""
+        ids, raw = np.array(tokenizer.encode(text), np.int64), text.encode()
+        (longest,) = longest_matches(self._train, [ids], self.threshold) if len(ids) else (ids,)
+        ends = np.cumsum([len(tokenizer.token_bytes(int(i))) for i in ids])
+        mask = np.diff(np.concatenate([[False], _covered(longest, self.threshold), [False]]).astype(int))
+        characters = [len(raw[:end].decode("utf-8", "ignore")) for end in [0, *ends.tolist()]]
+        pairs = zip(np.flatnonzero(mask == 1).tolist(), np.flatnonzero(mask == -1).tolist(), strict=True)
+        return [[characters[begin], characters[end]] for begin, end in pairs]
+
 
 def _windows(part: TokenStream, length: int, count: int) -> list[Ints]:
     """Windows of `length` tokens of a text, evenly spread: at most `count`, fewer where they would overlap."""

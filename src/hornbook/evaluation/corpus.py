@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,6 +27,9 @@ from hornbook.facts.errors import InputError
 from hornbook.model.decoder import Decoder
 from hornbook.records.result import DocumentRow, Report
 from hornbook.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from hornbook.engine.world import World
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +144,7 @@ def document_requests(document: EncodedDocument, how: Conventions) -> list[Reque
 
 def document_records(
     model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, *, batch_size: int = 256,
-    progress: Progress | None = None,
+    progress: Progress | None = None, world: World | None = None,
 ) -> Iterator[Records]:  # fmt: skip
     """The records of every target of each document, in order: its tokens (all but the first without `beginning`), then
     the end where that is predicted. At least `batch_size` windows are gathered before they are computed; it cannot show
@@ -163,7 +166,7 @@ def document_records(
         counts.append(len(requests))
         pending.extend(requests)
         if len(pending) >= batch_size or number == len(documents):
-            records = iter(score_tokens(model, pending, done=done))
+            records = iter(score_tokens(model, pending, done=done, world=world))
             yield from [np.concatenate([no_records(), *islice(records, count)]) for count in counts]
             counts, pending = [], []
 
@@ -212,19 +215,20 @@ def remaining_row(
 def corpus_report(
     model: Decoder, documents: Sequence[EncodedDocument], how: Conventions, *, model_name: str, text_name: str,
     batch_size: int = 256, progress: Progress | None = None, leave_out: Sequence[Places] | None = None,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: Tokenizer | None = None, world: World | None = None,
 ) -> Report:  # fmt: skip
     """Score documents and report loss, perplexity and bits per byte with 95 % intervals, by position and by source.
 
     `leave_out` names token places of each document that are read but counted in no sum (`tokenizer` tells their
-    characters and words): the validation windows by which weights were chosen, say.
+    characters and words): the validation windows by which weights were chosen, say. The processes of a `world`, which
+    have the same weights, help.
     Raises InputError when no token can be scored.
     """
     masks = [kept_tokens(d, out) for d, out in zip(documents, leave_out or [()] * len(documents), strict=True)]
     rows, hashes, positions = [], [], Positions(how.window)
     sizes = [d.num_bytes - int(d.byte_lengths[d.tokens[~kept]].sum()) for d, kept in zip(documents, masks, strict=True)]
     parts = PassageParts(sum(sizes))
-    scores = document_records(model, documents, how, batch_size=batch_size, progress=progress)
+    scores = document_records(model, documents, how, batch_size=batch_size, progress=progress, world=world)
     for document, mask, records in zip(documents, masks, scores, strict=True):
         row, digest = document_row(document, records, how), document.sha256
         inside, first = records[: row.num_tokens], len(document.tokens) - row.num_tokens

@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from hornbook.facts.hardware import MOST_WORKERS
 from hornbook.likelihood import Surprise
 from hornbook.model.decoder import Decoder
 from hornbook.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from hornbook.engine.world import World
 
 ROWS_TOKENS = 2048  # tokens of one forward pass
 REPORTED_SHARE = 0.4  # of the validation text that must remain outside the probe
@@ -59,8 +63,11 @@ class Probe:
         self.requests = [Request(row, len(row) - 1) for row in tokens]
         self.num_tokens, self.num_bytes = tokens[:, 1:].size, int(byte_lengths[tokens[:, 1:]].sum())
 
-    def score(self, model: Decoder, stop: threading.Event | None = None) -> Seen | None:
-        """The surprise of all windows, or None when `stop` was set meanwhile. Draws from no randomness."""
+    def score(
+        self, model: Decoder, stop: threading.Event | None = None, world: World | None = None
+    ) -> Seen | None:  # fmt: skip
+        """The surprise of all windows, shared out over a `world`, or None when `stop` was set meanwhile. Draws from no
+        randomness."""
         # A few windows are shared out as for the most workers, so that their bits are the same on any number of cores.
         rows = max(1, min(ROWS_TOKENS // self.context, -(-len(self.requests) // MOST_WORKERS)))
 
@@ -69,7 +76,8 @@ class Probe:
                 raise _Stopped
 
         try:
-            scored = score_tokens(model, self.requests, nats_alone, shape=(rows, self.context), done=done)
+            shape = (rows, self.context)
+            scored = score_tokens(model, self.requests, nats_alone, shape=shape, done=done, world=world)
         except _Stopped:
             return None
         nats = torch.from_numpy(np.stack([records["nats"] for records in scored])).sum(1).numpy()

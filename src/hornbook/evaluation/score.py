@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from torch import Tensor
 from hornbook.engine.threads import in_parallel, workers_for
 from hornbook.likelihood import head_logits, token_nats
 from hornbook.model.decoder import Decoder
+
+if TYPE_CHECKING:
+    from hornbook.engine.world import World
 
 Progress = Callable[[int, int], None]  # (scored, to score): targets, or questions of a task
 Records = np.ndarray  # (n,) of scored tokens, a structured array: a field for each number
@@ -142,7 +145,7 @@ def forward_rows(length: int, model: Decoder, device: torch.device) -> int:
     return max(1, tokens // length // step) * step
 
 
-class _Windows(NamedTuple):
+class Windows(NamedTuple):
     """Requests by their number, to be computed together in the shape (rows, length)."""
 
     numbers: Sequence[int]
@@ -152,7 +155,7 @@ class _Windows(NamedTuple):
 
 def _window_batches(
     model: Decoder, requests: Sequence[Request], shape: tuple[int, int] | None, device: torch.device
-) -> Iterator[_Windows]:
+) -> Iterator[Windows]:
     by_length: dict[int, list[int]] = {}
     for number, request in enumerate(requests):
         if request.num_scored:
@@ -161,28 +164,24 @@ def _window_batches(
     for length, numbers in by_length.items():
         rows = forward_rows(length, model, device) if shape is None else shape[0]
         for start in range(0, len(numbers), rows):
-            yield _Windows(numbers[start : start + rows], rows, length)
+            yield Windows(numbers[start : start + rows], rows, length)
 
 
 def score_tokens(
     model: Decoder, requests: Sequence[Request], measure: Measure = token_record, *,
-    shape: tuple[int, int] | None = None, done: Callable[[int], None] | None = None,
+    shape: tuple[int, int] | None = None, done: Callable[[int], None] | None = None, world: World | None = None,
 ) -> list[Records]:  # fmt: skip
     """The records of each request's scored tokens, in order. `shape` (rows, length) where all requests have one
-    length; `done` hears how many tokens were scored in each forward pass, and may raise to end it."""
-    device = device_of(model)
-
-    def hidden(batch: _Windows) -> Tensor:
-        tokens, is_scored = np.zeros((batch.rows, batch.length), np.int64), np.zeros((batch.rows, batch.length), bool)
-        for row, (ids, num_scored) in enumerate(map(requests.__getitem__, batch.numbers)):
-            tokens[row, : len(ids) - 1] = ids[:-1]
-            is_scored[row, len(ids) - 1 - num_scored : len(ids) - 1] = True
-        states = model.hidden(torch.from_numpy(tokens).to(device)).flatten(0, 1)
-        return states[torch.from_numpy(np.flatnonzero(is_scored)).to(device)]
-
+    length; `done` hears how many tokens were scored in each forward pass, and may raise to end it. All processes of a
+    `world` that have these weights share the batches."""
     results = [no_records()] * len(requests)
-    batches = _window_batches(model, requests, shape, device)
-    scored = in_batches(model, batches, hidden, lambda batch: [requests[i] for i in batch.numbers], measure)
+    batches = _window_batches(model, requests, shape, device_of(model))
+    if world is None:
+        scored = in_windows(model, batches, requests, measure)
+    else:
+        from hornbook.evaluation.together import scored_together
+
+        scored = scored_together(world, model, batches, requests, measure)
     with evaluating(model), closing(scored):  # no worker is left behind where `done` raises
         for batch, records in scored:
             for number, of_request in zip(batch.numbers, records, strict=True):
@@ -190,3 +189,20 @@ def score_tokens(
             if done is not None:
                 done(sum(map(len, records)))
     return results
+
+
+def in_windows(
+    model: Decoder, batches: Iterable[Windows], requests: Sequence[Request], measure: Measure
+) -> Generator[tuple[Windows, list[Records]], None, None]:
+    """(batch, the records of each of its requests), in order."""
+    device = device_of(model)
+
+    def hidden(batch: Windows) -> Tensor:
+        tokens, is_scored = np.zeros((batch.rows, batch.length), np.int64), np.zeros((batch.rows, batch.length), bool)
+        for row, (ids, num_scored) in enumerate(map(requests.__getitem__, batch.numbers)):
+            tokens[row, : len(ids) - 1] = ids[:-1]
+            is_scored[row, len(ids) - 1 - num_scored : len(ids) - 1] = True
+        states = model.hidden(torch.from_numpy(tokens).to(device)).flatten(0, 1)
+        return states[torch.from_numpy(np.flatnonzero(is_scored)).to(device)]
+
+    return in_batches(model, batches, hidden, lambda batch: [requests[i] for i in batch.numbers], measure)

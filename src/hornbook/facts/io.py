@@ -17,9 +17,10 @@ import msgspec
 from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.printing import encodable, on_one_line
 
-# What a system lacks is 0. Windows would change line ends, and has no flag against links.
+# How files are opened: not through a link, without waiting, not handed on, and no line end changed. What a system lacks
+# is 0; Windows has no flag against links.
 _NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
-_OPENED: int = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+OPENED: int = _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def own(path: str | os.PathLike[str], flags: int) -> int:
@@ -30,7 +31,7 @@ def own(path: str | os.PathLike[str], flags: int) -> int:
     try:
         if not _NO_LINK and os.path.islink(path):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        descriptor = os.open(path, flags | _NO_LINK | _OPENED, 0o666)
+        descriptor = os.open(path, flags | OPENED, 0o666)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return descriptor
         os.close(descriptor)
@@ -38,6 +39,12 @@ def own(path: str | os.PathLike[str], flags: int) -> int:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
     raise InputError(f"{path} is a link or not a regular file; nothing is written through it: remove or move it.")
+
+
+def read_at(descriptor: int, num_bytes: int, offset: int) -> bytes:
+    """As os.pread, which Windows lacks; the descriptor is read by one thread."""
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, num_bytes)
 
 
 def no_link(folder: Path) -> Path:
@@ -137,3 +144,31 @@ def _plain(value: object) -> object:
 def pretty(content: Any) -> bytes:
     """JSON for people."""
     return msgspec.json.format(json_bytes(content), indent=2) + b"\n"
+
+
+# A lock on an open file, which ends with its process, however that ends.
+if sys.platform == "win32":
+    import msvcrt
+    import time
+
+    LOCKED_BYTE = 2**30  # beyond what is written in the file, which others can then read
+    LOOK_SECONDS = 0.1
+
+    def hold(descriptor: int, *, wait: bool) -> None:
+        """Lock the file. Raises BlockingIOError where another process has it, unless it is to `wait`."""
+        while True:
+            os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+                return
+            except PermissionError as error:
+                if not wait:
+                    raise BlockingIOError(error.errno, error.strerror) from None
+            time.sleep(LOOK_SECONDS)
+
+else:
+    import fcntl
+
+    def hold(descriptor: int, *, wait: bool) -> None:
+        """Lock the file. Raises BlockingIOError where another process has it, unless it is to `wait`."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -7,6 +7,7 @@ from typing import Any
 
 LEAKED = 0.01  # of a text that stands in the training text; 24 novels have under 0.02 % in each other
 MOSTLY_LEAKED = 0.1  # from here on a loss is that of text that was trained on
+POOR_FIT = 0.75  # of the bytes a token has in its own text: the same text takes a third more tokens
 LEAK_NUMBERS = ("leaked_share", "leaked_share_with_changes", "validation_leaked")
 
 
@@ -52,3 +53,22 @@ def lost_warning(numbers: Mapping[str, Any]) -> str | None:
         return None
     beside = "its bits per byte cannot be compared with others"
     return f"the tokenizer loses {share:.2g}% of the bytes of this text, so {beside}"
+
+
+def tokenizer_fit(bytes_per_token: float, own: float | None) -> tuple[str, str | None]:
+    """How well the tokenizer of given weights fits a new text, and a warning where that is badly. `own`: the bytes per
+    token of the text that it was made for, None where that is unknown.
+
+    >>> tokenizer_fit(4.0, 4.2)
+    ('the tokenizer has 4.00 bytes per token in this text, 4.20 in its own', None)
+    >>> tokenizer_fit(2.1, 4.2)[1].partition(", so")[0]
+    'the tokenizer fits this text badly: it takes 2.0 times the tokens of one that fits'
+    """
+    sentence = f"the tokenizer has {bytes_per_token:.2f} bytes per token in this text"
+    if own is None:
+        return sentence, None
+    warning = (
+        f"the tokenizer fits this text badly: it takes {own / bytes_per_token:.1f} times the tokens of one that fits, "
+        "so a context holds less; without --from a new one is made"
+    )
+    return f"{sentence}, {own:.2f} in its own", warning if bytes_per_token < POOR_FIT * own else None

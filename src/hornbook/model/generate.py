@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, takewhile
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -108,8 +108,21 @@ def generate(
     Raises InputError for an empty prompt, a prompt longer than the context (the caller keeps its last tokens), ids
     outside the vocabulary, and sampling values out of range.
     """
+    sampling = Sampling(temperature, top_k, top_p, min_p)
+    drawn = generate_with_logits(
+        model, prompt_ids, sampling, max_tokens=max_tokens, seed=seed, stop_ids=stop_ids, cache=cache, native=native,
+        int8=int8,
+    )  # fmt: skip
+    return (token for token, _ in drawn)
+
+
+def generate_with_logits(
+    model: Decoder, prompt_ids: Sequence[int], sampling: Sampling, *, max_tokens: int, seed: int = 0,
+    stop_ids: Collection[int] = (), cache: bool = True, native: bool = False, int8: bool = False,
+) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
+    """As `generate`, each id with the logits (V,) that it was drawn from, which the next step may overwrite."""
     check_seed(seed)
-    sampling, ends = Sampling(temperature, top_k, top_p, min_p), frozenset(stop_ids)
+    ends = frozenset(stop_ids)
     prompt_BT = _checked(model, [list(prompt_ids)], max_tokens)
     kept = _cache(model, prompt_BT, max_tokens) if cache else None
     decode: Decode | None = None
@@ -117,8 +130,8 @@ def generate(
         from hornbook.model.cpu.native import native_decoder
 
         model, decode = native_decoder(model, kept, int8=int8)
-    rows = _continue(model, prompt_BT, max_tokens, sampling, [torch.Generator().manual_seed(seed)], kept, decode)
-    return takewhile(lambda token: token not in ends, chain.from_iterable(rows))
+    steps = _continue(model, prompt_BT, max_tokens, sampling, [torch.Generator().manual_seed(seed)], kept, decode)
+    return takewhile(lambda drawn: drawn[0] not in ends, ((ids[0], logits_BV[0]) for ids, logits_BV in steps))
 
 
 def generate_batch(
@@ -133,7 +146,7 @@ def generate_batch(
     prompts_BT = _checked(model, [list(prompt) for prompt in prompts], max_tokens)
     generators = [torch.Generator().manual_seed(seed) for seed in (range(len(prompts)) if seeds is None else seeds)]
     cache = _cache(model, prompts_BT, max_tokens)
-    steps = list(_continue(model, prompts_BT, max_tokens, Sampling(), generators, cache))
+    steps = [ids for ids, _ in _continue(model, prompts_BT, max_tokens, Sampling(), generators, cache)]
     return [[ids[row] for ids in steps] for row in range(len(prompts))]
 
 
@@ -162,8 +175,9 @@ def _cache(model: Decoder, prompts_BT: Tensor, max_tokens: int) -> Cache:
 def _continue(
     model: Decoder, read_BT: Tensor, max_tokens: int, sampling: Sampling, generators: list[torch.Generator],
     cache: Cache | None, decode: Decode | None = None,
-) -> Iterator[list[int]]:  # fmt: skip
-    """Yield the next token of each row, `max_tokens` times: the loop of generation."""
+) -> Iterator[tuple[list[int], Tensor]]:  # fmt: skip
+    """Yield the next token of each row and the logits (B, V) it is drawn from, `max_tokens` times: the loop of
+    generation."""
     device, context = model.embedding.weight.device, model.shape.context
     if cache is not None and device.type == "cuda":
         from hornbook.model.graphed import graphed_decoder
@@ -181,7 +195,7 @@ def _continue(
             logits_BV = _last_logits(model, new_BT.to(device), cache)
         next_B = draw(logits_BV, sampling, generators)
         read_BT = torch.cat([read_BT, next_B[:, None]], 1)
-        yield next_B.tolist()
+        yield next_B.tolist(), logits_BV
 
 
 @torch.no_grad()

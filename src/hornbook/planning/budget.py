@@ -147,7 +147,9 @@ def power_range(accelerator: Accelerator) -> Range | None:
     if accelerator.power_watts is None:
         return None
     low, central, high = (accelerator.power_watts * d * h * f for d, h, f in zip(DRAW, HOST, FACILITY, strict=True))
-    return Range(low, central, high, "75 to 95 % of the power limit, 10 to 20 % for the host, PUE 1.08 to 1.5")
+    return Range(
+        low, central, high, "energy at 75 to 95 % of the power limit, 10 to 20 % for the host, PUE 1.08 to 1.5"
+    )
 
 
 def product(a: Range, b: Range) -> Range:

@@ -31,6 +31,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a run needs and reaches. Each `Range` holds in nine cases of ten; the unknown is None, and `unknown` says
     why. `to_dict` is what `hornbook plan --json` prints."""
 
+    text: str | None  # what is trained on, as it was named; None where only sizes are given
     parameters: int
     parameters_by_part: dict[str, int] | None
     num_tokens: int
@@ -107,7 +108,7 @@ def make_plan(
     *, tokens: int, on: tuple[int, Accelerator], shape: GPTShape | None = None, parameters: int | None = None,
     context: int | None = None, usd_per_hour: float | None = None, facts: RunFacts | None = None,
     microbatch: int | None = None, accumulating: bool = False, checkpointing: bool = False,
-    memory_bytes: int | None = None, wall: Range | None = None, loss: Range | None = None,
+    memory_bytes: int | None = None, wall: Range | None = None, loss: Range | None = None, text: str | None = None,
     bytes_per_token: float | None = None, chosen: Sequence[str] = (), assumed: Sequence[str] = (),
 ) -> Plan:  # fmt: skip
     """Plan the training of a `shape`, or of a size in `parameters`, on `tokens` tokens.
@@ -138,6 +139,7 @@ def make_plan(
     ranges |= {"loss_nats_per_token": loss, "bits_per_byte": per_byte}
     points = frontier(flops, accelerator, count=count, usd_per_hour=usd_per_hour)
     return Plan(
+        text=text,
         parameters=size,
         parameters_by_part=None if shape is None else shape.parameters_by_part(),
         num_tokens=tokens,
@@ -245,14 +247,15 @@ def score(plan: Mapping[str, Any], **actual: float) -> dict[str, dict[str, Any]]
 
 def render(plan: Plan) -> list[str]:
     """The plan as plain lines, one number each with its range; reasons, what is unknown and warnings come last."""
-    lines = [
+    lines = [] if plan.text is None else [f"text          {plan.text}"]
+    lines += [
         f"model         {format_count(plan.parameters)} parameters" + _by_part(plan),
         f"training      {format_count(plan.num_tokens)} tokens{_length(plan)}",
         f"arithmetic    {plan.flops:.3g} FLOPs, {plan.flops_per_token:.3g} a token, attention included",
         f"hardware      {plan.num_accelerators} x {plan.accelerator}",
     ]
     if plan.utilisation is not None:
-        lines[-1] += f", using {_span(plan.utilisation, '{:.0%}'.format)} of the peak"
+        lines[-1] += f", using {_span(plan.utilisation, _percent)} of peak"
     if plan.parallel is not None:
         lines.append(f"parallel      {Layout(plan.parallel, plan.shards, plan.num_accelerators).sentence}")
     hours = 0.0 if plan.gpu_hours is None else plan.gpu_hours.central
@@ -269,7 +272,11 @@ def render(plan: Plan) -> list[str]:
             lines.append(f"{name:<14}{_span(value, write)}")
     lines += [*_memory_lines(plan), *_best_lines(plan)]
     lines += [f"chosen        {reason}" for reason in plan.chosen]
-    lines += [f"because       {reason}" for reason in dict.fromkeys(plan.reasons.values())]
+    named = set[str]()
+    for reason in plan.reasons.values():  # a range that is made of another begins with the reason of that
+        if parts := [part for part in reason.split("; ") if part not in named]:
+            lines.append(f"because       {'; '.join(parts)}")
+            named.update(parts)
     lines += [f"assumed       {sentence}" for sentence in plan.assumed]
     lines += [f"unknown       {sentence}" for sentence in plan.unknown]
     return lines + [f"warning       {sentence}" for sentence in plan.warnings]
@@ -337,6 +344,10 @@ def _span(value: Range | float, write: Callable[[float], str]) -> str:
         return f"{write(value.central)} ({write(value.low)} to {write(value.high)})"
     central = value.central if isinstance(value, Range) else value
     return f"{central:,.0f}" if write is _number else write(central)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _number(number: float) -> str:

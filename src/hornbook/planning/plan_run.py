@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from hornbook.facts.hardware import HERE, Accelerator, memory_bytes
+from hornbook.facts.io import shown
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
+from hornbook.facts.units import format_count
 from hornbook.planning.health import run_facts
 from hornbook.planning.plan import Plan, make_plan
 from hornbook.planning.workload import (
@@ -49,8 +51,14 @@ def plan_of(
             spent + wall_seconds(pace, train.steps, overhead(settings, shape, data)), pace.factor, fits
         ),
         loss=expected, bytes_per_token=None if reading is None else reading.bytes_per_token,
+        text=None if reading is None else _named(settings.text.paths, data.num_tokens),
         chosen=list(chosen), assumed=list(assumed),
     )  # fmt: skip
+
+
+def _named(paths: Sequence[str], num_tokens: int) -> str:
+    names = ", ".join(map(shown, paths[:3])) + f" and {len(paths) - 3} more" * (len(paths) > 3)
+    return f"{names or 'the built-in corpus'}: {format_count(num_tokens)} tokens to train on"
 
 
 def _around(seconds: float, factor: float, fits: bool) -> Range:

@@ -25,8 +25,7 @@ from typing import Any, Self
 import msgspec
 
 from hornbook.facts.errors import InputError, SystemFailure
-from hornbook.facts.io import encoded, json_bytes, no_link, own, pretty, write_aside
-from hornbook.facts.locks import hold
+from hornbook.facts.io import encoded, hold, json_bytes, no_link, own, pretty, read_at, write_aside
 
 Row = dict[str, Any]
 
@@ -43,6 +42,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.mirrors: list[Any] = []  # trackers that what is logged is copied to: mirroring.py
         self._repaired: set[Path] = set()
 
     @classmethod
@@ -116,7 +116,7 @@ class Run:
         if known is not None:
             self._write_hashes(known | {name: [*hashes, *known.get(name, [])[:1]] for name, hashes in new.items()})
         for name, content in whole.items():
-            if name == EVALUATION:
+            if name.startswith("reports/"):
                 no_link(self.reports).mkdir(exist_ok=True)
             write_aside(self.folder / name, content)
         if known is not None and new.keys() & known.keys():
@@ -214,10 +214,14 @@ class Run:
         if row.get("event") == "resume":
             self._append("samples.jsonl", {"event": "resume", "step": row["step"]}, durable=True)
         self._append("metrics.jsonl", row, durable=row.get("event") != "step")
+        for mirror in self.mirrors:
+            mirror.row(row)
 
     def log_sample(self, row: Mapping[str, Any]) -> None:
         """Append one row to samples.jsonl: step, tokens, prompt, text, seed, temperature."""
         self._append("samples.jsonl", row, durable=False)
+        for mirror in self.mirrors:
+            mirror.row(row)
 
     def rows(self) -> list[Row]:
         """Every row of metrics.jsonl that still holds, in order, resume events included."""
@@ -302,12 +306,12 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             hold(file, wait=False)
         except BlockingIOError as error:
-            holder = _beginning(file, 200).decode(errors="replace").strip()
+            holder = read_at(file, 200, 0).decode(errors="replace").strip()
             raise InputError(f"{folder} is in use by another process{f' ({holder})' if holder else ''}") from error
         except OSError as error:
             advice = "give --out a folder on another disk"
             raise SystemFailure(f"cannot lock {folder} ({error.strerror}); {advice}") from error
-        is_ours = os.fstat(file).st_size == 0 or _beginning(file, 8) == b"process "  # else others put it there
+        is_ours = os.fstat(file).st_size == 0 or read_at(file, 8, 0) == b"process "  # else others put it there
         if is_ours:
             os.ftruncate(file, 0)
             os.lseek(file, 0, os.SEEK_SET)
@@ -315,11 +319,6 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
         if is_ours:
             os.ftruncate(file, 0)
-
-
-def _beginning(file: int, num_bytes: int) -> bytes:
-    os.lseek(file, 0, os.SEEK_SET)
-    return os.read(file, num_bytes)
 
 
 def _repair_last_line(path: Path) -> None:

@@ -9,20 +9,33 @@ from hornbook.facts.text_warnings import leak_warning, lost_warning
 from hornbook.facts.units import counted
 from hornbook.records.result import Report
 
-_USE = {
-    "huggingface": """\
+_TRIED = "tried by Hornbook's tests"
+_NOT_TRIED = "not tried"
+_USE = {  # the format that a program reads, how it is used, and whether our tests have done just that
+    "transformers": ("huggingface", _TRIED, """\
 ```python
 from transformers import AutoModelForCausalLM, {opener}
 
 model, tokenizer = AutoModelForCausalLM.from_pretrained("{name}"), {opener}.from_pretrained("{name}")
 ```
-{warning}""",
-    "gguf": """\
+{warning}"""),
+    "vLLM": ("huggingface", _NOT_TRIED, """\
+```
+vllm serve {name}
+```
+"""),
+    "llama.cpp": ("gguf", _NOT_TRIED, """\
 ```
 llama-cli --model {name}/{name}.gguf --prompt "..."
 ```
-""",
-}
+"""),
+    "ollama": ("ollama", _NOT_TRIED, """\
+```
+ollama create {name} -f {name}/Modelfile
+ollama run {name} "..."
+```
+"""),
+}  # fmt: skip
 
 
 _NOT_AUTO = """
@@ -41,7 +54,11 @@ def model_card(
     lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in (*facts.items(), ("stored as", dtype)))]
     lines += ["", "## Numbers", "", *_numbers(report), "", "## Use", ""]
     warning = _NOT_AUTO if opener != "AutoTokenizer" else ""
-    lines += [_USE[to].format(name=name, opener=opener, warning=warning).rstrip(), ""]
+    for program, (reads, tried, how) in _USE.items():
+        is_other = reads != to and (reads, to) != ("gguf", "ollama")
+        first = f"After `hornbook export RUN --to {reads} --out {name}`:\n\n" if is_other else ""
+        use = how.format(name=name, opener=opener, warning=warning).rstrip()
+        lines += [f"With {program} ({tried}):", "", first + use, ""]
     return "\n".join(lines)
 
 

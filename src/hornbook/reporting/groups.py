@@ -6,10 +6,12 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from hornbook.facts.metrics import interval_text
 from hornbook.facts.printing import on_one_line, print
 from hornbook.facts.units import counted, format_duration
-from hornbook.reporting.html import escape, header, page, section, table
+from hornbook.reporting.html import page
 from hornbook.reporting.pages import inline_svg
 from hornbook.reporting.plots import GRID, INK, MUTED, PAPER, STYLE, TRAINING, VALIDATION
 from hornbook.reporting.terminal import print_table
@@ -90,27 +92,19 @@ def grid_page(result: Mapping[str, Any]) -> str:
     groups = _in_order(result["groups"])
     svg = runs_plot({group["name"]: group["bits_per_byte_of_runs"] for group in groups}, "svg").decode()
     cells = [
-        (escape(group["name"]), f"{group['bits_per_byte']:.4f}", escape(_spread(group)),
-         format_duration(group["wall_seconds"]))
+        (group["name"], f"{group['bits_per_byte']:.4f}", _spread(group), format_duration(group["wall_seconds"]))
         for group in groups
-    ]  # fmt: skip
+    ]
     runs = [
-        (escape(run["run"]), f"{run['bits_per_byte']:.4f}", f"{run['step']:,}", format_duration(run["wall_seconds"]))
+        (run["run"], f"{run['bits_per_byte']:.4f}", f"{run['step']:,}", format_duration(run["wall_seconds"]))
         for group in groups
         for run in group["runs"]
     ]
-    sentences = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in (result["verdict"], *result["warnings"]))
-    body = [
-        header(f"a grid of settings on {escape(result['text'])}", escape(result["title"])),
-        section(
-            "What came out", f'<ul class="said">\n{sentences}</ul>',
-            f'<figure class="plot">{inline_svg(svg, "Bits per byte of each run, by recipe")}</figure>',
-            table(("recipe", "bits per byte", "between seeds", "time"), cells),
-        ),
-        section("Runs", table(("run", "bits per byte", "steps", "time"), runs)),
-        "<footer>Written by Hornbook. Each run is a folder of its own, with a report.</footer>",
-    ]  # fmt: skip
-    return page(result["title"], body)
+    return page(
+        "grid.html", title=result["title"], eyebrow=f"a grid of settings on {result['text']}",
+        sentences=(result["verdict"], *result["warnings"]), groups=cells, runs=runs,
+        svg=Markup(inline_svg(svg, "Bits per byte of each run, by recipe")),
+    )  # fmt: skip
 
 
 def runs_plot(groups: Mapping[str, Sequence[float]], ending: str) -> bytes:

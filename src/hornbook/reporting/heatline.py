@@ -13,7 +13,8 @@ from rich.text import Text
 from hornbook.facts.printing import console, on_one_line, printable
 from hornbook.facts.text_warnings import lost_warning
 from hornbook.facts.units import perplexity_text, probability_text, signed
-from hornbook.reporting.heatmap import difference_in_words, greedy_in_words, scale_of, view_names, visible
+from hornbook.reporting.heatmap import difference_in_words, greedy_in_words, scale_of, view_names
+from hornbook.reporting.html import visible
 from hornbook.reporting.weights import COLUMNS, weight_rows, weights_in_words
 
 Row = Mapping[str, Any]

@@ -1,78 +1,93 @@
-"""One HTML file: no script, no address of anything outside, and text that stays text."""
+"""Pages by templates: one HTML file each, no script, no address of anything outside, and text that stays text."""
 
 from __future__ import annotations
 
-import html
-import importlib.resources
-from collections.abc import Iterable, Sequence
-from string import Template
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup, escape
 
 from hornbook.facts.printing import printable
+from hornbook.facts.units import probability_text
 
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>$title</title>
-<style>
-$style</style>
-</head>
-<body>
-$body
-</body>
-</html>
-""")  # noqa: E501
+PAGES = {"Report": "report.html", "Evaluation": "evaluation.html", "Memorization": "memorization.html",
+         "Inspection": "inspection.html"}  # fmt: skip
+ALIKE = 3  # so many neighbouring rows that differ in nothing but their name become one
 
 
-def page(title: str, body: Sequence[str]) -> str:
-    """A whole page of the parts of its body that are not empty."""
-    return _PAGE.substitute(title=escape(title), style=style(), body="\n".join(part for part in body if part))
+def page(template: str, **values: Any) -> str:
+    """A template filled in. Values are text, whatever is in them; what HTML cannot hold becomes a visible sign.
 
-
-# The parts take HTML: what comes from outside is escaped before.
-
-
-def header(eyebrow: str, title: str, *facts: str) -> str:
-    lede = f'<p class="lede">{" · ".join(facts)}</p>' if facts else ""
-    return f'<header><p class="eyebrow">Hornbook: {eyebrow}</p>\n<h1>{title}</h1>\n{lede}</header>'
-
-
-def section(title: str, *parts: str) -> str:
-    body = "\n".join(part for part in parts if part)
-    return f"<section>\n<h2>{title}</h2>\n{body}</section>"
-
-
-def table(titles: Iterable[str], rows: Iterable[Iterable[str]], *, foot: str = "", style: str = "") -> str:
-    """A table that scrolls sideways where it is too wide; `foot` has rows of its own."""
-    head = "".join(f"<th>{title}</th>" for title in titles)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n" for row in rows)
-    foot = f"<tfoot>\n{foot}</tfoot>\n" if foot else ""
-    body = f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n{foot}"
-    return f'<div class="scroll"><table class="{style}">\n{body}</table></div>'
-
-
-def figures(entries: Iterable[tuple[str, str, str, str, str]]) -> str:
-    """Big numbers side by side: name, number, unit, interval, and what the number means."""
-    parts = []
-    for name, number, unit, interval, meaning in entries:
-        between = f'<dd class="range">{interval.replace("95 %", "95 % interval")}</dd>' if interval else ""
-        number = f'<dd class="number">{number} <span class="unit">{unit}</span></dd>'
-        parts.append(f'<div><dt>{name}</dt>{number}{between}<dd class="meaning">{meaning}</dd></div>\n')
-    return f'<dl class="figures">\n{"".join(parts)}</dl>' if parts else ""
-
-
-def style() -> str:
-    """The style sheet of every page."""
-    return importlib.resources.files("hornbook.reporting").joinpath("page.css").read_text(encoding="utf-8")
-
-
-def escape(text: object) -> str:
-    """Text as HTML that shows it: no mark-up gets through, and what HTML cannot hold becomes a visible sign.
-
-    >>> escape('</pre><b title="x">' + chr(0))
-    '&lt;/pre&gt;&lt;b title=&quot;x&quot;&gt;␀'
+    `title`, `eyebrow`, `facts` (texts below the title), `links` ((name, file) of the run's other pages).
     """
-    return html.escape(printable(text))
+    return _environment().get_template(template).render(this=template, **values)
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("hornbook.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else "" if value is None else printable(value),
+    )  # fmt: skip
+    assert made.loader is not None
+    style = Markup(made.loader.get_source(made, "page.css")[0])
+    made.globals |= {"style": style, "lines": lines, "visible": visible, "one_line": one_line,
+                     "token_facts": token_facts, "probability": probability_text}  # fmt: skip
+    return made
+
+
+def shown_as(text: object) -> str:
+    """Text as HTML that shows it: no mark-up gets through.
+
+    >>> shown_as('</pre><b title="x">' + chr(0))
+    '&lt;/pre&gt;&lt;b title=&#34;x&#34;&gt;␀'
+    """
+    return str(escape(printable(text)))
+
+
+def lines(text: object) -> Iterator[tuple[str, str]]:
+    """The lines of a text, each with the marks of the line ends after it: several in a row are one.
+
+    >>> list(lines("a\\n\\n\\nb"))
+    [('a', '↵↵↵'), ('b', '')]
+    """
+    parts = re.split(r"(\n+)", printable(text))
+    return zip(parts[::2], ["↵" * len(ends) for ends in parts[1::2]] + [""], strict=True)
+
+
+def visible(text: object) -> str:
+    """Blanks at the ends and tabs as signs."""
+    return re.sub(r"^ +| +$", lambda spaces: "␣" * len(spaces[0]), str(text)).replace("\t", "⇥")
+
+
+def one_line(text: object) -> str:
+    return str(text).replace("\n", "↵")
+
+
+def token_facts(item: Any) -> list[tuple[str, str]]:
+    """Everything about a token, shown where it is pointed at or tapped."""
+    facts = [("surprise", f"{item['nats']:.3f} nats")]
+    if item.get("entropy_nats") is not None:
+        facts.append(("expected", f"{item['entropy_nats']:.3f} nats"))
+    facts += [("probability", probability_text(item["probability"])), ("rank", f"{item['rank']:,g}")]
+    facts.append(("id", str(item["id"])))
+    if item.get("own_logit_gradient") is not None:
+        facts.append(("d loss / d logit", f"{item['own_logit_gradient']:+.2e}"))
+    return facts
+
+
+def collapsed(rows: Iterable[Sequence[str]]) -> list[Sequence[str]]:
+    """Neighbouring rows that are all alike but for their first cell as one, from ALIKE of them on.
+
+    >>> collapsed([["8", "0"], ["16", "0"], ["32", "0"], ["64", "1"]])
+    [['8 to 32', '0'], ['64', '1']]
+    """
+    kept: list[Sequence[str]] = []
+    for rest, group in groupby(rows, key=lambda row: tuple(row[1:])):
+        alike = list(group)
+        kept += [[f"{alike[0][0]} to {alike[-1][0]}", *rest]] if len(alike) >= ALIKE and rest else alike
+    return kept

@@ -11,6 +11,7 @@ from typing import Any, Self
 from hornbook.facts.printing import console
 from hornbook.facts.units import format_count, format_duration, format_usd, perplexity_text
 
+MOST_LOSSES = 2000  # that the curve in the terminal is made of
 PLAIN_SECONDS = 15.0  # between two lines when nothing else is said
 MEASURED = (
     "probe_train_loss_nats_per_token", "probe_validation_loss_nats_per_token", "probe_validation_bits_per_byte",
@@ -23,14 +24,16 @@ class View:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = console(stderr=True, quiet=quiet)
+        self.console.soft_wrap = not self.console.is_terminal  # a box of longer lines than it counts would leave some
         self.live: Any = None
         self.total, self.latest, self.sample = 0, {}, ""  # type: int, dict[str, Any], str
         self.first, self.last_line = 0, 0.0
         self.marks: list[tuple[int, float]] = []  # (step, when) of the first step and of the evaluations after it
+        self.losses: list[tuple[int, float]] = []  # (step, loss of the batch), thinned
         self.planned_end: float | None = None  # of the last step, by time.monotonic()
 
     def note(self, sentence: str) -> None:
-        """One line that stays."""
+        """A sentence that stays; on a terminal its lines end between words."""
         self.console.print(sentence)
 
     @contextmanager
@@ -67,6 +70,10 @@ class View:
         if evaluated:  # what this one did not measure is not shown as an earlier one measured it
             self.latest = {key: value for key, value in self.latest.items() if key not in MEASURED}
         self.latest |= row
+        if not evaluated and row.get("train_loss_nats_per_token") is not None:
+            self.losses.append((row["step"], row["train_loss_nats_per_token"]))
+            if len(self.losses) > MOST_LOSSES:
+                del self.losses[1:-1:2]
         if row["step"] > self.first and (evaluated or not self.marks):
             self.marks.append((row["step"], time.monotonic()))
         due = time.monotonic() - self.last_line > PLAIN_SECONDS
@@ -77,12 +84,12 @@ class View:
     def show_sample(self, text: str) -> None:
         self.sample = text
         if self.live is None:
-            self.note(f"  sample: {' '.join(text.split())[:160]}")
+            self.note(f"  sample: {' '.join(text.strip().replace(chr(10), ' ↵ ').split())[:160]}")
 
     def end(self) -> None:
         if self.live is not None:
-            self.live.stop()
-            self.live = None
+            live, self.live = self.live, None
+            live.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -132,5 +139,7 @@ class View:
     def _panel(self) -> Any:
         from hornbook.reporting.panel import panel
 
+        # Narrower than the terminal: the ^C that a terminal writes behind it must not begin a line of its own.
         return panel(self.latest, self.sample, step=self.latest.get("step", self.first), total=self.total,
-                     time_left=self._eta())  # fmt: skip
+                     time_left=self._eta(), losses=self.losses,
+                     width=self.console.width - 3)  # fmt: skip

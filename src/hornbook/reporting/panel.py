@@ -1,8 +1,8 @@
-"""The box that a terminal shows while a run goes on."""
+"""The box that a terminal shows while a run goes on: five numbers, the curve so far, and what the model wrote last."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
@@ -11,48 +11,64 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hornbook.facts.printing import printable
-from hornbook.facts.units import format_count, perplexity_text
+from hornbook.facts.printing import on_one_line
+from hornbook.facts.units import format_count
 
-_3, _2, _SHORT = "{:.3f}".format, "{:.2f}".format, "{:.3g}".format
-CELLS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("batch loss", "train_loss_nats_per_token", _3),
-    ("train loss", "probe_train_loss_nats_per_token", _3),
-    ("validation loss", "probe_validation_loss_nats_per_token", _3),
-    ("validation perplexity", "probe_validation_loss_nats_per_token", perplexity_text),
-    ("validation bits per byte", "probe_validation_bits_per_byte", _3),
-    ("gap, bits per byte", "probe_generalization_gap_bits_per_byte", "{:+.3f}".format),
-    ("copied from the text", "copied_share", "{:.0%}".format),
-    ("tokens seen", "tokens", format_count),
-    ("epochs", "epoch", _2),
-    ("learning rate", "learning_rate", "{:.2e}".format),
-    ("gradient norm", "gradient_norm", _3),
-    ("tokens/s", "tokens_per_second", format_count),
-    ("MFU (PaLM)", "mfu", "{:.1%}".format),
-    ("final-loss forecast", "forecast_loss_nats_per_token", _3),
-    ("hours", "gpu_hours", _SHORT),
-    ("energy, kWh", "energy_kwh", _SHORT),
-    ("price, USD", "price_usd", _SHORT),
-)
+_SIGNS = " ▁▂▃▄▅▆▇█"
+_CURVE_LINES = 4
+_SAMPLE_CHARACTERS = 240
 
 
-def panel(row: Mapping[str, Any], sample: str, *, step: int, total: int, time_left: str) -> Panel:
-    """The latest numbers of a run and what it wrote last; what is unknown is left out."""
+def panel(
+    row: Mapping[str, Any], sample: str, *, step: int, total: int, time_left: str,
+    losses: Sequence[tuple[int, float]] = (), width: int | None = None,
+) -> Panel:  # fmt: skip
+    """The latest numbers of a run, its `losses` ((step, loss of the batch), in order) as a curve, and what it wrote
+    last; what is unknown is left out."""
     head = Table.grid(padding=(0, 2), expand=True)
     head.add_column(no_wrap=True)
     head.add_column(ratio=1)
     head.add_column(no_wrap=True)
     bar = ProgressBar(total=max(1, total), completed=step)
-    head.add_row(Text.assemble("step ", (f"{step:,}", "bold"), f" of {total:,}"), bar, time_left)
-    numbers = {**row, **row.get("cost", {})}
-    cells = [(label, form(numbers[key])) for label, key, form in CELLS if numbers.get(key) is not None]
-    table = Table.grid(padding=(0, 3))
-    for style in ("dim", "", "dim", ""):
-        table.add_column(no_wrap=True, style=style)
-    for i in range(0, len(cells), 2):
-        table.add_row(*(text for cell in cells[i : i + 2] for text in cell))
-    parts: list[Any] = [head, Text(), table]
+    head.add_row(Text.assemble("step ", (f"{step:,}", "bold"), f" of {total:,}"), bar, time_left.partition(" (")[0])
+    train = row.get("probe_train_loss_nats_per_token", row.get("train_loss_nats_per_token"))
+    validation = row.get("probe_validation_loss_nats_per_token")
+    cells = [
+        ("loss", None if train is None else f"{train:.3f}"),
+        ("validation", None if validation is None else f"{validation:.3f}"),
+        ("tokens/s", format_count(row["tokens_per_second"]) if row.get("tokens_per_second") else None),
+        ("epoch", f"{row['epoch']:.2f}" if row.get("epoch") is not None else None),
+    ]
+    numbers = Text("   ").join(
+        Text.assemble((f"{name} ", "dim"), (value, "bold")) for name, value in cells if value is not None
+    )
+    parts: list[Any] = [head, numbers]
+    if len(losses) > 1:
+        parts.append(Text(curve(losses, 60)))
     if sample:
-        written = Text(printable(sample.strip()[:600]), style="italic")
-        parts += [Text(), Text("the model writes:", style="dim"), written]
-    return Panel(Group(*parts), title="hornbook", title_align="left", border_style="dim")
+        written = on_one_line(" ".join(sample.strip().replace("\n", " ↵ ").split())[:_SAMPLE_CHARACTERS])
+        parts.append(Text.assemble(("it writes: ", "dim"), (written, "italic")))
+    return Panel(Group(*parts), title="hornbook", title_align="left", border_style="dim", width=width)
+
+
+def curve(losses: Sequence[tuple[int, float]], width: int, lines: int = _CURVE_LINES) -> str:
+    """The curve in characters, `width` columns of means, with its highest and lowest value at the left.
+
+    >>> print(curve([(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)], 4, 2))
+    4.00 █▃
+    1.00 ██▆▁
+    """
+    first, last = losses[0][0], losses[-1][0]
+    columns: list[list[float]] = [[] for _ in range(width)]
+    for step, loss in losses:
+        columns[min(width - 1, (step - first) * width // max(1, last - first + 1))].append(loss)
+    means = [sum(column) / len(column) if column else None for column in columns]
+    known = [mean for mean in means if mean is not None]
+    low, high = min(known), max(known)
+    for at, mean in enumerate(means):
+        means[at] = means[at - 1] if mean is None else mean
+    heights = [1 + round(((mean or low) - low) / (high - low or 1.0) * (8 * lines - 1)) for mean in means]
+    rows = ["".join(_SIGNS[min(8, max(0, height - 8 * line))] for height in heights) for line in reversed(range(lines))]
+    labels = [f"{high:.2f}", *[""] * (lines - 2), f"{low:.2f}"]
+    room = max(map(len, labels))
+    return "\n".join(f"{label:>{room}} {row}".rstrip() for label, row in zip(labels, rows, strict=True))

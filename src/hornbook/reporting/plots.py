@@ -17,8 +17,9 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.io import write_aside
 from hornbook.facts.looks import Evaluation
 from hornbook.facts.printing import on_one_line
-from hornbook.facts.units import BEYOND_COUNTING, format_count
+from hornbook.facts.units import BEYOND_COUNTING, format_count, perplexity_text
 from hornbook.reporting.curves import Rows, evaluations, read_curves, train_losses
+from hornbook.reporting.labels import Label, place
 
 PAPER, INK, MUTED, GRID = "#ffffff", "#22252a", "#6b7078", "#e3e5e9"
 VALIDATION, TRAINING = "#0072b2", "#d55e00"
@@ -36,7 +37,6 @@ STYLE = {
 }
 
 _HUGE = 1e4  # a loss from here on, that of a run which diverged, is written with a letter
-_LABEL_START = 0.8  # share of the width where the names at the right ends of the curves begin
 
 # Perplexities one likes to read, of which an axis shows those in its range.
 _PERPLEXITIES = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
@@ -72,26 +72,24 @@ def loss_plot(
     if not points and not losses:
         raise InputError("there are no losses to draw yet")
     with rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 4.9), facecolor=PAPER)
+        figure = Figure(figsize=(8.4, 4.9), dpi=72, facecolor=PAPER)
         axes = figure.add_axes((0.085, 0.12, 0.82, 0.72), facecolor=PAPER)
         low, high = _range(losses, points, uniform_loss)
         end = max([*tokens[-1:], *(point.tokens for point in points), 1])
         axes.set_xlim(0, end)
         axes.set_ylim(low, high)
         _frame(axes, end, tokens_per_epoch)
+        thin = list(zip(*min_max(tokens, losses, 500), strict=True)) if losses else []
         if losses:
-            axes.plot(*min_max(tokens, losses, 500), color=TRAINING, linewidth=0.7, alpha=0.28, zorder=2)
+            axes.plot(*zip(*thin, strict=True), color=TRAINING, linewidth=0.7, alpha=0.28, zorder=2)
         curves = _curves(tokens, losses, points)
         _draw_curves(axes, curves)
-        _name_curves(axes, curves)
-        if len(points) > 1:
-            _mark_best(axes, points, end)
-        _mark_parting(axes, rows, tokens_per_epoch, repeated_share)
         # In view, with room for its name.
-        if uniform_loss is not None and low < uniform_loss < high and uniform_loss > 0.05 * high:
+        in_view = uniform_loss is not None and low < uniform_loss < high and uniform_loss > 0.05 * high
+        if in_view and uniform_loss is not None:
             axes.axhline(uniform_loss, color=MUTED, linewidth=1, linestyle=(0, (1, 2.5)), zorder=1)
-            name, place = "uniform guessing", (end / 2, uniform_loss)
-            axes.annotate(name, place, (0, 3), textcoords="offset points", ha="center", color=MUTED)
+        _mark_parting(axes, rows, tokens_per_epoch, repeated_share)
+        _labels(axes, curves, points, [thin] if thin else [], uniform_loss if in_view else None)
         if title:
             heading = figure.text(0.085, 0.955, on_one_line(title), fontsize=12.5, fontweight="semibold", va="center")
             heading.set(gid="title", parse_math=False)
@@ -100,11 +98,12 @@ def loss_plot(
             if path_png is not None:
                 figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
             figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        picture = _hover(axes, svg.getvalue(), curves)
         if path_png is not None:
             write_aside(path_png, png.getvalue())
         if path_svg is not None:
-            write_aside(path_svg, svg.getvalue())
-    return svg.getvalue()
+            write_aside(path_svg, picture)
+    return picture
 
 
 def cost_plot(points: Sequence[Mapping[str, Any]], path: Path | str) -> None:
@@ -252,52 +251,55 @@ def _curves(tokens: list[int], losses: list[float], points: list[Evaluation]) ->
 
 
 def _draw_curves(axes: Any, curves: list[_Curve]) -> None:
+    """A probe is known only where it was evaluated: its evaluations are points, joined by a thin line. What lies before
+    training is joined with nothing: how the loss came down from there was not measured."""
     for name, colour, width, points in curves:
-        marker = "o" if name.startswith("probe") and len(points) <= 40 else ""
+        probe, shown = name.startswith("probe"), points[:: max(1, len(points) // 500)]
+        apart = [point for point in shown if probe and point[0] == 0 and len(shown) > 1]
+        joined = shown[len(apart) :]
+        style = {"color": colour, "zorder": 2 + width, "clip_on": colour != VALIDATION}
+        axes.plot(*zip(*joined, strict=True), linewidth=0.6 * width if probe else width, **style)
+        if probe:
+            size = 2.2 * width if len(points) <= 40 else 1.1 * width
+            axes.plot(*zip(*joined, strict=True), "o", markersize=size, markeredgewidth=0, **style)
+        if apart:
+            axes.plot(*zip(*apart, strict=True), "o", markersize=5, markerfacecolor=PAPER, **style)
+
+
+def _labels(axes: Any, curves: list[_Curve], points: list[Evaluation], faint: list[Any], uniform: float | None) -> None:
+    """Name and last value at the right end of each curve, the lowest validation loss, and the loss before training."""
+    labels = [Label(f"{curve.name} {_loss_text(curve.points[-1][1])}", *curve.points[-1], curve.colour, True)
+              for curve in sorted(curves, key=lambda curve: -curve.points[-1][1])]  # fmt: skip
+    best = min(points, key=lambda point: point.validation_loss, default=None)
+    if best is not None and len(points) > 1:
         axes.plot(
-            *zip(*points[:: max(1, len(points) // 500)], strict=True), color=colour, linewidth=width, marker=marker,
-            markersize=1.6 * width, zorder=2 + width, clip_on=colour != VALIDATION,
+            [best.tokens], [best.validation_loss], "o", markersize=7, markerfacecolor=PAPER, markeredgewidth=2,
+            markeredgecolor=VALIDATION, zorder=6, clip_on=False,
         )  # fmt: skip
+        if best is not points[-1]:
+            text = f"lowest {_loss_text(best.validation_loss)}"
+            labels.append(Label(text, best.tokens, best.validation_loss, VALIDATION))
+        if points[0].tokens == 0:
+            labels.append(Label("before training", 0, points[0].validation_loss, MUTED, farthest=60))
+    low, high = axes.get_xlim()
+    lines: list[Any] = [curve.points for curve in curves]
+    if uniform is not None:
+        lines.append([(low, uniform), (high, uniform)])
+        labels.append(Label("uniform guessing", (low + high) / 2, uniform, MUTED))
+    place(axes, labels, lines, faint)
 
 
-def _name_curves(axes: Any, curves: list[_Curve]) -> None:
-    """Name and last value at the right end of each curve, above the upper one and below the lower one."""
-    end, (low, high), lower = axes.get_xlim()[1], axes.get_ylim(), -7
-    for place, curve in enumerate(sorted(curves, key=lambda curve: -curve.points[-1][1])):
-        last, value = curve.points[-1]
-        near = [y for x, y in curve.points if x >= last - (1 - _LABEL_START) * end]
-        above = place == 0
-        if (max(near) if above else low + high - min(near)) + 0.1 * (high - low) > high:  # no room towards the border
-            above = not above
-        axes.annotate(
-            f"{curve.name} {_loss_text(value)}", (last, max(near) if above else min(near)), (0, 7 if above else lower),
-            textcoords="offset points", ha="right" if last > end / 4 else "left", va="bottom" if above else "top",
-            color=curve.colour, fontweight="bold",
-        )  # fmt: skip
-        lower -= 13 * (not above)  # the next one below leaves a line to this one
-
-
-def _mark_best(axes: Any, points: list[Evaluation], end: float) -> None:
-    """A ring at the lowest validation loss and its value above the curve, unless it is the last, which is named."""
-    best = min(points, key=lambda point: point.validation_loss)
-    axes.plot(
-        [best.tokens], [best.validation_loss], "o", markersize=7, markerfacecolor=PAPER, markeredgecolor=VALIDATION,
-        markeredgewidth=2, zorder=6, clip_on=False,
-    )  # fmt: skip
-    if best is points[-1]:
-        return
-    # The text must lie over nothing: it starts at the point, where the curve rises least, or ends before the name.
-    width = 0.16 * end
-    start = best.tokens if best.tokens + width < _LABEL_START * end else _LABEL_START * end - 1.1 * width
-    under = [p.validation_loss for p in points if start - width / 4 <= p.tokens <= start + width]
-    low, high = axes.get_ylim()
-    y = max([best.validation_loss, *under]) + 0.09 * (high - low)
-    leader = {"arrowstyle": "-", "color": VALIDATION, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 5}
-    leader["relpos"] = (0.0, 0.0) if start == best.tokens else (1.0, 0.0)
-    axes.annotate(
-        f"lowest {_loss_text(best.validation_loss)}", (best.tokens, best.validation_loss), (start, y), ha="left",
-        va="bottom", color=VALIDATION, arrowprops=leader,
-    )  # fmt: skip
+def _hover(axes: Any, svg: str, curves: list[_Curve]) -> str:
+    """The picture with the values of its evaluations, which show where one points at them, without a script."""
+    height = 72 * axes.figure.get_figheight()
+    spots = []
+    for curve in curves:
+        for tokens, loss in curve.points if curve.name.startswith("probe") else []:
+            x, y = axes.transData.transform((tokens, loss))
+            value = f"{curve.name}: {loss:.4f} nats per token, perplexity {perplexity_text(loss)}, at {tokens:,} tokens"
+            spots.append(f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="6" fill="none" pointer-events="all">'
+                         f"<title>{value}</title></circle>")  # fmt: skip
+    return svg.replace("</svg>", f'<g class="hover">{"".join(spots)}</g>\n</svg>')
 
 
 def _mark_parting(axes: Any, rows: Rows, tokens_per_epoch: int, repeated_share: float) -> None:
@@ -307,5 +309,6 @@ def _mark_parting(axes: Any, rows: Rows, tokens_per_epoch: int, repeated_share: 
         spent = {point.step: point.tokens for point in evaluations(rows)}  # what was given up is on the axis
         before, at = (replace(point, tokens=spent[point.step]) for point in curves.gap.opened)
         axes.axvspan(before.tokens, at.tokens, color=GRID, alpha=0.6, linewidth=0, zorder=0)
-        place = (at.tokens, axes.get_ylim()[0])
-        axes.annotate("the gap widens", place, (4, 4), textcoords="offset points", color=MUTED)
+        side = "right" if at.tokens > 0.8 * axes.get_xlim()[1] else "left"
+        style = {"color": MUTED, "va": "top", "ha": side, "transform": axes.get_xaxis_transform()}
+        axes.text(at.tokens, 0.985, "the gap widens", **style)

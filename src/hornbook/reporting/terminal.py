@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hornbook.facts.metrics import interval_text, printed
-from hornbook.facts.printing import console, print
+from hornbook.facts.printing import console, on_one_line, print
 from hornbook.facts.text_warnings import LEAKED, leak_warning, loss_of, lost_warning
 from hornbook.facts.units import (
     counted,
@@ -249,16 +249,62 @@ def print_comparison(result: Mapping[str, Any]) -> None:
 
 
 def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
-    """One line a run: of the whole validation text where it was scored, else of the probe's windows."""
+    """One line a run below a header: of the whole validation text where it was scored, else (marked) of the probe's
+    windows. Settings that are not the same in all of them follow."""
+    if not runs:
+        print("no runs here")
+        return
+    names = [str(run["run"]) for run in runs]
     rows = []
-    for run in runs:
+    for run, name in zip(runs, names, strict=True):
         whole = run.get("bits_per_byte") is not None
         bits = run.get("bits_per_byte" if whole else "probe_validation_bits_per_byte")
-        loss = run.get(f"{'' if whole else 'probe_'}validation_loss_nats_per_token")
-        measured = "" if loss is None else f"loss {loss:.4f}{'' if whole else ' (probe)'}, "
-        state = f"{measured}step {run.get('step', 0):,}, {run['state']}"
-        rows.append((run["run"], f"{bits:.4f}" if bits is not None else "-", state))
-    print_table(rows, "runs: bits per byte and nats per token of the validation text" if rows else "no runs here")
+        loss, mark = run.get(f"{'' if whole else 'probe_'}validation_loss_nats_per_token"), "" if whole else "*"
+        size, tokens = (run.get(key) for key in ("num_parameters", "tokens"))
+        done = run["state"] == "length reached"
+        rows.append((
+            name, run.get("date", "")[:10], "-" if size is None else format_count(size),
+            "-" if tokens is None else format_count(tokens), "-" if loss is None else f"{loss:.3f}{mark}",
+            "-" if bits is None else f"{bits:.3f}{mark}",
+            "done" if done else f"{run['state']}, step {run.get('step', 0):,}",
+        ))  # fmt: skip
+    _print_columns(("run", "date", "size", "tokens", "loss", "bits/byte", "state"), rows, right=range(2, 6))
+    if any(run.get("bits_per_byte") is None for run in runs):
+        print("* on the probe's windows, not on all of the validation text")
+    known = [run.get("settings", {}) for run in runs]
+    differing = []
+    for key in dict.fromkeys(key for settings in known for key in settings):
+        having: dict[str, list[str]] = {}
+        for settings, name in zip(known, names, strict=True):
+            having.setdefault(_setting(settings.get(key)), []).append(name)
+        if len(having) > 1:
+            differing.append((key, "; ".join(f"{value}: {', '.join(who)}" for value, who in having.items())))
+    if differing:
+        print()
+        _print_columns(("setting that differs", "value: runs"), differing)
+
+
+def _print_columns(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """A table with a header, in which nothing is cut: texts go on in the next line."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for number, title in enumerate(titles):
+        fixed = number < len(titles) - 1 and all(len(row[number]) < 50 for row in rows)
+        table.add_column(title, justify="right" if number in right else "left", no_wrap=fixed, overflow="fold")
+    for row in rows:
+        table.add_row(*map(on_one_line, row))
+    console().print(table)
+
+
+def _setting(value: Any) -> str:
+    """
+    >>> _setting(0.0012345678), _setting(["a.txt"]), _setting(None)
+    ('0.001235', 'a.txt', 'automatic')
+    """
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "automatic" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def print_memorization(result: Mapping[str, Any]) -> None:

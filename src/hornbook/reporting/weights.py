@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hornbook.reporting.html import escape, section, table
-
 Row = Mapping[str, Any]
 
 COLUMNS = ("weight", "shape", "parameters", "norm", "mean", "spread", "from", "to", "histogram")
@@ -51,9 +49,3 @@ def weights_in_words(view: Row) -> str:
         named.append(f"{len(blocks)} blocks of {blocks[0]:,}" if len(set(blocks)) == 1 else f"blocks {sum(blocks):,}")
     tied = "the head is the embedding" if view["tied"] else "the head has weights of its own"
     return f"{view['num_parameters']:,} parameters: {', '.join(named)}; {tied}."
-
-
-def weights_section(view: Row, name: str) -> str:
-    """The table as a part of a page."""
-    rows = ([*map(escape, row[:-1]), f"<code>{row[-1]}</code>"] for row in weight_rows(view))
-    return section(f"Weights: {escape(name)}", f"<p>{escape(weights_in_words(view))}</p>", table(COLUMNS, rows))

@@ -10,7 +10,6 @@ import torch
 
 from hornbook.data.loader import Batches
 from hornbook.data.shards import TokenStream
-from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine.device import Telemetry, device, this_device
 from hornbook.engine.saving import Saver
 from hornbook.facts.settings import Settings
@@ -36,20 +35,24 @@ if TYPE_CHECKING:
 
 
 def build(
-    settings: Settings, shape: GPTShape, text: TokenStream, on: torch.device, world: World | None = None
-) -> TrainState:
-    """Fresh parts for resolved settings, to be trained on `text`, by all processes of a `world`."""
+    settings: Settings, shape: GPTShape, text: TokenStream, on: torch.device, world: World | None = None, *,
+    is_fresh: bool = True,
+) -> TrainState:  # fmt: skip
+    """Parts for resolved settings, to be trained on `text`, by all processes of a `world`: with fresh weights, except
+    where others follow."""
     train, sharded = settings.train, None
     assert train.batch is not None
     be_deterministic(train.deterministic)
-    model = Decoder(shape, dropout=settings.model.dropout)
-    model = (initialise(model, train.seed) if world is None or world.rank == 0 else model).to(on)
-    model.recompute = train.recompute
-    if world is not None:
+    if world is None:
+        model = initialise(Decoder(shape, dropout=settings.model.dropout), train.seed).to(on)
+    else:
         from hornbook.setup.processes import spread
 
-        sharded = spread(world, settings, model, on)
+        sharded = spread(world, settings, shape, on)
         model = sharded.model
+        if is_fresh and world.rank == 0:
+            sharded.scatter(initialise(Decoder(shape), train.seed).to(on))
+    model.recompute = train.recompute
     if train.compile:
         from hornbook.model.compiled import compile_training
 
@@ -64,10 +67,10 @@ def start_job(context: RunContext, view: View, started: float) -> Job:
     on, settings, prepared, run = device(), context.settings, context.prepared, context.run
     assert settings.checkpoint.every is not None
     world = context.world
-    state = build(settings, context.shape, prepared.train, on, world)
+    given = context.initial is not None or context.checkpoint is not None
+    state = build(settings, context.shape, prepared.train, on, world, is_fresh=not given)
     if context.initial is not None:
-        checkpoints.fill(state.whole(), checkpoints.weights(context.initial))
-        state.whole_changed()
+        state.take_over(context.initial)
     # A process that was killed counts as far as its cost had been read.
     earlier: dict[str, float] = next((row["cost"] for row in reversed(run.rows()) if "cost" in row), {})
     precision = settings.train.precision
@@ -76,6 +79,7 @@ def start_job(context: RunContext, view: View, started: float) -> Job:
         processes=world.size if world else 1, machines=world.machines if world else 1,
     )  # fmt: skip
     clock = StepClock(telemetry)
+    in_parts = state.sharded is not None and state.sharded.shards > 1  # all write, and meet for that between updates
     job = Job(
         context, state, view, telemetry,
         Monitor(
@@ -84,7 +88,7 @@ def start_job(context: RunContext, view: View, started: float) -> Job:
             spike_zscore=settings.train.skip_spikes,
         ),
         Watch(settings, context.shape, prepared),
-        Saver(settings.checkpoint.every, steady_steps(settings), beside=on.type != "cpu"),
+        Saver(settings.checkpoint.every, steady_steps(settings), beside=on.type != "cpu" and not in_parts),
         FirstSteps(context.plan, state, prepared.train), clock,
     )  # fmt: skip
     if context.checkpoint is not None:
@@ -136,7 +140,7 @@ def make_optimizers(settings: Settings, model: Decoder, sharded: Sharded | None 
                 AdamW(parameters, learning_rate=o.learning_rate, beta1=o.beta1, beta2=o.beta2, epsilon=o.epsilon,
                       weight_decay=decay)
             )  # fmt: skip
-    return optimizers if sharded is None else sharded.shared(optimizers)
+    return optimizers
 
 
 def seconds_per_step(settings: Settings, parts: TrainState) -> float:

@@ -47,7 +47,8 @@ def show_plan(
     if pace is not None and planned.wall_seconds is not None:
         after = pace.scored * overhead(settings, shape, reading.data).scored_tokens + REPORT_SECONDS
         view.expect(started + planned.wall_seconds.central - after)
-    start.run.write_plan({"plan": planned.to_dict(), "pace": pace, "baselines": levels})
+    text = {"repeated_share": start.prepared.checkup.get("repeated_share", 0.0), **start.prepared.leak}
+    start.run.write_plan({"plan": planned.to_dict(), "pace": pace, "baselines": levels, "text": text})
 
 
 def _expected(

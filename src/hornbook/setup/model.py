@@ -17,7 +17,7 @@ from hornbook.facts.io import write_aside
 from hornbook.facts.settings import Settings, from_table, parse_table
 from hornbook.model.decoder import Decoder
 from hornbook.planning.choose import SHAPE
-from hornbook.records.listing import check_model
+from hornbook.records.listing import check_model, resolved
 from hornbook.records.run import Run, checkpoint_step, is_run
 from hornbook.text.tokenizer import Tokenizer, load_tokenizer
 from hornbook.training.decisions import decisions_of
@@ -112,7 +112,7 @@ def open_model(name: str | Path, *, step: int | None = None) -> LoadedModel:
 
 
 def _open(name: str | Path, step: int | None) -> LoadedModel:
-    path = Path(name)
+    path = resolved(name)
     if is_run(path):
         run = Run.open(path)
         folder = _checkpoint_of(run, step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import msgspec
 import torch
 
 from hornbook.data.shards import MANIFEST, Prepared, open_prepared
+from hornbook.engine import parts
 from hornbook.engine.device import device
 from hornbook.engine.sharding import Sharded
 from hornbook.engine.signals import stop_on_signals
 from hornbook.engine.world import World
-from hornbook.facts.errors import InputError
+from hornbook.evaluation.together import score_part
+from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.hardware import memory_bytes
 from hornbook.facts.settings import Settings, Text, from_table, to_toml
 from hornbook.facts.shape import GPTShape
@@ -58,22 +61,37 @@ def follow(world: World) -> None:
                     document_mask=train.document_mask, autocast=state.autocast, stop=stop, sharded=state.sharded,
                 )  # fmt: skip
             else:
-                assert state is not None
-                _take_part(state, order, **told)
+                with suppress(InputError, SystemFailure):  # as on rank 0, which says what follows
+                    _take_part(world, state, order, **told)
 
 
-def _take_part(state: TrainState, order: str, number: int = 0, updates: int = 0) -> None:
-    """In what happens to the state between two updates."""
+def _take_part(world: World, state: TrainState | None, order: str, **told: Any) -> None:
+    """In what happens to the state between two updates, and in the verifying of a checkpoint."""
+    if order == "verify":
+        parts.verify(world, Path(told["folder"]))
+        return
+    assert state is not None
     assert state.sharded is not None
     if order == "gather":
         state.sharded.gather()
     elif order == "scatter":
         state.sharded.scatter()
-    elif order == "state":
-        state.optimizers[number].state()
+    elif order == "score":
+        score_part(world, state.whole(), **told)
+    elif order == "release":
+        state.release()
+    elif order == "keep":
+        state.keep(**told)
+    elif order == "drop_kept":
+        state.drop_kept()
+    elif order == "put_back":
+        state.put_back(**told)
+    elif order == "load":
+        state.load(Path(told["folder"]), told["updates"])
     else:
-        assert order == "load"
-        state.optimizers[number].load({}, updates)
+        assert order == "write"
+        contents = state.kept if told["is_kept"] else state.contents(optimizers=told["optimizers"])
+        parts.write_part(state.sharded, Path(told["aside"]), contents)
 
 
 def tell_text(world: World, prepared: Prepared, text: Text) -> None:
@@ -100,14 +118,13 @@ def _read(world: World, folder: str, text: dict[str, Any], key: str) -> Prepared
     return prepared
 
 
-def spread(world: World, settings: Settings, whole: Decoder, on: torch.device) -> Sharded:
-    """The model, spread over all processes, with rank 0's `whole` weights."""
-    shape, train = whole.shape, settings.train
+def spread(world: World, settings: Settings, shape: GPTShape, on: torch.device) -> Sharded:
+    """A model, spread over all processes, whose weights are still to come."""
     world.tell("build", settings=to_toml(settings), shape=msgspec.to_builtins(shape))
     replicas = _replicas(world, settings, shape, on)
-    model = Decoder(shape, dropout=settings.model.dropout).to(on)
-    model.recompute = train.recompute
-    return Sharded(model, world, replicas, whole, device=on)
+    with torch.device("meta"):
+        model = Decoder(shape, dropout=settings.model.dropout)
+    return Sharded(model, world, replicas, device=on)
 
 
 def _replicas(world: World, settings: Settings, shape: GPTShape, on: torch.device) -> int:

@@ -63,7 +63,7 @@ def resumed(
         view.note("  note: the run began with another HORNBOOK_PLAIN, so it resumes, but not bit for bit")
     original.text.tokenizer = settings.text.tokenizer
     prepared = read_text(original, view)
-    newest = _newest_whole(run, view)
+    newest = _newest_whole(run, view, world)
     if newest is None:
         opened = open_model(facts.from_) if facts.from_ else None
         shape = opened.model.shape if opened is not None else shape_of(settings, prepared.tokenizer.vocabulary)
@@ -81,7 +81,7 @@ def resumed(
     if newest is None:  # the run was killed as it began
         record_text(prepared, run)
     if steps := _made_longer(run, settings, original, wanted, prepared):
-        newest = _lengthen(run, settings, steps, newest, view)
+        newest = _lengthen(run, settings, steps, newest, view, world)
     if world is not None:
         from hornbook.setup.processes import tell_text
 
@@ -164,14 +164,16 @@ def _made_longer(run: Run, settings: Settings, original: Settings, wanted: Setti
     return steps if steps > has else 0
 
 
-def _lengthen(run: Run, settings: Settings, steps: int, newest: Path | None, view: View) -> Path | None:
+def _lengthen(
+    run: Run, settings: Settings, steps: int, newest: Path | None, view: View, world: World | None
+) -> Path | None:
     """Give the run its new length, and return the checkpoint from which that gives the weights of a run that was
     planned so. Raises InputError where none is kept."""
     made = [decision.step for decision in decisions_of(run.rows()) if decision.decision in ("length", "finish")]
     steady = min([steady_steps(settings), *made])
     if newest is not None and checkpoint_step(newest) > steady:
         decisions, early = decisions_of(run.rows()), [f for f in run.checkpoints() if 0 < checkpoint_step(f) <= steady]
-        before = [folder for folder in early if _is_good(folder, decisions)]
+        before = [folder for folder in early if _is_good(folder, decisions, world)]
         if not before:
             raise InputError(
                 f"{run.folder} cannot be made longer: its learning rate has decayed since step {steady:,}, and no "
@@ -195,18 +197,18 @@ def _lengthen(run: Run, settings: Settings, steps: int, newest: Path | None, vie
     return newest
 
 
-def _newest_whole(run: Run, view: View) -> Path | None:
+def _newest_whole(run: Run, view: View, world: World | None) -> Path | None:
     """The newest checkpoint whose files are what was written; a damaged one is named and passed over."""
     folders = run.checkpoints()
     if folders and last_saved(run) > checkpoint_step(folders[-1]):
         view.note(f"  {run.folder} has lost its newest checkpoint, of step {last_saved(run):,}")
     recorded = decisions_of(run.rows())
-    return next((folder for folder in reversed(folders) if _is_good(folder, recorded, view)), None)
+    return next((folder for folder in reversed(folders) if _is_good(folder, recorded, world, view)), None)
 
 
-def _is_good(checkpoint: Path, recorded: Sequence[Decision], view: View | None = None) -> bool:
+def _is_good(checkpoint: Path, recorded: Sequence[Decision], world: World | None, view: View | None = None) -> bool:
     """Whether a run with the `recorded` decisions can go on from it; if not, `view` is told."""
-    reason = why_not_good(checkpoint, recorded)
+    reason = why_not_good(checkpoint, recorded, world)
     if reason is not None and view is not None:
         view.note(f"  {reason}")
     return reason is None

@@ -21,6 +21,7 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator, memory_bytes, usable_cores
 from hornbook.facts.settings import Settings, to_toml
 from hornbook.facts.shape import GPTShape
+from hornbook.facts.text_warnings import tokenizer_fit
 from hornbook.facts.units import counted, format_bytes, format_count, format_duration
 from hornbook.planning.choose import (
     Machine,
@@ -41,7 +42,7 @@ from hornbook.planning.workload import (
     wall_of,
 )
 from hornbook.records.environment import environment
-from hornbook.records.run import LEFTOVERS, Run, default_out
+from hornbook.records.run import EVALUATION, LEFTOVERS, Run, default_out
 from hornbook.reporting.live import View
 from hornbook.setup.build import usd_per_hour
 from hornbook.setup.text import is_prepared, prepared_text, stem
@@ -73,8 +74,7 @@ def fresh(
     part, on = prepared.train, device()
     torch.set_num_threads(wanted.train.threads or usable_cores())
     device_here = this_device(on)
-    data = corpus_stats(prepared)
-    machine = Machine.of(device_here, 1 if world is None else world.size)
+    data, machine = corpus_stats(prepared), Machine.of(device_here, 1 if world is None else world.size)
     choice = choose(wanted, data, machine, shape=opened.model.shape if opened is not None else None)
     settings, shape = choice.settings, choice.shape
     if world is not None:
@@ -91,6 +91,7 @@ def fresh(
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
     open_end = may_decide_of(wanted, settings)
     wrong = _warnings(run_facts(settings, shape, reading, may_decide=open_end), settings, device_here)
+    wrong += _unfit(opened, reading.bytes_per_token, view)
     text, again = (data.num_tokens, data.num_bytes), reading.readings_per_epoch
     ahead = memorization_estimate(*text, shape.parameters, epochs, readings_per_epoch=again).sentence
     if not any(sentence.startswith(ahead[:-1]) for sentence in wrong):
@@ -140,6 +141,19 @@ def _given_model(name: str, wanted: Settings) -> LoadedModel:
     if wanted.text.tokenizer == "auto" and not is_prepared(wanted.text.paths):
         wanted.text.tokenizer = tokenizer_of(opened)
     return opened
+
+
+def _unfit(opened: LoadedModel | None, bytes_per_token: float, view: View) -> list[str]:
+    """Say how well the tokenizer of given weights fits the text; return the warning where it does not."""
+    own = None
+    if opened is None:
+        return []
+    if opened.run is not None and (opened.run.folder / EVALUATION).is_file():
+        scored = msgspec.json.decode(opened.run.read(EVALUATION), type=dict[str, Any])
+        own = scored["num_bytes"] / max(1, scored["num_tokens"])
+    sentence, warning = tokenizer_fit(bytes_per_token, own)
+    view.note(f"  {sentence}")
+    return [] if warning is None else [warning]
 
 
 def _show_plan(*arguments: Any) -> None:

@@ -6,6 +6,7 @@ stays bounded, for as long as the file is the same.
 
 from __future__ import annotations
 
+import atexit
 import os
 import tempfile
 import threading
@@ -48,7 +49,9 @@ class Converted:
 
 @cache
 def _texts() -> IO[bytes]:
-    return tempfile.TemporaryFile(prefix="hornbook-")
+    file = tempfile.TemporaryFile(prefix="hornbook-")  # noqa: SIM115
+    atexit.register(file.close)
+    return file
 
 
 def converted(path: str, ending: str, errors: str) -> Converted:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine.tensor_files import first_not_finite
@@ -20,29 +17,19 @@ from hornbook.training.loop import TrainState
 
 @dataclass
 class Best:
-    """The look with the lowest probe loss. A copy in memory is made of the weights, and where the run may go back to
-    it of the optimizer's state; an accelerator waits for it."""
+    """The look with the lowest probe loss. `TrainState` keeps a copy of the weights until they are on the disk, and,
+    where the run may go back to it, of the optimizer's state; an accelerator waits for it."""
 
     loss: float = math.inf
     step: int | None = None
     updates: int = 0
-    copies: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # by file; empty once they are on the disk
 
     def take(self, parts: TrainState, *, step: int, loss: float, updates: int, optimizer: bool) -> None:
         """Copy the weights of this step, if they are finite."""
         if first_not_finite(parts.whole().state_dict()) is not None:
             return
         self.loss, self.step, self.updates = loss, step, updates
-        contents = checkpoints.contents(parts.whole(), parts.optimizers if optimizer else ())
-        if self.copies.keys() != contents.keys():
-            self.copies = {}  # before the new ones are made
-            self.copies = {
-                file: {name: torch.empty_like(tensor, device="cpu") for name, tensor in tensors.items()}
-                for file, tensors in contents.items()
-            }
-        for file, tensors in contents.items():
-            for name, tensor in tensors.items():
-                self.copies[file][name].copy_(tensor)
+        parts.keep(optimizers=optimizer)
 
     def state(self) -> dict[str, Any]:
         """For the manifest of a checkpoint."""
@@ -57,28 +44,21 @@ class Best:
 
     def write(self, run: Run, parts: TrainState, step: int) -> None:
         """Put the copies on the disk, unless the checkpoint of this `step` has them."""
-        if self.step is not None and self.copies and self.step != step:
-            folder, shape = run.best_folder(self.step), parts.model.shape
-            checkpoints.write(folder, self.copies, step=self.step, shape=shape, state={})
-        self.copies = {}
+        if self.step is not None and parts.kept and self.step != step:
+            parts.write(parts.kept, run.best_folder(self.step), step=self.step, state={})
+        parts.drop_kept()
 
-    def can_go_on(self, run: Run) -> bool:
+    def can_go_on(self, run: Run, parts: TrainState) -> bool:
         """Whether training can go on from them: the optimizer's state is there too."""
-        files = self.copies or checkpoints.read_manifest(self.folder(run))["files"]
+        files = parts.kept or checkpoints.read_manifest(self.folder(run))["files"]
         return checkpoints.has_optimizer(files)
 
     def put_back(self, run: Run, parts: TrainState) -> None:
         """The state of the best look in place of the present one, from memory or from the disk."""
-        if self.copies:
-            checkpoints.fill(parts.whole(), self.copies[checkpoints.MODEL])
-            for optimizer in parts.optimizers:
-                optimizer.load(self.copies[checkpoints.OPTIMIZER], self.updates)
+        if parts.kept:
+            parts.put_back(self.updates)
         else:
-            from hornbook.engine import loading
-
-            folder, model, optimizers = self.folder(run), parts.whole(), parts.optimizers
-            loading.load_into(folder, model=model, optimizers=optimizers, updates=self.updates)
-        parts.whole_changed()
+            parts.load(self.folder(run), self.updates)
 
     def folder(self, run: Run) -> Path:
         """Where they are on the disk. Raises InputError when they are gone."""

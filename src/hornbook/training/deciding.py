@@ -120,7 +120,7 @@ def _due(job: Job) -> Decision | None:
 
 def _carry_out(job: Job, decision: Decision) -> None:
     job.saver.settle()  # it may be writing the best weights
-    if decision.decision == "decay" and not job.best.can_go_on(job.run):
+    if decision.decision == "decay" and not job.best.can_go_on(job.run, job.state):
         decision = Decision(decision="end", step=decision.step, from_step=decision.from_step)
     if decision.decision == "decay":
         job.best.put_back(job.run, job.state)

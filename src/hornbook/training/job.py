@@ -187,7 +187,8 @@ class Job:
 
     def evaluate(self, stop: Stop) -> bool:
         """Score the probes and record it; False when a signal came meanwhile."""
-        numbers = self.watch.evaluate(self.state.whole(), self.step, fresh=self.is_fresh, stop=stop)
+        model, world = self.state.whole(), self.state.helpers
+        numbers = self.watch.evaluate(model, self.step, fresh=self.is_fresh, stop=stop, world=world)
         if numbers is None:
             return False
         row: dict[str, Any] = {"event": "evaluation"} | self.position | numbers
@@ -285,19 +286,13 @@ class Job:
             drop_old()
 
         self.best.write(self.run, self.state, step)
-        model = self.state.whole()
-        self.saver.write(
-            self.run.checkpoint_folder(step), checkpoints.contents(model, self.state.optimizers if step else ()),
-            step=step, shape=model.shape, state=state, then=written, beside=beside,
-        )  # fmt: skip
+        write = partial(self.state.write, final=self.run.checkpoint_folder(step), step=step, state=state)
+        self.saver.write(self.state.contents(optimizers=step > 0), write, then=written, beside=beside)
         self.saved = step
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint."""
-        from hornbook.engine import loading
-
-        manifest = loading.load_into(folder, model=self.state.whole(), optimizers=self.state.optimizers)
-        self.state.whole_changed()
+        manifest = self.state.load(folder)
         state, self.step = manifest["state"], manifest["step"]
         if missing := {"tokens", "seconds", "updates", "since_best", "best_loss", "best_step"} - state.keys():
             raise InputError(f"{folder} is damaged: it has no {min(missing)}; go back to an older checkpoint.")

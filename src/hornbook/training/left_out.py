@@ -24,6 +24,7 @@ from hornbook.training.deciding import sentence
 from hornbook.training.decisions import Decision, decision_of, steady_steps
 
 if TYPE_CHECKING:
+    from hornbook.engine.world import World
     from hornbook.training.job import Job
 
 MOST_RETURNS = 5  # in a run; then it ends as one that has diverged, and a loss spike is only warned of
@@ -65,7 +66,8 @@ def go_back(job: Job, decision: Decision) -> None:
     """
     job.saver.settle()
     kept = [folder for folder in job.run.checkpoints() if checkpoint_step(folder) <= decision.step]
-    folder = next((folder for folder in reversed(kept) if why_not_good(folder, job.recorded) is None), None)
+    world = job.context.world
+    folder = next((folder for folder in reversed(kept) if why_not_good(folder, job.recorded, world) is None), None)
     if folder is None:
         raise SystemFailure(job.divergence())
     words = sentence(decision)
@@ -79,11 +81,16 @@ def go_back(job: Job, decision: Decision) -> None:
     job.monitor.recall(job.run.rows())
 
 
-def why_not_good(folder: Path, recorded: Sequence[Decision]) -> str | None:
+def why_not_good(folder: Path, recorded: Sequence[Decision], world: World | None = None) -> str | None:
     """A sentence where no run can go on from this checkpoint: it is damaged, has numbers that are not finite, or has
-    read a batch that was `recorded` to be left out; None for a good one."""
+    read a batch that was `recorded` to be left out; None for a good one. Of a `world`, all read its files."""
     try:
-        loading.verify(folder)
+        if world is None:
+            loading.verify(folder)
+        else:
+            from hornbook.engine import parts
+
+            parts.verify(world, folder)
         state = checkpoints.read_manifest(folder)["state"]
     except InputError as error:
         return str(error)

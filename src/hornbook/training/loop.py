@@ -6,15 +6,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hornbook.data.loader import Batches
 from hornbook.data.packing import IGNORE
+from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine.device import can_pin
+from hornbook.engine.tensor_files import RowsOf, copy_tensors, without_rows
 from hornbook.engine.threads import Microbatch
 from hornbook.model.decoder import Decoder
 from hornbook.optim.groups import Optimizer
@@ -22,6 +27,7 @@ from hornbook.training.step import Autocast, Pending, Update, reading_is_free, t
 
 if TYPE_CHECKING:
     from hornbook.engine.sharding import Sharded
+    from hornbook.engine.world import World
 
 
 @dataclass(frozen=True)
@@ -162,21 +168,102 @@ class TrainState:
     batches: Batches
     autocast: Autocast | None
     sharded: Sharded | None = None
+    kept: dict[str, dict[str, Tensor | RowsOf]] = field(default_factory=dict)  # by file and name, in host memory
 
     def whole(self) -> Decoder:
-        """The model to look at and to save: gathered, where its weights are spread over processes."""
-        return self.model if self.sharded is None else self.sharded.gather()
+        """The model to look at: gathered, on rank 0, where its weights are spread over processes."""
+        if self.sharded is None:
+            return self.model
+        whole = self.sharded.gather()
+        assert whole is not None  # on rank 0, and of shards no other process looks at it
+        return whole
 
-    def whole_changed(self) -> None:
-        """To be called when the weights of `whole` were changed."""
+    @property
+    def helpers(self) -> World | None:
+        """The processes that all have the whole model, to score with."""
+        return self.sharded.world if self.sharded is not None and self.sharded.shards == 1 else None
+
+    def take_over(self, model: Decoder) -> None:
+        """Go on with the weights of `model`."""
+        if self.sharded is None:
+            checkpoints.fill(checkpoints.weights(self.model), checkpoints.weights(model))
+        else:
+            self.sharded.scatter(model.to(self.sharded.device))
+
+    # ---- What is saved and loaded: where several processes share the weights, by each its rows
+
+    def contents(self, *, optimizers: bool) -> checkpoints.Contents:
+        """What this process saves, by file and name; without `optimizers` the weights alone."""
+        wanted = self.optimizers if optimizers else ()
+        if self.sharded is None:
+            return checkpoints.contents(self.model, wanted)
+        from hornbook.engine import parts
+
+        return parts.contents(self.sharded, wanted)
+
+    def write(self, contents: checkpoints.Contents, final: Path, *, step: int, state: dict[str, Any]) -> Path:
+        """Write `contents`, which may be those that are `kept`, as a checkpoint; several processes each their part."""
+        if self.sharded is None or self.sharded.shards == 1:
+            return checkpoints.write(final, contents, step=step, shape=self.model.shape, state=state)
+        from hornbook.engine import parts
+
+        return parts.write(self.sharded, final, contents, is_kept=contents is self.kept, step=step, state=state)
+
+    def load(self, folder: Path, updates: int | None = None) -> dict[str, Any]:
+        """Put a checkpoint into model and optimizers, and return its manifest. `updates` applied so far; None: as it
+        says itself."""
         if self.sharded is not None:
-            self.sharded.scatter()
+            from hornbook.engine import parts
+
+            return parts.load(self.sharded, self.optimizers, folder, updates)
+        from hornbook.engine import loading
+
+        return loading.load_into(folder, model=self.model, optimizers=self.optimizers, updates=updates)
+
+    def keep(self, *, optimizers: bool) -> None:
+        """Copy what would be saved now, in place of what was kept before."""
+        self._tell("keep", optimizers=optimizers)
+        contents = self.contents(optimizers=optimizers)
+        if self.kept.keys() != contents.keys():
+            self.kept.clear()  # before the new ones are made
+        copy_tensors(contents, self.kept)
+
+    def drop_kept(self) -> None:
+        if self.kept:
+            self._tell("drop_kept")
+            self.kept.clear()
+
+    def put_back(self, updates: int) -> None:
+        """What was kept in place of what is: of weights and optimizers, after so many `updates`."""
+        self._tell("put_back", updates=updates)
+        if self.kept:
+            weights = checkpoints.weights(self.model) if self.sharded is None else self.sharded.local
+            checkpoints.fill(weights, without_rows(self.kept[checkpoints.MODEL]))
+            for optimizer in self.optimizers:
+                optimizer.load(without_rows(self.kept[checkpoints.OPTIMIZER]), updates)
+        if self.sharded is not None:
+            from hornbook.engine import parts
+
+            parts.share(self.sharded, self.optimizers, updates)
+
+    def _tell(self, order: str, **arguments: Any) -> None:
+        if self.sharded is not None:
+            self.sharded.world.tell(order, **arguments)
 
     def release(self) -> Decoder:
-        """Drop what only updates need, three times the weights, and the other processes; return the whole model."""
+        """Drop what only updates need, three times the weights, and processes that cannot score; return the whole
+        model."""
         model = self.whole()
-        self.optimizers.clear()
-        self.model.zero_grad(set_to_none=True)
-        if self.sharded is not None:
+        if self.helpers is not None:
+            self._tell("release")
+        elif self.sharded is not None:
             self.sharded.world.leave()
+        self.optimizers.clear()
+        for weight in chain(self.model.parameters(), () if self.sharded is None else self.sharded.local.values()):
+            weight.grad = None
         return model
+
+    def leave(self) -> None:
+        """Let the other processes go."""
+        if self.helpers is not None:
+            self.helpers.leave()

@@ -31,7 +31,7 @@ def pace_of(parts: TrainState, text: TokenStream, step: float) -> StepTimes:
     tokens = min(MEASURED_TOKENS, max(shape.context, int(MEASURED_SECONDS * per_second)))
     probe = Probe(text, context=shape.context, num_tokens=tokens, byte_lengths=np.ones(shape.vocabulary, np.int32))
     prompt = text.take(np.zeros(1, np.int64), 1)[0].tolist()
-    score = timeit.repeat(lambda: probe.score(model), number=1, repeat=2)
+    score = timeit.repeat(lambda: probe.score(model, world=parts.helpers), number=1, repeat=2)
     write = timeit.repeat(lambda: list(generate(model, prompt, max_tokens=16)), number=1, repeat=2)
     return StepTimes(step, min(score) / probe.num_tokens, min(write) / 16)
 

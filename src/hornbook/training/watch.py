@@ -28,6 +28,7 @@ from hornbook.planning.workload import (
 )
 
 if TYPE_CHECKING:
+    from hornbook.engine.world import World
     from hornbook.evaluation.copying import CopyProbe
 
 
@@ -79,7 +80,9 @@ class Watch:
             if part.num_tokens > 1
         }
 
-    def evaluate(self, model: Decoder, step: int, *, fresh: bool, stop: Stop) -> dict[str, Any] | None:
+    def evaluate(
+        self, model: Decoder, step: int, *, fresh: bool, stop: Stop, world: World | None = None
+    ) -> dict[str, Any] | None:  # fmt: skip
         """What the probes say of the model after `step`, as the numbers of a row; None when a signal came meanwhile.
         Fresh weights are as surprised everywhere and copy nothing: a few windows say so, and the first update need not
         wait."""
@@ -91,7 +94,7 @@ class Watch:
         for name, probe in probes.items():
             if name == "train" and not is_regular:
                 continue
-            scored = probe.score(model, stop)
+            scored = probe.score(model, stop, world)
             if scored is None:
                 return None
             if not math.isfinite(scored.loss):

@@ -1,0 +1,74 @@
+// How the same prompt's continuation changes from checkpoint to checkpoint.
+import { get, listen, runPath } from "./api.js";
+import { connection } from "./app.js";
+import { el, empty, field, put } from "./dom.js";
+import * as form from "./format.js";
+import { heading, runOf } from "./head.js";
+
+export const title = (place) => `Samples of ${place.id}`;
+
+export async function show(box, context) {
+  const run = await runOf(context.id);
+  const body = el("div", {});
+  put(box, heading(run, "samples"), el("h2", { class: "view-title" }, "The same prompt, from checkpoint to checkpoint"), body);
+  let places = [];
+
+  async function read() {
+    const { prompts } = await get(runPath(run.id, "/samples"));
+    if (!context.isCurrent()) return;
+    const listed = prompts.filter((entry) => entry.samples.length);
+    if (!listed.length) return put(body, empty("No sample yet", "A run writes its first sample at step 0, and then every watch.sample_every steps."));
+    const before = places;
+    places = listed.map((entry, index) => (before[index]?.isLast ?? true ? { at: entry.samples.length - 1, isLast: true } : before[index]));
+    put(body, listed.map((entry, index) => timeline(entry, places[index], run)));
+  }
+  await read();
+  context.onLeave(listen(runPath(run.id, `/events?offset=${run.offset ?? 0}`), { samples: () => read().catch(() => {}) }, connection));
+}
+
+function timeline({ prompt, samples }, place, run) {
+  const shown = el("div", { class: "sample", "aria-live": "polite" });
+  const slider = el("input", { type: "range", min: 0, max: samples.length - 1, step: 1, value: place.at, on: { input: () => go(Number(slider.value)) } });
+  const where = el("output", {});
+  const back = el("button", { type: "button", "aria-label": "Earlier checkpoint", on: { click: () => go(place.at - 1) } }, "←");
+  const on = el("button", { type: "button", "aria-label": "Later checkpoint", on: { click: () => go(place.at + 1) } }, "→");
+  const film = samples.map((sample, index) => el("li", {}, el("button", { type: "button", class: "frame", on: { click: () => go(index) } },
+    el("span", { class: "when" }, `step ${form.whole(sample.step)}`), el("span", { class: "frame-text" }, sample.text.replace(/\s+/g, " ").trim().slice(0, 150) || "(nothing)"))));
+
+  function go(index) {
+    place.at = Math.min(samples.length - 1, Math.max(0, index));
+    place.isLast = place.at === samples.length - 1;
+    slider.value = place.at;
+    const sample = samples[place.at];
+    where.textContent = `step ${form.whole(sample.step)}`;
+    slider.setAttribute("aria-valuetext", where.textContent);
+    back.disabled = place.at === 0;
+    on.disabled = place.isLast;
+    film.forEach((item, at) => item.firstElementChild.setAttribute("aria-pressed", String(at === place.at)));
+    const frame = film[place.at];
+    if (frame.parentElement) frame.parentElement.scrollTo({ left: frame.offsetLeft - frame.parentElement.offsetLeft - frame.parentElement.clientWidth / 2 + 90 });
+    put(shown, el("p", { class: "sample-text" }, prompt ? el("span", { class: "prompt" }, prompt) : null, marked(sample)),
+      el("p", { class: "small muted" }, [
+        Number.isFinite(sample.probe_validation_loss_nats_per_token) ? `probe validation loss ${form.nats(sample.probe_validation_loss_nats_per_token)}` : null,
+        Number.isFinite(sample.copied_share) ? `${form.percent(sample.copied_share)} of the samples copied from the training text` : sample.copied_spans?.length ? "marked: copied from the training text" : sample.copied_spans ? "nothing copied from the training text" : "what is copied is not known (yet)",
+        sample.temperature !== undefined ? `temperature ${sample.temperature}` : null, sample.seed !== undefined && sample.seed !== null ? `seed ${sample.seed}` : null,
+      ].filter(Boolean).join(" · ")));
+  }
+  go(place.at);
+  requestAnimationFrame(() => go(place.at));
+  return el("section", { class: "card", "aria-label": prompt ? `Prompt ${prompt}` : "No prompt" },
+    el("div", { class: "card-head" }, el("p", { class: "prompt-line" }, el("span", { class: "muted" }, "Prompt: "), prompt ? el("strong", {}, prompt) : "the beginning of a document"), el("div", { class: "controls slider" }, back, field("Checkpoint", slider, where), on)),
+    shown, el("ol", { class: "film", "aria-label": "All checkpoints" }, film));
+}
+
+/** The text with the parts that stand in the training text marked. */
+function marked({ text, copied_spans: spans }) {
+  if (!spans?.length) return text;
+  const parts = [];
+  let at = 0;
+  for (const [from, to] of spans) {
+    parts.push(text.slice(at, from), el("mark", { title: "also in the training text" }, text.slice(from, to)));
+    at = to;
+  }
+  return [...parts, text.slice(at)];
+}

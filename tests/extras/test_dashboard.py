@@ -1,0 +1,251 @@
+"""The dashboard's page in a real Chromium, on real runs, one of them in progress.
+
+Needs Debian's chromium, playwright and axe.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+VENDOR = ROOT / "src" / "hornbook" / "web" / "static" / "vendor"
+IMAGES = ROOT / "docs" / "images"
+SMALL = (
+    "--model.layers", "1", "--model.width", "32", "--model.heads", "2", "--model.context", "32", "--train.batch", "4",
+    "--train.threads", "1", "--tokenizer", "bytes", "--split", "blocks:0.1", "--watch.sample_tokens", "24",
+    "--watch.price", "0.4/hour",
+)  # fmt: skip
+SCRIPT = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
+WAIT = 60_000  # milliseconds, against hanging
+VIEWS = {
+    "runs": ("#/", "table.list a.name"), "run": ("#/run/first", ".part-chart canvas"),
+    "samples": ("#/run/first/samples", ".sample-text"), "evaluation": ("#/run/first/evaluation", ".bar-row"),
+    "memorization": ("#/run/first/memorization", ".passages, .bars-list"),
+    "not measured": ("#/run/second/memorization", ".empty code"), "interrupted": ("#/run/stopped/evaluation", ".empty"),
+    "inspect": ("#/inspect?run=first&with=second", ".panel + .panel .token"),
+    "compare": ("#/compare?runs=first,second", ".pairs li"), "plan": ("#/plan", "svg.frontier"),
+}  # fmt: skip
+
+
+def test_what_is_vendored_is_what_was_published():
+    hashes = dict(re.findall(r"\| `([\w.]+)` \|.*`([0-9a-f]{64})` \|", (VENDOR / "VENDORED.md").read_text()))
+    present = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in VENDOR.iterdir()}
+    present.pop("VENDORED.md")
+    assert hashes == present
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium: apt-get install chromium")
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[extras]'")
+    with sync.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def folder(browser, hornbook_in, english, tmp_path_factory):
+    """Two seeds, the first with a prompt that is markup and a measurement of memorization; and an interrupted run."""
+    made = tmp_path_factory.mktemp("dashboard")
+    (made / "text.txt").write_text(english, encoding="utf-8")
+    run = hornbook_in(made)
+    for name, seed, steps in (("first", 0, 120), ("second", 1, 120)):
+        prompts = ["--watch.prompts", SCRIPT] if name == "first" else []
+        options = ["--steps", steps, "--train.seed", seed, "--checkpoint.every", 40, "--checkpoint.keep", 4, *prompts]
+        finished = run("train", "text.txt", *SMALL, *options, "--out", f"runs/{name}")
+        assert finished.code == 0, finished.stderr
+    assert run("memorize", "runs/first").code == 0
+    process = run.start("train", "text.txt", *SMALL, "--steps", 100_000, "--out", "runs/stopped")
+    log = made / "runs" / "stopped" / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_bytes().count(b'"event":"step"') > 20):
+        os.sched_yield()
+    process.send_signal(signal.SIGINT)
+    assert run.finish(process).code == 130
+    return made
+
+
+def serve(run, *arguments):
+    """A dashboard's process and its address, with the token."""
+    process = run.start("dashboard", *arguments, "--port", 0, "--no-browser")
+    for line in process.stdout:
+        if address := re.search(r"http://\S+", line):
+            return process, address[0]
+    raise AssertionError(process.stderr.read())
+
+
+@pytest.fixture(scope="module")
+def address(folder, hornbook_in):
+    process, where = serve(hornbook_in(folder), "runs")
+    yield where
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+
+
+@pytest.fixture
+def open_page(browser):
+    """open_page(address, width=, scheme=): a page of which nothing may fail or leave the host."""
+    problems, contexts = [], []
+
+    def opened(where, width=1300, scheme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT)
+        origin = where.split("/?")[0]
+        page.on("console", lambda message: message.type in ("error", "warning") and problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: request.url.startswith((origin, "data:")) or problems.append(request.url))
+        page.goto(where)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def go(page, view):
+    route, shows = VIEWS[view]
+    page.evaluate("route => { location.hash = route; }", route)
+    page.wait_for_selector(shows, state="attached")
+    page.wait_for_selector("main:not([aria-busy]) .result:not([aria-busy]), main:not([aria-busy]):not(:has(.result))")
+    return page
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_each_view_opens_and_is_accessible(open_page, address, view):
+    """No finding of axe that is serious or critical, in light and dark, and no scrolling sideways on a phone."""
+    Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe
+    for scheme, width in (("light", 1300), ("dark", 400)):
+        page = go(open_page(address, width, scheme), view)
+        findings = [
+            (rule["id"], [node["html"][:200] for node in rule["nodes"]])
+            for rule in Axe().run(page).response["violations"]
+            if rule["impact"] in ("serious", "critical")
+        ]
+        assert findings == [], (view, scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_run_appears_moves_and_ends(open_page, address, folder, hornbook_in):
+    """Nothing is reloaded: what the training writes arrives."""
+    page = go(open_page(address), "runs")
+    page.evaluate("window.stays = true")
+    run = hornbook_in(folder)
+    process = run.start("train", "text.txt", *SMALL, "--steps", 1500, "--out", "runs/live")
+    page.wait_for_selector("#run-live")
+    page.wait_for_selector("tr:has(#run-live) .tag-live")
+    page.click("#run-live")
+    reading = page.locator(".part-chart .legend li:has-text('training, each batch') .reading")
+    page.wait_for_selector(".part-chart canvas")
+    seen = {reading.text_content()}
+    for _ in range(3):
+        page.wait_for_function(
+            "seen => !seen.includes(document.querySelector('.part-chart .legend .reading')?.textContent ?? seen[0])",
+            arg=list(seen),
+        )
+        seen.add(reading.text_content())
+    assert run.finish(process).code == 0
+    page.wait_for_selector(".run-head .tag-neutral:has-text('finished')")
+    page.wait_for_selector(".figures dt:has-text('Top-1 accuracy')")
+    assert page.evaluate("window.stays")
+
+
+def test_everything_is_reached_by_keyboard(open_page, address):
+    """Sort the list, open a run, move its cursor, zoom in and out, leave a series out, choose a token."""
+    page = go(open_page(address), "runs")
+    page.focus("#sort-bits")
+    page.keyboard.press("Enter")
+    assert page.get_attribute("th.col-bits", "aria-sort") == "ascending"
+    page.focus("#run-first")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".part-chart canvas")
+    readings = page.locator(".part-chart .legend .reading")
+    before = readings.all_text_contents()
+    page.focus(".part-chart .plot")
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowRight")
+    page.wait_for_function(
+        "before => document.querySelector('.part-chart .legend .reading').textContent !== before", arg=before[0]
+    )
+    page.keyboard.press("+")
+    page.wait_for_selector("button:has-text('Show all'):not([hidden])")
+    page.focus(".part-chart .plot")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("button:has-text('Show all')", state="hidden")
+    key = page.locator(".part-chart .key").first
+    key.focus()
+    page.keyboard.press("Enter")
+    assert key.get_attribute("aria-pressed") == "false"
+    go(page, "inspect")
+    page.focus(".panel .tokens")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    assert page.get_attribute(".panel .token:nth-child(2)", "aria-selected") == "true"
+
+
+def test_a_zoom_asks_for_the_finer_range(open_page, address):
+    page = go(open_page(address), "run")
+    box = page.locator(".part-chart .u-over").bounding_box()
+    with page.expect_request(lambda request: "/series?" in request.url and "from=" in request.url) as asked:
+        page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 80)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 90, steps=4)
+        page.mouse.up()
+    limits = {name: float(value) for name, value in re.findall(r"(from|to)=([\d.]+)", asked.value.url)}
+    assert 0 < limits["from"] < limits["to"] < 120
+
+
+def test_the_softmax_of_a_token_sums_to_one(open_page, address):
+    page = go(open_page(address), "inspect")
+    rows = page.locator(".panel >> nth=0 >> .softmax-table tbody tr").all()
+    cells = [row.locator("td").last.text_content() for row in rows]
+    assert cells[-1] == "1"
+    known = [float(cell) for cell in cells[:-1] if re.fullmatch(r"[01]\.\d+|1|0", cell)]
+    assert sum(known) == pytest.approx(1, abs=0.005)
+
+
+def test_what_a_run_says_is_text(open_page, address):
+    page = go(open_page(address), "samples")
+    assert SCRIPT in page.text_content(".sample-text")
+    assert page.locator("main img, main script").count() == 0
+    assert page.title() == "Samples of first · Hornbook"
+
+
+def test_an_empty_folder_says_what_to_do(open_page, hornbook_in, tmp_path):
+    (tmp_path / "runs").mkdir()
+    process, where = serve(hornbook_in(tmp_path), "runs")
+    try:
+        page = open_page(where)
+        page.wait_for_selector(".empty code:has-text('hornbook train')")
+        page.evaluate("location.hash = '#/inspect'")
+        page.wait_for_selector("h1:has-text('Inspect') >> xpath=../.. >> .empty")
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+@pytest.mark.skipif(os.environ.get("HORNBOOK_SCREENSHOTS") != "1", reason="HORNBOOK_SCREENSHOTS=1 renews docs/images")
+def test_screenshots(open_page, address):
+    from PIL import Image
+
+    for view, width, scheme in (
+        ("runs", 1300, "light"), ("run", 1300, "dark"), ("inspect", 800, "light"), ("runs", 400, "dark"),
+        ("run", 400, "light"),
+    ):  # fmt: skip
+        page = go(open_page(address, width, scheme), view)
+        page.wait_for_load_state("load")
+        path = IMAGES / f"dashboard-{view}-{width}-{scheme}.png"
+        page.set_viewport_size({"width": width, "height": 1250 if (view, width) == ("run", 1300) else 900})
+        page.wait_for_function("document.fonts.ready.then(() => new Promise(requestAnimationFrame))")
+        page.screenshot(path=path)
+        Image.open(path).quantize(255).save(path, optimize=True)
+        assert path.stat().st_size <= 150_000
