@@ -14,7 +14,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy --platform win32
 	$(BIN)/mypy --platform darwin
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu" --ignore tests/extras
 
 # Real browsers and clients; the browser is Debian's chromium (apt-get install chromium).
 test-extras: $(VENV)/.installed-extras

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 
 WIDTH = 79
 # Of the many settings, those that a first run needs.
-SHOWN = (
-    "text.tokenizer", "model.preset", "model.context", "train.budget", "train.epochs", "train.steps", "train.tokens",
-    "train.seed",
-)  # fmt: skip
+SHOWN = ("text.tokenizer", "model.preset", "train.budget", "train.epochs", "train.steps", "train.seed")
 MANY = 10  # settings; a command with fewer shows them all
 EXAMPLES = {
     "train": (
