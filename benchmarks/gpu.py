@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -519,7 +520,8 @@ def check_save(here: Here) -> dict[str, Any]:
         begin = time.perf_counter()
         contents = checkpoint.contents(parts.model, parts.optimizers)
         final = here.scratch / checkpoint.name(step)
-        saver.write(final, contents, step=step, shape=shape, state={}, then=lambda: None, beside=True)
+        write = partial(checkpoint.write, final, step=step, shape=shape, state={})
+        saver.write(contents, write, then=lambda: None, beside=True)
         paused.append(time.perf_counter() - begin)
         wanted = [tensor.detach().to("cpu", copy=True) for tensor in contents[checkpoint.MODEL].values()]
         list(trained(parts, settings, 2 + step, first=1 + step))

@@ -145,7 +145,7 @@ INTERNAL = ("view", "started")  # arguments that only the command line gives
 
 def stub() -> str:
     """What an editor shows of `hornbook`: its names, and the settings among the keywords of its functions."""
-    imports = {"from typing import Any, Literal", "from collections.abc import Callable, Mapping, Sequence"}
+    imports = {"from typing import Any, Literal", "from collections.abc import Callable, Sequence"}
     functions = []
     for name, place in hornbook._PLACES.items():
         if name in WITH_SETTINGS:

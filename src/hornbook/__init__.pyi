@@ -1,5 +1,5 @@
 # Made by docs/generate.py. Do not edit.
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping
 from collections.abc import Sequence
 from hornbook.commands.export import export as export

@@ -121,7 +121,7 @@ def test_a_prompt_that_begins_with_a_dash(here, tiny_run):
     ("words", "named"),
     [
         (("generate", "", "x"), "model"), (("train", "x.txt", ""), "texts"), (("train", "--out="), "out"),
-        (("runs", ""), "folder"), (("compare", "a", ""), "b"), (("train", "--text.field", ""), "text.field"),
+        (("runs", ""), "folder"), (("compare", "a", ""), "models"), (("train", "--text.field", ""), "text.field"),
     ],
 )  # fmt: skip
 def test_an_argument_that_is_empty(here, words, named):

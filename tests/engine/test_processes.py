@@ -232,7 +232,8 @@ def test_a_process_that_dies_inside_a_save_leaves_the_checkpoint_before_it(tmp_p
     command = [*COMMAND, "--steps", STEPS, "--processes", "2", "--parallel", "shard"]
     ended = hornbook_in(tmp_path).finish(hornbook_in(tmp_path).start(*command, path=tmp_path))
     assert ended.code == 1
-    assert "process 1 of 2 has ended (SIGKILL), so all others were ended; resume with --out run." in ended.stderr
+    told = "process 1 of 2 has ended (SIGKILL), so all others were ended; resume with: hornbook train --out run"
+    assert told in ended.stderr
     run = tmp_path / "run"
     assert [folder.name for folder in Run(run).checkpoints()] == ["step-00000000", "step-00000008"]
     finished = hornbook_in(tmp_path)(*command)
