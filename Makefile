@@ -18,7 +18,7 @@ test: $(VENV)/.installed-dev
 
 # Real browsers and clients; the browser is Debian's chromium (apt-get install chromium).
 test-extras: $(VENV)/.installed-extras
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/extras
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/extras tests/records/test_mirrors.py
 
 install: $(VENV)/.installed
 

@@ -22,6 +22,8 @@ TINY = (
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory, hornbook_in, english):
     """A run whose log went to both, interrupted and resumed in two more sessions, each to a greater length."""
+    for package in ("tensorboard", "wandb"):
+        pytest.importorskip(package, reason=f"{package} is not installed: make test-extras")
     folder = tmp_path_factory.mktemp("mirrored")
     (folder / "text.txt").write_text(english, encoding="utf-8")
     for steps in ("12", "20"):

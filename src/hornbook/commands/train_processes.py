@@ -88,6 +88,8 @@ def _launched(processes: int, asked: _Asked) -> Result:
         return Result(outcomes[0].summary)
     if ended.asked and ended.code < 0:
         raise Interrupted("stopped before there was anything to save.", ended.asked)
+    if outcomes[0].error == "InputError":  # however another one ended after that
+        raise InputError(outcomes[0].sentence)
     if ended.code < 0 or all(outcome.error is None for outcome in outcomes.values()):
         how = signal.Signals(-ended.code).name if ended.code < 0 else f"exit code {ended.code}"
         go_on = f"; resume with: hornbook train --out {asked.out}" if asked.out is not None else ""
@@ -126,4 +128,7 @@ def _child(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_child(Path(sys.argv[1])))
+    code = _child(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # by the interpreter's end, a thread of gloo's now and then aborts a process that is done
