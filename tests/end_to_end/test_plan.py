@@ -218,8 +218,8 @@ def test_a_run_keeps_its_plan_and_its_score(healthy, hornbook_in):
         assert listed[key] == summary[key]
     plain = hornbook_in(folder)("runs", ".").stdout.splitlines()
     assert len(plain) == 2
-    assert f"{summary['bits_per_byte']:.3f}" in plain[1]
-    assert f"{summary['validation_loss_nats_per_token']:.3f}" in plain[1]
+    assert f"{summary['bits_per_byte']:.4f}" in plain[1]
+    assert f"{summary['validation_loss_nats_per_token']:.4f}" in plain[1]
     assert max(map(len, plain)) <= 80
 
 

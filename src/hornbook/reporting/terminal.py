@@ -264,8 +264,8 @@ def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
         done = run["state"] == "length reached"
         rows.append((
             name, run.get("date", "")[:10], "-" if size is None else format_count(size),
-            "-" if tokens is None else format_count(tokens), "-" if loss is None else f"{loss:.3f}{mark}",
-            "-" if bits is None else f"{bits:.3f}{mark}",
+            "-" if tokens is None else format_count(tokens), "-" if loss is None else f"{loss:.4f}{mark}",
+            "-" if bits is None else f"{bits:.4f}{mark}",
             "done" if done else f"{run['state']}, step {run.get('step', 0):,}",
         ))  # fmt: skip
     _print_columns(("run", "date", "size", "tokens", "loss", "bits/byte", "state"), rows, right=range(2, 6))
