@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from hornbook.commands.train import begin
-from hornbook.engine.launch import end_with_launcher, launch
+from hornbook.engine.launch import LOST, LOST_ANOTHER, end_with_launcher, launch
 from hornbook.facts.errors import InputError, Interrupted, SystemFailure
 from hornbook.facts.io import json_bytes
 from hornbook.facts.printing import ready_streams
@@ -124,7 +124,9 @@ def _child(folder: Path) -> int:
         outcome.signal_number = getattr(error, "signal_number", 0)
     with suppress(FileNotFoundError):  # the launcher is gone
         (folder / f"outcome-{rank}.json").write_bytes(json_bytes(outcome))
-    return 0 if outcome.error is None else 1
+    if outcome.error is None:
+        return 0
+    return LOST_ANOTHER if outcome.sentence == LOST else 1
 
 
 if __name__ == "__main__":

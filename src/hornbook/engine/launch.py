@@ -17,10 +17,12 @@ from hornbook.facts.hardware import usable_cores
 
 LOOK_SECONDS = 0.05  # between two looks at what still runs
 GRACE_SECONDS = 3.0  # for the others to notice that one has ended
+LOST = "another process of this training has ended, so that this one cannot go on."
+LOST_ANOTHER = 70  # exit code of a process that says so: another's end is the cause, whichever is seen first
 
 
 class Ended(NamedTuple):
-    """The process that ended first without success, and its exit code: below 0, the signal that killed it."""
+    """The process whose end ended all others, and its exit code: below 0, the signal that killed it."""
 
     rank: int
     code: int
@@ -30,8 +32,9 @@ class Ended(NamedTuple):
 def launch(command: Sequence[str], processes: int, variables: Mapping[str, str]) -> Ended | None:
     """Run `command` in so many processes, each with the rank and number that torchrun would give it, and wait.
 
-    The first one that fails ends all: the others have a moment to notice, then they are killed. A signal that asks this
-    process to stop is handed to rank 0, which brings all to an end. None where all succeeded.
+    The first one that fails ends all: the others have a moment to notice, then they are killed. One that ends with
+    LOST_ANOTHER counts only where no other has failed. A signal that asks this process to stop is handed to rank 0,
+    which brings all to an end. None where all succeeded.
     """
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     threads = str(max(1, usable_cores() // processes))
@@ -53,8 +56,9 @@ def launch(command: Sequence[str], processes: int, variables: Mapping[str, str])
                 for rank, code in [(rank, process.poll()) for rank, process in running.items()]:
                     if code is not None:
                         del running[rank]
-                        if code and first is None:
-                            first, since = Ended(rank, code, stop.signal_number * stop.is_set()), time.monotonic()
+                        if code and (first is None or first.code == LOST_ANOTHER):
+                            since = since if first else time.monotonic()
+                            first = Ended(rank, code, stop.signal_number * stop.is_set())
                 if first is not None and time.monotonic() > since + GRACE_SECONDS:
                     break
                 time.sleep(LOOK_SECONDS)

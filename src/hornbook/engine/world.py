@@ -19,10 +19,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hornbook.engine.device import device
+from hornbook.engine.launch import LOST
 from hornbook.facts.errors import InputError, Interrupted, SystemFailure
 
 STORE = "HORNBOOK_STORE"  # a file through which the processes of one machine find each other
-LOST = "another process of this training has ended, so that this one cannot go on."
 T = TypeVar("T")
 SHORT = 512  # bytes of an order that is sent at once, its length (8 bytes) included
 
