@@ -20,7 +20,7 @@ import msgspec
 from hornbook.facts.errors import InputError
 from hornbook.facts.io import shown
 from hornbook.facts.printing import on_one_line
-from hornbook.text.files import LINE_BYTES, check_encoding, encoding_remedy, line_at, read_at, rest_of, sentences
+from hornbook.text.files import LINE_BYTES, NoFieldError, check_encoding, encoding_remedy, line_at, read_at, rest_of, sentences
 
 Text = str | None
 Rows = Iterator[tuple[int, Text, Callable[[], Text]]]
@@ -89,7 +89,10 @@ def _json_rows(path: str, field: str) -> Rows:
 
 
 def _value_at(path: str, field: str, row_word: str, number: int, offset: int, size: int) -> Text:
-    return _value(read_at(path, offset, size), path, field, row_word, number)
+    try:
+        return _value(read_at(path, offset, size), path, field, row_word, number)
+    except NoFieldError as lack:  # the file has changed since its rows were checked
+        raise InputError(str(lack)) from None
 
 
 def _value(row: bytes, path: str, field: str, row_word: str, number: int) -> Text:
@@ -116,7 +119,7 @@ def _value(row: bytes, path: str, field: str, row_word: str, number: int) -> Tex
 
     named = chat_field(content, field)
     if named not in content:
-        raise InputError(f"{where}: {_missing('field', field, list(content))}")
+        raise NoFieldError(f"{where}: {_missing('field', field, list(content))}")
     value = content[named]
     if value is None or isinstance(value, str):
         return value
@@ -174,7 +177,7 @@ def _header(path: str, field: str, delimiters: str) -> tuple[list[str], str, lis
             next(_csv_from(path, delimiters[0], [0]))
     count, _, _, names, delimiter, offsets = max(headers)
     if count == 0:
-        raise InputError(f"{shown(path)}: {_missing('column', field, names)}")
+        raise NoFieldError(f"{shown(path)}: {_missing('column', field, names)}")
     if count > 1:
         raise InputError(f'{shown(path)} has {count} columns named "{field}"; give each its own name')
     return names, delimiter, offsets
@@ -224,7 +227,7 @@ _kept = _Kept()
 
 def _parquet_rows(path: str, field: str) -> Rows:
     """Raises InputError without pyarrow, for a damaged file, a missing column or one that does not hold strings."""
-    number, metadata = 0, _parquet(path, field).metadata
+    number, metadata = 0, _parquet(path, field)[0].metadata
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     if sum(sizes) != metadata.num_rows or min(sizes, default=0) < 0:
         raise InputError(
@@ -237,7 +240,8 @@ def _parquet_rows(path: str, field: str) -> Rows:
             yield number, read(), read
 
 
-def _parquet(path: str, field: str) -> Any:
+def _parquet(path: str, field: str) -> tuple[Any, str]:
+    """The file, and the column with its texts: that asked for, else that of a chat."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -245,20 +249,33 @@ def _parquet(path: str, field: str) -> Any:
         raise InputError(f'{shown(path)} needs pyarrow; run pip install ".[parquet]" in the checkout') from None
     with _parquet_sentences(path):
         file = parquet.ParquetFile(path, buffer_size=1 << 20)
-    schema = file.schema_arrow
+    schema, is_a = file.schema_arrow, pyarrow.types
     if field not in schema.names:
-        raise InputError(f"{shown(path)}: {_missing('column', field, schema.names)}")
+        from hornbook.text.chats import FIELDS
+
+        known = (name for name in FIELDS if schema.names.count(name) == 1 and _holds_turns(schema.field(name).type))
+        chat = next(known, None)
+        if chat is None:
+            raise NoFieldError(f"{shown(path)}: {_missing('column', field, schema.names)}")
+        return file, chat
     if schema.names.count(field) > 1:
         raise InputError(
             f'{shown(path)} has {schema.names.count(field)} columns named "{field}"; name each differently'
         )
-    column, is_a = schema.field(field).type, pyarrow.types
+    column = schema.field(field).type
     plain = column.value_type if is_a.is_dictionary(column) else column
-    if not (is_a.is_string(plain) or is_a.is_large_string(plain) or is_a.is_string_view(plain)):
+    if not (is_a.is_string(plain) or is_a.is_large_string(plain) or is_a.is_string_view(plain) or _holds_turns(plain)):
         raise InputError(
             f'{shown(path)}: the column "{field}" must hold strings and holds {column}; name another by --field'
         )
-    return file
+    return file, field
+
+
+def _holds_turns(column: Any) -> bool:
+    """Whether a column of this type holds lists of objects, as chats are."""
+    from pyarrow import types
+
+    return (types.is_list(column) or types.is_large_list(column)) and types.is_struct(column.value_type)
 
 
 def _parquet_text(path: str, field: str, group: int, place: int) -> Text:
@@ -268,14 +285,20 @@ def _parquet_text(path: str, field: str, group: int, place: int) -> Text:
     key = (path, field, group)
     with _parquet_sentences(path):
         if _kept.key != key or place < _kept.first:
-            file = _parquet(path, field)
-            _kept.batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[field])
+            file, column = _parquet(path, field)
+            _kept.batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[column])
             _kept.batch, _kept.first, _kept.key = (), 0, key
         while place >= _kept.first + len(_kept.batch):
             _kept.first += len(_kept.batch)
-            _kept.batch = next(_kept.batches).column(field)
+            _kept.batch = next(_kept.batches).column(0)
         value = _kept.batch[place - _kept.first]
         value = value.value if pyarrow.types.is_dictionary(value.type) else value
+        if _holds_turns(value.type):
+            from hornbook.text.chats import chat_text
+
+            turns = value.as_py() or []
+            present = [{name: given for name, given in (turn or {}).items() if given is not None} for turn in turns]
+            return chat_text(present, f"{shown(path)}, row {place + 1} of row group {group}")
         data = value.as_buffer()
         return None if data is None else data.to_pybytes().decode("utf-8", "surrogateescape")
 
