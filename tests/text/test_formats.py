@@ -123,7 +123,7 @@ def test_chats_in_parquet(tmp_path):
 
 
 def test_rows_without_the_field_do_not_stop_a_folder_of_code(tmp_path):
-    """They are what its tests read; in a folder of rows alone, or named, or with the field at first, they are a fault."""
+    """They are what its tests read; in a folder of rows alone, named, or with the field at first, they are a fault."""
     (tmp_path / "code").mkdir()
     (tmp_path / "code/a.py").write_text("print(1)\n")
     (tmp_path / "code/cases.jsonl").write_text('{"question": "x"}\n')

@@ -47,7 +47,7 @@ BINARY = {  # how files begin that are given as text by mistake
 
 
 class NoFieldError(ValueError):
-    """Rows without the field asked for: an error, but in a folder of other texts, where the file is left out and noted."""
+    """Rows without the field asked for: an error, but among other texts of a folder, where they are left out, noted."""
 
 
 class BlankError(ValueError):
