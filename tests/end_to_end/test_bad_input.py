@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 import hornbook
+from hornbook.cli.parser import _no_option, build_parser
+from hornbook.commands.options import normal
 from hornbook.data.shard_writer import manifest_bytes
 from hornbook.data.shards import read_manifest
+from hornbook.facts.errors import InputError
 
 HANG_SECONDS = float(os.environ.get("HORNBOOK_HANG_SECONDS", "60"))  # a guard against hanging, not a measurement
 SMALL = (
@@ -394,3 +397,86 @@ def test_one_line_of_200_megabytes(command_line, tmp_path, english):
     assert os.waitstatus_to_exitcode(status) == 0, process.stderr.read()
     assert usage.ru_maxrss * 1024 < 4 * 200_000_000
     assert (tmp_path / "run" / "reports" / "report.html").is_file()
+
+
+# ---- What is known to be wrong before the text is read
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (("--n_heads", "3", "--n_embd", "128"), "128 is not divisible by model.heads 3"),
+        (("--preset", "6Q"), 'unknown model preset "6Q"'),
+        (("--family", "gpt3"), 'unknown model family "gpt3"'),
+        (("--width", "64", "--heads", "4", "--kv-heads", "3"), "4 is not divisible by model.kv_heads 3"),
+    ],
+)
+def test_an_impossible_shape_is_said_before_the_text_is_prepared(run, text_file, given, problem):
+    assert problem in sentence(run("train", text_file, "--steps", "9", *given))
+    assert left(text_file.parent, text_file.name) == []
+    assert not (text_file.parent / "prepared").exists()
+
+
+def test_heads_that_only_some_widths_have_wait_for_the_text(run, text_file):
+    """The text decides the width, which may be one that they divide."""
+    finished = run("train", text_file, "--steps", "1", "--heads", "6", "--layers", "1", "--context", "32")
+    assert "is not divisible by model.heads 6" not in finished.stderr or (text_file.parent / "prepared").exists()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="without /proc there is no folder that nobody can write in")
+def test_a_folder_that_cannot_be_made_is_said_before_the_text_is_prepared(run, text_file):
+    assert "cannot write in /proc" in sentence(run("train", text_file, "--steps", "9", "--out", "/proc/x"), code=1)
+    assert not (text_file.parent / "prepared").exists()
+
+
+@pytest.mark.parametrize("command", [("train", "-"), ("plan", "-"), ("prepare", "-"), ("train", "text.txt", "-")])
+def test_stdin_is_no_text_to_train_on(run, text_file, command):
+    assert "- (stdin) is not read here" in sentence(run(*command))
+    assert "save it to a file first" in sentence(run(*command))
+
+
+# ---- The names of other trainers' settings
+
+NANOGPT = """
+    out_dir eval_interval log_interval eval_iters eval_only always_save_checkpoint init_from wandb_log wandb_project
+    wandb_run_name dataset gradient_accumulation_steps batch_size block_size n_layer n_head n_embd dropout bias
+    learning_rate max_iters weight_decay beta1 beta2 grad_clip decay_lr warmup_iters lr_decay_iters min_lr backend
+    device dtype compile seed"""
+TRANSFORMERS = """
+    output_dir overwrite_output_dir do_train do_eval eval_strategy evaluation_strategy per_device_train_batch_size
+    per_device_eval_batch_size gradient_accumulation_steps learning_rate weight_decay adam_beta1 adam_beta2
+    adam_epsilon max_grad_norm num_train_epochs max_steps lr_scheduler_type warmup_ratio warmup_steps logging_dir
+    logging_strategy logging_steps save_strategy save_steps save_total_limit use_cpu no_cuda seed data_seed bf16 fp16
+    ddp_backend eval_steps dataloader_num_workers run_name disable_tqdm load_best_model_at_end fsdp deepspeed optim
+    report_to wandb push_to_hub resume_from_checkpoint gradient_checkpointing torch_compile model_name_or_path
+    config_name tokenizer_name dataset_name train_file validation_file validation_split_percentage block_size
+    num_hidden_layers num_attention_heads num_key_value_heads hidden_size intermediate_size vocab_size"""
+
+
+@pytest.mark.parametrize("name", sorted({*NANOGPT.split(), *TRANSFORMERS.split()}))
+def test_what_others_call_a_setting_is_read_or_answered(name):
+    """Either it is a name of a setting, or the sentence says what there is in its place, by flags that train has."""
+    parser = build_parser(["train"]).commands["train"]
+    if normal([f"--{name}", "1"], parser._option_string_actions)[0].partition("=")[0] in parser._option_string_actions:
+        return
+    answer = _no_option(f"--{name}", parser).partition(f'there is no option "--{name}"')[2]
+    assert answer.startswith(": ")
+    with pytest.raises(InputError, match=f'there is no setting "{name}": '):
+        hornbook.train("text.txt", **{name: 1})
+
+
+def test_other_answers_to_flags(run, tiny_run):
+    assert 'did you mean "--quiet"' in sentence(run("export", "x", "--to", "gguf", "--out", "y", "-q"))
+    finished = run("generate", tiny_run.run, "def", "--max_new_tokens", "3", "--json")
+    assert finished.code == 0, finished.stderr
+    with pytest.raises(InputError, match='no setting "quiet": this function shows no progress'):
+        hornbook.plan("text.txt", quiet=True)
+
+
+def test_a_learning_rate_beside_muon_is_said_to_be_adamws(run, text_file):
+    finished = run("train", text_file, *SMALL, *BYTES, "--steps", "2", "--optimizer", "muon", "--lr", "1e-3")
+    assert "give --muon-lr too, or --optimizer adamw" in finished.stderr
+    for more in (("--muon-lr", "0.02"), ("--optimizer", "adamw")):
+        optimizer = () if more[0] == "--optimizer" else ("--optimizer", "muon")
+        finished = run("train", text_file, *SMALL, *BYTES, "--steps", "2", *optimizer, "--lr", "1e-3", *more)
+        assert "--muon-lr too" not in finished.stderr

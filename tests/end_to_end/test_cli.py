@@ -14,7 +14,7 @@ import hornbook
 from hornbook.cli import main
 from hornbook.cli.parser import COMMANDS, _parse, build_parser
 from hornbook.commands.options import normal
-from hornbook.facts.names import ELSEWHERE
+from hornbook.facts.elsewhere import ELSEWHERE
 from hornbook.facts.settings import fields
 from hornbook.records.run import Run
 

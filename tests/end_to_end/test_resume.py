@@ -204,6 +204,9 @@ def test_a_finished_run_can_be_extended(copied, length, steps):
     numbers = [row["step"] for row in Run(copied).rows() if row["event"] == "step"]
     assert numbers == list(range(1, steps + 1))
     assert Run(copied).rows()[-1]["reason"] == "length reached"
+    score = summary["plan_score"]  # the plan was for another length
+    assert score.keys() == {"steps", "memory_bytes"}
+    assert (score["steps"]["predicted"], score["steps"]["actual"]) == (STEPS, steps)
     assert train()["step"] == steps  # the command that began it does not cut it short
 
 
@@ -230,11 +233,31 @@ def test_a_run_is_not_made_longer_where_the_rate_would_rise_again(copied):
     assert (copied / "checkpoints" / f"step-{STEPS:08d}").is_dir()
 
 
+def test_a_run_that_is_finished_early_is_not_scored_by_its_plan(again, whole, command_line):
+    """--finish is refused while it trains; then only its steps and its memory are compared with the plan."""
+    process = command_line.start(*COMMAND, "--steps", "100000")
+    while not (again / "run" / "checkpoints" / f"step-{EVERY:08d}" / "manifest.json").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    refused = command_line("train", "--out", "run", "--finish")
+    assert refused.code == 2
+    assert f"run is training: stop it first (Ctrl-C there, or kill -TERM {process.pid})" in refused.stderr
+    process.send_signal(signal.SIGTERM)
+    assert command_line.finish(process).code == 128 + signal.SIGTERM
+    finished = command_line("train", "--out", "run", "--finish", "--json")
+    assert finished.code == 0, finished.stderr
+    assert finished.json["plan_score"].keys() == {"steps", "memory_bytes"}
+    assert f"planned for 100,000 steps, not {finished.json['step']:,}" in finished.stderr
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_written_again(copied, whole):
     file = copied / "checkpoints" / f"step-{STEPS:08d}" / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[1000] ^= 1
     file.write_bytes(content)
+    with pytest.raises(InputError, match=f"the newest whole one is that of --step {STEPS - EVERY}"):
+        hornbook.open_model("run")
+    hornbook.open_model("run", step=STEPS - EVERY)
     train()
     assert weights(copied) == weights(whole / "run")
     assert history(copied) == history(whole / "run")

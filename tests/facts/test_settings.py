@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hornbook.facts.elsewhere import ELSEWHERE
 from hornbook.facts.errors import InputError
-from hornbook.facts.names import ELSEWHERE
 from hornbook.facts.settings import Settings, fields, from_table, names, overridden, read_table, to_toml
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))

@@ -330,7 +330,7 @@ def test_a_configuration_far_larger_than_the_file_builds_nothing(tmp_path, whole
 
 def test_a_missing_package_is_a_sentence(monkeypatch, whole):
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
-    with pytest.raises(InputError, match=r'pip install "\.\[gguf\]"'):
+    with pytest.raises(InputError, match=r'pip install -e "\.\[gguf\]"'):
         read_gguf(whole)
 
 

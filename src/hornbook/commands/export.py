@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
     from hornbook.setup.model import LoadedModel
 
 GGUF_TYPES = ("f16", "f32", "q8_0")
+# Chats as text/chats.py writes them, for transformers and for ollama. No space after the last colon: it belongs to the
+# first token of the answer.
+JINJA = (
+    "{{ bos_token }}{% for turn in messages %}{{ turn['role'] + ': ' + turn['content'] + '\\n' }}"
+    "{% if not loop.last or add_generation_prompt %}{{ '\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+)
+OLLAMAS = '"""{{ range .Messages }}{{ .Role }}: {{ .Content }}\n\n{{ end }}assistant:"""'
 DTYPES = {  # the default first
     "huggingface": ("float32", "bfloat16", "float16"), "gguf": GGUF_TYPES, "ollama": GGUF_TYPES,
 }  # fmt: skip
@@ -70,9 +80,15 @@ def export(
     if dtype not in DTYPES[to]:
         raise InputError(f"{to} can be written as {', '.join(DTYPES[to])}, not {dtype}{suggestion(dtype, DTYPES[to])}.")
     out = Path(out)
+    if out.suffix in (".gguf", ".safetensors"):
+        raise InputError(f"--out names a folder, which will hold the weights: give {out.with_suffix('')}, not {out}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already: give another folder, or remove it first.")
     opened = open_model(model, step=step) if isinstance(model, str) else model
+    if _is_of_chats(opened):
+        tokenizer = copy.copy(opened.tokenizer)
+        tokenizer.config = tokenizer.config | {"chat_template": JINJA}
+        opened = replace(opened, tokenizer=tokenizer)
     opener = "AutoTokenizer" if _auto_opens_it(opened) else "PreTrainedTokenizerFast"
     card = model_card(_facts(opened), _numbers(opened), to=to, dtype=dtype, name=out.name, opener=opener)
     generation = _generation(opened)
@@ -126,11 +142,17 @@ def _generation(opened: LoadedModel) -> dict[str, Any]:
 
 
 def _modelfile(opened: LoadedModel, name: str) -> str:
-    """What ollama makes a model of: the prompt as it is, the context it was trained with, the end of a document."""
-    end = opened.tokenizer.end_of_text
-    lines = [f"FROM ./{name}.gguf", 'TEMPLATE "{{ .Prompt }}"', f"PARAMETER num_ctx {opened.model.shape.context}"]
-    lines += [] if end is None else [f'PARAMETER stop "{opened.tokenizer.token_text(end)}"']
-    return "\n".join(lines) + "\n"
+    """What ollama makes a model of: the prompt as it is, or a chat in the form of those it was trained on; the context
+    it was trained with; the end of a document, or of an answer."""
+    end, chats = opened.tokenizer.end_of_text, _is_of_chats(opened)
+    template = OLLAMAS if chats else '"{{ .Prompt }}"'
+    stops = [] if end is None else [opened.tokenizer.token_text(end)]
+    lines = [f"FROM ./{name}.gguf", f"TEMPLATE {template}", f"PARAMETER num_ctx {opened.model.shape.context}"]
+    return "\n".join([*lines, *(f'PARAMETER stop "{text}"' for text in [*stops, *["user:"] * chats])]) + "\n"
+
+
+def _is_of_chats(opened: LoadedModel) -> bool:
+    return opened.run is not None and bool(opened.run.environment.get("chats"))
 
 
 def _write_gguf_folder(opened: LoadedModel, out: Path, kind: Kind, texts: dict[str, str], ends: list[int]) -> None:
@@ -165,6 +187,9 @@ def _facts(opened: LoadedModel) -> dict[str, Any]:
     }
     if opened.tokenizer.kind != "foreign":
         facts["a document begins with"] = "`<|endoftext|>` (put it before a prompt)"
+    if _is_of_chats(opened):
+        form = "`user: ...`, a blank line, `assistant: ...`"
+        facts["its text was chats"] = f"{form} (end a prompt with `assistant:`; the chat template does)"
     if opened.run is not None:
         rows = [row for row in opened.run.rows() if row["event"] == "step" and row["step"] <= (opened.step or 0)]
         facts["trained on"] = stem(settings_of(opened.run).text.paths)

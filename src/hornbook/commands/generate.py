@@ -22,8 +22,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "prompt", nargs="?", default="", metavar="PROMPT", help="the prompt, - for stdin (default: none)"
     )
-    for flag, kind, default, text in (
-        ("--max-tokens", int, 200, "length in tokens"),
+    for names, kind, default, text in (
+        ("--max-tokens --max-new-tokens", int, 200, "length in tokens"),
         ("--temperature", float, 0.8, "0 is greedy"),
         ("--top-k", int, None, "keep the k most probable tokens (default: all)"),
         ("--top-p", float, None, "keep the most probable tokens that together reach p (default: all)"),
@@ -32,7 +32,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         ("--step", int, None, "the run's checkpoint at this step (default: its best or newest)"),
     ):
         help_text = text if default is None else f"{text} (default: {default})"
-        parser.add_argument(flag, type=value(kind), default=default, metavar="N", help=help_text)
+        parser.add_argument(*names.split(), type=value(kind), default=default, metavar="N", help=help_text)
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="stop before this text")
     parser.add_argument("--int8", action="store_true", help="8-bit weights: faster on a CPU, slightly less accurate")
 

@@ -97,7 +97,7 @@ def write_report(job: Job, stop: Stop) -> dict[str, Any]:
     if scores is not None:
         summary |= final_numbers(scores) | prepared.leak | {"lost_share": scores.extra.get("lost_share", 0.0)}
     whole = step == start.settings.train.steps and not any(row["event"] == "resume" for row in rows)
-    summary["plan_score"] = attempt("the score of the plan", lambda: _plan_score(known, summary, whole))
+    summary["plan_score"] = attempt("the score of the plan", lambda: _plan_score(job, known, summary, whole))
     _write(start, model, view, scores, summary)
     return summary
 
@@ -210,11 +210,16 @@ def _to_compare_with(prepared: Prepared, baselines: dict[str, Any]) -> dict[str,
     return {name: numbers["loss_nats_per_token"] for name, numbers in baselines.items()}
 
 
-def _plan_score(known: dict[str, Any], summary: dict[str, Any], whole: bool) -> dict[str, Any] | None:
-    """The plan beside what came; time only of a `whole` run, which was not interrupted and went all its steps."""
+def _plan_score(job: Job, known: dict[str, Any], summary: dict[str, Any], whole: bool) -> dict[str, Any] | None:
+    """The plan beside what came; time only of a `whole` run, which was not interrupted and went all its steps. Of a run
+    that was given another length than planned, only its steps and its memory."""
     if "plan" not in known:
         return None
-    actual = {"memory_bytes": summary["peak_memory_bytes"]}
+    actual, planned = {"memory_bytes": summary["peak_memory_bytes"]}, known["plan"].get("steps")
+    given = any(made.decision in ("finish", "lengthen") for made in job.decisions)
+    if planned is not None and (given or planned != job.settings.train.steps):
+        job.view.note(f"planned for {planned:,} steps, not {job.step:,}: loss, time and price are not compared with it")
+        return score_plan(known["plan"], steps=job.step, **actual)
     if whole:
         actual |= {name: summary[name] for name in ("wall_seconds", "energy_kwh", "price_usd") if name in summary}
     for name, key in (("loss_nats_per_token", "validation_loss_nats_per_token"), ("bits_per_byte", "bits_per_byte")):

@@ -13,23 +13,6 @@ import msgspec
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.facts.printing import print
 
-_OUT = "--out names the folder that is written"
-_DEVICE = (
-    "the accelerator is used where there is one; in the environment, HORNBOOK_DEVICE=cpu takes the CPU instead, and "
-    "CUDA_VISIBLE_DEVICES chooses among several GPUs"
-)
-_RESUME = "a run is resumed when --out names its folder, and --from MODEL starts from given weights"
-ELSEWHERE = {  # what other trainers have that is no setting here, or one of another meaning
-    "resume": _RESUME, "init_from": _RESUME, "resume_from_checkpoint": _RESUME,
-    "name": f"{_OUT}; of the settings there are --optimizer.name and --schedule.name",
-    "out_dir": _OUT, "output_dir": _OUT, "run_name": _OUT,
-    "device": _DEVICE, "devices": _DEVICE, "gpu": _DEVICE, "accelerator": _DEVICE,
-    "min_lr": "--final-fraction is the learning rate at the end, as a share of the peak",
-    "gradient_accumulation_steps": "--batch counts the sequences of a step, --microbatch those computed at once",
-    "eval_iters": "--probe-tokens says how many tokens an evaluation scores",
-    "vocab_size": "it is the tokenizer's, such as --tokenizer bpe:4096",
-}  # fmt: skip
-
 
 class Field(msgspec.Struct, frozen=True):
     """One setting as the command line, Python and the documentation need it."""
@@ -74,6 +57,8 @@ def by_dotted_names(changes: Mapping[str, Any], names: Mapping[str, Field]) -> d
     dotted: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in names and "." not in name:
+            from hornbook.facts.elsewhere import ELSEWHERE
+
             elsewhere = re.sub(r"--([\w.-]+)", lambda flag: flag[1].replace("-", "_"), ELSEWHERE.get(name, ""))
             why = f": {elsewhere}" if elsewhere else suggestion(name, names)
             raise InputError(f'there is no setting "{name}"{why}.')

@@ -67,13 +67,16 @@ class Model(msgspec.Struct, forbid_unknown_fields=True):
 
     preset: Annotated[str | None, row("a named shape such as 6M or gpt2; other settings override it")] = None
     family: Annotated[str | None, row("gpt2, llama, qwen2 or qwen3")] = None
-    layers: Annotated[Count | None, row("number of blocks", "blocks", also="n_layer n_layers num_layers")] = None
+    layers: Annotated[Count | None, row(
+        "number of blocks", "blocks", also="n_layer n_layers num_layers num_hidden_layers")] = None
     width: Annotated[Count | None, row("hidden size", "features", also="n_embd hidden_size")] = None
-    heads: Annotated[Count | None, row("attention heads", "heads", also="n_head n_heads num_heads")] = None
-    kv_heads: Annotated[Count | None, row("key/value heads (grouped-query attention)", "heads")] = None
+    heads: Annotated[Count | None, row(
+        "attention heads", "heads", also="n_head n_heads num_heads num_attention_heads")] = None
+    kv_heads: Annotated[Count | None, row(
+        "key/value heads (grouped-query attention)", "heads", also="n_kv_heads num_key_value_heads")] = None
     intermediate_size: Annotated[Count | None, row("hidden size of the MLP", "features", was="hidden")] = None
     context: Annotated[Context | None, row(
-        "context length", "tokens", also="block_size context_length seq_len max_seq_len")] = None
+        "context length", "tokens", also="block_size context_length seq_len max_seq_len n_positions")] = None
     tied: Annotated[bool | None, row(
         "whether the head shares the embedding's weights", also="tie_weights tie_word_embeddings")] = None
     rope_base: Annotated[Positive | None, row("base of the rotary position frequencies", also="rope_theta")] = None
@@ -123,7 +126,7 @@ class Train(msgspec.Struct, forbid_unknown_fields=True):
     seed: Annotated[Seed, row("seed of weights, data order and dropout")] = 0
     precision: Annotated[Precision | None, row(
         "of the forward pass; weights stay float32; bfloat16 where the hardware supports it", also="dtype")] = None
-    compile: Annotated[bool | None, row("torch.compile each block")] = None
+    compile: Annotated[bool | None, row("torch.compile each block", also="torch_compile")] = None
     deterministic: Annotated[bool, row(
         "bit-for-bit reproducible on an accelerator too, with slower attention")] = False
     shift_windows: Annotated[bool, row(
@@ -162,10 +165,13 @@ class Watch(msgspec.Struct, forbid_unknown_fields=True):
 class Checkpoints(msgspec.Struct, forbid_unknown_fields=True):
     """Which checkpoints are kept."""
 
-    every: Annotated[Count | None, row("steps between checkpoints", "steps", also="save_every save_interval")] = None
-    keep: Annotated[Count, row("newest checkpoints kept, besides step 0 and the best weights", "checkpoints")] = 2
+    every: Annotated[Count | None, row(
+        "steps between checkpoints", "steps", also="save_every save_interval save_steps")] = None
+    keep: Annotated[Count, row(
+        "newest checkpoints kept, besides step 0 and the best weights", "checkpoints", also="save_total_limit")] = 2
     best: Annotated[bool | None, row(
-        "use the weights with the lowest probe loss, not the last; true where no length is given")] = None
+        "use the weights with the lowest probe loss, not the last; true where no length is given",
+        also="load_best_model_at_end")] = None
 # fmt: on
 
 

@@ -110,7 +110,7 @@ def _package() -> Any:
     try:
         import gguf
     except ImportError:
-        raise InputError('GGUF files need the gguf package: pip install ".[gguf]" in the checkout.') from None
+        raise InputError('GGUF files need the gguf package: pip install -e ".[gguf]" in the checkout.') from None
     return gguf
 
 

@@ -375,6 +375,7 @@ def write_huggingface(
             save_file(tensors, aside / "model.safetensors", metadata={"format": "pt"})
             for name, content in (("config.json", config), ("generation_config.json", generation)):
                 (aside / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            (aside / "model.safetensors").chmod((aside / "config.json").stat().st_mode)  # safetensors makes it private
             if card is not None:
                 (aside / "README.md").write_text(card, encoding="utf-8")
             if tokenizer is not None:

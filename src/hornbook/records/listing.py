@@ -45,10 +45,11 @@ def is_running(run: Run) -> bool:
 
 
 def resolved(name: str | Path) -> Path:
-    """The path that a name of a run means: `latest` is the newest one in ./runs, unless there is such a folder. Raises
-    InputError where there is none."""
+    """The path that a name of a run or model means: `latest` is the newest run in ./runs, unless there is such a
+    folder; a folder whose only model is a .gguf file is that file. Raises InputError where there is none."""
     if str(name) != "latest" or Path(name).exists():
-        return Path(name)
+        inside = _gguf_files(Path(name))
+        return inside[0] if len(inside) == 1 else Path(name)
     newest = _runs(Path("runs"))[-1:] if Path("runs").is_dir() else []
     if not newest:
         raise InputError("there is no latest run: the folder runs has none here; hornbook train makes one.")
@@ -79,6 +80,14 @@ def check_model(name: str | Path) -> None:
         raise InputError(f"there is no run or model {name}{near}.")
     if path.is_dir() and not is_run(path) and (known := _names(path)):
         raise InputError(f"{name} is a folder of runs: name one of them, such as {', '.join(known[:5])}.")
+    if inside := _gguf_files(path):
+        raise InputError(f"{name} has several models: name one of them, such as {', '.join(map(str, inside[:5]))}.")
+
+
+def _gguf_files(path: Path) -> list[Path]:
+    """The .gguf files of a folder that is no other model; [] where it is none."""
+    is_other = not path.is_dir() or is_run(path) or (path / "config.json").exists()
+    return [] if is_other else sorted(path.glob("*.gguf"))
 
 
 def runs_in(folder: str | Path) -> list[str]:

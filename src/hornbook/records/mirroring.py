@@ -36,7 +36,7 @@ def tracker_names(log: str | Sequence[str]) -> list[str]:
         if name not in known:
             raise InputError(f'--log knows no "{name}"{suggestion(name, known)}: there is {" and ".join(known)}.')
         if importlib.util.find_spec(name) is None:
-            raise InputError(f'--log {name} needs the package {name}: pip install "hornbook[{name}]".')
+            raise InputError(f'--log {name} needs the package {name}: pip install -e ".[{name}]" in the checkout.')
     return list(dict.fromkeys(named))
 
 

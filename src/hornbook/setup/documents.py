@@ -24,6 +24,8 @@ def read_documents(text: Text) -> Sequence[Document]:
     for path in text.paths:
         if is_run(Path(path)):
             raise InputError(f"{path} is a run, not a text: give the text that is to be read.")
+        if path == "-" and not Path(path).exists():
+            raise InputError("- (stdin) is not read here, as it cannot be read again: save it to a file first.")
     return documents(text.paths, field=text.field, separator=text.separator, errors=text.errors)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +118,8 @@ def _open(name: str | Path, step: int | None) -> LoadedModel:
     if is_run(path):
         run = Run.open(path)
         folder = _checkpoint_of(run, step)
-        model = loading.load_model(folder).to(device())
+        with _naming_whole(run, folder):
+            model = loading.load_model(folder).to(device())
         at, last = checkpoint_step(folder), checkpoint_step(run.checkpoints()[-1])
         back = [
             decision.from_step
@@ -129,7 +132,7 @@ def _open(name: str | Path, step: int | None) -> LoadedModel:
         model = loading.load_model(path).to(device())
         step = checkpoint_step(path)
         return LoadedModel(str(path), model, tokenizer_of_run(run), run, step, step)
-    if path.suffix == ".gguf":
+    if path.suffix == ".gguf" and not path.is_dir():
         from hornbook.formats.gguf import load_gguf
         from hornbook.formats.gguf_file import load_gguf_tokenizer
 
@@ -154,6 +157,21 @@ def _foreign(name: str, model: Decoder, tokenizer: Tokenizer) -> LoadedModel:
         raise InputError(f"{name}: {error}.") from None
 
 
+@contextmanager
+def _naming_whole(run: Run, damaged: Path) -> Iterator[None]:
+    """What is said of a damaged checkpoint ends with the newest one that is whole."""
+    from hornbook.training.left_out import why_not_good
+
+    try:
+        yield
+    except InputError as error:
+        others = [folder for folder in run.checkpoints() if folder != damaged and checkpoint_step(folder) > 0]
+        whole = [checkpoint_step(folder) for folder in others if why_not_good(folder, []) is None]
+        if not whole:
+            raise
+        raise InputError(f"{str(error).rstrip('.')}: the newest whole one is that of --step {whole[-1]}.") from None
+
+
 def _checkpoint_of(run: Run, step: int | None) -> Path:
     folders = run.checkpoints()
     if not folders:
@@ -165,7 +183,8 @@ def _checkpoint_of(run: Run, step: int | None) -> Path:
                 f"{run.folder} has lost its newest checkpoint, of step {newest}: put it back, or name an older one, "
                 f"such as --step {checkpoint_step(folders[-1])}."
             )
-        best = checkpoints.read_manifest(folders[-1])["state"].get("use_step")
+        with _naming_whole(run, folders[-1]):
+            best = checkpoints.read_manifest(folders[-1])["state"].get("use_step")
         step = checkpoint_step(folders[-1]) if best is None else best
     folders += run.best_checkpoints()
     for folder in folders:

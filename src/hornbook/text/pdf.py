@@ -19,7 +19,7 @@ def pdf_pages(path: str) -> Iterator[str]:
     try:
         import pypdf
     except ImportError:
-        raise InputError(f'{shown(path)} needs pypdf; run pip install ".[documents]" in the checkout') from None
+        raise InputError(f'{shown(path)} needs pypdf; run pip install -e ".[documents]" in the checkout') from None
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it reports each oddity that it reads over
     try:
         with sentences(path), open(path, "rb") as file:

@@ -31,6 +31,7 @@ from hornbook.text.files import (
 Text = str | None
 Rows = Iterator[tuple[int, Text, Callable[[], Text]]]
 Reader = Callable[[str, str], Rows]
+FIELD = "text"  # where none is asked for; only then is a row without it looked at for a chat
 BOM = b"\xef\xbb\xbf"
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -122,7 +123,7 @@ def _value(row: bytes, path: str, field: str, row_word: str, number: int) -> Tex
         raise InputError(f'{where}: a row must be a JSON object such as {{"{field}": "..."}}, or a string')
     from hornbook.text.chats import chat_field, chat_text, is_chat
 
-    named = chat_field(content, field)
+    named = chat_field(content, field) if field == FIELD else field
     if named not in content:
         raise NoFieldError(f"{where}: {missing('field', field, list(content))}")
     value = content[named]
@@ -137,7 +138,11 @@ def _value(row: bytes, path: str, field: str, row_word: str, number: int) -> Tex
 def missing(word: str, field: str, names: Sequence[str]) -> str:
     if not names:
         return f'there is no {word} "{field}", nor any other'
+    from hornbook.text.chats import FIELDS
+
     has = ", ".join(f'"{on_one_line(name[:80])}"' for name in names[:8])
+    if field == FIELD and (chats := [name for name in names if name in FIELDS]):
+        return f'there is no {word} "{field}", and "{chats[0]}" is no list of turns, each with role and content'
     return f'there is no {word} "{field}", only {has}; name the one with the text by --field'
 
 

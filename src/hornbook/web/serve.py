@@ -120,6 +120,9 @@ def application(process: ModelProcess, name: str, about: dict[str, Any]) -> App:
         return JSONResponse(NotAnswered("there is no such model.", status=404).to_dict(), 404)
 
     async def page(request: Request) -> Response:
+        if request.method == "POST":
+            only = "only completions of a prompt are served: POST /v1/completions (no chats, no embeddings)."
+            return JSONResponse(NotAnswered(only, status=404).to_dict(), 404)
         file = request.path_params.get("file", "")
         if file not in PAGE:
             return JSONResponse(NotAnswered("there is no such page.", status=404).to_dict(), 404)
@@ -140,7 +143,10 @@ def application(process: ModelProcess, name: str, about: dict[str, Any]) -> App:
             return Plain(status_code=499)  # nobody reads it
 
     routes = [Route("/v1/models", models), Route("/v1/models/{name:path}", model), Route("/", page)]
-    routes += [Route("/v1/completions", completions, methods=["POST"]), Route("/{file:path}", page)]
+    routes += [
+        Route("/v1/completions", completions, methods=["POST"]),
+        Route("/{file:path}", page, methods=["GET", "POST"]),
+    ]
     return Starlette(routes=routes)
 
 
