@@ -45,14 +45,14 @@ def is_running(run: Run) -> bool:
 
 
 def resolved(name: str | Path) -> Path:
-    """The path that a name of a run means: `latest` is the newest one in ./runs, unless there is such a folder. Raises
-    InputError where there is none."""
+    """The path that a name of a run means: `latest` is the newest one in ./runs and its groups, unless there is such a
+    folder. Raises InputError where there is none."""
     if str(name) != "latest" or Path(name).exists():
         return Path(name)
-    newest = _runs(Path("runs"))[-1:] if Path("runs").is_dir() else []
-    if not newest:
+    known = [*_runs(Path("runs")), *_grouped(Path("runs"))] if Path("runs").is_dir() else []
+    if not known:
         raise InputError("there is no latest run: the folder runs has none here; hornbook train makes one.")
-    return newest[0]
+    return max(known, key=_began)
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
@@ -89,7 +89,11 @@ def runs_in(folder: str | Path) -> list[str]:
 
 def _runs(folder: Path) -> list[Path]:
     """The runs directly below a folder, the oldest first."""
-    return sorted(filter(is_run, folder.iterdir()), key=lambda path: (path / "settings.toml").stat().st_mtime)
+    return sorted(filter(is_run, folder.iterdir()), key=_began)
+
+
+def _began(run: Path) -> float:
+    return (run / "settings.toml").stat().st_mtime
 
 
 def _grouped(folder: Path) -> Iterator[Path]:
