@@ -159,6 +159,45 @@ def test_a_run_appears_moves_and_ends(open_page, address, folder, hornbook_in):
     assert page.evaluate("window.stays")
 
 
+# Where in a plot, from 0 to 1, a column of pixels has the colour of a forecast's end.
+FORECAST_COLUMNS = """() => {
+  const [canvas, plot] = [document.querySelector(".part-chart canvas"), document.querySelector(".part-chart .u-over")];
+  const context = canvas.getContext("2d"), whole = canvas.getBoundingClientRect(), box = plot.getBoundingClientRect();
+  const ratio = canvas.width / whole.width;
+  context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--forecast");
+  const wanted = context.fillStyle.match(/[0-9a-f]{2}/g).map((part) => parseInt(part, 16));
+  const [left, top] = [(box.left - whole.left) * ratio, (box.top - whole.top) * ratio];
+  const { data, width, height } = context.getImageData(left, top, box.width * ratio, box.height * ratio);
+  const isWanted = (x, y) => wanted.every((part, i) => Math.abs(part - data[4 * (y * width + x) + i]) < 6);
+  return [...Array(width).keys()].filter((x) => [...Array(height).keys()].filter((y) => isWanted(x, y)).length > 4)
+    .map((x) => x / width);
+}"""
+
+
+def test_a_cone_ends_at_the_last_step_that_is_planned(open_page, folder, hornbook_in):
+    """Of a run that stands still after its first forecasts: what is painted is looked at."""
+    run = hornbook_in(folder)
+    log = folder / "forecast" / "on" / "metrics.jsonl"
+    training = run.start("train", "text.txt", *SMALL, "--steps", 500, "--out", log.parent)
+    while not (log.exists() and b'"forecast_loss_nats_per_token_interval_90":[' in log.read_bytes()):
+        assert training.poll() is None, training.stderr.read()
+        os.sched_yield()
+    training.send_signal(signal.SIGSTOP)
+    process, where = serve(run, "forecast")
+    try:
+        page = open_page(where)
+        page.click("#run-on")
+        page.wait_for_selector(".part-chart .line-key:has-text('forecast, 90 %')")
+        page.wait_for_selector(".part-chart canvas")
+        page.wait_for_function(f"({FORECAST_COLUMNS})().length > 0")
+        assert min(page.evaluate(FORECAST_COLUMNS)) > 0.97
+    finally:
+        training.kill()
+        training.communicate()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
 def test_everything_is_reached_by_keyboard(open_page, address):
     """Sort the list, open a run, move its cursor, zoom in and out, leave a series out, choose a token."""
     page = go(open_page(address), "runs")

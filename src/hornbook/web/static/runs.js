@@ -1,5 +1,5 @@
 // All runs of the folder: which is best, how each went, what it cost.
-import { get, listen } from "./api.js";
+import { WITHIN, get, listen } from "./api.js";
 import { connection } from "./app.js";
 import { SIGNS, el, empty, field, put, svg, tag } from "./dom.js";
 import * as form from "./format.js";
@@ -32,7 +32,7 @@ const COLUMNS = [
 const choice = { sort: "started", down: true, filter: "", group: "", chosen: new Set() };
 
 export async function show(box, context) {
-  let answer = await get("runs");
+  let answer = await get("runs", { within: WITHIN });
   const byId = new Map(answer.runs.map((run) => [run.id, run]));
   const list = el("div", { class: "runs" });
   const lead = el("div", { class: "lead" });
@@ -71,6 +71,15 @@ export async function show(box, context) {
     compare.textContent = `Compare ${choice.chosen.size} runs`;
   }
 
+  await draw();
+  while (answer.num_unread && context.isCurrent()) {
+    put(lead, el("p", { class: "muted", role: "status" }, `Reading the logs of ${form.whole(answer.num_unread)} more ${answer.num_unread === 1 ? "run" : "runs"} …`));
+    context.reveal();
+    answer = await get("runs", { within: WITHIN });
+    for (const run of answer.runs) byId.set(run.id, run);
+    await draw();
+  }
+  if (!context.isCurrent()) return;
   context.onLeave(listen("events", { runs: (news) => {
     for (const run of news.runs) byId.set(run.id, run);
     for (const id of news.removed) byId.delete(id);
@@ -80,7 +89,6 @@ export async function show(box, context) {
     if (place) document.getElementById(place)?.focus();
     leadSentence([...byId.values()], lead);
   } }, connection));
-  await draw();
   leadSentence([...byId.values()], lead);
 }
 
