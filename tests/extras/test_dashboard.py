@@ -4,6 +4,7 @@ Needs Debian's chromium, playwright and axe.
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -159,18 +160,26 @@ def test_a_run_appears_moves_and_ends(open_page, address, folder, hornbook_in):
     assert page.evaluate("window.stays")
 
 
-# Where in a plot, from 0 to 1, a column of pixels has the colour of a forecast's end.
+# Where in a plot, from 0 to 1, columns of pixels have the colour of a forecast: that of its cone, which one sees
+# through, and that of its end.
 FORECAST_COLUMNS = """() => {
   const [canvas, plot] = [document.querySelector(".part-chart canvas"), document.querySelector(".part-chart .u-over")];
-  const context = canvas.getContext("2d"), whole = canvas.getBoundingClientRect(), box = plot.getBoundingClientRect();
+  const context = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(canvas, 0, 0);
+  const whole = canvas.getBoundingClientRect(), box = plot.getBoundingClientRect();
   const ratio = canvas.width / whole.width;
   context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--forecast");
   const wanted = context.fillStyle.match(/[0-9a-f]{2}/g).map((part) => parseInt(part, 16));
   const [left, top] = [(box.left - whole.left) * ratio, (box.top - whole.top) * ratio];
   const { data, width, height } = context.getImageData(left, top, box.width * ratio, box.height * ratio);
-  const isWanted = (x, y) => wanted.every((part, i) => Math.abs(part - data[4 * (y * width + x) + i]) < 6);
-  return [...Array(width).keys()].filter((x) => [...Array(height).keys()].filter((y) => isWanted(x, y)).length > 4)
-    .map((x) => x / width);
+  const isWanted = (at) => wanted.every((part, i) => Math.abs(part - data[at + i]) < 6);
+  const [cone, end] = [[], []];
+  for (let x = 0; x < width; x++) {
+    const pixels = [...Array(height).keys()].map((y) => 4 * (y * width + x)).filter(isWanted);
+    if (pixels.filter((at) => data[at + 3] < 128).length > 4) cone.push(x / width);
+    if (pixels.filter((at) => data[at + 3] > 250).length > 4) end.push(x / width);
+  }
+  return { cone, end };
 }"""
 
 
@@ -189,8 +198,12 @@ def test_a_cone_ends_at_the_last_step_that_is_planned(open_page, folder, hornboo
         page.click("#run-on")
         page.wait_for_selector(".part-chart .line-key:has-text('forecast, 90 %')")
         page.wait_for_selector(".part-chart canvas")
-        page.wait_for_function(f"({FORECAST_COLUMNS})().length > 0")
-        assert min(page.evaluate(FORECAST_COLUMNS)) > 0.97
+        page.wait_for_function(f"({FORECAST_COLUMNS})().end.length > 0")
+        painted = page.evaluate(FORECAST_COLUMNS)
+        looks = [row for row in map(json.loads, log.read_bytes().splitlines()) if row["event"] == "evaluation"]
+        assert looks[-1]["step"] / 500 <= min(painted["cone"]) < looks[-1]["step"] / 500 + 0.1
+        assert min(painted["end"]) > 0.97
+        page.goto("about:blank")
     finally:
         training.kill()
         training.communicate()

@@ -32,8 +32,13 @@ const COLUMNS = [
 const choice = { sort: "started", down: true, filter: "", group: "", chosen: new Set() };
 
 export async function show(box, context) {
-  let answer = await get("runs", { within: WITHIN });
-  const byId = new Map(answer.runs.map((run) => [run.id, run]));
+  const byId = new Map();
+  const read = async () => {
+    const answer = await get("runs", { within: WITHIN });
+    for (const run of answer.runs) if (JSON.stringify(run) !== JSON.stringify(byId.get(run.id))) byId.set(run.id, run);
+    return answer;
+  };
+  let answer = await read();
   const list = el("div", { class: "runs" });
   const lead = el("div", { class: "lead" });
   const filter = el("input", { type: "search", placeholder: "name, text, optimizer, state …", value: choice.filter, on: { input: () => { choice.filter = filter.value; draw(); } } });
@@ -75,8 +80,7 @@ export async function show(box, context) {
   while (answer.num_unread && context.isCurrent()) {
     put(lead, el("p", { class: "muted", role: "status" }, `Reading the logs of ${form.whole(answer.num_unread)} more ${answer.num_unread === 1 ? "run" : "runs"} …`));
     context.reveal();
-    answer = await get("runs", { within: WITHIN });
-    for (const run of answer.runs) byId.set(run.id, run);
+    answer = await read();
     await draw();
   }
   if (!context.isCurrent()) return;
@@ -126,15 +130,20 @@ function whole(groups, draw) {
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Runs" }, el("table", { class: "list" }, el("caption", { class: "unseen" }, "Runs"), el("thead", {}, head), bodies));
 }
 
+const drawn = new WeakMap(); // a run that has not changed is not drawn again: to sort moves rows
+
 function row(run, draw) {
+  if (drawn.get(run)?.draw === draw) return drawn.get(run).node;
   const pick = el("input", { type: "checkbox", id: `pick-${run.id}`, checked: choice.chosen.has(run.id), "aria-label": `Compare ${run.title}`, on: { change: () => {
     if (pick.checked) choice.chosen.add(run.id);
     else choice.chosen.delete(run.id);
     draw();
     document.getElementById(`pick-${run.id}`)?.focus();
   } } });
-  return el("tr", { class: `run tone-${run.verdict?.tag ?? (run.state === "damaged" ? "bad" : "neutral")}` }, el("td", { class: "pick" }, pick), COLUMNS.map((column, index) =>
+  const node = el("tr", { class: `run tone-${run.verdict?.tag ?? (run.state === "damaged" ? "bad" : "neutral")}` }, el("td", { class: "pick" }, pick), COLUMNS.map((column, index) =>
     el(index ? "td" : "th", { scope: index ? null : "row", class: `${column.number ? "number" : ""} col-${column.key}`, dataset: { label: column.text } }, column.cell(run))));
+  drawn.set(run, { draw, node });
+  return node;
 }
 
 function nameCell(run) {
