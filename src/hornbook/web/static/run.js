@@ -53,12 +53,14 @@ export async function show(box, context) {
     const [from, to] = view.zoom;
     const points = Math.min(1600, Math.max(300, Math.round((box.clientWidth || 1000) * 1.2)));
     const turn = ++view.turn;
+    let isNew = true;
     do {
       const answer = await get(runPath(run.id, "/series"), { x: look.x, from, to, points, within: WITHIN });
       if (!context.isCurrent() || turn !== view.turn) return;
       view.series = answer;
       view.mustAsk = false;
-      draw(true);
+      draw(isNew);
+      isNew = false;
       put(parts.reading, answer.share_read < 1 ? `Reading the log: ${form.percent(answer.share_read)} so far …` : null);
       if (answer.share_read < 1) context.reveal();
     } while (view.series.share_read < 1);

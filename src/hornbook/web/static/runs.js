@@ -1,7 +1,7 @@
 // All runs of the folder: which is best, how each went, what it cost.
 import { WITHIN, get, listen } from "./api.js";
 import { connection } from "./app.js";
-import { SIGNS, el, empty, field, put, svg, tag } from "./dom.js";
+import { SIGNS, arrange, el, empty, field, put, svg, tag } from "./dom.js";
 import * as form from "./format.js";
 
 export const title = () => "Runs";
@@ -33,6 +33,7 @@ const choice = { sort: "started", down: true, filter: "", group: "", chosen: new
 
 export async function show(box, context) {
   const byId = new Map();
+  const kept = keptTable();
   const read = async () => {
     const answer = await get("runs", { within: WITHIN });
     for (const run of answer.runs) if (JSON.stringify(run) !== JSON.stringify(byId.get(run.id))) byId.set(run.id, run);
@@ -67,9 +68,8 @@ export async function show(box, context) {
     const value = (run) => (choice.group === "text" || choice.group === "model" ? run[choice.group] : form.setting(run.settings?.[choice.group]));
     const groups = choice.group ? Map.groupBy(shown, value) : new Map([["", shown]]);
     const showsAll = shown.length === runs.length;
-    put(list, shown.length ? null : el("p", { class: "muted" }, "No run matches the filter."),
-      shown.length ? whole(groups, draw) : null,
-      showsAll ? null : el("p", { class: "muted small" }, `${shown.length} of ${runs.length} runs match.`));
+    arrange(list, [shown.length ? whole(groups, draw, kept) : el("p", { class: "muted" }, "No run matches the filter."),
+      showsAll ? null : el("p", { class: "muted small" }, `${shown.length} of ${runs.length} runs match.`)].filter(Boolean));
     for (const id of choice.chosen) if (!byId.has(id)) choice.chosen.delete(id);
     compare.hash = `#/compare?runs=${[...choice.chosen].map(encodeURIComponent).join(",")}`;
     compare.hidden = choice.chosen.size < 2;
@@ -113,7 +113,14 @@ function sorted(runs) {
   });
 }
 
-function whole(groups, draw) {
+/** The parts of the table that stay from one drawing to the next. */
+function keptTable() {
+  const [caption, head, bodies] = [el("caption", { class: "unseen" }, "Runs"), el("thead"), new Map()];
+  const whole = el("table", { class: "list" });
+  return { caption, head, bodies, table: whole, node: el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Runs" }, whole) };
+}
+
+function whole(groups, draw, kept) {
   const head = el("tr", {}, el("th", { scope: "col", class: "pick" }, el("span", { class: "unseen" }, "Choose to compare")), COLUMNS.map((column) => {
     const isSorted = column.key === choice.sort;
     const text = [column.text, column.unit ? el("span", { class: "unit" }, column.unit) : null];
@@ -124,10 +131,13 @@ function whole(groups, draw) {
         document.getElementById(`sort-${column.key}`).focus();
       } } }, text, el("span", { class: "arrow", "aria-hidden": "true" }, isSorted ? (choice.down ? "↓" : "↑") : "↕")) : text);
   }));
-  const bodies = [...groups].map(([name, runs]) => el("tbody", {},
-    name !== "" ? el("tr", { class: "group" }, el("th", { scope: "rowgroup", colspan: COLUMNS.length + 1 }, `${choice.group}: ${name}`, el("span", { class: "muted" }, ` · ${runs.length} ${runs.length === 1 ? "run" : "runs"}`))) : null,
-    runs.map((run) => row(run, draw))));
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Runs" }, el("table", { class: "list" }, el("caption", { class: "unseen" }, "Runs"), el("thead", {}, head), bodies));
+  const bodies = [...groups].map(([name, runs]) => {
+    if (!kept.bodies.has(name)) kept.bodies.set(name, el("tbody"));
+    const title = name !== "" ? el("tr", { class: "group" }, el("th", { scope: "rowgroup", colspan: COLUMNS.length + 1 }, `${choice.group}: ${name}`, el("span", { class: "muted" }, ` · ${runs.length} ${runs.length === 1 ? "run" : "runs"}`))) : null;
+    return arrange(kept.bodies.get(name), [title, ...runs.map((run) => row(run, draw))].filter(Boolean));
+  });
+  arrange(kept.table, [kept.caption, put(kept.head, head), ...bodies]);
+  return kept.node;
 }
 
 const drawn = new WeakMap(); // a run that has not changed is not drawn again: to sort moves rows
