@@ -4,6 +4,7 @@ Needs Debian's chromium, playwright and axe.
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -157,6 +158,57 @@ def test_a_run_appears_moves_and_ends(open_page, address, folder, hornbook_in):
     page.wait_for_selector(".run-head .tag-neutral:has-text('finished')")
     page.wait_for_selector(".figures dt:has-text('Top-1 accuracy')")
     assert page.evaluate("window.stays")
+
+
+# Where in a plot, from 0 to 1, columns of pixels have the colour of a forecast: that of its cone, which one sees
+# through, and that of its end.
+FORECAST_COLUMNS = """() => {
+  const [canvas, plot] = [document.querySelector(".part-chart canvas"), document.querySelector(".part-chart .u-over")];
+  const context = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(canvas, 0, 0);
+  const whole = canvas.getBoundingClientRect(), box = plot.getBoundingClientRect();
+  const ratio = canvas.width / whole.width;
+  context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--forecast");
+  const wanted = context.fillStyle.match(/[0-9a-f]{2}/g).map((part) => parseInt(part, 16));
+  const [left, top] = [(box.left - whole.left) * ratio, (box.top - whole.top) * ratio];
+  const { data, width, height } = context.getImageData(left, top, box.width * ratio, box.height * ratio);
+  const isWanted = (at) => wanted.every((part, i) => Math.abs(part - data[at + i]) < 6);
+  const [cone, end] = [[], []];
+  for (let x = 0; x < width; x++) {
+    const pixels = [...Array(height).keys()].map((y) => 4 * (y * width + x)).filter(isWanted);
+    if (pixels.filter((at) => data[at + 3] < 128).length > 4) cone.push(x / width);
+    if (pixels.filter((at) => data[at + 3] > 250).length > 4) end.push(x / width);
+  }
+  return { cone, end };
+}"""
+
+
+def test_a_cone_ends_at_the_last_step_that_is_planned(open_page, folder, hornbook_in):
+    """Of a run that stands still after its first forecasts: what is painted is looked at."""
+    run = hornbook_in(folder)
+    log = folder / "forecast" / "on" / "metrics.jsonl"
+    training = run.start("train", "text.txt", *SMALL, "--steps", 500, "--out", log.parent)
+    while not (log.exists() and b'"forecast_loss_nats_per_token_interval_90":[' in log.read_bytes()):
+        assert training.poll() is None, training.stderr.read()
+        os.sched_yield()
+    training.send_signal(signal.SIGSTOP)
+    process, where = serve(run, "forecast")
+    try:
+        page = open_page(where)
+        page.click("#run-on")
+        page.wait_for_selector(".part-chart .line-key:has-text('forecast, 90 %')")
+        page.wait_for_selector(".part-chart canvas")
+        page.wait_for_function(f"({FORECAST_COLUMNS})().end.length > 0")
+        painted = page.evaluate(FORECAST_COLUMNS)
+        looks = [row for row in map(json.loads, log.read_bytes().splitlines()) if row["event"] == "evaluation"]
+        assert looks[-1]["step"] / 500 <= min(painted["cone"]) < looks[-1]["step"] / 500 + 0.1
+        assert min(painted["end"]) > 0.97
+        page.goto("about:blank")
+    finally:
+        training.kill()
+        training.communicate()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
 
 
 def test_everything_is_reached_by_keyboard(open_page, address):

@@ -50,7 +50,7 @@ function timeline({ prompt, samples }, place, run) {
     put(shown, el("p", { class: "sample-text" }, prompt ? el("span", { class: "prompt" }, prompt) : null, marked(sample)),
       el("p", { class: "small muted" }, [
         Number.isFinite(sample.probe_validation_loss_nats_per_token) ? `probe validation loss ${form.nats(sample.probe_validation_loss_nats_per_token)}` : null,
-        Number.isFinite(sample.copied_share) ? `${form.percent(sample.copied_share)} of the samples copied from the training text` : sample.copied_spans?.length ? "marked: copied from the training text" : sample.copied_spans ? "nothing copied from the training text" : "what is copied is not known (yet)",
+        Number.isFinite(sample.copied_share) ? `${form.percent(sample.copied_share)} of the samples copied from the training text` : sample.copied_spans?.length ? "marked: copied from the training text" : sample.copied_spans ? "nothing copied from the training text" : sample.copied_problem ?? "what is copied is not known yet",
         sample.temperature !== undefined ? `temperature ${sample.temperature}` : null, sample.seed !== undefined && sample.seed !== null ? `seed ${sample.seed}` : null,
       ].filter(Boolean).join(" · ")));
   }
