@@ -31,6 +31,19 @@ def panel(
     head.add_column(no_wrap=True)
     bar = ProgressBar(total=max(1, total), completed=step)
     head.add_row(Text.assemble("step ", (f"{step:,}", "bold"), f" of {total:,}"), bar, time_left.partition(" (")[0])
+    numbers = Text("   ").join(
+        Text.assemble((f"{name} ", "dim"), (value, "bold")) for name, value in first_numbers(row)
+    )
+    parts: list[Any] = [head, numbers]
+    if len(losses) > 1:
+        parts.append(Text(curve(losses, 60)))
+    if sample:
+        parts.append(Text.assemble(("it writes: ", "dim"), (shortened(sample), "italic")))
+    return Panel(Group(*parts), title="hornbook", title_align="left", border_style="dim", width=width)
+
+
+def first_numbers(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of the numbers that matter, of those that are known."""
     train = row.get("probe_train_loss_nats_per_token", row.get("train_loss_nats_per_token"))
     validation = row.get("probe_validation_loss_nats_per_token")
     cells = [
@@ -39,16 +52,12 @@ def panel(
         ("tokens/s", format_count(row["tokens_per_second"]) if row.get("tokens_per_second") else None),
         ("epoch", f"{row['epoch']:.2f}" if row.get("epoch") is not None else None),
     ]
-    numbers = Text("   ").join(
-        Text.assemble((f"{name} ", "dim"), (value, "bold")) for name, value in cells if value is not None
-    )
-    parts: list[Any] = [head, numbers]
-    if len(losses) > 1:
-        parts.append(Text(curve(losses, 60)))
-    if sample:
-        written = on_one_line(" ".join(sample.strip().replace("\n", " ↵ ").split())[:_SAMPLE_CHARACTERS])
-        parts.append(Text.assemble(("it writes: ", "dim"), (written, "italic")))
-    return Panel(Group(*parts), title="hornbook", title_align="left", border_style="dim", width=width)
+    return [(name, value) for name, value in cells if value is not None]
+
+
+def shortened(sample: str) -> str:
+    """The beginning of a sample on one line."""
+    return on_one_line(" ".join(sample.strip().replace("\n", " ↵ ").split())[:_SAMPLE_CHARACTERS])
 
 
 def curve(losses: Sequence[tuple[int, float]], width: int, lines: int = _CURVE_LINES) -> str:
