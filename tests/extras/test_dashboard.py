@@ -6,8 +6,11 @@ Needs Debian's chromium, playwright and axe.
 import hashlib
 import os
 import re
+import runpy
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -322,10 +325,13 @@ def test_an_empty_folder_says_what_to_do(open_page, hornbook_in, tmp_path):
         process.communicate(timeout=60)
 
 
-@pytest.mark.skipif(os.environ.get("HORNBOOK_SCREENSHOTS") != "1", reason="HORNBOOK_SCREENSHOTS=1 renews docs/images")
-def test_screenshots(open_page, address):
-    from PIL import Image
+screenshots = pytest.mark.skipif(
+    os.environ.get("HORNBOOK_SCREENSHOTS") != "1", reason="HORNBOOK_SCREENSHOTS=1 renews docs/images"
+)
 
+
+@screenshots
+def test_screenshots(open_page, address):
     for view, width, scheme in (
         ("runs", 1300, "light"), ("run", 1300, "dark"), ("inspect", 800, "light"), ("runs", 400, "dark"),
         ("run", 400, "light"),
@@ -335,6 +341,28 @@ def test_screenshots(open_page, address):
         path = IMAGES / f"dashboard-{view}-{width}-{scheme}.png"
         page.set_viewport_size({"width": width, "height": 1250 if (view, width) == ("run", 1300) else 900})
         page.wait_for_function("document.fonts.ready.then(() => new Promise(requestAnimationFrame))")
-        page.screenshot(path=path)
-        Image.open(path).quantize(255).save(path, optimize=True)
-        assert path.stat().st_size <= 150_000
+        take(page, path)
+
+
+@screenshots
+def test_screenshot_of_the_heat_map(browser, tmp_path):
+    """Of the first run of docs/learn.md and its sentence."""
+    learn = runpy.run_path(str(ROOT / "docs" / "learn.py"))
+    text = learn["PAGE"].read_text(encoding="utf-8")
+    (texts,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    subprocess.run([sys.executable, "-c", texts], cwd=tmp_path, check=True)
+    for command in ("train", "inspect"):
+        (first, *_) = re.findall(rf"^\$ (hornbook {command} .*)", text, re.MULTILINE)
+        learn["printed"](first.replace("inspect ", "inspect --html page.html "), tmp_path)
+    page = browser.new_page(viewport={"width": 1000, "height": 905})
+    page.goto((tmp_path / "page.html").as_uri())
+    take(page, IMAGES / "heatmap.png")
+    page.close()
+
+
+def take(page, path):
+    from PIL import Image
+
+    page.screenshot(path=path)
+    Image.open(path).quantize(255).save(path, optimize=True)
+    assert path.stat().st_size <= 150_000
