@@ -25,7 +25,7 @@ function byDocument(report, run) {
   const state = { key: "bits_per_byte", down: true };
   const texts = new Set(documents.map((one) => one.name.replace(PIECE, ""))).size;
   const hasPieces = documents.some((one) => PIECE.test(one.name));
-  const columns = [["name", hasPieces ? "Piece, from character to character" : "Document"], ["num_tokens", "Tokens"], ["loss_nats_per_token", "Nats per token"], ["bits_per_byte", "Bits per byte"]];
+  const columns = [["name", hasPieces ? "Piece (characters)" : "Document"], ["num_tokens", "Tokens"], ["loss_nats_per_token", "Nats per token"], ["bits_per_byte", "Bits per byte"]];
   const mean = report.bits_per_byte ?? run.bits_per_byte;
   function draw() {
     documents.sort((a, b) => (state.down ? -1 : 1) * (state.key === "name" ? a.name.localeCompare(b.name, "en", { numeric: true }) : a[state.key] - b[state.key]));
