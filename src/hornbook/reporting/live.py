@@ -59,10 +59,9 @@ class View:
 
             self.live = self.cell = cell_of(self)
         if self.live is None and self.console.is_terminal and not self.console.quiet:
-            from rich.live import Live
+            from hornbook.reporting.panel import live_panel
 
-            self.live = Live(console=self.console, refresh_per_second=4, get_renderable=self._panel, transient=True)
-            self.live.start()
+            self.live = live_panel(self)
 
     def expect(self, end: float) -> None:
         """The last step is planned for so late, by time.monotonic(). What making the plan took is no step's time."""
@@ -148,10 +147,3 @@ class View:
         if "price_usd" in now.get("cost", {}):
             parts.append(format_usd(now["cost"]["price_usd"]))
         return " · ".join(part for part in [*parts, self.time_left()] if part)
-
-    def _panel(self) -> Any:
-        from hornbook.reporting.panel import panel
-
-        # Narrower than the terminal: the ^C that a terminal writes behind it must not begin a line of its own.
-        return panel(self.latest, self.sample, step=self.latest.get("step", self.first), total=self.total,
-                     time_left=self.time_left(), losses=self.losses, width=self.console.width - 3)  # fmt: skip

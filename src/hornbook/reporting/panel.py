@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
+from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -14,9 +16,25 @@ from rich.text import Text
 from hornbook.facts.printing import on_one_line
 from hornbook.facts.units import format_count
 
+if TYPE_CHECKING:
+    from hornbook.reporting.live import View
+
 _SIGNS = " ▁▂▃▄▅▆▇█"
 _CURVE_LINES = 4
 _SAMPLE_CHARACTERS = 240
+
+
+def live_panel(view: View) -> Live:
+    """The box of what `view` knows, drawn anew four times a second until it is stopped."""
+    live = Live(console=view.console, refresh_per_second=4, get_renderable=partial(panel_of, view), transient=True)
+    live.start()
+    return live
+
+
+def panel_of(view: View) -> Panel:
+    """The box as of now. Narrower than the terminal: the ^C that a terminal writes behind it must not begin a line."""
+    return panel(view.latest, view.sample, step=view.latest.get("step", view.first), total=view.total,
+                 time_left=view.time_left(), losses=view.losses, width=view.console.width - 3)  # fmt: skip
 
 
 def panel(
