@@ -53,8 +53,8 @@ def command(arguments: argparse.Namespace) -> None:
 
     summary = train(
         *arguments.texts, recipe=arguments.recipe, out=arguments.out, from_=arguments.from_,
-        finish=arguments.finish, seeds=arguments.seeds, log=arguments.log or (), view=View(quiet=False),
-        started=STARTED,
+        finish=arguments.finish, seeds=arguments.seeds, log=arguments.log or (),
+        view=View(verbose=arguments.verbose), started=STARTED,
         **given_settings(arguments),
     )  # fmt: skip
     if arguments.json and summary:  # one of several processes has none

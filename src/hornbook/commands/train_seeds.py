@@ -86,7 +86,8 @@ def group_of_runs(
             changes = {name: value for name, value in changes.items() if name not in LENGTHS_DOTTED}
         view.note(f"seed {seed} ({seeds.index(seed) + 1} of {len(seeds)})")
         try:
-            summary = train(view=View(quiet=view.console.quiet), **more, **changes | {"train.seed": seed})
+            own = View(quiet=view.console.quiet, verbose=view.verbose)
+            summary = train(view=own, **more, **changes | {"train.seed": seed})
         except Interrupted as error:
             done = f"{len(group.runs)} of {len(seeds)} seeds are finished and everything is saved"
             raise Interrupted(f"{done}: the same command with --out {folder} goes on", error.signal_number) from None

@@ -62,7 +62,7 @@ are read once. Ask again to have the rest; without it the answer is of everythin
     differ in nothing but train.seed, where there are two or more}
 /api/plan?parameters=7B&tokens=2T&on=8xA100&price=30/hour&context= -> {"rows": [{title, text}], "plan": as hornbook plan
     --json prints it, "sizes": [{parameters, tokens, loss_nats_per_token, price_usd, gpu_hours}] of one amount of
-    computation, "unknown": [sentences], "warnings": [sentences]}
+    computation, "unknown": [sentences], "warnings": [sentences], "devices": [what `on` may name, this machine first]}
 /api/inspect?run=&step=&text=&top_k=5 -> as hornbook inspect --json prints it
 /api/softmax?run=&step=&text=&token=&top_k=5 -> one token's row: see web/model_process.py
 /api/generate?run=&step=&prompt=&max_tokens=100&temperature=1&top_k=&top_p=&min_p=&seed= -> server-sent events: `text`

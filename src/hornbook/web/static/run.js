@@ -4,7 +4,7 @@ import { connection } from "./app.js";
 import { chart, joined } from "./chart.js";
 import { el, empty, field, put, table, tag } from "./dom.js";
 import * as form from "./format.js";
-import { heading, runOf, verdict } from "./head.js";
+import { ABOUT_PROBE, heading, runOf, verdict } from "./head.js";
 
 export const title = (place) => place.id;
 
@@ -207,8 +207,8 @@ function lossChart(run, view, zoom) {
   }
   const points = looksOf(looks, PROBE);
   const pointsTrain = looksOf(looks, PROBE_TRAIN);
-  if (pointsTrain[0].length) { tables.push(positive(pointsTrain)); lines.push({ name: "probe-train", label: "training, on the probe", colour: "training", width: 1, dash: [2, 4], points: true, hollow: true, size: 6 }); }
-  if (points[0].length) { tables.push(positive(points)); lines.push({ name: "probe", label: "validation, on the probe", colour: "validation", width: 1.6, points: true, size: 7 }); }
+  if (pointsTrain[0].length) { tables.push(positive(pointsTrain)); lines.push({ name: "probe-train", label: "training sample (probe)", colour: "training", width: 1, dash: [2, 4], points: true, hollow: true, size: 6 }); }
+  if (points[0].length) { tables.push(positive(points)); lines.push({ name: "probe", label: "validation sample (probe)", colour: "validation", width: 1.6, points: true, size: 7 }); }
   const data = joined(tables);
   const xs = data[0];
   const isWhole = view.zoom[0] === null;
@@ -309,7 +309,7 @@ function spreadOf(values) {
 
 function numbers(run) {
   const listed = run.numbers?.length ? run.numbers : [
-    { name: PROBE, title: "Probe validation loss", text: form.nats(run[PROBE]), unit: "nats/token" },
+    { name: PROBE, title: "Loss on the validation sample (probe)", text: form.nats(run[PROBE]), unit: "nats/token" },
     { name: TRAIN, title: "Training loss, last step", text: form.nats(run[TRAIN]), unit: "nats/token" }];
   const firstOnes = ["validation_loss_nats_per_token", "loss_nats_per_token", "perplexity", "bits_per_byte", "top1_accuracy"];
   const chosen = listed.filter((number, index) => firstOnes.includes(number.name) || (listed.length < 5 && index < 4)).slice(0, 4);
@@ -327,6 +327,7 @@ function conclusions(run) {
   const lines = (run.conclusions ?? []).filter((one) => one.sentence !== run.verdict?.sentence);
   return el("section", { "aria-label": "What the curves say" }, el("h2", {}, "What the curves say"),
     lines.length ? el("ul", { class: "said" }, lines.map((one) => el("li", { class: `said-${one.tag}` }, one.tag === "bad" || one.tag === "warning" || one.tag === "good" ? el("span", { class: `sign ${one.tag}`, "aria-hidden": "true" }, { bad: "✕", warning: "!", good: "✓" }[one.tag]) : null, one.sentence))) : el("p", { class: "muted" }, "Nothing yet: evaluations come at steps 1, 2, 4, 8 and so on."),
+    el("p", { class: "small muted" }, ABOUT_PROBE),
     run.interval_about ? el("p", { class: "small muted" }, `Intervals: ${run.interval_about}.`) : null);
 }
 

@@ -3,6 +3,7 @@ import { WITHIN, get, listen } from "./api.js";
 import { connection } from "./app.js";
 import { SIGNS, arrange, el, empty, field, put, svg, tag } from "./dom.js";
 import * as form from "./format.js";
+import { ABOUT_PROBE } from "./head.js";
 
 export const title = () => "Runs";
 
@@ -69,6 +70,7 @@ export async function show(box, context) {
     const groups = choice.group ? Map.groupBy(shown, value) : new Map([["", shown]]);
     const showsAll = shown.length === runs.length;
     arrange(list, [shown.length ? whole(groups, draw, kept) : el("p", { class: "muted" }, "No run matches the filter."),
+      shown.length ? el("p", { class: "small muted" }, ABOUT_PROBE) : null,
       showsAll ? null : el("p", { class: "muted small" }, `${shown.length} of ${runs.length} runs match.`)].filter(Boolean));
     for (const id of choice.chosen) if (!byId.has(id)) choice.chosen.delete(id);
     compare.hash = `#/compare?runs=${[...choice.chosen].map(encodeURIComponent).join(",")}`;
@@ -175,7 +177,7 @@ function measured(run, name, write) {
   const value = run[name];
   if (value === null || value === undefined) return form.DASH;
   const pair = run[`${name}_interval_95`];
-  return [el("span", { class: "big" }, write(value)), el("span", { class: "about nowrap" }, pair ? `${write(pair[0])} to ${write(pair[1])}` : run.loss_about === "probe" ? "probe, so far" : "")];
+  return [el("span", { class: "big" }, write(value)), el("span", { class: "about nowrap" }, pair ? `${write(pair[0])} to ${write(pair[1])}` : run.loss_about === "probe" ? "on a sample (probe), so far" : "")];
 }
 
 function lowestOf({ probe_lowest: lowest }) {
