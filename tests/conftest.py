@@ -53,6 +53,16 @@ class CommandLine:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=before,
         )  # fmt: skip
 
+    @staticmethod
+    def printed(process: subprocess.Popen) -> dict:
+        """The object that a server prints when it has started."""
+        text = ""
+        while not text.endswith("}\n"):
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            text += line
+        return json.loads(text)
+
     def finish(self, process: subprocess.Popen, hang_seconds: float = HANG_SECONDS) -> Finished:
         try:
             stdout, stderr = process.communicate(timeout=hang_seconds)

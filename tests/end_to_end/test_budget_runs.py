@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from hornbook.commands.prove import replay
 from hornbook.records.run import Run
+from hornbook.setup.replay import replay
 from hornbook.training.decisions import decisions_of
 
 SETTINGS = {

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from hornbook.records.run import Run
+
 SMALL = (
     "--tokenizer", "bytes", "--split", "tail:0.1", "--threads", "1", "--model.layers", "1", "--model.width", "32",
     "--model.context", "32", "--train.batch", "4", "--watch.sample_tokens", "4",
@@ -78,8 +80,23 @@ def test_an_interrupted_seed_resumes(command_line, text_file):
 def test_a_budget_is_for_all_seeds(command_line, text_file):
     made = command_line("train", "text.txt", *SMALL, "--budget", "60s", "--seeds", 3, "--out", "group", "--json")
     assert made.code == 0, made.stderr
-    steps = [run["step"] for run in made.json["runs"]]
-    assert max(steps) <= steps[0]  # less only where the machine got slower
+    runs = [command_line.folder / run["run"] for run in made.json["runs"]]
+    assert len({run["step"] for run in made.json["runs"]}) == 1
+    assert len({(run / "settings.toml").read_text().replace(f"seed = {n}", "") for n, run in enumerate(runs)}) == 1
+    decided = [[row for row in Run(run).rows() if row["event"] == "decision"] for run in runs]
+    assert len({str([(row["decision"], row["step"], row["decay_steps"]) for row in rows]) for rows in decided}) == 1
+    scored = [json.loads((run / "reports" / "evaluation.json").read_text()) for run in runs]
+    assert len({report["num_bytes"] for report in scored}) == 1
+    assert len({report["loss_nats_per_token"] for report in scored}) == 3
+
+
+def test_a_grid_with_a_budget_says_which_is_best(command_line, text_file):
+    arguments = ("--grid", "schedule.name=wsd,constant", "--grid", "seed=0,1", "--out", "grid", "--json")
+    made = command_line("sweep", "text.txt", *SMALL, "--budget", "90s", *arguments)
+    assert made.code == 0, made.stderr
+    assert made.json["lead"] is not None, made.json["verdict"]
+    for group in made.json["groups"]:
+        assert len({run["step"] for run in group["runs"]}) == 1
 
 
 @pytest.mark.parametrize(
@@ -117,6 +134,8 @@ def test_recipes_are_compared_over_runs_and_documents(groups):
     [
         (("a/seed-5", "b/seed-5", "b/seed-6"), "compare takes two models, not 3"),
         (("a/seed-5", "--vs", "b"), "A is one run"),
+        (("a/seed-5", "a/seed-5", "--vs", "b"), "a/seed-5 and a/seed-5 are the same model, and a run counts once"),
+        (("a", "--vs", "a"), "a/seed-5 and a/seed-5 are the same model"),
         (
             ("a", "b"),
             "a is a folder of runs: name one of them, or compare recipes by all their runs, as hornbook compare "

@@ -63,8 +63,9 @@ def test_memorize_gives_its_verdict_its_page_and_the_canaries(learned, hornbook_
     finished = run("memorize", "run", "--json")
     assert finished.code == 0, finished.stderr
     found = finished.json
-    assert list(found)[:4] == ["verdict", "by_heart", "learned_enough", "texts_differ"]
+    assert list(found)[:5] == ["verdict", "by_heart", "grounds", "learned_enough", "texts_differ"]
     assert found["by_heart"] is True
+    assert "extraction" in found["grounds"]
     assert found["conventions"]["readings"] > 10
     assert found["verdict"].startswith("Memorized")
     assert found["extraction_rate"] > 0.5 > 0.1 > found["control_extraction_rate"]

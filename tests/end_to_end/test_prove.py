@@ -15,6 +15,7 @@ from hornbook.engine import checkpoint as checkpoints
 from hornbook.facts.errors import InputError
 from hornbook.records.run import Run
 from hornbook.reporting.report import write_pages
+from hornbook.setup.replay import replay
 
 SOURCE = str(Path(hornbook.__file__).parents[1])
 RECIPE = """
@@ -67,9 +68,9 @@ def test_a_resume_from_another_state_of_the_optimizer_is_not_proved(tiny_run, tm
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", SOURCE)
     undisturbed, broken = tmp_path / "undisturbed", tmp_path / "broken"
-    last = proving.replay(Run(tmp_path / "run"), undisturbed, steps=24)
+    last = replay(Run(tmp_path / "run"), undisturbed, steps=24)
     proving._finish(proving._train(undisturbed), undisturbed, last)
-    proving.replay(Run(undisturbed), broken, steps=12, changes={"checkpoint.every": 6})
+    replay(Run(undisturbed), broken, steps=12, changes={"checkpoint.every": 6})
     proving._finish(proving._train(broken), broken, 12)
     log = broken / "metrics.jsonl"
     rows = log.read_text().splitlines()

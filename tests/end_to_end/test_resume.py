@@ -241,7 +241,7 @@ def test_a_run_that_is_finished_early_is_not_scored_by_its_plan(again, whole, co
         time.sleep(0.05)
     refused = command_line("train", "--out", "run", "--finish")
     assert refused.code == 2
-    assert f"run is training: stop it first (Ctrl-C there, or kill -TERM {process.pid})" in refused.stderr
+    assert f"run is training: stop it first (Ctrl-C there, or kill -TERM {process.pid} on " in refused.stderr
     process.send_signal(signal.SIGTERM)
     assert command_line.finish(process).code == 128 + signal.SIGTERM
     finished = command_line("train", "--out", "run", "--finish", "--json")

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -50,11 +51,13 @@ def optimizers_of(model, name, sharded):
     if name == "muon":
         inside = {n: p for n, p in matrices.items() if n.startswith("blocks.")}
         matrices = {n: p for n, p in matrices.items() if n not in inside}
-        spread = {} if sharded is None else {"sizes": sharded.sizes, "together": sharded.orthogonalise}
+        spread = {} if sharded is None else {"sizes": sharded.sizes, "together": sharded.together}
         made.append(
             Muon(inside, learning_rate=0.02, momentum=0.9, weight_decay=0.1, dtype=torch.float32, **spread)
         )  # fmt: skip
     made += [AdamW(p, **MOMENTS, weight_decay=decay) for p, decay in ((matrices, 0.1), (others, 0.0)) if p]
+    if sharded is not None:
+        sharded.share(made)
     return made
 
 
@@ -70,6 +73,8 @@ def train(family, tied, optimizer, poisoned, world, replicas, *, after=0, last=S
         rank, ranks = world.rank, world.size
         with torch.device("meta"):
             spread = Decoder(shape)
+        machines = ranks if tied else 1  # as of one, replicas have the same memory
+        world = replace(world, machines=machines)
         sharded = Sharded(spread, world, replicas, device=torch.device("cpu"), wraps=family == "gpt2")
         sharded.scatter(whole if rank == 0 else None)
         model = sharded.model

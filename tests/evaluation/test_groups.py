@@ -44,8 +44,8 @@ def test_where_only_seeds_differ_it_is_welch():
 
 def test_where_only_documents_differ_it_is_the_interval_of_two_models():
     effect = np.linspace(-0.1, 0.2, 12)
-    same_a, same_b = report(2.0), report(2.0 + effect)
-    result, alone = compare_groups([same_a] * 2, [same_b] * 2), compare(same_a, same_b)
+    same_a, same_b = ([report(bits + of_run) for of_run in (0.0, 1e-9)] for bits in (2.0, 2.0 + effect))
+    result, alone = compare_groups(same_a, same_b), compare(same_a[0], same_b[0])
     for key in ("difference_bits_per_byte", "difference_bits_per_byte_interval_95"):
         assert result[key] == pytest.approx(alone[key])
 
@@ -57,12 +57,17 @@ def test_the_sides_and_the_order_of_runs_do_not_matter():
     low, high = one["difference_bits_per_byte_interval_95"]
     assert other["difference_bits_per_byte_interval_95"] == pytest.approx([-high, -low])
     assert one["smallest_difference_seen"] == pytest.approx(other["smallest_difference_seen"])
-    assert compare_groups(a, a)["verdict"].startswith("A and B are equally good")
+    turned = [report([row.bits_per_byte for row in one.documents][::-1]) for one in a]
+    assert compare_groups(a, turned)["verdict"].startswith("A and B are equally good")
 
 
 def test_what_is_refused():
     with pytest.raises(InputError, match=r"^B is one run, .*--seeds"):
         compare_groups(runs(1.0, 1.1), runs(1.0))
+    with pytest.raises(InputError, match=r"^run and copy are the same model, and a run counts once"):
+        compare_groups([report(1.0), report(1.0, "copy")], runs(1.2, 1.3))
+    with pytest.raises(InputError, match="are the same model"):
+        compare_groups(runs(1.0, 1.1), runs(1.1, 1.3))
     other = report(1.0, "elsewhere", hashes=["x"] * 12)
     with pytest.raises(InputError, match="elsewhere did not score the same bytes"):
         compare_groups(runs(1.0, 1.1), [report(1.0), other])
@@ -83,6 +88,15 @@ def test_more_runs_see_more_down_to_what_the_text_allows():
     error = clusters(shift, np.ones(12)).error
     assert chance["10"] < 0.6 * chance["3"]
     assert real["10"] > error
+
+
+def test_on_a_passage_what_would_be_seen_is_what_its_rule_sees():
+    """Of a text of unknown kind 2.4 half-widths are needed, and the sizes that are told must be seen by that rule."""
+    of_documents = Estimate(0.0, 0.05, 400)
+    size = smallest_difference([1e-9, 1e-9], of_documents, factor=2.4)["10"]
+    drawn = np.random.default_rng(3).normal(size, of_documents.error, 20_000)
+    assert np.mean(drawn > 2.4 * t_quantile(400) * of_documents.error) == pytest.approx(0.8, abs=0.02)
+    assert size > 1.5 * smallest_difference([1e-9, 1e-9], of_documents)["10"]
 
 
 def test_the_best_of_equals_is_seldom_beyond_chance():

@@ -15,14 +15,10 @@ import hornbook
 @pytest.fixture(scope="module")
 def address(tiny_run, hornbook_in):
     """The address of a server for the tiny run."""
-    process = hornbook_in(tiny_run.folder).start("serve", "run", "--port", "0", "--json")
+    run = hornbook_in(tiny_run.folder)
+    process = run.start("serve", "run", "--port", "0", "--json")
     try:
-        printed = ""
-        while not printed.endswith("}\n"):
-            line = process.stdout.readline()
-            assert line, process.stderr.read()
-            printed += line
-        yield json.loads(printed)["address"]
+        yield run.printed(process)["address"]
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)

@@ -4,13 +4,19 @@ Needs Debian's chromium, playwright and axe.
 """
 
 import hashlib
+import json
 import os
 import re
+import runpy
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from hornbook.facts.accelerators import ACCELERATORS
 
 ROOT = Path(__file__).parents[2]
 VENDOR = ROOT / "src" / "hornbook" / "web" / "static" / "vendor"
@@ -28,7 +34,7 @@ VIEWS = {
     "memorization": ("#/run/first/memorization", ".passages, .bars-list"),
     "not measured": ("#/run/second/memorization", ".empty code"), "interrupted": ("#/run/stopped/evaluation", ".empty"),
     "inspect": ("#/inspect?run=first&with=second", ".panel + .panel .token"),
-    "compare": ("#/compare?runs=first,second", ".pairs li"), "plan": ("#/plan", "svg.frontier"),
+    "compare": ("#/compare?runs=first,second", ".pairs li"), "plan": ("#/plan", ".plan-out .figures"),
 }  # fmt: skip
 
 
@@ -159,6 +165,57 @@ def test_a_run_appears_moves_and_ends(open_page, address, folder, hornbook_in):
     assert page.evaluate("window.stays")
 
 
+# Where in a plot, from 0 to 1, columns of pixels have the colour of a forecast: that of its cone, which one sees
+# through, and that of its end.
+FORECAST_COLUMNS = """() => {
+  const [canvas, plot] = [document.querySelector(".part-chart canvas"), document.querySelector(".part-chart .u-over")];
+  const context = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(canvas, 0, 0);
+  const whole = canvas.getBoundingClientRect(), box = plot.getBoundingClientRect();
+  const ratio = canvas.width / whole.width;
+  context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--forecast");
+  const wanted = context.fillStyle.match(/[0-9a-f]{2}/g).map((part) => parseInt(part, 16));
+  const [left, top] = [(box.left - whole.left) * ratio, (box.top - whole.top) * ratio];
+  const { data, width, height } = context.getImageData(left, top, box.width * ratio, box.height * ratio);
+  const isWanted = (at) => wanted.every((part, i) => Math.abs(part - data[at + i]) < 6);
+  const [cone, end] = [[], []];
+  for (let x = 0; x < width; x++) {
+    const pixels = [...Array(height).keys()].map((y) => 4 * (y * width + x)).filter(isWanted);
+    if (pixels.filter((at) => data[at + 3] < 128).length > 4) cone.push(x / width);
+    if (pixels.filter((at) => data[at + 3] > 250).length > 4) end.push(x / width);
+  }
+  return { cone, end };
+}"""
+
+
+def test_a_cone_ends_at_the_last_step_that_is_planned(open_page, folder, hornbook_in):
+    """Of a run that stands still after its first forecasts: what is painted is looked at."""
+    run = hornbook_in(folder)
+    log = folder / "forecast" / "on" / "metrics.jsonl"
+    training = run.start("train", "text.txt", *SMALL, "--steps", 500, "--out", log.parent)
+    while not (log.exists() and b'"forecast_loss_nats_per_token_interval_90":[' in log.read_bytes()):
+        assert training.poll() is None, training.stderr.read()
+        os.sched_yield()
+    training.send_signal(signal.SIGSTOP)
+    process, where = serve(run, "forecast")
+    try:
+        page = open_page(where)
+        page.click("#run-on")
+        page.wait_for_selector(".part-chart .line-key:has-text('forecast, 90 %')")
+        page.wait_for_selector(".part-chart canvas")
+        page.wait_for_function(f"({FORECAST_COLUMNS})().end.length > 0")
+        painted = page.evaluate(FORECAST_COLUMNS)
+        looks = [row for row in map(json.loads, log.read_bytes().splitlines()) if row["event"] == "evaluation"]
+        assert looks[-1]["step"] / 500 <= min(painted["cone"]) < looks[-1]["step"] / 500 + 0.1
+        assert min(painted["end"]) > 0.97
+        page.goto("about:blank")
+    finally:
+        training.kill()
+        training.communicate()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
 def test_everything_is_reached_by_keyboard(open_page, address):
     """Sort the list, open a run, move its cursor, zoom in and out, leave a series out, choose a token."""
     page = go(open_page(address), "runs")
@@ -250,6 +307,63 @@ def test_what_a_run_says_is_text(open_page, address):
     assert page.title() == "Samples of first · Hornbook"
 
 
+def test_a_prompt_of_ones_own_is_continued_at_a_checkpoint(open_page, address):
+    """By keyboard, as text; the same again is another draw, and what was asked for cannot be done is a sentence."""
+    page = go(open_page(address), "samples")
+    page.press("form.ask input[type=range]", "Home")
+    page.fill("form.ask textarea", SCRIPT)
+    page.click("form.ask button")
+    page.wait_for_selector(".own-result .failure:has-text('the context only 32')")
+    prompt, texts = "<script>1</script>", []
+    page.fill("form.ask textarea", prompt)
+    for seed in range(2):
+        page.focus("form.ask button")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(
+            f".own-result:not([aria-busy]) .small:has-text('step 0 · temperature 0.8 · seed {seed}')"
+        )
+        texts.append(page.text_content(".own-result .sample-text"))
+    assert all(text.startswith(prompt) and len(text) > len(prompt) for text in texts)
+    assert texts[0] != texts[1]
+    assert page.locator("main img, main script").count() == 0
+    assert page.title() == "Samples of first · Hornbook"
+
+
+def test_a_plan_is_for_this_machine_or_for_what_plan_knows_by_name(open_page, address):
+    page = go(open_page(address), "plan")
+    hardware = page.get_by_label("Hardware")
+    assert hardware.locator("option").all_text_contents() == [
+        "this machine's processors", *(known.name for known in ACCELERATORS),
+    ]  # fmt: skip
+    time = page.locator(".figures dt:has-text('Time') + dd")
+    assert re.search(r"\d", time.text_content())
+    for label, least in (("Parameters", "10K"), ("Training tokens", "100K")):
+        page.get_by_label(label).press("Home")
+        assert page.locator(f".field:has-text('{label}') output").text_content() == least
+    page.wait_for_selector(".plan-out:has-text('hornbook sweep')")
+    hardware.select_option("H100")
+    page.wait_for_selector(".figures dt:has-text('Time') + dd:has-text('–')")  # no published run is as small
+    for label, value in (("Parameters", 9), ("Training tokens", 10.3), ("How many", 3), ("Price of one, an hour", 3)):
+        page.get_by_label(label, exact=True).fill(str(value))
+    page.wait_for_selector("svg.frontier")
+    page.wait_for_selector(".figures dt:has-text('Price') + dd:has-text('$')")
+
+
+def test_what_is_measured_of_memorization_is_told_apart(open_page, address):
+    page = go(open_page(address), "memorization")
+    cards = page.locator(".pair .card")
+    assert cards.locator("h2").all_text_contents() == [
+        "Continued word for word", "Copied in its own samples", "Loss on both",
+    ]  # fmt: skip
+    assert [text.lstrip("–✕") for text in cards.locator(".tag").all_text_contents()] == ["shows none"] * 3
+
+
+def test_pieces_of_a_document_are_not_called_documents(open_page, address):
+    page = go(open_page(address), "evaluation")
+    pieces = page.locator("tbody tr").count()
+    page.wait_for_selector(f"text={pieces} pieces of 1 document")
+
+
 def test_an_empty_folder_says_what_to_do(open_page, hornbook_in, tmp_path):
     (tmp_path / "runs").mkdir()
     process, where = serve(hornbook_in(tmp_path), "runs")
@@ -263,10 +377,13 @@ def test_an_empty_folder_says_what_to_do(open_page, hornbook_in, tmp_path):
         process.communicate(timeout=60)
 
 
-@pytest.mark.skipif(os.environ.get("HORNBOOK_SCREENSHOTS") != "1", reason="HORNBOOK_SCREENSHOTS=1 renews docs/images")
-def test_screenshots(open_page, address):
-    from PIL import Image
+screenshots = pytest.mark.skipif(
+    os.environ.get("HORNBOOK_SCREENSHOTS") != "1", reason="HORNBOOK_SCREENSHOTS=1 renews docs/images"
+)
 
+
+@screenshots
+def test_screenshots(open_page, address):
     for view, width, scheme in (
         ("runs", 1300, "light"), ("run", 1300, "dark"), ("inspect", 800, "light"), ("runs", 400, "dark"),
         ("run", 400, "light"),
@@ -276,6 +393,28 @@ def test_screenshots(open_page, address):
         path = IMAGES / f"dashboard-{view}-{width}-{scheme}.png"
         page.set_viewport_size({"width": width, "height": 1250 if (view, width) == ("run", 1300) else 900})
         page.wait_for_function("document.fonts.ready.then(() => new Promise(requestAnimationFrame))")
-        page.screenshot(path=path)
-        Image.open(path).quantize(255).save(path, optimize=True)
-        assert path.stat().st_size <= 150_000
+        take(page, path)
+
+
+@screenshots
+def test_screenshot_of_the_heat_map(browser, tmp_path):
+    """Of the first run of docs/learn.md and its sentence."""
+    learn = runpy.run_path(str(ROOT / "docs" / "learn.py"))
+    text = learn["PAGE"].read_text(encoding="utf-8")
+    (texts,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    subprocess.run([sys.executable, "-c", texts], cwd=tmp_path, check=True)
+    for command in ("train", "inspect"):
+        (first, *_) = re.findall(rf"^\$ (hornbook {command} .*)", text, re.MULTILINE)
+        learn["printed"](first.replace("inspect ", "inspect --html page.html "), tmp_path)
+    page = browser.new_page(viewport={"width": 1000, "height": 905})
+    page.goto((tmp_path / "page.html").as_uri())
+    take(page, IMAGES / "heatmap.png")
+    page.close()
+
+
+def take(page, path):
+    from PIL import Image
+
+    page.screenshot(path=path)
+    Image.open(path).quantize(255).save(path, optimize=True)
+    assert path.stat().st_size <= 150_000

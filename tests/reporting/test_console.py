@@ -9,6 +9,7 @@ import pytest
 from hornbook.facts.printing import on_one_line, print_json, printable
 from hornbook.reporting.heatline import print_inspection
 from hornbook.reporting.live import View
+from hornbook.reporting.panel import panel_of
 from hornbook.reporting.terminal import print_runs, print_table
 
 FOREIGN = "[/b] [red]x[/red] :cat: \x1b]0;title\x07 \x1b[2J \x9b31m \x00 caf\udce9"
@@ -52,7 +53,7 @@ def test_the_live_view_shows_samples_as_they_are(capsys):
     view.note(FOREIGN)
     view.show_sample(FOREIGN)
     view.latest = {"step": 1, "epoch": 0.1, "train_loss_nats_per_token": 2.0}
-    view.console.print(view._panel())
+    view.console.print(panel_of(view))
     said = capsys.readouterr().err
     assert obeyed(said) == []
     assert re.sub(r"\x1b\[[0-9;]*m", "", said).count(SHOWN) == 3

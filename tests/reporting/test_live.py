@@ -1,11 +1,16 @@
 """What is shown of a run under way is what its rows say, each as of now."""
 
+import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hornbook.reporting.live import View
+from hornbook.reporting.notebook import cell_html
 
 
 def step(number: int, **more: Any) -> dict[str, Any]:
@@ -55,3 +60,39 @@ def test_what_is_left_is_what_was_planned_until_a_tenth_is_done(capsys: pytest.C
     (later,) = said(view, [evaluation(11)], capsys)
     assert "left" in later
     assert "min left" not in later, "these steps took no time at all"
+
+
+def test_verbose_adds_what_else_was_recorded(capsys: pytest.CaptureFixture[str]) -> None:
+    view = View(verbose=True)
+    view.begin(first=0, total=10)
+    more: dict[str, Any] = {"learning_rate": 0.003, "gradient_norm": 1234.5, "cost": {"price_usd": 2.5}}
+    rows = [step(1, **more), evaluation(1, forecast_loss_nats_per_token=2.25)]
+    *_, line, numbers = said(view, rows, capsys)
+    assert line.startswith("step 1/10")
+    assert numbers.startswith("  step 1: ")
+    for number in ("learning rate 0.003", "gradient norm 1.23K", "mfu 50.0%", "price $2.50", "forecast loss 2.25"):
+        assert number in numbers.split(": ")[1].split(" · ")
+    assert "validation loss" not in numbers, "the line before it has that"
+
+
+def test_a_cell_of_a_notebook_takes_what_a_model_writes_as_text() -> None:
+    losses = [(number, 5.0 - number / 100) for number in range(1, 301)]
+    cell = cell_html(evaluation(300), "<script>alert(1)</script>\nand", step=300, total=1000, time_left="5 min left",
+                     losses=[*losses, (301, float("nan"))], looks=[(0, 5.5), (300, 2.5)])  # fmt: skip
+    assert "<script" not in cell
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; ↵ and" in cell
+    assert "time left <b>5 min</b>" in cell
+    assert "nan" not in cell
+    batches, looks = re.findall(r'<polyline points="([^"]+)"', cell)
+    assert len(batches.split()) < len(losses) < 2 * len(batches.split())
+    assert len(looks.split()) == 2
+
+
+def test_nothing_of_a_notebook_is_imported_outside_one(tmp_path: Path) -> None:
+    program = (
+        "import sys; from hornbook.reporting.live import View\n"
+        "with View() as view: view.begin(first=0, total=1)\n"
+        "print([name for name in sys.modules if name in ('IPython', 'hornbook.reporting.notebook')])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "[]\n"

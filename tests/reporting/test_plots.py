@@ -8,11 +8,15 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from hornbook.facts.errors import InputError
+from hornbook.reporting.labels import Label, place
 from hornbook.reporting.plots import loss_plot, min_max, smooth
 
 
@@ -134,3 +138,18 @@ def test_smoothing_stays_between_the_extremes(values: list[float], reach: int) -
 def test_smoothing_keeps_a_straight_line_straight_away_from_the_end() -> None:
     line = [100 - 0.5 * i for i in range(200)]
     assert smooth(line, 8)[:190] == pytest.approx(line[:190])
+
+
+def test_a_name_stays_off_its_line_whatever_the_resolution_of_the_file() -> None:
+    figure = Figure(figsize=(4, 3), dpi=72)
+    axes = figure.add_subplot()
+    xs = np.linspace(0, 10, 500)
+    ys = np.exp(-xs)
+    axes.plot(xs, ys)
+    place(axes, [Label("name of the run", xs[-1], ys[-1], "#000000")], [np.stack([xs, ys], axis=1)])
+    (note,) = axes.texts
+    for dpi in (72, 200):
+        figure.set_dpi(dpi)
+        FigureCanvasAgg(figure).draw()
+        box = note.get_window_extent()
+        assert not any(box.contains(x, y) for x, y in axes.transData.transform(np.stack([xs, ys], axis=1)))

@@ -9,13 +9,8 @@ import pytest
 
 
 class Dashboard:
-    def __init__(self, process):
-        self.process, lines = process, ""
-        while not lines.endswith("}\n"):
-            line = process.stdout.readline()
-            assert line, process.stderr.read()
-            lines += line
-        self.address = json.loads(lines)["address"]
+    def __init__(self, address):
+        self.address = address
         self.host = self.address.split("/")[2]
         self.token = self.address.partition("token=")[2]
         self.cookie = self.login()
@@ -77,9 +72,10 @@ def show(hornbook_in):
 
     @contextmanager
     def started(folder):
-        process = hornbook_in(folder.parent).start("dashboard", folder.name, "--port", "0", "--json")
+        run = hornbook_in(folder.parent)
+        process = run.start("dashboard", folder.name, "--port", "0", "--json")
         try:
-            yield Dashboard(process)
+            yield Dashboard(run.printed(process)["address"])
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=60)
             assert (process.returncode, errors) == (0, "")

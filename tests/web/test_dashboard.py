@@ -6,10 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from hornbook.facts.metrics import METRICS
+from hornbook.web.folder import RunsFolder
+from hornbook.web.live import Overviews
+from hornbook.web.one_run import one_run, series
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +158,20 @@ def test_what_a_sample_copies_is_marked(tmp_path, tiny_run, show, english, hornb
     assert max(abs(begin - 4), abs(end - 204)) <= 3
 
 
+def test_it_is_said_why_copies_are_not_marked(tmp_path, folder, show):
+    """Paths of texts in its settings are those seen from where it was trained."""
+    shutil.copytree(folder / "one", tmp_path / "runs" / "one")
+    with show(tmp_path / "runs") as dashboard, dashboard.events("/api/runs/one/events") as events:
+        assert next(events)[0] == "rows"
+        samples = dashboard.json("/api/runs/one/samples")["prompts"][0]["samples"]
+        assert {(sample["copied_spans"], sample["copied_problem"]) for sample in samples} == {(None, None)}
+        while next(events)[0] != "samples":
+            pass
+        for sample in dashboard.json("/api/runs/one/samples")["prompts"][0]["samples"]:
+            assert sample["copied_spans"] is None
+            assert "Start hornbook dashboard in the folder" in sample["copied_problem"]
+
+
 def test_a_run_in_progress_appears_moves_and_ends(folder, show, hornbook_in, tiny_run):
     """And does not notice that what looks at it is killed."""
     with show(folder) as dashboard, dashboard.events("/api/events") as listed:
@@ -192,10 +210,66 @@ def test_a_run_in_progress_appears_moves_and_ends(folder, show, hornbook_in, tin
     assert same[0] == same[1]
 
 
+@pytest.fixture
+def stopped_on_its_way(tmp_path, tiny_run, hornbook_in):
+    """A run that stands still after its first forecasts: its process lives."""
+    log = tmp_path / "runs" / "on" / "metrics.jsonl"
+    training = hornbook_in(tiny_run.folder).start(
+        "train", "--recipe", "run/settings.toml", "--steps", "400", "--out", log.parent
+    )
+    while not (log.exists() and b'"forecast_loss_nats_per_token_interval_90":[' in log.read_bytes()):
+        assert training.poll() is None, training.stderr.read()
+        time.sleep(0.02)
+    training.send_signal(signal.SIGSTOP)
+    yield log.parent
+    training.kill()
+    training.communicate()
+
+
+def test_the_forecast_is_that_of_the_log(stopped_on_its_way, show):
+    """The cone ends at the last step that is planned; the band has what was expected at each evaluation."""
+    lines = (stopped_on_its_way / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
+    looks = [row for row in map(json.loads, lines) if row["event"] == "evaluation"]
+    name, newest = "forecast_loss_nats_per_token", looks[-1]
+    with show(stopped_on_its_way.parent) as dashboard:
+        run = dashboard.json("/api/runs/on")
+        columns = dashboard.json("/api/runs/on/series")["evaluations"]["columns"]
+    assert run["is_running"]
+    assert run["forecast"] == {
+        "at_step": 400, "at_tokens": 400 * newest["tokens"] / newest["step"], "as_of_step": newest["step"],
+        "loss_nats_per_token": newest[name], "loss_nats_per_token_interval_90": newest[f"{name}_interval_90"],
+    }  # fmt: skip
+    for end, key in enumerate((f"{name}_low", f"{name}_high")):
+        assert columns[key] == [(look.get(f"{name}_interval_90") or [None, None])[end] for look in looks]
+    between = zip(columns[f"{name}_low"], columns[name], columns[f"{name}_high"], strict=True)
+    assert all(low is None or low < middle < high for low, middle, high in between)
+
+
 def test_one_run_can_be_named(folder, show):
     with show(folder / "one") as dashboard:
         assert [row["id"] for row in dashboard.json("/api/runs")["runs"]] == ["one"]
         assert dashboard.json("/api/runs/one")["step"] == 24
+
+
+def test_runs_that_are_not_read_yet_are_left_out_and_counted(tmp_path, folder):
+    for name in ("one", "two"):
+        shutil.copytree(folder / name, tmp_path / name)
+        with open(tmp_path / name / "metrics.jsonl", "a") as log:
+            step = next(line for line in (folder / name / "metrics.jsonl").open() if '"event":"step"' in line)
+            log.writelines(step.replace('"step":1,', f'"step":{number},') for number in range(25, 3025))
+    runs, counts = Overviews(RunsFolder(tmp_path)), []
+    while not counts or counts[-1]:
+        rows = runs.rows(until=0)
+        counts.append(runs.num_unread)
+        assert len(rows) + counts[-1] == 2
+    assert counts[0] == 2
+    assert rows == Overviews(RunsFolder(tmp_path)).rows()
+    run, shares = RunsFolder(tmp_path).runs()["one"], [0.0]
+    while shares[-1] < 1:
+        shares.append(series(run, "step", None, None, 4000, until=0)["share_read"])
+        assert one_run(run, until=0)["num_parameters"]
+    assert shares == sorted(shares)
+    assert one_run(run) == one_run(RunsFolder(tmp_path).runs()["one"])
 
 
 def test_the_server_never_loads_torch_or_matplotlib(folder):

@@ -182,6 +182,34 @@ def test_connections_that_are_held_open_do_not_stop_it(dashboard):
         connection.close()
 
 
+def test_a_head_that_never_ends_is_closed(dashboard):
+    """However its bytes trickle in, as the first of a connection or after an answer; a stream of events goes on."""
+    whole = f"GET /static/app.js HTTP/1.1\r\nHost: {dashboard.host}\r\nCookie: {dashboard.cookie}\r\n\r\n".encode()
+    stream = whole.replace(b"/static/app.js", b"/api/events")
+    begun = [b"GET /api/runs HTTP/1.1\r\nX-Slow: ", whole + b"GET /api/runs HTTP/1.1\r\nX-Slow: ", b"", stream]
+    connections = [socket.create_connection(dashboard.host.rsplit(":", 1), timeout=1) for _ in begun]
+    for connection, first in zip(connections, begun, strict=True):
+        connection.sendall(first)
+    slow, listening = connections[:3], connections[3]
+    while slow:
+        for connection in list(slow):
+            try:
+                if connection is not connections[2]:
+                    connection.sendall(b"a")
+                if not connection.recv(65_536):
+                    slow.remove(connection)
+            except TimeoutError:
+                pass
+            except ConnectionError:
+                slow.remove(connection)
+    answer = b""
+    while b": nothing new" not in answer:
+        answer += listening.recv(65_536)  # closed, it would be b""
+        assert answer
+    for connection in connections:
+        connection.close()
+
+
 def test_markup_in_names_samples_and_prompts_stays_text(dashboard):
     """Answers are JSON that no browser takes for a page, and the page has a policy that runs nothing of theirs."""
     for path in ("/api/runs", f"/api/runs/{quote(RUN_NAME)}", "/api/runs/good/samples",

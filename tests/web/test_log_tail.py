@@ -51,6 +51,22 @@ def test_it_has_what_a_reader_of_the_whole_has_however_the_bytes_come(tmp_path):
     assert [event["event"] for event in log.events] == ["evaluation", "decision", "resume", "evaluation"]
 
 
+def test_a_long_log_is_read_in_parts(tmp_path):
+    rows = [look(0), *(step(number, number / 7) for number in range(1, 5001)), look(5000)]
+    (tmp_path / "metrics.jsonl").write_bytes(lines(*rows))
+    log, shares = RunLog(tmp_path / "metrics.jsonl"), [0.0]
+    while not log.refresh(until=0):
+        assert log.events == [look(0)]
+    assert log.events == [look(0), look(5000)]
+    while shares[-1] < 1:
+        columns = log.steps(until=0)
+        assert columns["step"].tolist() == list(range(1, columns.count + 1))
+        shares.append(columns.share_read)
+    assert len(shares) > 3
+    assert shares == sorted(shares)
+    assert columns["train_loss_nats_per_token"].tolist() == [row["train_loss_nats_per_token"] for row in rows[1:-1]]
+
+
 def test_steps_in_another_spelling_are_steps(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (look(0), step(1), step(2))))
     log = RunLog(tmp_path / "metrics.jsonl")
@@ -85,7 +101,7 @@ def test_a_damaged_line_is_named(tmp_path, line):
 
 def test_a_link_is_not_followed_and_no_file_is_empty(tmp_path):
     log = RunLog(tmp_path / "metrics.jsonl")
-    assert log.refresh() is False
+    assert log.refresh() is True
     assert log.steps().count == 0
     (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "other")
     (tmp_path / "other").write_bytes(lines(step(1)))

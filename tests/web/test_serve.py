@@ -21,12 +21,7 @@ def served(command_line, *arguments):
     """The address of a server, and its process."""
     process = command_line.start("serve", *arguments, "--port", "0", "--json")
     try:
-        printed = ""
-        while not printed.endswith("}\n"):
-            line = process.stdout.readline()
-            assert line, process.stderr.read()
-            printed += line
-        yield urlsplit(json.loads(printed)["address"]).netloc, process
+        yield urlsplit(command_line.printed(process)["address"]).netloc, process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)

@@ -222,7 +222,7 @@ def build_parser(named: Iterable[str] = COMMANDS) -> _Parser:
             _file(name).flags(sub)
         sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
         sub.add_argument("--quiet", action="store_true", help="print the result and errors, no progress or notes")
-        sub.add_argument("--verbose", action="store_true", help="with an error, show where it was raised")
+        sub.add_argument("--verbose", action="store_true", help="show where an error was raised; train: all numbers")
         sub.add_argument("--help-all", action=_HelpAll, nargs=0, help="show all options")
     parser.commands = commands.choices
     return parser

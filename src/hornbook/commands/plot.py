@@ -17,7 +17,7 @@ METRIC = "probe_validation_loss_nats_per_token"
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or latest")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, groups of them, or latest")
     parser.add_argument("--out", metavar="FILE", required=True, help="the picture: a name in .png, .svg or .pdf")
     parser.add_argument("--x", choices=AXES, default="tokens", help="what the runs are drawn against (default: tokens)")
     parser.add_argument(
@@ -46,7 +46,7 @@ def plot(*runs: str | Path, out: str | Path, x: str = "tokens", metric: str = ME
     from hornbook.facts.metrics import metric as known
     from hornbook.facts.tables import Result
     from hornbook.records.history import history
-    from hornbook.records.listing import distinct_names, resolved
+    from hornbook.records.listing import distinct_names, resolved, runs_in
     from hornbook.reporting.overlay import overlay
 
     if not runs:
@@ -54,7 +54,7 @@ def plot(*runs: str | Path, out: str | Path, x: str = "tokens", metric: str = ME
     if x not in AXES:
         raise InputError(f"--x is {x}, but must be one of {', '.join(AXES)}.")
     known(metric)
-    folders = [resolved(run) for run in runs]
+    folders = [Path(member) for run in runs for member in runs_in(resolved(run)) or [str(resolved(run))]]
     curves = []
     for folder, name in zip(folders, distinct_names(folders), strict=True):
         tables = history(folder)

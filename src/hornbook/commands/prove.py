@@ -25,7 +25,7 @@ from hornbook.commands.options import add_texts, check_inputs, value
 from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.io import pretty
 from hornbook.facts.printing import print, print_json
-from hornbook.facts.settings import read_table
+from hornbook.facts.settings import parse_table, read_table
 from hornbook.facts.units import counted
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def prove(
     """
     from hornbook.facts.tables import Result
     from hornbook.records.run import Run
+    from hornbook.setup.replay import replay
 
     if (steps is not None and steps < 2) or kills < 0 or not KILL:
         signals = "prove stops and kills processes by signals that Windows lacks: run it in WSL."
@@ -119,35 +120,6 @@ def prove(
     return Result(proof)
 
 
-def replay(run: Run, folder: Path, *, steps: int, changes: dict[str, Any] | None = None) -> int:
-    """Make a run of the same settings and decisions in `folder`, which has yet to begin and decides nothing else, ends
-    after `steps`, or with `run`, and returns its last step. `changes` are settings that change no weights."""
-    import msgspec
-
-    from hornbook.engine.device import device
-    from hornbook.facts.settings import from_table, overridden, to_toml
-    from hornbook.records.environment import environment as make_environment
-    from hornbook.records.run import Run
-    from hornbook.training.deciding import sentence
-    from hornbook.training.decisions import Decision, decisions_of, last_step
-
-    settings = from_table(overridden(_settings(run), changes or {}), source=str(run.folder))
-    settings.train.early_stop = None  # it is among the decisions
-    made = decisions_of(run.rows())
-    last = min(steps, last_step(settings, made))
-    made = [decision for decision in made if decision.step < last]
-    if last < last_step(settings, made):
-        made.append(Decision(decision="stop", step=last, from_step=last))
-    environment = run.environment
-    request = {section: dict(values) for section, values in environment["request"].items() if section != "train"}
-    request["train"] = {"steps": settings.train.steps}  # a length that is given leaves nothing to decide
-    now = make_environment(threads=settings.train.threads or 1, device=device().type)
-    copy = Run.create(folder, to_toml(settings), environment | now | {"request": request})
-    for decision in made:
-        copy.log({"event": "decision", "sentence": sentence(decision)} | msgspec.to_builtins(decision))
-    return last
-
-
 def _other_intervals(run: Run) -> dict[str, Any]:
     """Of evaluations, samples and saves: none of them as before, and none a multiple."""
     table = _settings(run)
@@ -176,8 +148,6 @@ def _other_processes(run: Run) -> int | None:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    from hornbook.facts.settings import parse_table
-
     return parse_table(run.settings_toml, run.folder / "settings.toml")
 
 

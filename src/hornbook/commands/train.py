@@ -53,8 +53,8 @@ def command(arguments: argparse.Namespace) -> None:
 
     summary = train(
         *arguments.texts, recipe=arguments.recipe, out=arguments.out, from_=arguments.from_,
-        finish=arguments.finish, seeds=arguments.seeds, log=arguments.log or (), view=View(quiet=False),
-        started=STARTED,
+        finish=arguments.finish, seeds=arguments.seeds, log=arguments.log or (),
+        view=View(verbose=arguments.verbose), started=STARTED,
         **given_settings(arguments),
     )  # fmt: skip
     if arguments.json and summary:  # one of several processes has none
@@ -153,10 +153,10 @@ def begin(
 def _refuse_running(run: Run) -> None:
     from hornbook.records.listing import is_running
 
-    if is_running(run):
-        number = (run.folder / ".lock").read_text("utf-8", "replace").split()[1]
+    if is_running(run.folder):
+        holder = (run.folder / ".lock").read_text("utf-8", "replace").strip().removeprefix("process ")
         raise InputError(
-            f"{run.folder} is training: stop it first (Ctrl-C there, or kill -TERM {number}), then give --finish again."
+            f"{run.folder} is training: stop it first (Ctrl-C there, or kill -TERM {holder}), then give --finish again."
         )
 
 

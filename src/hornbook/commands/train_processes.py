@@ -34,6 +34,7 @@ class _Asked(msgspec.Struct):
     finish: bool
     trackers: list[str]
     quiet: bool
+    verbose: bool
     started: float  # by time.monotonic(), which all processes of a machine share
 
 
@@ -54,7 +55,9 @@ def by_several(
     if "RANK" not in os.environ:
         return _launched(
             wanted.train.processes,
-            _Asked(request, str(out) if out else None, from_, finish, trackers, view.console.quiet, started),
+            _Asked(
+                request, str(out) if out else None, from_, finish, trackers, view.console.quiet, view.verbose, started
+            ),
         )
     if os.environ.get("WORLD_SIZE") == "1":
         return begin(
@@ -117,7 +120,8 @@ def _child(folder: Path) -> int:
         outcome.summary = by_several(
             from_table(asked.request, source="settings"), asked.request,
             out=None if asked.out is None else Path(asked.out), from_=asked.from_, finish=asked.finish,
-            trackers=asked.trackers, view=View(quiet=asked.quiet or rank > 0), started=asked.started,
+            trackers=asked.trackers, view=View(quiet=asked.quiet or rank > 0, verbose=asked.verbose),
+            started=asked.started,
         )  # fmt: skip
     except (InputError, SystemFailure, Interrupted) as error:
         outcome.error, outcome.sentence = type(error).__name__, str(error)

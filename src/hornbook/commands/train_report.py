@@ -25,6 +25,7 @@ from hornbook.facts.io import pretty, shown
 from hornbook.model.decoder import Decoder
 from hornbook.planning.plan import score as score_plan
 from hornbook.records.result import Report
+from hornbook.records.run import Run
 from hornbook.reporting.curves import best_step_between, evaluations
 from hornbook.reporting.live import View
 from hornbook.reporting.pages import run_page
@@ -119,6 +120,7 @@ def _used_model(job: Job) -> tuple[Decoder, int]:
 def write_so_far(job: Job) -> None:
     """The page of a run that was interrupted. Everything is saved by then: what fails is only said."""
     _attempt(job.view, "the page", lambda: write_pages(job.run))
+    _show_picture(job.view, job.run)
 
 
 def _attempt(view: View, what: str, make: Callable[[], T]) -> T | None:
@@ -147,6 +149,13 @@ def _write(start: RunContext, model: Decoder, view: View, report: Report | None,
         run.write_report(
             "report.html", run_page([], [], "", {"title": summary["title"]}, None, None, "", summary["words"])
         )
+    _show_picture(view, run)
+
+
+def _show_picture(view: View, run: Run) -> None:
+    """In a notebook, the curve takes the place of the one that moved."""
+    if view.cell is not None:
+        _attempt(view, "the curve", lambda: view.cell.show_picture(run.reports / "loss.svg"))
 
 
 def _baselines(start: RunContext, known: dict[str, Any], chosen: Sequence[Places] | None) -> dict[str, dict[str, Any]]:

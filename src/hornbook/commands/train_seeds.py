@@ -3,8 +3,9 @@
     group.json        what was asked for, and the summary of each seed that is finished
     seed-0/ seed-1/   the runs
 
-The first seed finds how many steps there are time for; the others have as many, so that they differ in nothing but the
-seed. What is in group.json is not trained again: the same `--out` goes on with the rest.
+Where no length was given, the first seed finds it and decides where its learning rate decays; the others have its
+settings and its decisions, so that they differ in nothing but the seed. What is in group.json is not trained again: the
+same `--out` goes on with the rest.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from hornbook.facts.io import pretty, write_aside
 from hornbook.facts.settings import LENGTHS, Settings, from_table
 from hornbook.facts.tables import Result
 from hornbook.facts.units import parse_duration
-from hornbook.records.run import GROUP, default_out, is_run
+from hornbook.planning.choose import given_length
+from hornbook.records.run import GROUP, Run, default_out, is_run
 from hornbook.reporting.live import View
 from hornbook.setup.text import prepared_text, stem
 
-FIRST = 0.9  # of its share of the time, for the first seed: the others have its steps, and time to spare
+FIRST = 0.9  # of its share of the time, for the first seed: the others have its steps, however long they take
 SUMMARIZED = ("bits_per_byte", "validation_loss_nats_per_token")
 Train = Callable[..., Result]
 
@@ -70,22 +72,22 @@ def group_of_runs(
     begin, wanted = time.monotonic(), from_table(request, source="settings")
     group = opened(folder, request, wanted)
     left = [seed for seed in seeds if str(seed) not in group.runs]
-    for number, seed in enumerate(left):
+    for seed in left:
         changes = {name: value for name, value in _dotted(request).items() if name != "train.budget"}
-        share = None if seconds is None else (seconds - (time.monotonic() - begin)) / (len(left) - number)
-        if group.steps is not None:
-            changes = {name: value for name, value in changes.items() if name not in LENGTHS_DOTTED}
-            changes["train.steps"] = group.steps
-        elif share is not None:
-            share *= FIRST if len(seeds) > 1 else 1.0
-        if share is not None:
-            changes["train.budget"] = f"{max(1.0, share):.0f}s"
         run, more = folder / f"seed-{seed}", {"out": folder / f"seed-{seed}", "from_": from_}
+        if group.steps is None and seconds is not None:
+            share = (seconds - (time.monotonic() - begin)) / len(left) * (FIRST if len(seeds) > 1 else 1.0)
+            changes["train.budget"] = f"{max(1.0, share):.0f}s"
+        if group.runs and not is_run(run) and (seconds is not None or given_length(wanted) is None):
+            from hornbook.setup.replay import replay
+
+            replay(Run.open(folder / f"seed-{next(iter(group.runs))}"), run, changes={"train.seed": seed})
         if is_run(run):  # a run knows its length; a budget is no part of what it is
             changes = {name: value for name, value in changes.items() if name not in LENGTHS_DOTTED}
         view.note(f"seed {seed} ({seeds.index(seed) + 1} of {len(seeds)})")
         try:
-            summary = train(view=View(quiet=view.console.quiet), **more, **changes | {"train.seed": seed})
+            own = View(quiet=view.console.quiet, verbose=view.verbose)
+            summary = train(view=own, **more, **changes | {"train.seed": seed})
         except Interrupted as error:
             done = f"{len(group.runs)} of {len(seeds)} seeds are finished and everything is saved"
             raise Interrupted(f"{done}: the same command with --out {folder} goes on", error.signal_number) from None

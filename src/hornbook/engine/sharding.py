@@ -4,14 +4,16 @@
 some rows of every weight, its gradient and its moments. Optimizers see plain tensors, these rows, and so does what
 saves and loads them (parts.py); what looks at a model sees `gather`'s, a whole one. Sums over ranks are sums, never
 means: the loss is all nats / all tokens. On a CPU, where sums cannot hide behind the backward pass, replicas are plain
-models.
+models; on one machine they have their weights and moments in the same memory, and each updates some of them for all.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from contextlib import suppress
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ from torch.distributed.tensor import DTensor
 
 from hornbook.engine.world import World
 from hornbook.model.decoder import Decoder
-from hornbook.optim.groups import Named
+from hornbook.optim.groups import Named, Optimizer
 from hornbook.optim.muon import orthogonalise
 
 WHOLE_GRADIENTS = 1e9  # parameters: larger models sum the gradients of each piece at once, and keep rows of them
@@ -57,6 +59,10 @@ class Sharded:
         if model.shape.tied:
             model.head.projection.weight = model.embedding.weight
         model.spread = bool(self.wrapped)
+        self.owners: dict[str, int] = {}  # who updates each parameter, where replicas have the same memory
+        if not self.wrapped and world.machines == 1:
+            self._share_weights()
+        self.together = None if self.owners else self.orthogonalise
         with torch.no_grad():
             self.local: Named = {name: _rows_of(parameter) for name, parameter in model.named_parameters()}
         self.whole: Decoder | None = None  # of shards on rank 0 alone, once something looks at it
@@ -90,7 +96,9 @@ class Sharded:
         self.is_gathered = False
         for name, parameter in self.model.named_parameters():  # optimizers see the rows
             self.local[name].grad = None if parameter.grad is None else _rows_of(parameter.grad)
-        if not self.wrapped:
+        if self.owners:
+            self._give_gradients()
+        elif not self.wrapped:
             for sums in [dist.all_reduce(gradient, async_op=True) for gradient in self.gradients]:
                 sums.wait()
         numbers = torch.zeros(2 + len(self.local), dtype=torch.float64, device=self.device)
@@ -98,7 +106,7 @@ class Sharded:
         gradients = {name: local.grad for name, local in self.local.items() if local.grad is not None}
         if self.device.type == "cpu":
             place = {name: 2 + number for number, name in enumerate(self.local)}
-            whole = self._collect(gradients, self._mine(gradients))
+            whole = self._collect(gradients, list(gradients) if self.owners else self._mine(gradients))
             for name, norm in zip(whole, torch._foreach_norm(list(whole.values())) if whole else (), strict=True):
                 numbers[place[name]] = norm
         elif self.replica == 0:
@@ -125,6 +133,48 @@ class Sharded:
         for of_replica, tensors in zip(lists, received, strict=True):
             rows |= dict(zip(of_replica, tensors, strict=False))
         return list(rows.values())
+
+    # ---- Replicas with the same memory
+
+    def _share_weights(self) -> None:
+        """Have the weights in memory that all ranks see, and room for the gradients that they give each other."""
+        parameters = dict(self.model.named_parameters())
+        shared = shared_memory(self.world, list(parameters.values()) * (1 + self.world.size))
+        if not shared:
+            return
+        for parameter, memory in zip(parameters.values(), shared, strict=False):
+            parameter.data = memory
+        rooms = iter(shared[len(parameters) :])
+        self.given: list[Named] = [dict(zip(parameters, rooms, strict=False)) for _ in range(self.world.size)]
+        updates = [0] * self.world.size
+        for name in sorted(parameters, key=lambda name: -parameters[name].numel()):  # to whoever has least so far
+            self.owners[name] = updates.index(min(updates))
+            updates[self.owners[name]] += parameters[name].numel()
+
+    @torch.no_grad()
+    def share(self, optimizers: Sequence[Optimizer]) -> None:
+        """Have the moments too in memory that all see: each rank updates some of them, and rank 0 saves all."""
+        if self.owners:
+            moments = [moment for optimizer in optimizers for moment in optimizer.state().values()]
+            for moment, memory in zip(moments, shared_memory(self.world, moments), strict=True):
+                moment.data = memory
+
+    def _give_gradients(self) -> None:
+        """Leave a sum over all ranks of the gradients of what this one updates, and no gradient of the rest."""
+        rank = self.world.rank
+        for name, local in self.local.items():
+            if self.owners[name] != rank and local.grad is not None:
+                self.given[rank][name].copy_(local.grad)
+                local.grad = None
+        dist.barrier()
+        for name, gradient in [(name, local.grad) for name, local in self.local.items() if local.grad is not None]:
+            for given in self.given[:rank] + self.given[rank + 1 :]:
+                gradient += given[name]
+
+    def updated(self) -> None:
+        """Wait until all that is updated in the same memory is."""
+        if self.owners:
+            dist.barrier()
 
     # ---- Whole tensors
 
@@ -251,3 +301,29 @@ class Sharded:
 def _rows_of(tensor: Tensor) -> Tensor:
     """The rows that are here of a tensor, which may be PyTorch's own that knows of all ranks."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+def shared_memory(world: World, like: Sequence[Tensor]) -> list[Tensor]:
+    """Zeros of the sizes of `like`, float32, in memory that all processes of one machine read and write; none where
+    the system has no such memory. Collective. No file has its name, and it goes with the last process that uses it."""
+    starts = list(accumulate((-(-tensor.numel() // 16) * 16 for tensor in like), initial=0))  # whole lines of a cache
+    label, descriptor, memory = "", -1, torch.empty(0)
+    if world.rank == 0 and hasattr(os, "memfd_create"):
+        label = f"hornbook-{os.getpid()}-{os.urandom(8).hex()}"
+        descriptor = os.memfd_create(label)
+        os.truncate(descriptor, 4 * starts[-1])
+    path, label = world.each(lambda: (f"/proc/{os.getpid()}/fd/{descriptor}", label))[0]
+
+    def map_it() -> bool:
+        nonlocal memory
+        with suppress(OSError, RuntimeError):
+            if label and label in os.readlink(path):
+                memory = torch.from_file(path, shared=True, size=starts[-1])
+        return bool(len(memory))
+
+    is_shared = all(world.each(map_it))
+    if descriptor >= 0:
+        os.close(descriptor)
+    if not is_shared:
+        return []
+    return [memory[start:][: tensor.numel()].view(tensor.shape) for start, tensor in zip(starts, like, strict=False)]

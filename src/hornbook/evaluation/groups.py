@@ -51,7 +51,8 @@ def spread(values: Sequence[float]) -> Spread:
 def compare_groups(a: Sequence[Report], b: Sequence[Report]) -> dict[str, Any]:
     """The difference B - A of the mean bits per byte of two or more runs of each recipe over the same documents.
 
-    Raises InputError for fewer than two runs of a side, and when the reports did not score the same text.
+    Raises InputError for fewer than two runs of a side, for a run that is counted twice (the same nats in every
+    document, as no two seeds have), and when the reports did not score the same text.
     """
     for name, side in (("A", a), ("B", b)):
         if len(side) < 2:
@@ -61,14 +62,15 @@ def compare_groups(a: Sequence[Report], b: Sequence[Report]) -> dict[str, Any]:
             )
     for report in (*a, *b):
         check_same_text(a[0], report)
+    _check_distinct(a, b)
     sides = [spread([report.bits_per_byte for report in side]) for side in (a, b)]
     scope = interval_scope(a[0].documents)
     by_runs, by_documents = difference(sides[1].estimate, sides[0].estimate), paired_estimate(scope, a, b)
     assert by_runs is not None
     value, half_width, needed = by_runs.value, None, math.inf
+    factor = UNKNOWN_KIND if scope.rule == "passage" else 1.0
     if by_documents is not None:
         half_width = math.hypot(by_runs.half_width, by_documents.half_width)
-        factor = UNKNOWN_KIND if scope.rule == "passage" else 1
         needed = math.hypot(by_runs.half_width, factor * by_documents.half_width)
     beyond = None if half_width is None else abs(value) > needed
     counts = (len(a), len(b))
@@ -90,10 +92,22 @@ def compare_groups(a: Sequence[Report], b: Sequence[Report]) -> dict[str, Any]:
         "num_bytes": a[0].num_bytes,
         "beyond_chance": beyond,
         "smallest_difference_seen": smallest_difference(
-            [side.deviation for side in sides], by_documents, _shared(a, b, by_documents)
+            [side.deviation for side in sides], by_documents, _shared(a, b, by_documents), factor
         ),
-        "verdict": _sentence(value, half_width, beyond, f"{counts[0]} and {counts[1]} runs on {scope.over}"),
+        "verdict": _sentence(value, half_width, needed, f"{counts[0]} and {counts[1]} runs on {scope.over}"),
     }  # fmt: skip
+
+
+def _check_distinct(a: Sequence[Report], b: Sequence[Report]) -> None:
+    seen: dict[tuple[float, ...], str] = {}
+    for report in (*a, *b):
+        nats = tuple(row.nats for row in report.documents)
+        if nats in seen:
+            raise InputError(
+                f"{seen[nats]} and {report.model} are the same model, and a run counts once: train others with "
+                "hornbook train --seeds."
+            )
+        seen[nats] = report.model
 
 
 def _shared(a: Sequence[Report], b: Sequence[Report], by_documents: Estimate | None) -> float:
@@ -137,11 +151,12 @@ def best_of(groups: Mapping[str, Sequence[Report]]) -> dict[str, Any]:
 
 
 def smallest_difference(
-    deviations: Sequence[float], by_documents: Estimate | None, shared: float = 1.0
+    deviations: Sequence[float], by_documents: Estimate | None, shared: float = 1.0, factor: float = 1.0
 ) -> dict[str, float]:
     """Runs a side -> the difference in bits per byte that so many would show beyond chance in 80 % of cases.
 
-    `deviations` of the runs of both sides; `shared` of the variance between documents stays, however many runs. Welch's
+    `deviations` of the runs of both sides; `shared` of the variance between documents stays, however many runs, and
+    what counts as beyond chance is so many times (`factor`) as far from it as the documents' interval says. Welch's
     degrees of freedom, between one less than the runs of a side and twice that, are taken near the lower end.
 
     >>> {k: round(seen, 2) for k, seen in smallest_difference([1.0, 1.0], None).items() if k in "2 3 10"}
@@ -151,22 +166,24 @@ def smallest_difference(
     seen = {}
     for runs in RUNS_A_SIDE:
         of_runs = _needed(1.2 * (runs - 1)) * deviation * math.sqrt(2 / runs)
-        of_documents = 0.0 if by_documents is None else _needed(by_documents.degrees) * by_documents.error
+        of_documents = 0.0 if by_documents is None else _needed(by_documents.degrees, factor) * by_documents.error
         seen[str(runs)] = math.hypot(of_runs, of_documents * math.sqrt(shared))
     return seen
 
 
-def _needed(degrees: float) -> float:
+def _needed(degrees: float, factor: float = 1.0) -> float:
     """Standard errors of a difference that is found beyond chance in 80 % of cases."""
-    return t_quantile(degrees) + t_quantile(degrees, 1 - POWER)
+    return factor * t_quantile(degrees) + t_quantile(degrees, 1 - POWER)
 
 
-def _sentence(value: float, half_width: float | None, beyond: bool | None, on: str) -> str:
+def _sentence(value: float, half_width: float | None, needed: float, on: str) -> str:
     if value == 0:
         return f"A and B are equally good over {on}."
     better, size = ("B" if value < 0 else "A"), abs(value)
     if half_width is None:
         return f"{better} is better by {size:.4f} bits/byte over {on}, too little text to rule out chance."
-    chance = "beyond the chance of seeds and of the text" if beyond else "this could be chance"
+    chance = "beyond the chance of seeds and of the text" if size > needed else "this could be chance"
+    if half_width < size <= needed:
+        chance += f", since on one passage only a difference above {needed:.4f} is told from it"
     numbers = f"95 % {size - half_width:.4f} to {size + half_width:.4f}"
     return f"{better} is better by {size:.4f} bits/byte, {numbers}, over {on}; {chance}."

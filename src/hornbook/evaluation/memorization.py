@@ -50,13 +50,14 @@ from hornbook.text.tokenizer import Tokenizer
 class Memorization(msgspec.Struct, frozen=True, kw_only=True):
     """What was found. `numbers` (None: not known) and `intervals` by name; tables as rows of JSON values.
 
-    `by_heart` is the verdict's boolean. When it is false and `learned_enough` too, it says nothing: the model does
-    not beat a bigram model. `texts_differ`: the two sides are of different kinds, and the gap between them says nothing
-    of the model.
+    `by_heart` is the verdict's boolean, and `grounds` are what it rests on: extraction, copying, gap. When it is false
+    and `learned_enough` too, it says nothing: the model does not beat a bigram model. `texts_differ`: the two sides are
+    of different kinds, and the gap between them says nothing of the model.
     """
 
     verdict: str
     by_heart: bool
+    grounds: list[str]
     learned_enough: bool
     texts_differ: bool
     knows_better: bool
@@ -79,7 +80,7 @@ class Memorization(msgspec.Struct, frozen=True, kw_only=True):
             pairs[name] = number
             if name in intervals:
                 pairs[f"{name}_interval_95"] = intervals[name]
-        first = ("verdict", "by_heart", "learned_enough", "texts_differ", "knows_better")
+        first = ("verdict", "by_heart", "grounds", "learned_enough", "texts_differ", "knows_better")
         return {**{key: fields.pop(key) for key in first}, **pairs, **fields}
 
 
@@ -130,7 +131,7 @@ def memorization(
         copying_low=min(findings.low("excess_copied_share"), copied),
     )  # fmt: skip
     return Memorization(
-        verdict=verdict(findings.numbers, gap, ruling), by_heart=ruling.holds,
+        verdict=verdict(findings.numbers, gap, ruling), by_heart=ruling.holds, grounds=[*ruling.grounds],
         learned_enough=ruling.holds or gap.learned_enough, texts_differ=gap.texts_differ,
         knows_better=not ruling.holds and gap.knows_better and gap.learned_enough, numbers=findings.numbers,
         intervals=findings.intervals, extraction=extraction, discoverable=discoverable, copying=copies.rows,

@@ -46,7 +46,7 @@ class Muon:
 
     Our own because `torch.optim.Muon` computes in bfloat16, which a CPU without bfloat16 units does hundreds of times
     slower than float32: `dtype` is bfloat16 only where there are such units, unless given. Matrices of one shape are
-    orthogonalised in one batch; the state is one momentum for each.
+    orthogonalised in one batch; those without a gradient stay. The state is one momentum for each.
     """
 
     def __init__(
@@ -62,8 +62,7 @@ class Muon:
         self.stacks: dict[tuple[int, ...], Named] = {}
         for name, parameter in parameters.items():
             self.stacks.setdefault(tuple(sizes[name] if sizes else parameter.shape), {})[name] = parameter
-        rows = {shape: next(iter(stack.values())).shape for shape, stack in self.stacks.items()}
-        self.momenta = {shape: torch.zeros(len(self.stacks[shape]), *rows[shape], device=device) for shape in rows}
+        self.momenta = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
         self.together = together
 
     @torch.no_grad()
@@ -71,16 +70,19 @@ class Muon:
         """One update at `lr_scale` times the peak learning rate; none where `skip`, () bool, is true."""
         rate = self.learning_rate * lr_scale
         for shape, stack in self.stacks.items():
-            parameters = list(stack.values())
-            gradients = torch.stack([p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters])
+            gradients = {name: p.grad for name, p in stack.items() if p.grad is not None}
+            if not gradients:
+                continue
+            parameters, momenta = [stack[name] for name in gradients], [self.momenta[name] for name in gradients]
+            towards = list(gradients.values())
             if skip is not None:  # towards where the momentum is: it stays
-                gradients = torch.where(skip, self.momenta[shape], gradients)
-            momentum = self.momenta[shape].lerp_(gradients, 1 - self.momentum)
-            ahead = torch.lerp(gradients, momentum, self.momentum)  # Nesterov
+                towards = [torch.where(skip, *pair) for pair in zip(momenta, towards, strict=True)]
+            torch._foreach_lerp_(momenta, towards, 1 - self.momentum)
+            ahead = torch._foreach_lerp(towards, momenta, self.momentum)  # Nesterov
             if self.together is None:
-                update = orthogonalise(ahead, self.dtype).float()
+                update = orthogonalise(torch.stack(ahead), self.dtype).float()
             else:
-                update = torch.stack(self.together(dict(zip(stack, ahead, strict=True)), self.dtype)).float()
+                update = torch.stack(self.together(dict(zip(gradients, ahead, strict=True)), self.dtype)).float()
             decay = 1 - rate * self.weight_decay
             if skip is not None:
                 update = update.masked_fill_(skip, 0.0)
@@ -92,11 +94,7 @@ class Muon:
 
     def state(self) -> dict[str, Tensor]:
         """Tensors by name, to be saved; `load` takes them back."""
-        return {
-            f"{name}.momentum": self.momenta[shape][i]
-            for shape, stack in self.stacks.items()
-            for i, name in enumerate(stack)
-        }
+        return {f"{name}.momentum": self.momenta[name] for stack in self.stacks.values() for name in stack}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor], updates: int) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -14,9 +16,13 @@ from typing import Any
 import msgspec
 
 from hornbook.facts.errors import InputError, suggestion
+from hornbook.facts.io import OPENED, read_at
 from hornbook.facts.settings import names
 from hornbook.facts.shape import GPTShape
 from hornbook.records.run import EVALUATION, GROUP, Run, is_run
+
+ELSEWHERE_SECONDS = 120  # a run on another host, whose process we cannot see, is running if its log grew since
+_HOLDER = re.compile(r"process (\d{1,9}) on (\S+)")
 
 
 def runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
@@ -30,30 +36,36 @@ def runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
     return [_facts(Run.open(path)) for path in [*_runs(parent), *_grouped(parent)]]
 
 
-def is_running(run: Run) -> bool:
-    """Whether a process on this machine holds the run's lock, by what stands in it: the lock itself is not touched."""
+def is_running(folder: Path) -> bool:
+    """Whether a process other than this one holds the run's lock, by what stands in it: the lock is not touched."""
     try:
-        words = (run.folder / ".lock").read_text("utf-8", "replace").split()
-        if len(words) != 4 or words[0] != "process" or not words[1].isdecimal() or words[3] != socket.gethostname():
+        descriptor = os.open(folder / ".lock", os.O_RDONLY | OPENED)
+        try:
+            holder = _HOLDER.fullmatch(read_at(descriptor, 300, 0).decode("utf-8", "replace").strip())
+        finally:
+            os.close(descriptor)
+        if holder is None:
             return False
-        os.kill(int(words[1]), 0)
+        if holder[2] != socket.gethostname():
+            return time.time() - os.lstat(folder / "metrics.jsonl").st_mtime < ELSEWHERE_SECONDS
+        os.kill(int(holder[1]), 0)
     except PermissionError:  # of another user
         return True
     except (OSError, OverflowError):
         return False
-    return int(words[1]) != os.getpid()
+    return int(holder[1]) != os.getpid()
 
 
 def resolved(name: str | Path) -> Path:
-    """The path that a name of a run or model means: `latest` is the newest run in ./runs, unless there is such a
-    folder; a folder whose only model is a .gguf file is that file. Raises InputError where there is none."""
+    """The path that a name of a run or model means: `latest` is the newest run in ./runs and its groups, unless there
+    is such a folder; a folder whose only model is a .gguf file is that file. Raises InputError where there is none."""
     if str(name) != "latest" or Path(name).exists():
         inside = _gguf_files(Path(name))
         return inside[0] if len(inside) == 1 else Path(name)
-    newest = _runs(Path("runs"))[-1:] if Path("runs").is_dir() else []
-    if not newest:
+    known = [*_runs(Path("runs")), *_grouped(Path("runs"))] if Path("runs").is_dir() else []
+    if not known:
         raise InputError("there is no latest run: the folder runs has none here; hornbook train makes one.")
-    return newest[0]
+    return max(known, key=_began)
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
@@ -98,7 +110,11 @@ def runs_in(folder: str | Path) -> list[str]:
 
 def _runs(folder: Path) -> list[Path]:
     """The runs directly below a folder, the oldest first."""
-    return sorted(filter(is_run, folder.iterdir()), key=lambda path: (path / "settings.toml").stat().st_mtime)
+    return sorted(filter(is_run, folder.iterdir()), key=_began)
+
+
+def _began(run: Path) -> float:
+    return (run / "settings.toml").stat().st_mtime
 
 
 def _grouped(folder: Path) -> Iterator[Path]:
@@ -143,7 +159,7 @@ def _facts(run: Run) -> dict[str, Any]:
         facts["num_parameters"] = shape.parameters
     if facts["state"] not in ("unfinished", "interrupted"):
         facts |= _scored(run.folder / EVALUATION)
-    if is_running(run):
+    if is_running(run.folder):
         facts["state"] = "running"
     return facts
 

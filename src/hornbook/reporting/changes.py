@@ -14,6 +14,7 @@ from statistics import median
 from typing import NamedTuple
 
 from hornbook.facts.looks import (
+    LEAST_WINDOWS,
     MOST_NOISE_NATS,
     WORTH_SAYING_NATS,
     Evaluation,
@@ -61,14 +62,20 @@ def gap_of(points: Sequence[Evaluation], read_once_tokens: float) -> Gap:
     start = _median(early[-3:]) if early else both[0]
     first = _gap(start)
     noise = wavering([point.tokens for point in both], [_gap(point) for point in both])
-    changes = [change for point in later if (change := gap_change(start, point, noise)) is not None]
-    if not later or len(changes) < len(later):
+    if not later or (noise is None and not all(_have_same_windows(start, point) for point in later)):
         return Gap(first)
-    apart = [is_apart(change) for change in changes]
-    if not apart[-1]:
-        return Gap(first, changes[-1])
-    at = len(apart) - apart[::-1].index(False) if False in apart else 0
-    return Gap(first, changes[-1], (later[at - 1] if at else early[-1] if early else both[0], later[at]))
+    growth = gap_change(start, later[-1], noise)
+    at = len(later)
+    while at and (change := gap_change(start, later[at - 1], noise)) is not None and is_apart(change):
+        at -= 1
+    if at == len(later):
+        return Gap(first, growth)
+    return Gap(first, growth, (later[at - 1] if at else early[-1] if early else both[0], later[at]))
+
+
+def _have_same_windows(start: Evaluation, point: Evaluation) -> bool:
+    pairs = ((start.windows, point.windows), (start.train_windows, point.train_windows))
+    return all(len(a) == len(b) >= LEAST_WINDOWS for a, b in pairs)
 
 
 def _gap(point: Evaluation) -> float:

@@ -8,13 +8,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hornbook.facts.metrics import interval_text
 from hornbook.facts.printing import on_one_line, print
 from hornbook.facts.units import counted, format_duration
 from hornbook.reporting.html import page
 from hornbook.reporting.pages import inline_svg
 from hornbook.reporting.plots import GRID, INK, MUTED, PAPER, STYLE, TRAINING, VALIDATION
-from hornbook.reporting.terminal import print_table
+from hornbook.reporting.terminal import print_difference, print_table
 
 
 def print_group(result: Mapping[str, Any]) -> None:
@@ -36,12 +35,8 @@ def print_recipes(result: Mapping[str, Any]) -> None:
          f"{len(result[side]['models'])} runs, standard deviation {result[side]['standard_deviation']:.4f}")
         for side in ("a", "b")
     ]  # fmt: skip
-    interval = interval_text(result, "difference_bits_per_byte", "{:+.4f}".format)
-    rows.append(("B − A", f"{result['difference_bits_per_byte']:+.4f}", f"bits per byte  {interval}".rstrip()))
-    print_table(rows, f"bits per byte of {result['text']}")
-    print(result["verdict"])
-    if interval:
-        print(f"The interval is about {result['interval_about']}.")
+    print_difference(result, rows)
+    if result.get("difference_bits_per_byte_interval_95"):
         print(
             f"Of its half-width, {result['half_width_of_runs']:.4f} is due to runs and "
             f"{result['half_width_of_documents']:.4f} to the text (added as squares)."

@@ -30,15 +30,15 @@ class Label(NamedTuple):
 
 
 def place(axes: Any, labels: Sequence[Label], lines: Sequence[Any], faint: Sequence[Any] = ()) -> None:
-    """Write the labels into `axes`, the first ones first. `lines`: (N, 2) points of the data, not to be covered;
-    `faint`: rather not."""
+    """Write the labels into `axes` of a figure of 72 dpi (a pixel is a point), the first ones first. `lines`: (N, 2)
+    points of the data, not to be covered; `faint`: rather not."""
     axes.get_xlim(), axes.get_ylim()  # settled only when asked for
     hard, soft = _cloud(axes, lines), _cloud(axes, faint)
     inside = axes.bbox
     for label in labels:
         x, y = axes.transData.transform((label.x, label.y))
         note = axes.annotate(
-            label.text, (label.x, label.y), (0, 0), textcoords="offset pixels", color=label.colour, ha="center",
+            label.text, (label.x, label.y), (0, 0), textcoords="offset points", color=label.colour, ha="center",
             va="center", fontweight="bold" if label.bold else "normal", annotation_clip=False, zorder=8,
         )  # fmt: skip
         box = note.get_window_extent()
@@ -67,7 +67,7 @@ def place(axes: Any, labels: Sequence[Label], lines: Sequence[Any], faint: Seque
         if away > _NEAR:
             note.arrowprops = None
             axes.annotate(
-                "", (label.x, label.y), (dx, dy - math.copysign(half[1], dy)), textcoords="offset pixels",
+                "", (label.x, label.y), (dx, dy - math.copysign(half[1], dy)), textcoords="offset points",
                 arrowprops={"arrowstyle": "-", "color": label.colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4},
             )  # fmt: skip
         corners = np.array([x + dx, y + dy])

@@ -1,7 +1,8 @@
-"""What a person sees while a run goes on: a live view on a terminal, plain lines elsewhere. All on stderr."""
+"""What a person sees while a run goes on: a live view on a terminal, on stderr, or in a notebook; else plain lines."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,14 +23,15 @@ MEASURED = (
 class View:
     """Shows rows of the run as they are recorded. Knows the records, nothing of how they came about."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.console = console(stderr=True, quiet=quiet)
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.console, self.verbose = console(stderr=True, quiet=quiet), verbose
         self.console.soft_wrap = not self.console.is_terminal  # a box of longer lines than it counts would leave some
-        self.live: Any = None
+        self.live = self.cell = None  # type: Any  # the box of a terminal; of a notebook, also when it is still
         self.total, self.latest, self.sample = 0, {}, ""  # type: int, dict[str, Any], str
         self.first, self.last_line = 0, 0.0
         self.marks: list[tuple[int, float]] = []  # (step, when) of the first step and of the evaluations after it
         self.losses: list[tuple[int, float]] = []  # (step, loss of the batch), thinned
+        self.looks: list[tuple[int, float]] = []  # (step, validation loss on the probe)
         self.planned_end: float | None = None  # of the last step, by time.monotonic()
 
     def note(self, sentence: str) -> None:
@@ -50,13 +52,16 @@ class View:
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
     def begin(self, *, first: int, total: int) -> None:
-        """Training starts: a live view on a terminal."""
+        """Training starts: a live view on a terminal or in a notebook."""
         self.first, self.total = first, total
-        if self.console.is_terminal and not self.console.quiet:
-            from rich.live import Live
+        if "IPython" in sys.modules and not self.console.quiet:
+            from hornbook.reporting.notebook import cell_of
 
-            self.live = Live(console=self.console, refresh_per_second=4, get_renderable=self._panel, transient=True)
-            self.live.start()
+            self.live = self.cell = cell_of(self)
+        if self.live is None and self.console.is_terminal and not self.console.quiet:
+            from hornbook.reporting.panel import live_panel
+
+            self.live = live_panel(self)
 
     def expect(self, end: float) -> None:
         """The last step is planned for so late, by time.monotonic(). What making the plan took is no step's time."""
@@ -70,16 +75,23 @@ class View:
         if evaluated:  # what this one did not measure is not shown as an earlier one measured it
             self.latest = {key: value for key, value in self.latest.items() if key not in MEASURED}
         self.latest |= row
-        if not evaluated and row.get("train_loss_nats_per_token") is not None:
-            self.losses.append((row["step"], row["train_loss_nats_per_token"]))
-            if len(self.losses) > MOST_LOSSES:
-                del self.losses[1:-1:2]
+        points, side = (self.looks, "probe_validation") if evaluated else (self.losses, "train")
+        if (loss := row.get(f"{side}_loss_nats_per_token")) is not None:
+            points.append((row["step"], loss))
+        if len(points) > MOST_LOSSES:
+            del points[1:-1:2]
         if row["step"] > self.first and (evaluated or not self.marks):
             self.marks.append((row["step"], time.monotonic()))
         due = time.monotonic() - self.last_line > PLAIN_SECONDS
         if self.live is None and (evaluated or due):
             self.last_line = time.monotonic()
-            self.note(self._line())
+            self.note(self.line())
+        elif self.live is self.cell is not None:
+            self.cell.refresh()
+        if evaluated and self.verbose:
+            from hornbook.reporting.numbers import other_numbers
+
+            self.note(f"  step {row['step']:,}: {other_numbers(self.latest)}")
 
     def show_sample(self, text: str) -> None:
         self.sample = text
@@ -97,7 +109,7 @@ class View:
     def __exit__(self, *error: object) -> None:
         self.end()
 
-    def _eta(self) -> str:
+    def time_left(self) -> str:
         """Time until the last step: as planned until a tenth of the steps has shown its own pace; then also from the
         fastest to the slowest pace between two evaluations so far."""
         step, now = self.latest.get("step", self.first), time.monotonic()
@@ -115,7 +127,7 @@ class View:
         low, high = min(*rates, 0.97 * mean) * left, max(*rates, 1.03 * mean) * left
         return f"{format_duration(mean * left)} left ({format_duration(low)} to {format_duration(high)})"
 
-    def _line(self) -> str:
+    def line(self) -> str:
         """Of an evaluation the losses of the probes, which can be compared; of a step that of its batch."""
         now = self.latest
         parts = [f"step {now['step']:,}/{self.total:,}", f"epoch {now['epoch']:.2f}"]
@@ -134,12 +146,4 @@ class View:
             parts.append(f"MFU {now['mfu']:.0%}")
         if "price_usd" in now.get("cost", {}):
             parts.append(format_usd(now["cost"]["price_usd"]))
-        return " · ".join(part for part in [*parts, self._eta()] if part)
-
-    def _panel(self) -> Any:
-        from hornbook.reporting.panel import panel
-
-        # Narrower than the terminal: the ^C that a terminal writes behind it must not begin a line of its own.
-        return panel(self.latest, self.sample, step=self.latest.get("step", self.first), total=self.total,
-                     time_left=self._eta(), losses=self.losses,
-                     width=self.console.width - 3)  # fmt: skip
+        return " · ".join(part for part in [*parts, self.time_left()] if part)

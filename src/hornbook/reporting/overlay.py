@@ -46,7 +46,7 @@ def overlay(curves: Sequence[Curve], path: Path, *, x: str, metric: Metric) -> N
             xs, ys = [list(column) for column in zip(*shown, strict=True)]
             if not measured:
                 axes.plot(*min_max(xs, ys, 500), color=colour, linewidth=0.6, alpha=0.25)
-                ys = smooth(ys, len(ys) // 50)
+                ys = ys if "learning_rate" in metric.name else smooth(ys, len(ys) // 50)  # a rate has no noise
             axes.plot(xs, ys, color=colour, linewidth=1.6, linestyle=dashes, marker="o" if measured else "",
                       markersize=3.5 if len(xs) <= 40 else 0, clip_on=False)  # fmt: skip
             if len(shown) < len(points):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
+from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -14,9 +16,25 @@ from rich.text import Text
 from hornbook.facts.printing import on_one_line
 from hornbook.facts.units import format_count
 
+if TYPE_CHECKING:
+    from hornbook.reporting.live import View
+
 _SIGNS = " ▁▂▃▄▅▆▇█"
 _CURVE_LINES = 4
 _SAMPLE_CHARACTERS = 240
+
+
+def live_panel(view: View) -> Live:
+    """The box of what `view` knows, drawn anew four times a second until it is stopped."""
+    live = Live(console=view.console, refresh_per_second=4, get_renderable=partial(panel_of, view), transient=True)
+    live.start()
+    return live
+
+
+def panel_of(view: View) -> Panel:
+    """The box as of now. Narrower than the terminal: the ^C that a terminal writes behind it must not begin a line."""
+    return panel(view.latest, view.sample, step=view.latest.get("step", view.first), total=view.total,
+                 time_left=view.time_left(), losses=view.losses, width=view.console.width - 3)  # fmt: skip
 
 
 def panel(
@@ -31,6 +49,19 @@ def panel(
     head.add_column(no_wrap=True)
     bar = ProgressBar(total=max(1, total), completed=step)
     head.add_row(Text.assemble("step ", (f"{step:,}", "bold"), f" of {total:,}"), bar, time_left.partition(" (")[0])
+    numbers = Text("   ").join(
+        Text.assemble((f"{name} ", "dim"), (value, "bold")) for name, value in first_numbers(row)
+    )
+    parts: list[Any] = [head, numbers]
+    if len(losses) > 1:
+        parts.append(Text(curve(losses, 60)))
+    if sample:
+        parts.append(Text.assemble(("it writes: ", "dim"), (shortened(sample), "italic")))
+    return Panel(Group(*parts), title="hornbook", title_align="left", border_style="dim", width=width)
+
+
+def first_numbers(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of the numbers that matter, of those that are known."""
     train = row.get("probe_train_loss_nats_per_token", row.get("train_loss_nats_per_token"))
     validation = row.get("probe_validation_loss_nats_per_token")
     cells = [
@@ -39,16 +70,12 @@ def panel(
         ("tokens/s", format_count(row["tokens_per_second"]) if row.get("tokens_per_second") else None),
         ("epoch", f"{row['epoch']:.2f}" if row.get("epoch") is not None else None),
     ]
-    numbers = Text("   ").join(
-        Text.assemble((f"{name} ", "dim"), (value, "bold")) for name, value in cells if value is not None
-    )
-    parts: list[Any] = [head, numbers]
-    if len(losses) > 1:
-        parts.append(Text(curve(losses, 60)))
-    if sample:
-        written = on_one_line(" ".join(sample.strip().replace("\n", " ↵ ").split())[:_SAMPLE_CHARACTERS])
-        parts.append(Text.assemble(("it writes: ", "dim"), (written, "italic")))
-    return Panel(Group(*parts), title="hornbook", title_align="left", border_style="dim", width=width)
+    return [(name, value) for name, value in cells if value is not None]
+
+
+def shortened(sample: str) -> str:
+    """The beginning of a sample on one line."""
+    return on_one_line(" ".join(sample.strip().replace("\n", " ↵ ").split())[:_SAMPLE_CHARACTERS])
 
 
 def curve(losses: Sequence[tuple[int, float]], width: int, lines: int = _CURVE_LINES) -> str:

@@ -82,7 +82,7 @@ def _links(run: Run, report: Report | None) -> list[tuple[str, str]]:
 def state_of(run: Run, rows: Sequence[Row]) -> str:
     """ "running", "interrupted", "unfinished" (killed, or before its first step), or the reason for which it ended."""
     last = next((row for row in reversed(rows) if row["event"] in ("step", "evaluation", "resume", "end")), None)
-    if is_running(run):
+    if is_running(run.folder):
         return "running"
     return "unfinished" if last is None or last["event"] != "end" else str(last.get("reason") or "ended")
 

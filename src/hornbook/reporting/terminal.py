@@ -232,12 +232,7 @@ def print_answers(result: Mapping[str, Any]) -> None:
 def print_comparison(result: Mapping[str, Any]) -> None:
     """The verdict, what it rests on, and in what the two differ."""
     rows = [(side.upper(), f"{result[side]['bits_per_byte']:.4f}", result[side]["model"]) for side in ("a", "b")]
-    interval = interval_text(result, "difference_bits_per_byte", "{:+.4f}".format)
-    rows.append(("B − A", f"{result['difference_bits_per_byte']:+.4f}", f"bits per byte  {interval}".rstrip()))
-    print_table(rows, f"bits per byte of {result['text']}")
-    print(result["verdict"])
-    if interval:
-        print(f"The interval is about {result['interval_about']}.")
+    print_difference(result, rows)
     for side in ("a", "b"):
         _print_trained_on(result[side], side.upper())
         if result[side].get("chosen_on_this_text"):
@@ -246,6 +241,16 @@ def print_comparison(result: Mapping[str, Any]) -> None:
         print(f"differing convention: {name}: {result['a']['conventions'][name]} / {result['b']['conventions'][name]}")
     if result["differing_settings"]:
         print_table([(name, str(a), str(b)) for name, (a, b) in result["differing_settings"].items()], "settings: A, B")
+
+
+def print_difference(result: Mapping[str, Any], sides: Sequence[tuple[str, str, str]]) -> None:
+    """A row of each side, that of B − A, the verdict, and what its interval is about."""
+    interval = interval_text(result, "difference_bits_per_byte", "{:+.4f}".format)
+    between = ("B − A", f"{result['difference_bits_per_byte']:+.4f}", f"bits per byte  {interval}".rstrip())
+    print_table([*sides, between], f"bits per byte of {result['text']}")
+    print(result["verdict"])
+    if interval:
+        print(f"The interval is about {result['interval_about']}.")
 
 
 def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:

@@ -50,8 +50,6 @@ def build(
 
         sharded = spread(world, settings, shape, on)
         model = sharded.model
-        if is_fresh and world.rank == 0:
-            sharded.scatter(initialise(Decoder(shape), train.seed).to(on))
     model.recompute = train.recompute
     if train.compile:
         from hornbook.model.compiled import compile_training
@@ -59,7 +57,10 @@ def build(
         compile_training(model)
     batches = Batches(text, context=shape.context, batch=train.batch, seed=train.seed, shift=train.shift_windows)
     autocast = partial(torch.autocast, on.type, torch.bfloat16) if train.precision == "bfloat16" else None
-    return TrainState(model, make_optimizers(settings, model, sharded), batches, autocast, sharded)
+    state = TrainState(model, make_optimizers(settings, model, sharded), batches, autocast, sharded)
+    if sharded is not None and is_fresh and sharded.world.rank == 0:  # the others have built and listen
+        sharded.scatter(initialise(Decoder(shape), train.seed).to(on))
+    return state
 
 
 def start_job(context: RunContext, view: View, started: float) -> Job:
@@ -129,7 +130,7 @@ def make_optimizers(settings: Settings, model: Decoder, sharded: Sharded | None 
     if o.name == "muon":
         inside = {name: p for name, p in matrices.items() if name.startswith("blocks.")}
         matrices = {name: p for name, p in matrices.items() if name not in inside}
-        spread = (None, None) if sharded is None else (sharded.sizes, sharded.orthogonalise)
+        spread = (None, None) if sharded is None else (sharded.sizes, sharded.together)
         optimizers.append(
             Muon(inside, learning_rate=o.muon_learning_rate, momentum=o.momentum, weight_decay=o.weight_decay,
                  sizes=spread[0], together=spread[1])
@@ -140,6 +141,8 @@ def make_optimizers(settings: Settings, model: Decoder, sharded: Sharded | None 
                 AdamW(parameters, learning_rate=o.learning_rate, beta1=o.beta1, beta2=o.beta2, epsilon=o.epsilon,
                       weight_decay=decay)
             )  # fmt: skip
+    if sharded is not None:
+        sharded.share(optimizers)
     return optimizers
 
 

@@ -72,6 +72,8 @@ def train_step(
     if skip is not None or is_finite:
         for optimizer in optimizers:  # 6. update the weights
             optimizer.step(lr_scale, skip)
+    if sharded is not None:
+        sharded.updated()
     return Pending(nats, num_tokens, gradient_norm, asked)
 
 

@@ -5,7 +5,11 @@ status 400 (what was asked is wrong), 403 (not allowed), 404 (no such run or fil
 model, or a file, cannot be read now). Numbers are never NaN: unknown is null, and so is what is not measured. A key
 with an interval has `<key>_interval_95` or `_interval_90` beside it: [low, high] or null. RUN is a name from /api/runs.
 
-/api/runs -> {"folder", "runs": [ROW, oldest first], "differing": [dotted settings that are not the same in all runs]}
+`within=SECONDS`, where it is marked, asks for an answer by then of what has been read of the logs: after a start they
+are read once. Ask again to have the rest; without it the answer is of everything.
+
+/api/runs?within= -> {"folder", "runs": [ROW, oldest first], "num_unread": runs that are left out, or are as they were
+    when they were read last, "differing": [dotted settings that are not the same in all of these runs]}
     ROW: id, title, shell_path (for a command line), state ("running", "finished", "interrupted", "unfinished",
     "damaged"), is_running, problem (a sentence where it is damaged, else null), started (seconds since 1970), changed
     (the same, of its log),
@@ -20,7 +24,7 @@ with an interval has `<key>_interval_95` or `_interval_90` beside it: [low, high
     settings {dotted name: value}
     PLANNED: {name, title, predicted, predicted_interval_90, predicted_text, actual, actual_text, inside: true | false |
     null}
-/api/runs/RUN -> ROW with
+/api/runs/RUN?within= -> ROW with
     header [{title, text}], environment {name: value}, settings_toml,
     numbers [{name, title, value, text, unit, interval, interval_text, sentence, better: "lower" | "higher" | null}],
     conclusions [{id, sentence, tag}], interval_about, baselines [{name, title, loss_nats_per_token, bits_per_byte}] in
@@ -32,16 +36,18 @@ with an interval has `<key>_interval_95` or `_interval_90` beside it: [low, high
     evaluation {documents: [{name, num_tokens, num_bytes, loss_nats_per_token, bits_per_byte}], by_position:
     [{context_tokens: [a, b], num_tokens, loss_nats_per_token}], calibration: as in the report, or null, ...} or null,
     memorization_report: reports/memorization.json or null,
+    share_read: of the log's steps, from 0 to 1; below 1 `conclusions` are of the evaluations and the last step alone,
     offset: bytes of metrics.jsonl that this answer is of
-/api/runs/RUN/series?x=step|tokens|epoch|seconds|flops|price_usd&from=&to=&points=1200 ->
+/api/runs/RUN/series?x=step|tokens|epoch|seconds|flops|price_usd&from=&to=&points=1200&within= ->
     {"x_axis", "x": [n], "is_reduced", "columns": {name: [n values] or, where `is_reduced`, [[n minima], [n maxima]]},
-    "evaluations": {"x": [m], "columns": {name: [m values]}}, "num_steps", "offset"}
+    "evaluations": {"x": [m], "columns": {name: [m values]}}, "num_steps", "share_read", "offset"}
     One bucket per point: `x` is where it begins. All numbers of a step are columns, by their names in
     docs/metrics.md; those of evaluations are never reduced, among them forecast_loss_nats_per_token_low and _high.
 /api/runs/RUN/samples -> {"prompts": [{"prompt", "samples": [{step, tokens, text, temperature, seed, copied_spans,
     probe_validation_loss_nats_per_token, ...}]}]}
     copied_spans: what stands in the training text in longer spans than held-out text shares with it, as [[from, to] in
-    characters of text], [] where nothing does, null where that is not known: a `samples` event says when it is.
+    characters of text], [] where nothing does, null where that is not known: a `samples` event says when it is;
+    `copied_problem` is a sentence where it cannot be known, else null.
 /api/runs/RUN/events?offset=N -> server-sent events, from byte N of metrics.jsonl, within a second:
     `rows` {"rows": [rows of the log, without the lists per window], "offset"}. A row {"event": "resume", "step": k}
         says: drop the rows with a greater step that came before it, but decisions.
@@ -56,7 +62,7 @@ with an interval has `<key>_interval_95` or `_interval_90` beside it: [low, high
     differ in nothing but train.seed, where there are two or more}
 /api/plan?parameters=7B&tokens=2T&on=8xA100&price=30/hour&context= -> {"rows": [{title, text}], "plan": as hornbook plan
     --json prints it, "sizes": [{parameters, tokens, loss_nats_per_token, price_usd, gpu_hours}] of one amount of
-    computation, "unknown": [sentences], "warnings": [sentences]}
+    computation, "unknown": [sentences], "warnings": [sentences], "devices": [what `on` may name, this machine first]}
 /api/inspect?run=&step=&text=&top_k=5 -> as hornbook inspect --json prints it
 /api/softmax?run=&step=&text=&token=&top_k=5 -> one token's row: see web/model_process.py
 /api/generate?run=&step=&prompt=&max_tokens=100&temperature=1&top_k=&top_p=&min_p=&seed= -> server-sent events: `text`
@@ -69,6 +75,7 @@ from __future__ import annotations
 import asyncio
 import math
 import mimetypes
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -92,6 +99,7 @@ T = TypeVar("T")
 STATIC = Path(__file__).parent / "static"
 TEXT_PATHS = ("/api/inspect", "/api/softmax", "/api/generate")
 ANSWER_SECONDS = 60.0
+WARM_SECONDS = 0.05  # of reading before others have their turn
 MOST_COMPARED, MOST_TOKENS = 50, 2000
 REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 
@@ -130,7 +138,12 @@ class Api:
 
     async def warm(self) -> None:
         """Read the runs once, so that the first page does not wait for it."""
-        await self._read(self.overviews.rows)
+        while await self._read(self._unread):  # a page that asks meanwhile does not wait for all of it
+            pass
+
+    def _unread(self) -> int:
+        self.overviews.rows(time.perf_counter() + WARM_SECONDS)
+        return self.overviews.num_unread
 
     async def page(self, request: Request) -> Response:
         return _file(STATIC / "index.html")
@@ -150,23 +163,28 @@ class Api:
         return _file(run.folder / "reports" / name, {"content-security-policy": REPORT_POLICY})
 
     async def runs(self, request: Request) -> Any:
-        rows = list((await self._read(self.overviews.rows)).values())
-        return {"folder": self.folder.folder.name, "runs": rows, "differing": differing(rows)}
+        def read() -> Any:
+            rows = list(self.overviews.rows(until).values())
+            unread = self.overviews.num_unread
+            return {"folder": self.folder.folder.name, "runs": rows, "num_unread": unread, "differing": differing(rows)}
+
+        until = _until(request.query_params)
+        return await self._read(read)
 
     async def run(self, request: Request) -> Any:
         from hornbook.web.one_run import one_run
 
-        return await self._read(one_run, self._run(request.path_params["run"]))
+        run, until = self._run(request.path_params["run"]), _until(request.query_params)
+        return await self._read(one_run, run, until)
 
     async def series(self, request: Request) -> Any:
         from hornbook.web.one_run import series
 
         query = request.query_params
         low, high = _number(query, "from", None), _number(query, "to", None)
-        points = _whole(query, "points", 1200) or 0
-        return await self._read(
-            series, self._run(request.path_params["run"]), query.get("x", "step"), low, high, points
-        )
+        points, until = _whole(query, "points", 1200) or 0, _until(query)
+        run = self._run(request.path_params["run"])
+        return await self._read(series, run, query.get("x", "step"), low, high, points, until)
 
     async def samples(self, request: Request) -> Any:
         from hornbook.web.one_run import samples
@@ -310,6 +328,12 @@ def _number(query: Mapping[str, str], name: str, default: float | None) -> float
     if len(given) > 40 or not math.isfinite(number):
         raise InputError(f"{name} is not a number.")
     return number
+
+
+def _until(query: Mapping[str, str]) -> float:
+    """When reading ends, by time.perf_counter, where it is asked to end `within` some seconds."""
+    seconds = _number(query, "within", math.inf)
+    return time.perf_counter() + (math.inf if seconds is None else seconds)
 
 
 def _whole(query: Mapping[str, str], name: str, default: int | None) -> int | None:

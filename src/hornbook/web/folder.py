@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-import socket
 import stat
-import time
 import tomllib
 from contextlib import suppress
 from pathlib import Path
@@ -16,14 +13,13 @@ import msgspec
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.io import OPENED
+from hornbook.records.listing import is_running
 from hornbook.records.run import EVALUATION, is_run
 from hornbook.web.log_tail import RunLog
 
 T = TypeVar("T")
 FILE_BYTES = 64 * 2**20
-ELSEWHERE_SECONDS = 120  # a run on another host, whose process we cannot see, is running if its log changed since
 WATCHED = ("metrics.jsonl", "settings.toml", ".lock", EVALUATION, "reports/memorization.json", "reports/summary.json")
-_HOLDER = re.compile(r"process (\d{1,9}) on (\S+)")
 
 
 class RunFiles:
@@ -36,7 +32,7 @@ class RunFiles:
 
     def stamp(self) -> tuple[Any, ...]:
         """Differs whenever something that is shown has changed."""
-        return (*(_stamp(self.folder / name) for name in WATCHED), self.is_running())
+        return (*(_stamp(self.folder / name) for name in WATCHED), is_running(self.folder))
 
     def read(self, name: str) -> bytes | None:
         """A file of the run; None where it is absent, a link, too large, or cannot be read."""
@@ -77,21 +73,6 @@ class RunFiles:
         with suppress(OSError):
             return os.lstat(self.folder / "metrics.jsonl").st_mtime
         return None
-
-    def is_running(self) -> bool:
-        """Whether a process holds the run. Told by what is written in its lock, which is not touched."""
-        holder = _HOLDER.fullmatch((read_plain(self.folder / ".lock") or b"").decode("utf-8", "replace").strip())
-        if holder is None:
-            return False
-        if holder[2] != socket.gethostname():
-            return time.time() - (self.changed() or 0) < ELSEWHERE_SECONDS
-        try:
-            os.kill(int(holder[1]), 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-        except PermissionError:
-            return True
-        return True
 
     def names_in(self, folder: str) -> list[str]:
         """The plain files and folders in a folder of the run, no links, in order."""

@@ -6,6 +6,7 @@ No lock, no watching thread: a run never notices that it is looked at.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from threading import Event
 from typing import Any
@@ -18,7 +19,7 @@ from hornbook.records.run import Row
 from hornbook.web.copied import CopiedSpans
 from hornbook.web.folder import RunFiles, RunsFolder
 from hornbook.web.log_tail import Tail
-from hornbook.web.overview import overview
+from hornbook.web.overview import is_read, overview
 
 POLL_SECONDS, LIST_SECONDS = 0.5, 1.0
 QUIET_SECONDS = 15.0  # a comment after so long without an event, so that a lost connection is noticed
@@ -32,15 +33,23 @@ class Overviews:
     def __init__(self, folder: RunsFolder) -> None:
         self.folder = folder
         self._rows: dict[str, tuple[Any, Row]] = {}
+        self.num_unread = 0
 
-    def rows(self) -> dict[str, Row]:
-        """By id, the oldest first."""
-        kept = {}
-        for run in self.folder.runs().values():
+    def rows(self, until: float = math.inf) -> dict[str, Row]:
+        """By id, the oldest first; the newest are read first. `num_unread` have changed and are not read `until` then
+        (by time.perf_counter): they are as they were, or left out."""
+        kept, self.num_unread = {}, 0
+        for run in reversed(self.folder.runs().values()):
             stamp, known = run.stamp(), self._rows.get(run.id)
-            kept[run.id] = known if known is not None and known[0] == stamp else (stamp, overview(run))
-        self._rows = kept
-        return {name: row for name, (_, row) in kept.items()}
+            if known is None or known[0] != stamp:
+                if is_read(run, until):
+                    known = stamp, overview(run)
+                else:
+                    self.num_unread += 1
+            if known is not None:
+                kept[run.id] = known
+        self._rows = dict(reversed(kept.items()))
+        return {name: row for name, (_, row) in self._rows.items()}
 
 
 def event(name: str, content: Any, number: int | None = None) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from hornbook.facts.io import OPENED, read_at
 from hornbook.records.rows import check_row, renamed
 from hornbook.records.run import Row
 
-CHUNK_BYTES = 4 * 2**20  # decoded at once
+CHUNK_BYTES = 2**17  # decoded at once: what stays in a cache, and is not mapped anew each time
 LINE_BYTES = 16 * 2**20  # no line of ours is longer
 _STEP = b'{"event":"step"'
 Floats = NDArray[np.float64]
@@ -57,18 +58,19 @@ _ROW = msgspec.json.Decoder(Row)
 
 class Tail:
     """Where in a file that only grows a reader stands. `is_new` after a reading: the file is another one, or shorter
-    than what was read, and was read from its beginning."""
+    than what was read, and was read from its beginning. `share_read`: of its bytes, up to a torn last line 1.0."""
 
     def __init__(self, path: Path, offset: int = 0) -> None:
-        self.path, self.offset, self.is_new = path, offset, False
+        self.path, self.offset, self.is_new, self.share_read = path, offset, False, 1.0
         self._inode = -1
 
-    def read(self) -> Iterator[bytes]:
+    def read(self, until: float = math.inf) -> Iterator[bytes]:
         """Yield what was appended since, in whole lines. A torn last line waits for its end; no file is an empty one.
+        What is not read `until` then, by time.perf_counter, is left for the next time, but a part is always read.
 
         Raises InputError where the file cannot be read or is none of ours.
         """
-        self.is_new = False
+        self.is_new, self.share_read = False, 1.0
         try:
             descriptor = os.open(self.path, os.O_RDONLY | OPENED)
         except FileNotFoundError:
@@ -89,6 +91,9 @@ class Tail:
                     self.offset += whole
                     size = CHUNK_BYTES
                     yield chunk[:whole]
+                    if time.perf_counter() > until and self.offset < status.st_size:
+                        self.share_read = self.offset / status.st_size
+                        return
                 elif len(chunk) < size:  # torn
                     return
                 elif (size := 2 * size) > LINE_BYTES:
@@ -135,15 +140,15 @@ class RunLog:
     def offset(self) -> int:
         return self._tail.offset
 
-    def refresh(self) -> bool:
-        """Take in what was appended; whether anything was. Raises InputError where a line is damaged."""
-        before = self._tail.offset
-        for chunk in self._tail.read():
+    def refresh(self, until: float = math.inf) -> bool:
+        """Take in what was appended, see `Tail.read`; return whether that was all. Raises InputError where a line is
+        damaged."""
+        for chunk in self._tail.read(until):
             if self._tail.is_new:
                 self.events, self.last_step = [], None
                 self._tail.is_new = False
             self._take(chunk)
-        return self._tail.offset != before
+        return self._tail.share_read == 1
 
     def _take(self, chunk: bytes) -> None:
         """Rows of whole lines. A line of a step is known by the letter that its event begins with."""
@@ -178,9 +183,9 @@ class RunLog:
             raise InputError(f"{self._tail.path.name} is damaged before byte {self.offset:,} ({error}).") from None
         return renamed(row)
 
-    def steps(self) -> Steps:
-        """The steps up to now as columns. Raises InputError where a line is damaged."""
-        self._steps.refresh()
+    def steps(self, until: float = math.inf) -> Steps:
+        """The steps up to now as columns, see `Tail.read`. Raises InputError where a line is damaged."""
+        self._steps.refresh(until)
         return self._steps
 
 
@@ -197,8 +202,13 @@ class Steps:
     def offset(self) -> int:
         return self._tail.offset
 
-    def refresh(self) -> None:
-        for chunk in self._tail.read():
+    @property
+    def share_read(self) -> float:
+        """How much of the log these are, from 0 to 1."""
+        return self._tail.share_read
+
+    def refresh(self, until: float = math.inf) -> None:
+        for chunk in self._tail.read(until):
             if self._tail.is_new:
                 self.count = 0
                 self._tail.is_new = False

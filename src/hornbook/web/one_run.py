@@ -19,7 +19,7 @@ from hornbook.reporting.curves import best_step_between, read_curves
 from hornbook.reporting.verdict import tag_of
 from hornbook.web.decimate import bucket_starts, extremes
 from hornbook.web.folder import RunFiles
-from hornbook.web.log_tail import COLUMNS, Floats, RunLog, Tail
+from hornbook.web.log_tail import COLUMNS, Floats, Steps, Tail
 from hornbook.web.overview import Plan, findings_of, overview, tokens_per_epoch
 
 AXES = ("step", "tokens", "epoch", "seconds", "flops", "price_usd")
@@ -34,12 +34,14 @@ _REPORTS = {
 REPORT_ENDINGS = {".html", ".json", ".png", ".svg"}
 
 
-def one_run(run: RunFiles) -> Row:
-    """What /api/runs/RUN answers. Raises InputError where the run is damaged."""
+def one_run(run: RunFiles, until: float = math.inf) -> Row:
+    """What /api/runs/RUN answers. Of its steps it waits `until` then, by time.perf_counter: without all of them it
+    concludes as the list does. Raises InputError where the run is damaged."""
     row = overview(run)
     if row["state"] == "damaged":
         return row
-    findings = findings_of(run, row, _some_steps(run.log))
+    steps = run.log.steps(until)
+    findings = findings_of(run, row, _some_steps(steps) if steps.share_read == 1 else ())
     plan = run.decoded("plan.json", Plan) or Plan()
     report = run.decoded(EVALUATION, dict) if row["loss_about"] == "validation" else None
     memorized: Row | None = run.decoded("reports/memorization.json", dict)
@@ -60,13 +62,13 @@ def one_run(run: RunFiles) -> Row:
         ],
         "evaluation": _evaluation(report),
         "memorization_report": memorized,
+        "share_read": steps.share_read,
         "offset": run.log.offset,
     }  # fmt: skip
 
 
-def _some_steps(log: RunLog) -> list[Row]:
+def _some_steps(steps: Steps) -> list[Row]:
     """Rows of steps, of a long run some evenly; all whose loss was not finite, which are only counted."""
-    steps = log.steps()
     names = ("step", "tokens", "train_loss_nats_per_token", "learning_rate")
     at = np.unique(np.linspace(0, max(0, steps.count - 1), min(steps.count, STEPS_JUDGED)).astype(int))
     columns = [steps[name][at].tolist() for name in names]
@@ -207,14 +209,17 @@ def report_names(run: RunFiles) -> list[str]:
 # ---- Columns
 
 
-def series(run: RunFiles, axis: str, low: float | None, high: float | None, points: int) -> Row:
-    """What /api/runs/RUN/series answers. Raises InputError for an axis or a number of points that there is not."""
+def series(
+    run: RunFiles, axis: str, low: float | None, high: float | None, points: int, until: float = math.inf
+) -> Row:
+    """What /api/runs/RUN/series answers, of what is read `until` then, by time.perf_counter. Raises InputError for an
+    axis or a number of points that there is not."""
     if axis not in AXES:
         raise InputError(f'there is no axis "{axis}": give one of {", ".join(AXES)}.')
     if not 2 <= points <= MOST_POINTS:
         raise InputError(f"points is {points}, but must be from 2 to {MOST_POINTS:,}.")
     run.log.refresh()
-    steps, events = run.log.steps(), [row for row in run.log.events if row["event"] == "evaluation"]
+    steps, events = run.log.steps(until), [row for row in run.log.events if row["event"] == "evaluation"]
     prices = [(row["seconds"], row["cost"]["price_usd"]) for row in events if (row.get("cost") or {}).get("price_usd")]
     x = _axis(axis, steps["seconds"], prices) if axis == "price_usd" else steps[axis]
     begin = 0 if low is None else int(np.searchsorted(x, low))
@@ -233,7 +238,7 @@ def series(run: RunFiles, axis: str, low: float | None, high: float | None, poin
     return {
         "x_axis": axis, "x": _plain(x[starts] if is_reduced else x), "is_reduced": is_reduced, "columns": columns,
         "evaluations": {"x": _plain(at[inside]), "columns": _looks([events[i] for i in inside])},
-        "num_steps": steps.count, "offset": steps.offset,
+        "num_steps": steps.count, "share_read": steps.share_read, "offset": steps.offset,
     }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from shlex import quote
 from typing import Any
 
@@ -15,6 +16,7 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.looks import Evaluation, mean_of_windows, noise_of, worse
 from hornbook.facts.metrics import METRICS
 from hornbook.facts.units import counted, format_bytes, format_duration, format_usd
+from hornbook.records.listing import is_running
 from hornbook.records.result import exp_of_nats
 from hornbook.records.run import EVALUATION, Row
 from hornbook.reporting.curves import evaluations
@@ -70,22 +72,30 @@ class Plan(msgspec.Struct):
     baselines: dict[str, dict[str, float | None]] = {}
 
 
+def is_read(run: RunFiles, until: float) -> bool:
+    """Whether `overview` has nothing left to read of the log: it is read `until` then, by time.perf_counter."""
+    with suppress(InputError):  # overview says so
+        return run.log.refresh(until) and (len(evaluations(run.log.events)) > 1 or run.log.steps(until).share_read == 1)
+    return True
+
+
 def overview(run: RunFiles) -> Row:
     """The ROW of docs in `web/api.py`."""
-    row: Row = {"id": run.id, "title": run.id, "is_running": run.is_running(), "started": run.started(),
+    row: Row = {"id": run.id, "title": run.id, "is_running": is_running(run.folder), "started": run.started(),
                 "changed": run.changed(), "problem": None, "settings": {},
                 "shell_path": quote(os.fsencode(run.given).decode("utf-8", "replace"))}  # fmt: skip
     try:
         row["settings"] = run.settings()
         run.log.refresh()
         row["state"] = state(run, row["is_running"])
-        row |= _of_settings(run, row["settings"]) | _progress(run) | _losses(run, row["state"])
+        points = evaluations(run.log.events)
+        row |= _of_settings(run, row["settings"]) | _progress(run, row["settings"]) | _losses(run, row["state"], points)
         findings = findings_of(run, row)
     except InputError as error:
         return row | {"state": "damaged", "problem": str(error)}
     return row | {
         "verdict": verdict(run, findings, row), "memorization": memorization(run, findings), "plan": planned(run, row),
-        "sparkline": sparkline(run),
+        "sparkline": sparkline(run, points),
     }  # fmt: skip
 
 
@@ -123,35 +133,30 @@ def _of_settings(run: RunFiles, settings: Mapping[str, Any]) -> Row:
     }
 
 
-def _progress(run: RunFiles) -> Row:
+def _progress(run: RunFiles, settings: Mapping[str, Any]) -> Row:
     last = run.log.last_step or {}
     row: Row = {name: last.get(name) for name in ("tokens", "epoch", "seconds", "train_loss_nats_per_token")}
-    row |= {"step": last.get("step", 0), "planned_steps": _planned_steps(run)}
+    row |= {"step": last.get("step", 0), "planned_steps": _planned_steps(run, settings.get("train.steps"))}
     cost: Row = next((event["cost"] for event in reversed(run.log.events) if event.get("cost")), {})
     hours = cost.get("gpu_hours")
     row |= {"gpu_hours": hours, "price_usd": cost.get("price_usd"), "energy_kwh": cost.get("energy_kwh")}
-    return row | {"wall_seconds": None if hours is None else 3600 * hours / _devices(run)}
+    processes = settings.get("train.processes")
+    devices = processes if isinstance(processes, int) and processes > 0 else 1
+    return row | {"wall_seconds": None if hours is None else 3600 * hours / devices}
 
 
-def _planned_steps(run: RunFiles) -> int | None:
-    """The last step by the settings, or by the newest decision about it."""
+def _planned_steps(run: RunFiles, steps: Any) -> int | None:
+    """The last step by the settings, which are `steps`, or by the newest decision about it."""
     for event in reversed(run.log.events):
         if event["event"] == "decision" and event["decision"] not in ("skip", "lengthen"):
             return int(event["step"] + event.get("decay_steps", 0))
         if event["event"] == "decision" and event["decision"] == "lengthen":
             break
-    steps = run.settings().get("train.steps")
     return steps if isinstance(steps, int) else None
 
 
-def _devices(run: RunFiles) -> int:
-    processes = run.settings().get("train.processes")
-    return processes if isinstance(processes, int) and processes > 0 else 1
-
-
-def _losses(run: RunFiles, now: str) -> Row:
+def _losses(run: RunFiles, now: str, points: Sequence[Evaluation]) -> Row:
     """The best loss and what it is about: of a run that has ended, that of the validation text, else that of a look."""
-    points = evaluations(run.log.events)
     row: Row = {"probe_validation_loss_nats_per_token": points[-1].validation_loss if points else None}
     best = min(points, key=lambda point: point.validation_loss, default=None)
     row |= {"best_step": best.step if best else None, "loss_about": None, "interval_about": None,
@@ -274,9 +279,8 @@ def planned(run: RunFiles, row: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def sparkline(run: RunFiles) -> Row:
+def sparkline(run: RunFiles, points: Sequence[Evaluation]) -> Row:
     """Probe validation loss; where there is none, the least training loss of each of 60 buckets."""
-    points = evaluations(run.log.events)
     x, y = [float(point.step) for point in points], [point.validation_loss for point in points]
     if len(x) < 2:
         steps = run.log.steps()

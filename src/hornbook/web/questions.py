@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
 
-from hornbook.facts.accelerators import lookup
+from hornbook.facts.accelerators import ACCELERATORS, lookup
 from hornbook.facts.errors import InputError
+from hornbook.facts.hardware import HERE, Accelerator, custom, memory_bytes
 from hornbook.facts.units import parse_count, parse_price
-from hornbook.planning.budget import budget
+from hornbook.planning.budget import budget, training_flops
+from hornbook.planning.choose import Machine
 from hornbook.planning.expected_loss import chinchilla_loss, why_no_loss
-from hornbook.planning.plan import make_plan, render
+from hornbook.planning.plan import make_plan, render, shape_of_size
+from hornbook.planning.plan_run import UNMEASURED_FACTOR, product_flops_per_second
+from hornbook.planning.workload import Range
 from hornbook.records.result import Report
 from hornbook.records.run import EVALUATION, Row
 from hornbook.web.folder import RunFiles
@@ -21,6 +26,7 @@ from hornbook.web.live import Overviews
 from hornbook.web.overview import differing
 
 SIZES = 25  # of the frontier, from a tenth to ten times the size that is asked for
+WINDOWS_HERE = 16  # of a step on a CPU, as `train` usually chooses
 
 
 def compared(runs: Sequence[RunFiles], overviews: Overviews) -> Row:
@@ -80,7 +86,8 @@ def _groups(rows: Sequence[Row]) -> list[Row]:
 
 
 def planned(query: Mapping[str, str]) -> Row:
-    """What /api/plan answers, of `parameters`, `tokens`, `on`, `price` and `context`. Raises InputError."""
+    """What /api/plan answers, of `parameters`, `tokens`, `on` (HERE: this machine's processors, as in `hornbook plan`
+    where no hardware is named), `price` and `context`. Raises InputError."""
     for name in ("parameters", "tokens", "on"):
         if not query.get(name):
             raise InputError(f"give {name}.")
@@ -91,15 +98,20 @@ def planned(query: Mapping[str, str]) -> Row:
     context = parse_count(query["context"], "context") if query.get("context") else None
     if context is not None and not 2 <= context <= 2**24:
         raise InputError("context must be from 2 to 16,777,216.")
-    devices = lookup(query["on"])
+    is_here = query["on"] == HERE
+    devices = (1, _here()) if is_here else lookup(query["on"])
     usd = parse_price(query["price"]) if query.get("price") else None
-    plan = make_plan(tokens=tokens, on=devices, context=context, parameters=parameters, usd_per_hour=usd)
+    wall = _wall_here(devices[1], parameters, tokens, context) if is_here else None
+    plan = make_plan(
+        tokens=tokens, on=devices, context=context, parameters=parameters, usd_per_hour=usd, wall=wall,
+        memory_bytes=memory_bytes() if is_here else None, microbatch=WINDOWS_HERE if is_here else None,
+    )  # fmt: skip
     lines = [line for line in render(plan) if line[:14].strip()]
     sizes = []
     for i in range(SIZES):
         size = parameters * 10 ** (2 * i / (SIZES - 1) - 1)
         length = plan.flops / 6 / size
-        cost = budget(6 * size * length, devices[1], count=devices[0], parameters=size, usd_per_hour=usd)
+        cost = budget(6 * size * length, devices[1], count=devices[0], parameters=size, usd_per_hour=usd, wall=wall)
         sizes.append({
             "parameters": size, "tokens": length,
             "loss_nats_per_token": chinchilla_loss(size, length) if why_no_loss(size, length) is None else None,
@@ -109,4 +121,19 @@ def planned(query: Mapping[str, str]) -> Row:
     return {
         "rows": [{"title": line[:14].strip(), "text": line[14:].strip()} for line in lines],
         "plan": plan.to_dict(), "sizes": sizes, "unknown": plan.unknown, "warnings": plan.warnings,
+        "devices": [HERE, *(device.name for device in ACCELERATORS)],
     }  # fmt: skip
+
+
+@cache
+def _here() -> Accelerator:
+    """This machine's processors, by a matrix product of some hundredths of a second."""
+    return custom(HERE, product_flops_per_second())
+
+
+def _wall_here(here: Accelerator, parameters: int, tokens: int, context: int | None) -> Range:
+    """Seconds of the steps alone, which are most of it."""
+    shape = shape_of_size(parameters, context=context)
+    flops = training_flops(parameters, tokens, context=shape.context)
+    seconds, factor = flops / Machine.of(here, 1).flops_per_second, UNMEASURED_FACTOR
+    return Range(seconds / factor, seconds, seconds * factor, "only a matrix product was timed here, not this run")

@@ -20,7 +20,7 @@ from hornbook.facts.printing import print, print_json
 from hornbook.web.completions import Answer, CompletionRequest, NotAnswered, in_openais_words, read_request
 from hornbook.web.model_process import REQUEST_BYTES, Busy, ModelProcess
 from hornbook.web.safety import LOOPBACK, Guard
-from hornbook.web.server import LOOPBACK_NAMES, listening, token_for
+from hornbook.web.server import HEAD_SECONDS, LOOPBACK_NAMES, close_silent, listening, token_for
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -93,9 +93,12 @@ async def _serve(process: ModelProcess, host: str, port: int, token: str | None,
             guarded = Guard(application(process, name, about), token=token, hosts=hosts, methods=("GET", "POST"))
             config = uvicorn.Config(
                 guarded, log_level="error", access_log=False, lifespan="off", server_header=False,
-                timeout_graceful_shutdown=2,
+                timeout_keep_alive=HEAD_SECONDS, timeout_graceful_shutdown=2,
             )  # fmt: skip
-            await uvicorn.Server(config).serve(sockets=[listener])
+            server = uvicorn.Server(config)
+            closing = asyncio.create_task(close_silent(server))
+            await server.serve(sockets=[listener])
+            closing.cancel()
         finally:
             await process.close()
 

@@ -8,8 +8,10 @@ import errno
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from threading import Event
+from typing import Any
 
 import uvicorn
 
@@ -20,6 +22,7 @@ LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 CONNECTIONS = 128
 STOP_SECONDS = 0.1  # until Ctrl-C is noticed
 HEAD_BYTES = 96 * 1024  # of a request's first line and headers
+HEAD_SECONDS = 15  # until they are there, and until a connection that is kept has its next request
 
 
 def token_for(host: str, token: str | None) -> str:
@@ -58,6 +61,20 @@ def listening(host: str, port: int) -> socket.socket:
     return server
 
 
+async def close_silent(server: uvicorn.Server) -> None:
+    """Close each connection that has no whole head of a request for HEAD_SECONDS, for ever: uvicorn limits only the
+    silence after an answer, and a few bytes now and then end that."""
+    since: dict[Any, float] = {}
+    while True:
+        now, connections = time.monotonic(), server.server_state.connections
+        waiting = [(one, one.cycle) for one in connections if one.cycle is None or one.cycle.response_complete]
+        since = {key: since.get(key, now) for key in waiting}
+        for (connection, _), begin in since.items():
+            if now - begin > HEAD_SECONDS:
+                connection.transport.abort()
+        await asyncio.sleep(1)
+
+
 def serve_app(
     app: App, listener: socket.socket, started: Callable[[], None] = lambda: None, stopping: Event | None = None
 ) -> None:
@@ -65,12 +82,13 @@ def serve_app(
     when no more will be, so that streams end."""
     config = uvicorn.Config(
         app, http="h11", ws="none", loop="asyncio", log_level="error", access_log=False, server_header=False,
-        proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=15, timeout_graceful_shutdown=3,
-        h11_max_incomplete_event_size=HEAD_BYTES,
+        proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=HEAD_SECONDS,
+        timeout_graceful_shutdown=3, h11_max_incomplete_event_size=HEAD_BYTES,
     )  # fmt: skip
     server = uvicorn.Server(config)
 
     async def main() -> None:
+        closing = asyncio.ensure_future(close_silent(server))
         task = asyncio.ensure_future(server.serve(sockets=[listener]))
         while not (server.started or task.done()):
             await asyncio.sleep(0.01)
@@ -81,6 +99,7 @@ def serve_app(
         if stopping is not None:
             stopping.set()
         await task
+        closing.cancel()
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main())

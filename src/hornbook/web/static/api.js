@@ -15,6 +15,9 @@ export async function get(path, parameters = {}, signal = undefined) {
   return content;
 }
 
+/** Seconds within which the server answers with what it has read of the logs; then it is asked again. */
+export const WITHIN = 0.2;
+
 export const runPath = (id, rest = "") => `runs/${encodeURIComponent(id)}${rest}`;
 
 /** Server-sent events: `handlers` by the name of the event. Returns the function that ends them. */

@@ -37,7 +37,7 @@ async function show(isFirst) {
     else link.removeAttribute("aria-current");
   }
   const box = el("div", { class: "view" });
-  const context = { isCurrent: () => current === turn, onLeave: (end) => { const before = leave; leave = () => { before(); end(); }; }, ...place };
+  const context = { isCurrent: () => current === turn, onLeave: (end) => { const before = leave; leave = () => { before(); end(); }; }, reveal: () => { if (current === turn && !main.contains(box)) put(main, box); }, ...place };
   main.setAttribute("aria-busy", "true");
   try {
     if (!module) throw new Error("There is no such view: choose one of those above.");
@@ -48,7 +48,7 @@ async function show(isFirst) {
   }
   if (current !== turn) return;
   main.removeAttribute("aria-busy");
-  if (!main.contains(box)) put(main, box);
+  context.reveal();
   if (!isFirst) {
     scrollTo(0, 0);
     main.focus({ preventScroll: true });

@@ -2,6 +2,7 @@
 // keyboard, a readout of its own, horizontal lines whose labels never overlap, marks on the time line.
 /* global uPlot */
 import { el, put, setText } from "./dom.js";
+import { compact } from "./format.js";
 import { colour, onTheme } from "./theme.js";
 
 const GUTTER = 158; // pixels for labels at the right, where there is room
@@ -41,7 +42,7 @@ export function chart(box, spec, data) {
     const axis = { stroke: ink, font: FONT, grid, ticks: { show: false } };
     const axes = [
       { ...axis, grid: { show: false }, ticks: { show: true, stroke: colour("grid"), size: 4 }, values: (_, splits) => splits.map((value) => value === null ? "" : now.x.form(value)), size: 28, space: now.small ? 52 : 74 },
-      { ...axis, values: (_, splits) => splits.map((value) => value === null ? "" : now.y.form(value)), size: now.small ? 46 : 50, space: now.small ? 26 : 40, splits: now.y.log ? decades : undefined },
+      { ...axis, values: (_, splits) => ticks(now, splits), size: now.small ? 46 : 50, space: now.small ? 26 : 40, splits: now.y.log ? decades : undefined },
     ];
     if (now.second) axes.push({ ...axis, side: 1, scale: "y", grid: { show: false }, splits: now.second.splits, values: (_, splits) => splits.map((value) => value === null ? "" : now.second.form(value)), size: 48 });
     return {
@@ -149,6 +150,12 @@ export function chart(box, spec, data) {
     },
     destroy() { observer.disconnect(); off(); plot?.destroy(); },
   };
+}
+
+/** Labels of the y-axis in one form: without decimals where some are large. */
+function ticks(now, splits) {
+  const write = now.y.log || splits.some((value) => Math.abs(value) >= 100) ? compact : now.y.form;
+  return splits.map((value) => (value === null ? "" : write(value)));
 }
 
 const lastOf = (values) => { for (let i = values.length - 1; i >= 0; i--) if (values[i] !== null && values[i] !== undefined) return values[i]; return null; };

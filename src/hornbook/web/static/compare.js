@@ -108,7 +108,7 @@ async function curves(rows, context) {
     });
     const data = joined(tables);
     const last = (values) => values.findLast((value) => value !== null && value !== undefined);
-    const spec = { label: `${look.y === PROBE ? "Probe validation loss" : "Training loss"} against ${AXES[look.x].toLowerCase()}`, height: innerWidth < 700 ? 280 : 360,
+    const spec = { label: `${look.y === PROBE ? "Loss on the validation sample (probe)" : "Training loss"} against ${AXES[look.x].toLowerCase()}`, height: innerWidth < 700 ? 280 : 360,
       series: some.map((run) => ({ name: run.id, label: run.title, colour: `series-${rows.indexOf(run) + 1}`, width: 2, points: look.y === PROBE, size: 6, dash: rows.indexOf(run) > 2 ? [7, 4] : undefined })),
       x: { form: write[look.x] }, y: { form: (v) => form.nats(v), log: isSteep(data) }, lines: some.map((run, index) => ({ label: run.title.length > 14 ? `${run.title.slice(0, 13)}…` : run.title, value: last(tables[index][1]) ?? null, colour: `series-${rows.indexOf(run) + 1}-text`, isLabel: true })).filter((line) => line.value !== null) };
     drawn?.destroy();
@@ -116,7 +116,7 @@ async function curves(rows, context) {
   }
   context.onLeave(() => drawn?.destroy());
   const axis = el("select", { on: { change: () => { look.x = axis.value; draw().catch((error) => put(place, failure(error))); } } }, Object.entries(AXES).map(([value, text]) => el("option", { value, selected: value === look.x, disabled: value === "price_usd" && !priced.length }, text)));
-  const which = el("select", { on: { change: () => { look.y = which.value; draw().catch((error) => put(place, failure(error))); } } }, [[PROBE, "validation loss (probe)"], [TRAIN, "training loss (smoothed)"]].map(([value, text]) => el("option", { value, selected: value === look.y }, text)));
+  const which = el("select", { on: { change: () => { look.y = which.value; draw().catch((error) => put(place, failure(error))); } } }, [[PROBE, "validation sample (probe)"], [TRAIN, "training loss (smoothed)"]].map(([value, text]) => el("option", { value, selected: value === look.y }, text)));
   const card = el("section", { class: "card" }, el("div", { class: "card-head" }, el("h2", {}, "Curves"), el("div", { class: "controls" }, field("Show", which), field("Against", axis))), place, left,
     table("Runs", ["run", "state", { text: "nats per token", class: "number" }, { text: "bits per byte", class: "number" }, { text: "time", class: "number" }], rows.map((run) => [el("a", { href: `#/run/${encodeURIComponent(run.id)}` }, run.title), stateTag(run), form.nats(run.loss_nats_per_token), `${form.nats(run.bits_per_byte)}`, form.time(run)])));
   await draw();

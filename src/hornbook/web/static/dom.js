@@ -24,6 +24,14 @@ function fill(node, attributes, children) {
   return node;
 }
 
+/** Make `children` what is in `node`, and touch nothing that stays: what is laid out is not laid out again. */
+export function arrange(node, children) {
+  const staying = new Set(children);
+  for (const old of [...node.children]) if (!staying.has(old)) old.remove();
+  children.forEach((child, index) => { if (node.children[index] !== child) node.insertBefore(child, node.children[index] ?? null); });
+  return node;
+}
+
 /** Replace what is in `node`, and nothing where it is the same text. */
 export function put(node, ...children) {
   node.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));

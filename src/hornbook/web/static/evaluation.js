@@ -1,7 +1,7 @@
 // The final report: by document, by position, and how honest the probabilities are.
 import { el, empty, put, svg, table } from "./dom.js";
 import * as form from "./format.js";
-import { heading, runOf, verdict } from "./head.js";
+import { ABOUT_PROBE, heading, runOf, verdict } from "./head.js";
 
 export const title = (place) => `Evaluation of ${place.id}`;
 
@@ -13,14 +13,19 @@ export async function show(box, context) {
     box.append(empty("Not evaluated yet", run.is_running ? "The run is evaluated on all of its validation text when it ends." : "The run has not ended, so the validation text was not scored. Finish it, or evaluate any checkpoint:", run.is_running ? null : `hornbook evaluate ${run.shell_path} your-text.txt`));
     return;
   }
-  box.append(verdict(run), byDocument(report, run), el("div", { class: "pair" }, byPosition(report), calibration(report), baselines(run)));
+  box.append(verdict(run), el("p", { class: "small muted" }, ABOUT_PROBE), byDocument(report, run), el("div", { class: "pair" }, byPosition(report), calibration(report), baselines(run)));
 }
+
+const PIECE = /\[\d+:\d+\]$/; // a part of a document that was held out of it
+const counted = (number, noun) => `${form.whole(number)} ${noun}${number === 1 ? "" : "s"}`;
 
 function byDocument(report, run) {
   const documents = [...(report.documents ?? [])];
   const body = el("div", {});
   const state = { key: "bits_per_byte", down: true };
-  const columns = [["name", "Document"], ["num_tokens", "Tokens"], ["loss_nats_per_token", "Nats per token"], ["bits_per_byte", "Bits per byte"]];
+  const texts = new Set(documents.map((one) => one.name.replace(PIECE, ""))).size;
+  const hasPieces = documents.some((one) => PIECE.test(one.name));
+  const columns = [["name", hasPieces ? "Piece (characters)" : "Document"], ["num_tokens", "Tokens"], ["loss_nats_per_token", "Nats per token"], ["bits_per_byte", "Bits per byte"]];
   const mean = report.bits_per_byte ?? run.bits_per_byte;
   function draw() {
     documents.sort((a, b) => (state.down ? -1 : 1) * (state.key === "name" ? a.name.localeCompare(b.name, "en", { numeric: true }) : a[state.key] - b[state.key]));
@@ -33,7 +38,7 @@ function byDocument(report, run) {
       documents.length > 500 ? el("p", { class: "small muted" }, `The first 500 of ${form.whole(documents.length)}.`) : null);
   }
   draw();
-  return el("section", { class: "card" }, el("h2", {}, "By document"), el("p", { class: "muted small" }, `${form.whole(documents.length)} documents, ${form.nats(mean)} bits per byte over all. The hardest come first.`), body);
+  return el("section", { class: "card" }, el("h2", {}, hasPieces ? "By piece of the text" : "By document"), el("p", { class: "muted small" }, `${hasPieces ? `${counted(documents.length, "piece")} of ` : ""}${counted(texts, "document")}, ${form.nats(mean)} bits per byte over all. The hardest come first.`), body);
 }
 
 /** Rows with a bar each, and a rule at the mean. */

@@ -1,12 +1,14 @@
 // What every view of one run begins with: its name, its views, its verdict.
-import { get, runPath } from "./api.js";
+import { WITHIN, get, runPath } from "./api.js";
 import { el, tag } from "./dom.js";
 import { stateTag } from "./runs.js";
 
 const VIEWS = [["", "Overview"], ["samples", "Samples"], ["evaluation", "Evaluation"], ["memorization", "Memorization"]];
 const WORDS = { good: "Healthy", warning: "Look closer", bad: "Went wrong", neutral: "So far" };
 
-export const runOf = (id) => get(runPath(id));
+export const ABOUT_PROBE = "Probe: a fixed sample of the validation text, and one of the training text, scored again and again while a run trains. A finished run is scored on all of the validation text, or on all outside the probe.";
+
+export const runOf = (id) => get(runPath(id), { within: WITHIN });
 
 export function heading(run, here) {
   const id = encodeURIComponent(run.id);

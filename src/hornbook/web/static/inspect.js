@@ -1,5 +1,6 @@
 // Type a text: how surprised a model is by each token, and the softmax behind it; any checkpoint, two models side by side.
 import { get } from "./api.js";
+import { checkpointSlider } from "./checkpoints.js";
 import { el, empty, failure, field, put, table } from "./dom.js";
 import * as form from "./format.js";
 import { runOf } from "./head.js";
@@ -54,34 +55,23 @@ export async function show(box, context) {
 }
 
 async function panel(id, step, names, context, text, keep) {
-  const state = { run: await runOf(id), step: null, stop: null };
-  const choose = el("select", { on: { change: async () => { state.run = await runOf(choose.value); steps(); keep(); read(); } } }, names.map((name) => el("option", { value: name, selected: name === id }, name)));
-  const slider = el("input", { type: "range", step: 1, min: 0, on: { input: () => { state.step = state.steps[slider.value]; label(); keep(); soon(); } } });
-  const where = el("output", {});
+  const state = { run: await runOf(id), stop: null };
+  const checkpoint = checkpointSlider(() => { keep(); soon(); });
+  const choose = el("select", { on: { change: async () => { state.run = await runOf(choose.value); checkpoint.of(state.run); keep(); read(); } } }, names.map((name) => el("option", { value: name, selected: name === id }, name)));
   const result = el("div", { class: "result" });
-  const node = el("section", { class: "card panel" }, el("div", { class: "controls" }, field("Model", choose), field("Checkpoint", slider, where)), result);
+  const node = el("section", { class: "card panel" }, el("div", { class: "controls" }, field("Model", choose), checkpoint.node), result);
   let timer = null;
   const soon = () => { clearTimeout(timer); timer = setTimeout(read, 200); };
-  const label = () => { where.textContent = state.step === null ? "none" : `step ${form.whole(state.step)}`; slider.setAttribute("aria-valuetext", where.textContent); };
-  function steps(asked = null) {
-    state.steps = [...new Set((state.run.checkpoints ?? []).map((one) => one.step))].sort((a, b) => a - b);
-    const used = state.run.checkpoints?.find((one) => one.is_used)?.step;
-    state.step = state.steps.includes(asked) ? asked : state.steps.includes(used) ? used : state.steps.at(-1) ?? null;
-    slider.max = Math.max(0, state.steps.length - 1);
-    slider.value = Math.max(0, state.steps.indexOf(state.step));
-    slider.disabled = state.steps.length < 2;
-    label();
-  }
   async function read() {
     state.stop?.abort();
-    if (state.step === null) return put(result, empty("No checkpoint yet", "This run has not saved any weights."));
+    if (checkpoint.step === null) return put(result, empty("No checkpoint yet", "This run has not saved any weights."));
     if (!text.value.trim()) return put(result, empty("No text", "Type a few words above."));
     state.stop = new AbortController();
     if (!result.childElementCount) put(result, el("p", { class: "muted" }, "Opening the model …"));
     result.setAttribute("aria-busy", "true");
     try {
-      const answer = await get("inspect", { run: state.run.id, step: state.step, text: text.value, top_k: 5 }, state.stop.signal);
-      if (context.isCurrent()) put(result, heatmap(answer, { ...state, text: text.value }));
+      const answer = await get("inspect", { run: state.run.id, step: checkpoint.step, text: text.value, top_k: 5 }, state.stop.signal);
+      if (context.isCurrent()) put(result, heatmap(answer, { run: state.run, step: checkpoint.step }));
     } catch (error) {
       if (error.name !== "AbortError") put(result, failure(error));
       else return null;
@@ -89,8 +79,8 @@ async function panel(id, step, names, context, text, keep) {
     result.removeAttribute("aria-busy");
     return null;
   }
-  steps(step === null ? null : Number(step));
-  return { node, read, get run() { return state.run; }, get step() { return state.step; }, stop: () => { clearTimeout(timer); state.stop?.abort(); } };
+  checkpoint.of(state.run, step === null ? null : Number(step));
+  return { node, read, get run() { return state.run; }, get step() { return checkpoint.step; }, stop: () => { clearTimeout(timer); state.stop?.abort(); } };
 }
 
 const MOST_NATS = 8;

@@ -19,20 +19,26 @@ export async function show(box, context) {
     return;
   }
   const share = (value) => form.percent(value, value > 0 && value < 0.1 ? 1 : 0);
-  const more = (text, pair) => (pair ? `${share(pair[0])} to ${share(pair[1])} ${text} (95 %)` : "");
-  const rows = [
-    ["continued word for word", report.extraction_rate, report.control_extraction_rate, more("more than of the text not seen", report.excess_extraction_rate_interval_95)],
-    ["copied in its own samples", report.copied_share, report.control_copied_share, more("of the training text", report.copied_share_interval_95)],
-  ];
-  const losses = [["training text", report.train_loss_nats_per_token], ["text not seen", report.heldout_loss_nats_per_token, "own"]].filter((row) => Number.isFinite(row[1]));
-  box.append(el("div", { class: "pair" },
-    rows.filter((row) => Number.isFinite(row[1])).map(([name, value, control, between]) => el("section", { class: "card" }, el("h2", {}, name[0].toUpperCase() + name.slice(1)),
-      bars(name, [["training text", value], ["text not seen (control)", control ?? 0, "own"]], share, 1), between ? el("p", { class: "small muted" }, `${between}`) : null)),
-    losses.length === 2 ? el("section", { class: "card" }, el("h2", {}, "Loss on both"), bars("Loss", losses, form.nats, Math.max(...losses.map((row) => row[1]))), el("p", { class: "small muted" }, `Nats per token. Telling one from the other by its loss succeeds in ${share(report.membership_auc)} of pairs (half is chance).`)) : null));
-  if (report.passages?.length) {
-    box.append(el("section", { class: "card" }, el("h2", {}, "Passages it continues word for word"), el("ul", { class: "passages" }, report.passages.slice(0, 10).map((one) => el("li", {}, el("span", { class: "muted" }, form.visible(one.prompt)), el("mark", {}, form.visible(one.matched_text)), el("span", { class: "small muted" }, ` ${one.matched_tokens} tokens, ${one.document}`))))));
+  const between = (pair, text) => (pair ? ` ${share(pair[0])} to ${share(pair[1])} (95 %) ${text}` : "");
+  const grounds = report.grounds ?? null; // of a report that is older: not known
+  const sign = (ground) => grounds && el("p", {}, grounds.includes(ground) ? tag("bad", "shows memorization") : tag("neutral", "shows none"));
+  const measure = (ground, heading, rows, write, most, ...about) => el("section", { class: "card" }, el("h2", {}, heading), sign(ground), bars(heading, rows, write, most), about.map((text) => el("p", { class: "small muted" }, text)));
+  const losses = [["training text", report.train_loss_nats_per_token], ["text not seen", report.heldout_loss_nats_per_token, "own"]];
+  box.append(el("section", { "aria-label": "What is measured" },
+    el("p", { class: "muted" }, "Three measures look for different things. One of them beyond its control is enough for by heart: a model may know its text far better than new text, and yet lose the thread within any one passage."),
+    el("div", { class: "pair" },
+      measure("extraction", "Continued word for word", [["training text", report.extraction_rate], ["text not seen (control)", report.control_extraction_rate ?? 0, "own"]], share, 1,
+        `Passages whose continuation the model writes without one wrong token, always taking the most probable.${between(report.excess_extraction_rate_interval_95, "more than of the text not seen.")}`),
+      Number.isFinite(report.copied_share) ? measure("copying", "Copied in its own samples", [["its samples", report.copied_share], ["text not seen (control)", report.control_copied_share ?? 0, "own"]], share, 1,
+        `Share of its free samples that stands in the training text, in spans longer than chance gives.${between(report.copied_share_interval_95, "of the samples.")}`) : null,
+      losses.every((row) => Number.isFinite(row[1])) ? measure("gap", "Loss on both", losses, form.nats, Math.max(...losses.map((row) => row[1])),
+        `Nats per token.${between(report.generalization_gap_share_interval_95, "of the loss on new text is gone on the training text.")} Telling one from the other by its loss succeeds in ${share(report.membership_auc)} of pairs (half is chance).`) : null)));
+  const passages = (report.passages ?? []).filter((one) => one.matched_tokens);
+  if (passages.length) {
+    const whole = (one) => (one.num_tokens ? `${one.matched_tokens} of ${one.num_tokens}` : `${one.matched_tokens}`);
+    box.append(el("section", { class: "card" }, el("h2", {}, "Training passages that it continues the furthest"), el("p", { class: "small muted" }, "Grey: what the model was given. Marked: what it wrote as the text does."), el("ul", { class: "passages" }, passages.slice(0, 10).map((one) => el("li", {}, el("span", { class: "muted" }, form.visible(one.prompt)), el("mark", {}, form.visible(one.matched_text)), el("span", { class: "small muted" }, ` ${whole(one)} tokens, ${one.document}`))))));
   }
   if (report.extraction?.length) {
-    box.append(el("section", { class: "card" }, el("h2", {}, "By length of the passage"), table("Extraction by length", ["given and continued", { text: "training text", class: "number" }, { text: "text not seen", class: "number" }], report.extraction.map((one) => [`${one.prefix_tokens} + ${one.suffix_tokens} tokens`, share(one.extraction_rate), share(one.control_extraction_rate)]))));
+    box.append(el("section", { class: "card" }, el("h2", {}, "Continued word for word, by length of the passage"), table("Extraction by length", ["given and continued", { text: "training text", class: "number" }, { text: "text not seen", class: "number" }], report.extraction.map((one) => [`${one.prefix_tokens} + ${one.suffix_tokens} tokens`, share(one.extraction_rate), share(one.control_extraction_rate)]))));
   }
 }

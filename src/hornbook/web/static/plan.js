@@ -4,7 +4,8 @@ import { el, failure, field, put, svg, table } from "./dom.js";
 import * as form from "./format.js";
 
 export const title = () => "Plan";
-const state = { parameters: 9, tokens: 10.3, count: 3, device: "H100", price: 3 }; // powers of 10, a power of 2, dollars
+const HERE = "this machine"; // as hornbook plan calls what it plans for where no hardware is named
+const state = { parameters: 6, tokens: 7, context: 8, count: 0, device: HERE, price: 0 }; // powers of 10, of 2, dollars
 
 export async function show(box, context) {
   const out = el("div", { class: "plan-out", "aria-live": "polite" });
@@ -15,19 +16,23 @@ export async function show(box, context) {
     const input = el("input", { type: "range", min, max, step, value: state[key], "aria-valuetext": write(state[key]), on: { input: () => { state[key] = Number(input.value); output.textContent = write(state[key]); input.setAttribute("aria-valuetext", output.textContent); soon(); } } });
     return field(label, input, output);
   };
-  const device = el("select", { on: { change: () => { state.device = device.value; soon(); } } });
-  put(sliders, slider("Parameters", "parameters", 6, 11, 0.05, (v) => form.compact(round(10 ** v))), slider("Training tokens", "tokens", 7, 13, 0.05, (v) => form.compact(round(10 ** v))),
-    field("Hardware", device), slider("How many", "count", 0, 12, 1, (v) => form.whole(2 ** v)), slider("Price of one, an hour", "price", 0, 12, 0.1, (v) => form.usd(v)));
+  const device = el("select", { on: { change: () => { state.device = device.value; arrange(); soon(); } } });
+  const count = slider("How many", "count", 0, 12, 1, (v) => form.whole(2 ** v));
+  const arrange = () => { count.hidden = state.device === HERE; };
+  put(sliders, slider("Parameters", "parameters", 4, 11, 0.05, (v) => form.compact(round(10 ** v))), slider("Training tokens", "tokens", 5, 13, 0.05, (v) => form.compact(round(10 ** v))),
+    slider("Context in tokens", "context", 5, 15, 1, (v) => form.whole(2 ** v)), field("Hardware", device), count,
+    slider("Price of one, an hour", "price", 0, 12, 0.1, (v) => (v ? form.usd(v) : "not given")));
+  arrange();
   let [timer, stop] = [null, null];
   const soon = () => { clearTimeout(timer); timer = setTimeout(ask, 150); };
   context.onLeave(() => { clearTimeout(timer); stop?.abort(); });
   async function ask() {
     stop?.abort();
     stop = new AbortController();
-    const count = 2 ** state.count;
+    const many = state.device === HERE ? 1 : 2 ** state.count;
     try {
-      const answer = await get("plan", { parameters: round(10 ** state.parameters), tokens: round(10 ** state.tokens), on: `${count}x${state.device}`, price: `${Number((state.price * count).toFixed(4))}/hour` }, stop.signal);
-      if (!device.options.length) put(device, (answer.devices ?? [state.device]).map((name) => el("option", { value: name, selected: name === state.device }, name)));
+      const answer = await get("plan", { parameters: round(10 ** state.parameters), tokens: round(10 ** state.tokens), context: 2 ** state.context, on: state.device === HERE ? HERE : `${many}x${state.device}`, price: state.price ? `${Number((state.price * many).toFixed(4))}/hour` : null }, stop.signal);
+      if (!device.options.length) put(device, answer.devices.map((name) => el("option", { value: name, selected: name === state.device }, name === HERE ? "this machine's processors" : name)));
       put(out, result(answer));
     } catch (error) {
       if (error.name !== "AbortError") put(out, failure(error));
@@ -41,13 +46,15 @@ const round = (value) => Math.round(Number(value.toPrecision(3)));
 function result(answer) {
   const { plan } = answer;
   const range = (name, write) => (plan[`${name}_interval_90`] ? form.interval(plan[`${name}_interval_90`], write, 90) : "");
+  const unknown = answer.unknown.filter((one) => plan.price_usd !== null || !one.startsWith("the price is unknown")); // the slider says so
+  const hours = (v) => form.compact(v < 10 ? Number(v.toPrecision(2)) : Math.round(v));
   const card = (name, text, below) => el("div", {}, el("dt", {}, name), el("dd", { class: "value" }, text), el("dd", { class: "range" }, below));
   return [
     el("dl", { class: "figures" }, card("Price", form.usd(plan.price_usd), range("price_usd", form.usd)), card("Time", form.seconds(plan.wall_seconds), range("wall_seconds", form.seconds)),
-      card("Device hours", form.compact(Math.round(plan.gpu_hours)), range("gpu_hours", (v) => form.compact(Math.round(v)))), card("Energy", plan.energy_kwh === null ? form.DASH : `${form.compact(Math.round(plan.energy_kwh))} kWh`, range("energy_kwh", (v) => form.compact(Math.round(v)))),
+      card("Device hours", plan.gpu_hours === null ? form.DASH : hours(plan.gpu_hours), range("gpu_hours", hours)), card("Energy", plan.energy_kwh === null ? form.DASH : `${form.compact(Math.round(plan.energy_kwh))} kWh`, range("energy_kwh", (v) => form.compact(Math.round(v)))),
       card("Expected loss", form.nats(plan.loss_nats_per_token), range("loss_nats_per_token", form.nats)), card("Memory of a device", form.bytes(plan.memory_bytes?.total), plan.parallel ? `each ${plan.parallel === "replicate" ? "has all weights" : "has a part of the weights"}` : "")),
     frontier(answer),
-    [...(answer.warnings ?? []), ...(answer.unknown ?? [])].length ? el("section", { class: "card" }, el("h2", {}, "To know"), el("ul", { class: "said" }, (answer.warnings ?? []).map((one) => el("li", {}, el("span", { class: "sign warning", "aria-hidden": "true" }, "!"), one)), (answer.unknown ?? []).map((one) => el("li", {}, one)))) : null,
+    [...answer.warnings, ...unknown].length ? el("section", { class: "card" }, el("h2", {}, "To know"), el("ul", { class: "said" }, answer.warnings.map((one) => el("li", {}, el("span", { class: "sign warning", "aria-hidden": "true" }, "!"), one)), unknown.map((one) => el("li", {}, `${one[0].toUpperCase()}${one.slice(1)}`)))) : null,
     el("details", { class: "card" }, el("summary", {}, "The whole plan"), table("The whole plan", ["", ""], (answer.rows ?? []).map((row) => [row.title, row.text]))),
   ];
 }
@@ -56,7 +63,7 @@ function result(answer) {
 function frontier(answer) {
   const { plan } = answer;
   const sizes = (answer.sizes ?? []).filter((one) => Number.isFinite(one.loss_nats_per_token)).sort((a, b) => a.parameters - b.parameters);
-  if (sizes.length < 3) return el("section", { class: "card" }, el("h2", {}, "Size and loss"), el("p", { class: "muted" }, "No published scaling law reaches sizes this small: they hold from 50M parameters and 1B tokens on."));
+  if (sizes.length < 3) return el("section", { class: "card" }, el("h2", {}, "Size and loss"), el("p", { class: "muted" }, "No published scaling law reaches sizes this small: they hold from 50M parameters and 1B tokens on. Below, ", el("code", {}, "hornbook sweep"), " trains a ladder of sizes on your text and finds the law of it."));
   const [width, height, left, bottom] = [640, 260, 46, 40];
   const best = sizes.reduce((one, other) => (other.loss_nats_per_token < one.loss_nats_per_token ? other : one));
   const here = { parameters: plan.parameters, loss_nats_per_token: plan.loss_nats_per_token };

@@ -1,10 +1,10 @@
 // One run: what is to be said of it, its curves against any axis, and what happened when. New rows arrive by themselves.
-import { get, listen, runPath } from "./api.js";
+import { WITHIN, get, listen, runPath } from "./api.js";
 import { connection } from "./app.js";
 import { chart, joined } from "./chart.js";
 import { el, empty, field, put, table, tag } from "./dom.js";
 import * as form from "./format.js";
-import { heading, runOf, verdict } from "./head.js";
+import { ABOUT_PROBE, heading, runOf, verdict } from "./head.js";
 
 export const title = (place) => place.id;
 
@@ -27,11 +27,12 @@ const look = { x: "step", logX: false, logY: null, smoothing: 0.6, hidden: new S
 export async function show(box, context) {
   let run = await runOf(context.id);
   if (look.x === "price_usd" && !(run.price_usd > 0)) look.x = "step";
-  const view = { zoom: [null, null], series: null, charts: [] };
-  const parts = Object.fromEntries(["head", "verdict", "numbers", "said", "chart", "small", "events", "facts"].map((name) => [name, el("div", { class: `part-${name}` })]));
+  const view = { zoom: [null, null], series: null, charts: [], turn: 0 };
+  const parts = Object.fromEntries(["head", "verdict", "numbers", "said", "reading", "chart", "small", "events", "facts"].map((name) => [name, el("div", { class: `part-${name}` })]));
+  parts.reading.setAttribute("role", "status");
   const controls = chartControls(() => ask(), () => draw(true));
   put(box, parts.head, parts.verdict, el("div", { class: "columns" }, parts.numbers, parts.said),
-    el("section", { class: "card", "aria-label": "Loss" }, el("div", { class: "card-head" }, el("h2", {}, "Loss"), controls.node), parts.chart,
+    el("section", { class: "card", "aria-label": "Loss" }, el("div", { class: "card-head" }, el("h2", {}, "Loss"), controls.node), parts.reading, parts.chart,
       el("details", { class: "numbers" }, el("summary", {}, "The evaluations as a table"), el("div", {}))),
     parts.small, parts.events, parts.facts);
   const tableBox = box.querySelector("details.numbers");
@@ -51,11 +52,22 @@ export async function show(box, context) {
   async function ask() {
     const [from, to] = view.zoom;
     const points = Math.min(1600, Math.max(300, Math.round((box.clientWidth || 1000) * 1.2)));
-    const answer = await get(runPath(run.id, "/series"), { x: look.x, from, to, points });
-    if (!context.isCurrent()) return;
-    view.series = answer;
-    view.mustAsk = false;
-    draw(true);
+    const turn = ++view.turn;
+    let isNew = true;
+    do {
+      const answer = await get(runPath(run.id, "/series"), { x: look.x, from, to, points, within: WITHIN });
+      if (!context.isCurrent() || turn !== view.turn) return;
+      view.series = answer;
+      view.mustAsk = false;
+      draw(isNew);
+      isNew = false;
+      put(parts.reading, answer.share_read < 1 ? `Reading the log: ${form.percent(answer.share_read)} so far …` : null);
+      if (answer.share_read < 1) context.reveal();
+    } while (view.series.share_read < 1);
+    if (run.share_read < 1) {
+      run = await runOf(run.id);
+      if (context.isCurrent()) drawFacts();
+    }
   }
 
   const zoom = (from, to) => {
@@ -195,8 +207,8 @@ function lossChart(run, view, zoom) {
   }
   const points = looksOf(looks, PROBE);
   const pointsTrain = looksOf(looks, PROBE_TRAIN);
-  if (pointsTrain[0].length) { tables.push(positive(pointsTrain)); lines.push({ name: "probe-train", label: "training, on the probe", colour: "training", width: 1, dash: [2, 4], points: true, hollow: true, size: 6 }); }
-  if (points[0].length) { tables.push(positive(points)); lines.push({ name: "probe", label: "validation, on the probe", colour: "validation", width: 1.6, points: true, size: 7 }); }
+  if (pointsTrain[0].length) { tables.push(positive(pointsTrain)); lines.push({ name: "probe-train", label: "training sample (probe)", colour: "training", width: 1, dash: [2, 4], points: true, hollow: true, size: 6 }); }
+  if (points[0].length) { tables.push(positive(points)); lines.push({ name: "probe", label: "validation sample (probe)", colour: "validation", width: 1.6, points: true, size: 7 }); }
   const data = joined(tables);
   const xs = data[0];
   const isWhole = view.zoom[0] === null;
@@ -204,7 +216,7 @@ function lossChart(run, view, zoom) {
   const last = (rows) => rows[1].findLast((value) => value !== null && value !== undefined);
   const labels = [];
   if (points[0].length) labels.push({ label: "validation", value: last(points), colour: "validation-text", isLabel: true });
-  if (train) labels.push({ label: "training", value: last(tables[1]), colour: "training-text", isLabel: true });
+  if (train && series.share_read === 1) labels.push({ label: "training", value: last(tables[1]), colour: "training-text", isLabel: true });
   if (forecast) labels.push({ label: "forecast", value: forecast.middle, colour: "forecast-text", isLabel: true });
   const isLogY = look.logY ?? isSteep(data);
   const baselines = (run.baselines ?? []).filter((one) => one.loss_nats_per_token).map((one) => ({ label: one.title ?? one.name, value: one.loss_nats_per_token, colour: "muted", holds: isLogY }));
@@ -297,7 +309,7 @@ function spreadOf(values) {
 
 function numbers(run) {
   const listed = run.numbers?.length ? run.numbers : [
-    { name: PROBE, title: "Probe validation loss", text: form.nats(run[PROBE]), unit: "nats/token" },
+    { name: PROBE, title: "Loss on the validation sample (probe)", text: form.nats(run[PROBE]), unit: "nats/token" },
     { name: TRAIN, title: "Training loss, last step", text: form.nats(run[TRAIN]), unit: "nats/token" }];
   const firstOnes = ["validation_loss_nats_per_token", "loss_nats_per_token", "perplexity", "bits_per_byte", "top1_accuracy"];
   const chosen = listed.filter((number, index) => firstOnes.includes(number.name) || (listed.length < 5 && index < 4)).slice(0, 4);
@@ -315,6 +327,7 @@ function conclusions(run) {
   const lines = (run.conclusions ?? []).filter((one) => one.sentence !== run.verdict?.sentence);
   return el("section", { "aria-label": "What the curves say" }, el("h2", {}, "What the curves say"),
     lines.length ? el("ul", { class: "said" }, lines.map((one) => el("li", { class: `said-${one.tag}` }, one.tag === "bad" || one.tag === "warning" || one.tag === "good" ? el("span", { class: `sign ${one.tag}`, "aria-hidden": "true" }, { bad: "✕", warning: "!", good: "✓" }[one.tag]) : null, one.sentence))) : el("p", { class: "muted" }, "Nothing yet: evaluations come at steps 1, 2, 4, 8 and so on."),
+    el("p", { class: "small muted" }, ABOUT_PROBE),
     run.interval_about ? el("p", { class: "small muted" }, `Intervals: ${run.interval_about}.`) : null);
 }
 

@@ -1,8 +1,9 @@
 // All runs of the folder: which is best, how each went, what it cost.
-import { get, listen } from "./api.js";
+import { WITHIN, get, listen } from "./api.js";
 import { connection } from "./app.js";
-import { SIGNS, el, empty, field, put, svg, tag } from "./dom.js";
+import { SIGNS, arrange, el, empty, field, put, svg, tag } from "./dom.js";
 import * as form from "./format.js";
+import { ABOUT_PROBE } from "./head.js";
 
 export const title = () => "Runs";
 
@@ -32,8 +33,14 @@ const COLUMNS = [
 const choice = { sort: "started", down: true, filter: "", group: "", chosen: new Set() };
 
 export async function show(box, context) {
-  let answer = await get("runs");
-  const byId = new Map(answer.runs.map((run) => [run.id, run]));
+  const byId = new Map();
+  const kept = keptTable();
+  const read = async () => {
+    const answer = await get("runs", { within: WITHIN });
+    for (const run of answer.runs) if (JSON.stringify(run) !== JSON.stringify(byId.get(run.id))) byId.set(run.id, run);
+    return answer;
+  };
+  let answer = await read();
   const list = el("div", { class: "runs" });
   const lead = el("div", { class: "lead" });
   const filter = el("input", { type: "search", placeholder: "name, text, optimizer, state …", value: choice.filter, on: { input: () => { choice.filter = filter.value; draw(); } } });
@@ -62,15 +69,23 @@ export async function show(box, context) {
     const value = (run) => (choice.group === "text" || choice.group === "model" ? run[choice.group] : form.setting(run.settings?.[choice.group]));
     const groups = choice.group ? Map.groupBy(shown, value) : new Map([["", shown]]);
     const showsAll = shown.length === runs.length;
-    put(list, shown.length ? null : el("p", { class: "muted" }, "No run matches the filter."),
-      shown.length ? whole(groups, draw) : null,
-      showsAll ? null : el("p", { class: "muted small" }, `${shown.length} of ${runs.length} runs match.`));
+    arrange(list, [shown.length ? whole(groups, draw, kept) : el("p", { class: "muted" }, "No run matches the filter."),
+      shown.length ? el("p", { class: "small muted" }, ABOUT_PROBE) : null,
+      showsAll ? null : el("p", { class: "muted small" }, `${shown.length} of ${runs.length} runs match.`)].filter(Boolean));
     for (const id of choice.chosen) if (!byId.has(id)) choice.chosen.delete(id);
     compare.hash = `#/compare?runs=${[...choice.chosen].map(encodeURIComponent).join(",")}`;
     compare.hidden = choice.chosen.size < 2;
     compare.textContent = `Compare ${choice.chosen.size} runs`;
   }
 
+  await draw();
+  while (answer.num_unread && context.isCurrent()) {
+    put(lead, el("p", { class: "muted", role: "status" }, `Reading the logs of ${form.whole(answer.num_unread)} more ${answer.num_unread === 1 ? "run" : "runs"} …`));
+    context.reveal();
+    answer = await read();
+    await draw();
+  }
+  if (!context.isCurrent()) return;
   context.onLeave(listen("events", { runs: (news) => {
     for (const run of news.runs) byId.set(run.id, run);
     for (const id of news.removed) byId.delete(id);
@@ -80,7 +95,6 @@ export async function show(box, context) {
     if (place) document.getElementById(place)?.focus();
     leadSentence([...byId.values()], lead);
   } }, connection));
-  await draw();
   leadSentence([...byId.values()], lead);
 }
 
@@ -101,7 +115,14 @@ function sorted(runs) {
   });
 }
 
-function whole(groups, draw) {
+/** The parts of the table that stay from one drawing to the next. */
+function keptTable() {
+  const [caption, head, bodies] = [el("caption", { class: "unseen" }, "Runs"), el("thead"), new Map()];
+  const whole = el("table", { class: "list" });
+  return { caption, head, bodies, table: whole, node: el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Runs" }, whole) };
+}
+
+function whole(groups, draw, kept) {
   const head = el("tr", {}, el("th", { scope: "col", class: "pick" }, el("span", { class: "unseen" }, "Choose to compare")), COLUMNS.map((column) => {
     const isSorted = column.key === choice.sort;
     const text = [column.text, column.unit ? el("span", { class: "unit" }, column.unit) : null];
@@ -112,21 +133,29 @@ function whole(groups, draw) {
         document.getElementById(`sort-${column.key}`).focus();
       } } }, text, el("span", { class: "arrow", "aria-hidden": "true" }, isSorted ? (choice.down ? "↓" : "↑") : "↕")) : text);
   }));
-  const bodies = [...groups].map(([name, runs]) => el("tbody", {},
-    name !== "" ? el("tr", { class: "group" }, el("th", { scope: "rowgroup", colspan: COLUMNS.length + 1 }, `${choice.group}: ${name}`, el("span", { class: "muted" }, ` · ${runs.length} ${runs.length === 1 ? "run" : "runs"}`))) : null,
-    runs.map((run) => row(run, draw))));
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Runs" }, el("table", { class: "list" }, el("caption", { class: "unseen" }, "Runs"), el("thead", {}, head), bodies));
+  const bodies = [...groups].map(([name, runs]) => {
+    if (!kept.bodies.has(name)) kept.bodies.set(name, el("tbody"));
+    const title = name !== "" ? el("tr", { class: "group" }, el("th", { scope: "rowgroup", colspan: COLUMNS.length + 1 }, `${choice.group}: ${name}`, el("span", { class: "muted" }, ` · ${runs.length} ${runs.length === 1 ? "run" : "runs"}`))) : null;
+    return arrange(kept.bodies.get(name), [title, ...runs.map((run) => row(run, draw))].filter(Boolean));
+  });
+  arrange(kept.table, [kept.caption, put(kept.head, head), ...bodies]);
+  return kept.node;
 }
 
+const drawn = new WeakMap(); // a run that has not changed is not drawn again: to sort moves rows
+
 function row(run, draw) {
+  if (drawn.get(run)?.draw === draw) return drawn.get(run).node;
   const pick = el("input", { type: "checkbox", id: `pick-${run.id}`, checked: choice.chosen.has(run.id), "aria-label": `Compare ${run.title}`, on: { change: () => {
     if (pick.checked) choice.chosen.add(run.id);
     else choice.chosen.delete(run.id);
     draw();
     document.getElementById(`pick-${run.id}`)?.focus();
   } } });
-  return el("tr", { class: `run tone-${run.verdict?.tag ?? (run.state === "damaged" ? "bad" : "neutral")}` }, el("td", { class: "pick" }, pick), COLUMNS.map((column, index) =>
+  const node = el("tr", { class: `run tone-${run.verdict?.tag ?? (run.state === "damaged" ? "bad" : "neutral")}` }, el("td", { class: "pick" }, pick), COLUMNS.map((column, index) =>
     el(index ? "td" : "th", { scope: index ? null : "row", class: `${column.number ? "number" : ""} col-${column.key}`, dataset: { label: column.text } }, column.cell(run))));
+  drawn.set(run, { draw, node });
+  return node;
 }
 
 function nameCell(run) {
@@ -148,7 +177,7 @@ function measured(run, name, write) {
   const value = run[name];
   if (value === null || value === undefined) return form.DASH;
   const pair = run[`${name}_interval_95`];
-  return [el("span", { class: "big" }, write(value)), el("span", { class: "about nowrap" }, pair ? `${write(pair[0])} to ${write(pair[1])}` : run.loss_about === "probe" ? "probe, so far" : "")];
+  return [el("span", { class: "big" }, write(value)), el("span", { class: "about nowrap" }, pair ? `${write(pair[0])} to ${write(pair[1])}` : run.loss_about === "probe" ? "on a sample (probe), so far" : "")];
 }
 
 function lowestOf({ probe_lowest: lowest }) {

@@ -1,7 +1,8 @@
 // How the same prompt's continuation changes from checkpoint to checkpoint.
 import { get, listen, runPath } from "./api.js";
 import { connection } from "./app.js";
-import { el, empty, field, put } from "./dom.js";
+import { checkpointSlider } from "./checkpoints.js";
+import { el, empty, failure, field, put } from "./dom.js";
 import * as form from "./format.js";
 import { heading, runOf } from "./head.js";
 
@@ -10,7 +11,9 @@ export const title = (place) => `Samples of ${place.id}`;
 export async function show(box, context) {
   const run = await runOf(context.id);
   const body = el("div", {});
-  put(box, heading(run, "samples"), el("h2", { class: "view-title" }, "The same prompt, from checkpoint to checkpoint"), body);
+  const own = ownPrompt(run);
+  put(box, heading(run, "samples"), el("h2", { class: "view-title" }, "The same prompt, from checkpoint to checkpoint"), body, own.node);
+  context.onLeave(() => own.stop());
   let places = [];
 
   async function read() {
@@ -21,9 +24,55 @@ export async function show(box, context) {
     const before = places;
     places = listed.map((entry, index) => (before[index]?.isLast ?? true ? { at: entry.samples.length - 1, isLast: true } : before[index]));
     put(body, listed.map((entry, index) => timeline(entry, places[index], run)));
+    own.temperature = listed[0].samples[0].temperature ?? own.temperature;
   }
   await read();
-  context.onLeave(listen(runPath(run.id, `/events?offset=${run.offset ?? 0}`), { samples: () => read().catch(() => {}) }, connection));
+  context.onLeave(listen(runPath(run.id, `/events?offset=${run.offset ?? 0}`), {
+    samples: () => read().catch(() => {}),
+    rows: ({ rows }) => { if (rows.some((row) => row.event === "checkpoint")) runOf(run.id).then((next) => own.of(next)).catch(() => {}); },
+  }, connection));
+}
+
+const MOST_CHARACTERS = 4000;
+const MOST_TOKENS = 100;
+const kept = { prompt: "" };
+
+/** What a checkpoint makes of a prompt of the reader's own: the same prompt again is the next draw. */
+function ownPrompt(run) {
+  const drawn = { key: "", seed: 0, stop: () => {} };
+  const prompt = el("textarea", { rows: 2, maxlength: MOST_CHARACTERS, spellcheck: "false", value: kept.prompt, on: { input: () => { kept.prompt = prompt.value; } } });
+  const checkpoint = checkpointSlider(() => {});
+  const button = el("button", { type: "submit" }, "Continue it");
+  const text = document.createTextNode("");
+  const result = el("div", { class: "own-result", role: "status" });
+  const node = el("section", { class: "card", "aria-label": "A prompt of your own" }, el("h2", {}, "A prompt of your own"),
+    el("form", { class: "ask", on: { submit: (event) => { event.preventDefault(); ask(); } } }, field("Prompt; empty: the beginning of a document", prompt), el("div", { class: "controls" }, checkpoint.node, button)), result);
+
+  function ask() {
+    drawn.stop();
+    if (checkpoint.step === null) return put(result, empty("No checkpoint yet", "This run has not saved any weights."));
+    const key = JSON.stringify([checkpoint.step, prompt.value]);
+    [drawn.key, drawn.seed] = [key, key === drawn.key ? drawn.seed + 1 : 0];
+    text.data = "";
+    const about = `step ${form.whole(checkpoint.step)} · temperature ${own.temperature} · seed ${drawn.seed} · ${MOST_TOKENS} tokens at most`;
+    const state = el("p", { class: "small muted" }, `Writing … ${about}`);
+    put(result, el("div", { class: "sample" }, el("p", { class: "sample-text" }, prompt.value ? el("span", { class: "prompt" }, prompt.value) : null, text), state));
+    result.setAttribute("aria-busy", "true");
+    const query = new URLSearchParams({ run: run.id, step: checkpoint.step, prompt: prompt.value, max_tokens: MOST_TOKENS, temperature: own.temperature, seed: drawn.seed });
+    const end = (message) => {
+      drawn.stop();
+      result.removeAttribute("aria-busy");
+      if (message) put(result, failure({ message }));
+    };
+    drawn.stop = listen(`generate?${query}`, {
+      text: (part) => { text.data += part.text; }, problem: ({ error }) => end(error),
+      end: () => { state.textContent = about; end(); },
+    }, (isOpen) => { if (!isOpen) end("The dashboard does not answer: start it again with hornbook dashboard."); });
+    return null;
+  }
+  const own = { node, temperature: 1, stop: () => drawn.stop(), of: (next) => checkpoint.of(next, checkpoint.step) };
+  checkpoint.of(run);
+  return own;
 }
 
 function timeline({ prompt, samples }, place, run) {
@@ -49,8 +98,8 @@ function timeline({ prompt, samples }, place, run) {
     if (frame.parentElement) frame.parentElement.scrollTo({ left: frame.offsetLeft - frame.parentElement.offsetLeft - frame.parentElement.clientWidth / 2 + 90 });
     put(shown, el("p", { class: "sample-text" }, prompt ? el("span", { class: "prompt" }, prompt) : null, marked(sample)),
       el("p", { class: "small muted" }, [
-        Number.isFinite(sample.probe_validation_loss_nats_per_token) ? `probe validation loss ${form.nats(sample.probe_validation_loss_nats_per_token)}` : null,
-        Number.isFinite(sample.copied_share) ? `${form.percent(sample.copied_share)} of the samples copied from the training text` : sample.copied_spans?.length ? "marked: copied from the training text" : sample.copied_spans ? "nothing copied from the training text" : "what is copied is not known (yet)",
+        Number.isFinite(sample.probe_validation_loss_nats_per_token) ? `loss on the validation sample (probe) ${form.nats(sample.probe_validation_loss_nats_per_token)}` : null,
+        Number.isFinite(sample.copied_share) ? `${form.percent(sample.copied_share)} of the samples copied from the training text` : sample.copied_spans?.length ? "marked: copied from the training text" : sample.copied_spans ? "nothing copied from the training text" : sample.copied_problem ?? "what is copied is not known yet",
         sample.temperature !== undefined ? `temperature ${sample.temperature}` : null, sample.seed !== undefined && sample.seed !== null ? `seed ${sample.seed}` : null,
       ].filter(Boolean).join(" · ")));
   }
