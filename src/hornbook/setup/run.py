@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from hornbook.data.manifest import held_out_in_words
-from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, Prepared, TokenStream
+from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, START, Prepared, TokenStream
 from hornbook.engine.device import accelerator_facts, device, this_device
 from hornbook.facts.capacity import memorization_estimate
 from hornbook.facts.errors import InputError, SystemFailure
@@ -102,8 +102,8 @@ def fresh(
     facts = environment(threads=torch.get_num_threads(), device=on.type) | {"accelerator": accelerator_facts(on)}
     run = Run.create(
         out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
-        facts | {"request": dict(request), "from": from_} | ({} if world is None else {"processes": world.size})
-        | ({"chats": True} if _holds_chats(prepared) else {}),
+        facts | {"request": dict(request), "from": from_, "chats": _holds_chats(prepared)}
+        | ({} if world is None else {"processes": world.size}),
     )  # fmt: skip
     record_text(prepared, run)
     initial = opened.model if opened is not None else None
@@ -138,9 +138,9 @@ def _refuse_early(wanted: Settings, out: Path, *, is_given: bool) -> None:
 def _holds_chats(prepared: Prepared) -> bool:
     """Whether the training documents are chats as text/chats.py writes them: over 90 % of a few hundred begin so."""
     part, tokenizer = prepared.train, prepared.tokenizer
-    looked_at = range(0, len(part.names), max(1, len(part.names) // 200))
-    begins = [tokenizer.decode(part.document_tokens(i)[:40]).startswith(("user: ", "system: ")) for i in looked_at]
-    return sum(begins) > 0.9 * len(begins)
+    rows = part.documents[:: max(1, len(part.documents) // 200)].tolist()
+    begins = [part.take(np.array([row[START]]), min(40, row[NUM_TOKENS]))[0] for row in rows if row[NUM_TOKENS]]
+    return sum(tokenizer.decode(ids).startswith(("user: ", "system: ")) for ids in begins) > 0.9 * len(begins)
 
 
 def _text_estimate(prepared: Prepared) -> TextEstimate:
