@@ -184,17 +184,18 @@ def _beside(shape: GPTShape, optimizer: str, shards: int, on_cpu: bool, half: bo
     used twice is summed last. For the norm on a CPU the rows of all gradients are sent, received and joined.
     Muon's largest stack of matrices of one shape is there as gradients, their average with the momentum, two
     iterates and two of their products, which are as large for square ones; as whole matrices twice more over shards.
+    The gradient of a tied table is the sum of two, of the head and of the embedding.
     """
     parts, parameters = shape.parameters_by_part(), shape.parameters
     blocks, table = parts["attention"] + parts["mlp"], 4 * shape.vocabulary * shape.width
     outside, copies = 4 * (parameters - blocks), 3 if on_cpu else 2
-    gradients, work, buffers = 4 * parameters // shards, 0, 0
+    gradients, work, buffers = 4 * parameters // shards, table if shape.tied else 0, 0
     if optimizer == "muon":
         sides = _largest_stack(shape)
         itemsize = 2 if half and not on_cpu else 4
         numbers = sides[0] * sides[1] * sides[2] // shards
         ratio = min(sides[1:]) / max(sides[1:])
-        work = int(numbers * (8 + itemsize * (2 + 2 * ratio + (2 if shards > 1 else 0))))
+        work = max(work, int(numbers * (8 + itemsize * (2 + 2 * ratio + (2 if shards > 1 else 0)))))
     if shards > 1:
         buffers = outside + copies * max(4 * blocks // shape.layers, 0 if shape.tied else table)
         work = max(work, (1 + copies) * outside, 3 * gradients if on_cpu else 0)
