@@ -21,6 +21,16 @@ PAGE = Path(__file__).with_name("learn.md")
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"(?<![\w.])[-+−]?\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")
 BARS = re.compile(r"[█▏▎▍▌▋▊▉▁▂▃▄▅▆▇]+")
+SHELL = re.compile(r"^```sh\n.*?^```", re.MULTILINE | re.DOTALL)
+BEGIN = """import os
+import sys
+from pathlib import Path
+
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]  # where hornbook is
+checkout = next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "docs" / "learn.md").is_file())
+(checkout / "learn").mkdir(exist_ok=True)
+os.chdir(checkout / "learn")
+"""
 WITHIN = 0.05  # of a number, or this much of a small one
 
 
@@ -45,14 +55,16 @@ def run(page: str) -> Iterator[tuple[str, str, str]]:
     """Of each command of the page: it, the output that the page has, the output that it has now."""
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "examples").symlink_to(PAGE.parents[1] / "examples")
+        learn = Path(name) / "learn"
+        learn.mkdir()
         for language, block in BLOCK.findall(page):
             if language == "python":
-                done = subprocess.run([sys.executable, "-c", block], cwd=name, capture_output=True, text=True)
+                done = subprocess.run([sys.executable, "-c", block], cwd=learn, capture_output=True, text=True)
                 if done.returncode:
                     sys.exit(done.stderr)
                 continue
             for command, output in commands(block):
-                yield command, output, printed(command, Path(name))
+                yield command, output, printed(command, learn)
 
 
 def differences(old: str, new: str) -> list[str]:
@@ -73,7 +85,9 @@ def differences(old: str, new: str) -> list[str]:
 
 
 def notebook(page: str) -> str:
-    """The page as a notebook: its text and blocks are cells, without what the commands print."""
+    """The page as a notebook: its text and blocks are cells, without what the commands print. It works in the folder
+    that the page makes, wherever it was opened."""
+    page = SHELL.sub(f"```python\n{BEGIN}```", page, count=1)
     cells: list[dict[str, object]] = []
     at = 0
     for match in [*BLOCK.finditer(page), None]:

@@ -348,6 +348,8 @@ def test_a_dash_is_stdin(tiny_run, hornbook_in, monkeypatch):
         for key in ("text", "bits_per_byte", "tokens", "nats", "num_bytes"):
             if key in expected and (name, key) != ("evaluate", "text"):
                 assert found[key] == expected[key], (name, key)
+        assert "hornbook-" not in piped.stdout.decode(), "a temporary file is named"
+    assert found["text"] == found["documents"][0]["name"] == "stdin"
 
 
 def test_stdout_that_is_closed_is_no_traceback(tiny_run, hornbook_in):

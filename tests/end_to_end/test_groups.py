@@ -39,6 +39,12 @@ def test_seeds_are_runs_of_one_text(groups):
     assert alone["bits_per_byte"] == bits[1]
 
 
+def test_runs_lists_those_of_groups(groups):
+    listed = groups("runs", ".", "--json").json["runs"]
+    assert [run["run"] for run in listed if "/" in run["run"]] == ["a/seed-5", "a/seed-6", "b/seed-5", "b/seed-6"]
+    assert "a/seed-6" in groups("runs", ".").stdout
+
+
 def test_the_same_out_goes_on_and_repeats_nothing(groups):
     log = groups.folder / "a" / "seed-5" / "metrics.jsonl"
     before, size = log.stat().st_mtime_ns, log.stat().st_size
@@ -111,6 +117,11 @@ def test_recipes_are_compared_over_runs_and_documents(groups):
     [
         (("a/seed-5", "b/seed-5", "b/seed-6"), "compare takes two models, not 3"),
         (("a/seed-5", "--vs", "b"), "A is one run"),
+        (
+            ("a", "b"),
+            "a is a folder of runs: name one of them, or compare recipes by all their runs, as hornbook compare "
+            "a --vs b.",
+        ),
         (("a", "--vs", "b", "--out", "x.pdf"), "cannot draw x.pdf"),
         (("a", "--vs", "b", "--step-a", "4"), "--step-a and --step-b choose checkpoints of two models"),
     ],

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from hornbook.facts.errors import InputError
 from hornbook.text.documents import builtin_documents, documents
+from hornbook.text.parquet import BATCH_ROWS, _kept
 from hornbook.text.pieces import PIECE, safe_pieces
-from hornbook.text.rows import BATCH_ROWS, _kept
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -98,7 +98,46 @@ def test_strings_are_documents_and_a_field_may_hold_a_chat(tmp_path):
     assert texts(tmp_path / "t.jsonl", field="chat") == {"t.jsonl:1": AS_TEXT}
 
 
+def test_chats_in_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="reading Parquet needs the extra parquet")
+    from pyarrow import parquet
+
+    for name, keys in (("messages", ("role", "content")), ("conversations", ("from", "value"))):
+        rows = [[dict(zip(keys, turn, strict=True)) for turn in turns] for turns in
+                ([("user", "Hi"), ("assistant", "é 中")], [("user", "two")], [("user", None)], [])]  # fmt: skip
+        rows[1][0]["more"] = "a column of one turn only"
+        table = pyarrow.table({"id": list(range(5)), name: [*rows, None]})
+        parquet.write_table(table, tmp_path / "t.parquet", row_group_size=2)
+        kept = {"t.parquet:1": "user: Hi\n\nassistant: é 中\n", "t.parquet:2": "user: two\n"}
+        assert texts(tmp_path / "t.parquet") == kept == texts(tmp_path / "t.parquet", field=name)
+        assert "3 rows without text" in documents([str(tmp_path / "t.parquet")]).notes[0]
+        reader = parquet.read_table(tmp_path / "t.parquet").to_pylist()
+        assert [turn[keys[1]] for row in reader[:2] for turn in row[name]] == ["Hi", "é 中", "two"]
+    parquet.write_table(pyarrow.table({"messages": [[{"body": "x"}]]}), tmp_path / "t.parquet")
+    assert "turn 1 of the chat must have role and content" in refused(tmp_path / "t.parquet")
+    parquet.write_table(pyarrow.table({"messages": [["x"]]}), tmp_path / "t.parquet")
+    assert 'no column "text", only "messages"' in refused(tmp_path / "t.parquet")
+
+
 # A folder of code
+
+
+def test_rows_without_the_field_do_not_stop_a_folder_of_code(tmp_path):
+    """They are what its tests read; in a folder of rows alone, named, or with the field at first, they are a fault."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/a.py").write_text("print(1)\n")
+    (tmp_path / "code/cases.jsonl").write_text('{"question": "x"}\n')
+    found = documents([str(tmp_path / "code")])
+    assert [document.name for document in found] == ["a.py"]
+    assert any("left out:" in note and 'cases.jsonl, line 1: there is no field "text"' in note for note in found.notes)
+    assert 'no field "text"' in refused(tmp_path / "code/cases.jsonl")
+    (tmp_path / "code/a.py").unlink()
+    with pytest.raises(InputError, match='no field "text", only "question"'):
+        documents([str(tmp_path / "code")])
+    (tmp_path / "code/b.py").write_text("print(2)\n")
+    (tmp_path / "code/cases.jsonl").write_text('{"text": "x"}\n{"question": "x"}\n')
+    with pytest.raises(InputError, match=r'cases.jsonl, line 2: there is no field "text"'):
+        documents([str(tmp_path / "code")])
 
 
 def test_a_folder_of_code(tmp_path):

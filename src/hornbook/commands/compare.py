@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -43,6 +44,12 @@ def command(arguments: argparse.Namespace) -> None:
         raise InputError("--out draws the runs of two recipes: A... --vs B...")
     if picture and not picture.endswith((".png", ".svg")):
         raise InputError(f"cannot draw {picture}: give a name that ends in .png or .svg.")
+    group = next((model for model in models if _members([model]) != [model]), None)
+    if group is not None and not vs:
+        raise InputError(
+            f"{group} is a folder of runs: name one of them, or compare recipes by all their runs, as "
+            f"hornbook compare {quote(models[0])} --vs {quote(models[1])}."
+        )
     a, b = (_members(models), _members(vs)) if vs else (models[:1], models[1:])
     check_inputs(*a, *b, texts=arguments.on, settings=text_settings(arguments))
     from hornbook.reporting.live import View

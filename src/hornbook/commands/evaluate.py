@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+from msgspec.structs import replace
 
 from hornbook.commands.options import (
     MODEL,
@@ -61,6 +61,9 @@ def command(arguments: argparse.Namespace) -> None:
             task_limit=arguments.task_limit, calibration=arguments.calibration, progress=progress,
             **text_settings(arguments),
         )  # fmt: skip
+    if "-" in arguments.texts:
+        name = ", ".join("stdin" if text == "-" else text for text in arguments.texts)
+        report = Result(report | {"text": name}) if isinstance(report, dict) else replace(report, text=name)
     if arguments.json:
         print_json(report if isinstance(report, dict) else report.to_dict())
     else:
@@ -128,7 +131,7 @@ def evaluate(
         extra["calibration"] = options.calibration_of(opened, documents, how)
     if trained_on is not None:
         extra["baselines"] = baselines(trained_on.train, documents, how, trained_on.tokenizer.vocabulary, chosen)
-    return msgspec.structs.replace(report, extra=weights | report.extra | extra)
+    return replace(report, extra=weights | report.extra | extra)
 
 
 def _selection(opened: LoadedModel, run: Run, trained_on: Prepared) -> tuple[list[Places] | None, dict[str, bool]]:

@@ -22,11 +22,10 @@ from hornbook.facts.io import pretty, write_aside
 from hornbook.facts.settings import LENGTHS, Settings, from_table
 from hornbook.facts.tables import Result
 from hornbook.facts.units import parse_duration
-from hornbook.records.run import default_out, is_run
+from hornbook.records.run import GROUP, default_out, is_run
 from hornbook.reporting.live import View
 from hornbook.setup.text import prepared_text, stem
 
-GROUP = "group.json"
 FIRST = 0.9  # of its share of the time, for the first seed: the others have its steps, and time to spare
 SUMMARIZED = ("bits_per_byte", "validation_loss_nats_per_token")
 Train = Callable[..., Result]

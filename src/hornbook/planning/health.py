@@ -158,11 +158,16 @@ def _memorization(r: RunFacts) -> list[str]:
             r.train_tokens, r.train_bytes, r.shape.parameters, epochs, readings_per_epoch=r.readings_per_epoch
         )
         if estimate.expect != "not by heart":
-            sentences.append(f"{estimate.sentence[:-1]}; use a smaller model, more text or fewer epochs.")
+            remedy = (
+                "a smaller model or more text delays"
+                if r.may_decide
+                else "a smaller model, more text or fewer epochs prevent"
+            )
+            sentences.append(f"{estimate.sentence[:-1]}; {remedy} it.")
     if epochs > 16:
         sentences.append(
             f"{epochs:,.0f} epochs are worth about {effective_tokens(1.0, epochs):.0f} epochs of fresh text "
-            "(Muennighoff et al. 2023): fewer would do."
+            "(Muennighoff et al. 2023): for the validation loss fewer would do."
         )
     return sentences
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,17 +16,18 @@ import msgspec
 from hornbook.facts.errors import InputError, suggestion
 from hornbook.facts.settings import names
 from hornbook.facts.shape import GPTShape
-from hornbook.records.run import EVALUATION, Run, is_run
+from hornbook.records.run import EVALUATION, GROUP, Run, is_run
 
 
 def runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
-    """Facts of every run directly below `folder`, oldest first, as `hornbook runs --json` lists them: its folder, date
-    (UTC), state ("running", "unfinished", or why it ended), `num_parameters`, the last numbers recorded, and its
-    `settings` by their dotted names. Raises InputError when there is no such folder."""
+    """Facts of every run below `folder`, as `hornbook runs --json` lists them: its folder, date (UTC), state
+    ("running", "unfinished", or why it ended), `num_parameters`, the last numbers recorded, and its `settings` by their
+    dotted names. Those directly below stand first, the oldest first, then those of each group of seeds and of each
+    grid. Raises InputError when there is no such folder."""
     parent = Path(folder)
     if not parent.is_dir():
         raise InputError(f"there is no folder {folder}; runs are made by hornbook train.")
-    return [_facts(Run.open(path)) for path in _runs(parent)]
+    return [_facts(Run.open(path)) for path in [*_runs(parent), *_grouped(parent)]]
 
 
 def is_running(run: Run) -> bool:
@@ -89,6 +90,13 @@ def runs_in(folder: str | Path) -> list[str]:
 def _runs(folder: Path) -> list[Path]:
     """The runs directly below a folder, the oldest first."""
     return sorted(filter(is_run, folder.iterdir()), key=lambda path: (path / "settings.toml").stat().st_mtime)
+
+
+def _grouped(folder: Path) -> Iterator[Path]:
+    """The runs in groups of seeds below a folder, and in grids, whose groups lie one level deeper."""
+    for below in ("*", "*/*"):
+        for group in sorted(folder.glob(f"{below}/{GROUP}")):
+            yield from _runs(group.parent)
 
 
 def _names(folder: Path) -> list[str]:

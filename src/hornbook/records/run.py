@@ -33,6 +33,7 @@ Row = dict[str, Any]
 LEFTOVERS = {".lock", "environment.json", ".environment.json.part", ".settings.toml.part", "checkpoints", "reports",
              "files.json", ".files.json.part"}  # fmt: skip
 EVALUATION = "reports/evaluation.json"
+GROUP = "group.json"  # of a folder with the runs of several seeds
 _PUT_BACK = "put back a copy of it, or give another run (without files.json nothing is checked)."
 _CHECKPOINT_NAME = re.compile(r"(?:step|best)-(\d{8,})")
 

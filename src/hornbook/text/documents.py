@@ -17,6 +17,7 @@ from hornbook.facts.io import shown
 from hornbook.facts.units import counted
 from hornbook.text.files import (
     BlankError,
+    NoFieldError,
     count_undecodable,
     decoded,
     inner_name,
@@ -78,9 +79,15 @@ def documents(
     notes: list[str] = []
     files = unique_names(find_files(paths, notes), notes)
     documents = Documents()
+    has_others = any(row_format(inner_name(path).lower()) is None for path, _, _ in files)
     for path, name, was_named in files:
         try:
             documents += _file(path, name, field=field, separator=separator, errors=errors, notes=notes)
+        except NoFieldError as lack:
+            is_begun = bool(documents) and documents[-1].path == path
+            if was_named or is_begun or not has_others:
+                raise InputError(str(lack)) from None
+            notes.append(f"left out: {lack}")
         except BlankError as blank:
             if was_named or len(files) == 1:
                 raise InputError(str(blank)) from None

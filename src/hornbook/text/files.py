@@ -46,6 +46,10 @@ BINARY = {  # how files begin that are given as text by mistake
 }  # fmt: skip
 
 
+class NoFieldError(ValueError):
+    """Rows without the field asked for: an error, but among other texts of a folder, where they are left out, noted."""
+
+
 class BlankError(ValueError):
     """A file without text: an error when it was named, left out and noted when a folder has it among others."""
 

@@ -9,23 +9,28 @@ from __future__ import annotations
 import csv
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import msgspec
 
 from hornbook.facts.errors import InputError
 from hornbook.facts.io import shown
 from hornbook.facts.printing import on_one_line
-from hornbook.text.files import LINE_BYTES, check_encoding, encoding_remedy, line_at, read_at, rest_of, sentences
+from hornbook.text.files import (
+    LINE_BYTES,
+    NoFieldError,
+    check_encoding,
+    encoding_remedy,
+    line_at,
+    read_at,
+    rest_of,
+)
 
 Text = str | None
 Rows = Iterator[tuple[int, Text, Callable[[], Text]]]
 Reader = Callable[[str, str], Rows]
-BATCH_ROWS = 64  # of a Parquet file, read at once
 BOM = b"\xef\xbb\xbf"
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -89,7 +94,10 @@ def _json_rows(path: str, field: str) -> Rows:
 
 
 def _value_at(path: str, field: str, row_word: str, number: int, offset: int, size: int) -> Text:
-    return _value(read_at(path, offset, size), path, field, row_word, number)
+    try:
+        return _value(read_at(path, offset, size), path, field, row_word, number)
+    except NoFieldError as lack:  # the file has changed since its rows were checked
+        raise InputError(str(lack)) from None
 
 
 def _value(row: bytes, path: str, field: str, row_word: str, number: int) -> Text:
@@ -116,7 +124,7 @@ def _value(row: bytes, path: str, field: str, row_word: str, number: int) -> Tex
 
     named = chat_field(content, field)
     if named not in content:
-        raise InputError(f"{where}: {_missing('field', field, list(content))}")
+        raise NoFieldError(f"{where}: {missing('field', field, list(content))}")
     value = content[named]
     if value is None or isinstance(value, str):
         return value
@@ -126,7 +134,7 @@ def _value(row: bytes, path: str, field: str, row_word: str, number: int) -> Tex
     raise InputError(f'{where}: the field "{field}" must be a string and is {name}; name another by --field')
 
 
-def _missing(word: str, field: str, names: Sequence[str]) -> str:
+def missing(word: str, field: str, names: Sequence[str]) -> str:
     if not names:
         return f'there is no {word} "{field}", nor any other'
     has = ", ".join(f'"{on_one_line(name[:80])}"' for name in names[:8])
@@ -174,7 +182,7 @@ def _header(path: str, field: str, delimiters: str) -> tuple[list[str], str, lis
             next(_csv_from(path, delimiters[0], [0]))
     count, _, _, names, delimiter, offsets = max(headers)
     if count == 0:
-        raise InputError(f"{shown(path)}: {_missing('column', field, names)}")
+        raise NoFieldError(f"{shown(path)}: {missing('column', field, names)}")
     if count > 1:
         raise InputError(f'{shown(path)} has {count} columns named "{field}"; give each its own name')
     return names, delimiter, offsets
@@ -210,90 +218,10 @@ def _csv_sentences(path: str, where: str) -> Iterator[None]:
         ) from None
 
 
-class _Kept(threading.local):
-    """Where this thread is in a column of a row group: the batch read last, its first row, and what follows."""
-
-    key: tuple[str, str, int] | None = None
-    batches: Iterator[Any]
-    batch: Any
-    first: int
-
-
-_kept = _Kept()
-
-
 def _parquet_rows(path: str, field: str) -> Rows:
-    """Raises InputError without pyarrow, for a damaged file, a missing column or one that does not hold strings."""
-    number, metadata = 0, _parquet(path, field).metadata
-    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    if sum(sizes) != metadata.num_rows or min(sizes, default=0) < 0:
-        raise InputError(
-            f"{shown(path)} is damaged (its parts do not have the {metadata.num_rows:,} rows of the whole)"
-        )
-    for group, size in enumerate(sizes):
-        for place in range(size):
-            number += 1
-            read = partial(_parquet_text, path, field, group, place)
-            yield number, read(), read
+    from hornbook.text.parquet import parquet_rows
 
-
-def _parquet(path: str, field: str) -> Any:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise InputError(f'{shown(path)} needs pyarrow; run pip install ".[parquet]" in the checkout') from None
-    with _parquet_sentences(path):
-        file = parquet.ParquetFile(path, buffer_size=1 << 20)
-    schema = file.schema_arrow
-    if field not in schema.names:
-        raise InputError(f"{shown(path)}: {_missing('column', field, schema.names)}")
-    if schema.names.count(field) > 1:
-        raise InputError(
-            f'{shown(path)} has {schema.names.count(field)} columns named "{field}"; name each differently'
-        )
-    column, is_a = schema.field(field).type, pyarrow.types
-    plain = column.value_type if is_a.is_dictionary(column) else column
-    if not (is_a.is_string(plain) or is_a.is_large_string(plain) or is_a.is_string_view(plain)):
-        raise InputError(
-            f'{shown(path)}: the column "{field}" must hold strings and holds {column}; name another by --field'
-        )
-    return file
-
-
-def _parquet_text(path: str, field: str, group: int, place: int) -> Text:
-    """One row's text; as a row group may be large, batches of it are read, onward from the one read last."""
-    import pyarrow
-
-    key = (path, field, group)
-    with _parquet_sentences(path):
-        if _kept.key != key or place < _kept.first:
-            file = _parquet(path, field)
-            _kept.batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[field])
-            _kept.batch, _kept.first, _kept.key = (), 0, key
-        while place >= _kept.first + len(_kept.batch):
-            _kept.first += len(_kept.batch)
-            _kept.batch = next(_kept.batches).column(field)
-        value = _kept.batch[place - _kept.first]
-        value = value.value if pyarrow.types.is_dictionary(value.type) else value
-        data = value.as_buffer()
-        return None if data is None else data.to_pybytes().decode("utf-8", "surrogateescape")
-
-
-@contextmanager
-def _parquet_sentences(path: str) -> Iterator[None]:
-    """Damage in a Parquet file shows as any of pyarrow's errors, or as Python's where a name in it is not UTF-8."""
-    import pyarrow
-
-    try:
-        with sentences(path):
-            yield
-    except InputError:
-        raise
-    except (pyarrow.ArrowException, OSError, ValueError, LookupError, StopIteration) as error:
-        _kept.key = None
-        reason = str(error).split("\n", 1)[0][:120] or "cut short"
-        raise InputError(f"{shown(path)} is damaged or not a Parquet file ({reason}); fetch it again") from None
+    return parquet_rows(path, field)
 
 
 _FORMATS: dict[str, tuple[str, Reader]] = {
