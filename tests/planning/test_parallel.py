@@ -8,7 +8,8 @@ from hornbook.facts.accelerators import lookup
 from hornbook.facts.shape import preset
 from hornbook.planning.memory import memory
 from hornbook.planning.parallel import layout_for, published_batch_tokens
-from hornbook.planning.plan import make_plan, render
+from hornbook.planning.plan import make_plan
+from hornbook.planning.plan_text import render
 
 GB = 10**9
 

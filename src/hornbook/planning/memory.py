@@ -145,14 +145,7 @@ def memory(
     inputs = tokens * shape.width * shape.layers * 4 if checkpointing else 0
     inside = tokens * (layer * (1 if checkpointing else shape.layers) + flowing)
     activations = inputs + inside
-    # A chunk of logits on each worker, and the gradient of the table, which is summed over chunks.
-    table = shape.vocabulary * shape.width * workers
-    if on_cpu:
-        chunk = round(min(tokens * shape.vocabulary * 4, LOGITS_BYTES * workers) * (LOGITS_COPIES + half))
-        # It is freed before the inside of a block is computed again.
-        logits = max(0, chunk - inside * checkpointing) + table * (8 if half else 4)
-    else:
-        logits = min(tokens * shape.vocabulary * itemsize, COMPILED_LOGITS_BYTES) + table * (4 + itemsize)
+    logits = _logits(shape, tokens, workers, half, on_cpu, inside * checkpointing)
     copies = (blocks // (shape.layers if checkpointing else 1)) * 2 * workers if half else 0  # of weights
     modules = max(RECOMPUTING_BYTES * checkpointing, SEVERAL_BYTES * (max(shards, processes) > 1))
     parts_of = Memory(
@@ -174,6 +167,16 @@ def memory(
     else:
         margin = GPU_MARGIN * parts_of.total
     return msgspec.structs.replace(parts_of, margin=int(margin))
+
+
+def _logits(shape: GPTShape, tokens: int, workers: int, half: bool, on_cpu: bool, after: int) -> int:
+    """A chunk of logits on each worker, and the gradient of the table, which is summed over chunks. On a CPU the chunk
+    is freed before the `after` bytes are needed, of the inside of a block that is computed again."""
+    table, itemsize = shape.vocabulary * shape.width * workers, 2 if half else 4
+    if on_cpu:
+        chunk = round(min(tokens * shape.vocabulary * 4, LOGITS_BYTES * workers) * (LOGITS_COPIES + half))
+        return max(0, chunk - after) + table * (8 if half else 4)
+    return min(tokens * shape.vocabulary * itemsize, COMPILED_LOGITS_BYTES) + table * (4 + itemsize)
 
 
 def _beside(shape: GPTShape, optimizer: str, shards: int, on_cpu: bool, half: bool) -> dict[str, int]:
