@@ -155,7 +155,7 @@ def rates(counts: dict[str, Any], jumps: Sequence[float]) -> list[dict[str, Any]
         {"what": "updates of healthy runs", "wrong": counts["left_out_of_healthy"], "tried": counts["updates"]}
     ] + [
         {"what": f"not seen of bad batches, their loss higher by {jump:g} nat{'s' * (jump != 1)} and more",
-         "wrong": missed[jump][0], "tried": missed[jump][1]}
+         "wrong": missed[jump][0], "tried": missed[jump][1]} | ({"beside": True} if jump < 1 else {})
         for jump in jumps
     ]  # fmt: skip
 
