@@ -5,8 +5,9 @@
 
 Each case is a file `conclude_CASE.py` with a function `main(work)`; `work` is its folder for texts, runs and finished
 parts (HORNBOOK_CONCLUSIONS, or .conclusions beside this file), so that nothing is computed twice. What it returns is
-written to results/conclusions/CASE.json: `rates` by the id of a conclusion, each a list of {what, wrong, tried}, and
-whatever else was measured. docs/conclusions.md is made of these files. Texts: HORNBOOK_DATA, or ../shared/data.
+written to results/conclusions/CASE.json: `rates` by the id of a conclusion, each a list of {what, wrong, tried}
+(`beside`: beside what is claimed), and whatever else was measured. docs/conclusions.md is made of these files. Texts:
+HORNBOOK_DATA, or ../shared/data.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ def hornbook(folder: Path, recompute: bool) -> float:
     import torch
 
     from hornbook.data.packing import IGNORE
+    from hornbook.engine.device import give_back_memory
     from hornbook.formats.huggingface import load_huggingface
     from hornbook.optim.adamw import AdamW
     from hornbook.optim.groups import groups
@@ -47,6 +48,8 @@ def hornbook(folder: Path, recompute: bool) -> float:
 
     model = load_huggingface(folder / "model").train()
     model.recompute = recompute
+    if recompute:
+        give_back_memory()
     optimizers = [
         AdamW(some, learning_rate=1e-4, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1) for some in groups(model)
     ]

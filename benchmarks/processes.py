@@ -31,6 +31,7 @@ def parts(side: str, optimizer: str, recompute: bool) -> tuple[Any, Any]:
     """(world, a function that makes one update and reads its loss) of this process."""
     import torch
 
+    from hornbook.engine.device import give_back_memory
     from hornbook.engine.sharding import Sharded
     from hornbook.engine.world import join
     from hornbook.facts.settings import Settings
@@ -44,9 +45,10 @@ def parts(side: str, optimizer: str, recompute: bool) -> tuple[Any, Any]:
     shape = GPTShape(
         family="gpt2", layers=LAYERS, width=WIDTH, heads=HEADS, vocabulary=VOCABULARY, context=CONTEXT
     )  # fmt: skip
-    whole, world, sharded = initialise(Decoder(shape), 0), None, None
-    model, rank = whole, 0
-    if side != "one":
+    world, sharded, rank = None, None, 0
+    if side == "one":
+        model = initialise(Decoder(shape), 0)
+    else:
         world = join(600.0)
         replicas, rank = RANKS if side == "replicate" else 1, world.rank
         with torch.device("meta"):
@@ -54,9 +56,11 @@ def parts(side: str, optimizer: str, recompute: bool) -> tuple[Any, Any]:
         sharded = Sharded(model, world, replicas, device=torch.device("cpu"))
         if rank > 0:
             world.hear()
-        sharded.scatter(whole if rank == 0 else None)
+        sharded.scatter(initialise(Decoder(shape), 0) if rank == 0 else None)
         model = sharded.model
     model.train().recompute = recompute
+    if recompute:
+        give_back_memory()
     settings = Settings()
     o = settings.optimizer
     o.name, o.learning_rate, o.muon_learning_rate = optimizer, 1e-3, 0.02
@@ -95,25 +99,35 @@ def serve(side: str, optimizer: str, recompute: bool) -> None:
 
 
 def held(side: str, optimizer: str, recompute: bool) -> None:
-    """One process of a side: what it has held of memory beyond its imports after three steps, and what is planned."""
+    """One process of a side: the most memory that it has held in two steps, in all and beyond its imports, and what is
+    planned of each; the kernels' own buffers are planned with the process."""
     import torch
+    from torch.utils.checkpoint import checkpoint
 
     import hornbook.engine.sharding
     import hornbook.setup.build  # noqa: F401
     from hornbook.facts.shape import GPTShape
     from hornbook.planning.memory import memory
 
-    torch.ones(64, 64, requires_grad=True).matmul(torch.ones(64, 64)).sum().backward()
+    square = torch.ones(64, 64, requires_grad=True)
+    square.matmul(square).sum().backward()
+    if recompute:  # what it imports is planned with the process
+        checkpoint(torch.matmul, square, square, use_reentrant=False).sum().backward()
     before = resident_bytes()
     world, update = parts(side, optimizer, recompute)
-    for _ in range(3):
+    for _ in range(2):
         update()
     shape = GPTShape(family="gpt2", layers=LAYERS, width=WIDTH, heads=HEADS, vocabulary=VOCABULARY, context=CONTEXT)
     planned = memory(
         shape, BATCH // RANKS, optimizer=optimizer, checkpointing=recompute, threads=1,
-        shards=RANKS if side == "shard" else 1,
+        shards=RANKS if side == "shard" else 1, processes=RANKS,
     )  # fmt: skip
-    print(json.dumps({"rank": world.rank, "held": peak_bytes() - before, "planned": planned.total - planned.process}))
+    total = planned.total - (planned.whole if world.rank > 0 else 0)
+    figures = {
+        "rank": world.rank, "peak": peak_bytes(), "planned": total, "of_training": peak_bytes() - before,
+        "planned_of_training": total - planned.process, "planned_to_peak": round(total / peak_bytes(), 3),
+    }  # fmt: skip
+    print(json.dumps(figures))
 
 
 def resident_bytes() -> int:

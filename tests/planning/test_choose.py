@@ -9,7 +9,8 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.settings import Settings, from_table, read_table, to_toml
 from hornbook.facts.shape import PRESETS
 from hornbook.planning.choose import LADDER, Machine, choose, shape_of
-from hornbook.planning.workload import CorpusStats, StepTimes, fill_steps, resolve_steps, steps_of
+from hornbook.planning.wall import resolve_steps
+from hornbook.planning.workload import CorpusStats, StepTimes, fill_steps, steps_of
 
 LAPTOP, CARD = Machine(False, 5e10), Machine(True, 3e14)
 BOOKS = CorpusStats(num_tokens=1_000_000, num_bytes=4_000_000, vocabulary=4096)

@@ -75,6 +75,28 @@ def test_shards_divide_the_states() -> None:
     assert part.optimizer == whole.optimizer // 4
     assert part.gradients == whole.gradients // 4
     assert part.activations == whole.activations
+    assert part.whole == 4 * SHAPES[0].parameters
+    assert whole.whole == whole.buffers == 0
+
+
+def test_gradients_beside_one_block_when_recomputing() -> None:
+    """They take the place of the inputs of blocks, 64 windows of 32 tokens and 64 numbers in each of 4; what is inside
+    a block comes and goes at each, before its own gradient is there."""
+    shape = SHAPES[3]
+    needed, parts = memory(shape, 64, checkpointing=True, threads=1), shape.parameters_by_part()
+    inputs, of_a_block = 64 * 32 * 64 * 4 * 4, parts["attention"] + parts["mlp"]
+    assert needed.replaced == inputs + of_a_block
+    assert needed.logits == 4 * shape.vocabulary * shape.width
+    expected = needed.weights + needed.optimizer + needed.activations + needed.logits + needed.process
+    assert needed.total == expected + max(0, needed.gradients - needed.replaced)
+
+
+def test_muon_needs_room_for_its_largest_stack() -> None:
+    """16 square matrices of 64: gradients, their average with the momentum, two iterates and two products."""
+    shape = SHAPES[3]
+    adamw, muon = memory(shape, 1), memory(shape, 1, optimizer="muon")
+    assert adamw.updating == 4 * shape.parameters + 4 * shape.vocabulary * shape.width  # a tied table has two
+    assert muon.updating == 4 * shape.parameters + 6 * 4 * 16 * 64 * 64
 
 
 # Peak resident MiB of 12 steps (2 for the last) of forward, backward and AdamW in a process of its own, one thread.

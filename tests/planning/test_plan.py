@@ -13,9 +13,11 @@ from hornbook.facts.settings import Settings
 from hornbook.facts.shape import preset
 from hornbook.planning.health import RunFacts
 from hornbook.planning.memory import counting_bytes
-from hornbook.planning.plan import RANGES, Plan, make_plan, render, score, shape_of_size
+from hornbook.planning.plan import RANGES, Plan, make_plan, score, shape_of_size
 from hornbook.planning.plan_run import plan_of
-from hornbook.planning.workload import CorpusStats, Range, overhead
+from hornbook.planning.plan_text import render
+from hornbook.planning.wall import overhead
+from hornbook.planning.workload import CorpusStats, Range
 
 ROOT = Path(__file__).parents[2]
 
@@ -156,7 +158,7 @@ def test_looks_and_the_copies_searched_at_some_of_them_are_counted() -> None:
 
 def test_a_plan_needs_no_torch_and_no_matplotlib() -> None:
     code = (
-        "import sys; from hornbook.planning.plan import make_plan, render; "
+        "import sys; from hornbook.planning.plan import make_plan; from hornbook.planning.plan_text import render; "
         "from hornbook.facts.accelerators import lookup; "
         "import hornbook.planning.health; "
         "render(make_plan(parameters=7*10**9, tokens=2*10**12, on=lookup('8xA100'), usd_per_hour=30)); "

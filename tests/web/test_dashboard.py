@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -249,6 +250,22 @@ def test_one_run_can_be_named(folder, show):
     with show(folder / "one") as dashboard:
         assert [row["id"] for row in dashboard.json("/api/runs")["runs"]] == ["one"]
         assert dashboard.json("/api/runs/one")["step"] == 24
+
+
+def test_the_runs_of_a_group_and_of_a_grid_are_there(tmp_path, folder, show):
+    places = {"one": "", "seeds/seed-0": "seeds", "grid/lr=1/seed-0": "grid/lr=1", "other/deep/x": ""}
+    for place, group in places.items():
+        shutil.copytree(folder / "one", tmp_path / "runs" / place)
+        if group:
+            (tmp_path / "runs" / group / "group.json").write_text("{}")
+    (tmp_path / "runs" / "seeds" / "link").symlink_to(tmp_path / "runs" / "one")
+    with show(tmp_path / "runs") as dashboard:
+        rows = {row["id"]: row["title"] for row in dashboard.json("/api/runs")["runs"]}
+        titles = {"one": "one", "seeds:seed-0": "seeds/seed-0", "grid:lr=1:seed-0": "grid/lr=1/seed-0"}
+        assert rows == titles
+        for id in titles:
+            assert dashboard.json(f"/api/runs/{quote(id)}")["step"] == 24
+            assert dashboard.json(f"/api/runs/{quote(id)}/series?x=step")["share_read"] == 1
 
 
 def test_runs_that_are_not_read_yet_are_left_out_and_counted(tmp_path, folder):

@@ -22,7 +22,8 @@ from hornbook.planning.budget import implied_utilisation, refuse_impossible
 from hornbook.planning.choose import Machine, choose, given_length, worthwhile_epochs
 from hornbook.planning.plan import Plan, make_plan
 from hornbook.planning.plan_run import estimated, plan_of, product_flops_per_second
-from hornbook.planning.workload import MEASURED_FACTOR, CorpusStats, Range, StepTimes, TextEstimate, resolve_steps
+from hornbook.planning.wall import resolve_steps
+from hornbook.planning.workload import MEASURED_FACTOR, CorpusStats, Range, StepTimes, TextEstimate
 from hornbook.setup.estimate import read
 
 START_SECONDS = 5.0  # until the first step: importing, opening the text, making the model
@@ -46,7 +47,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> None:
     import msgspec
 
-    from hornbook.planning.plan import render
+    from hornbook.planning.plan_text import render
 
     made = plan(
         *arguments.texts, recipe=arguments.recipe, parameters=arguments.parameters, tokens=arguments.tokens,

@@ -179,7 +179,7 @@ def _longest_steps(
     budget: str,
 ) -> int:
     """Steps of the longest runs, so that all of them fit. Raises InputError where the shortest ladder does not."""
-    from hornbook.planning.workload import steps_within, wall_of
+    from hornbook.planning.wall import steps_within, wall_of
     from hornbook.setup.expectation import ngram_baselines
 
     begin = time.monotonic()

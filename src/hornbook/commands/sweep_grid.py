@@ -148,7 +148,8 @@ def _warnings(groups: Sequence[Mapping[str, Any]]) -> list[str]:
     lengths = sorted({run["tokens"] for group in groups for run in group["runs"]})
     if lengths and lengths[-1] > 1.02 * lengths[0]:
         return [
-            f"the recipes had from {format_count(lengths[0])} to {format_count(lengths[-1])} training tokens: this "
-            "compares them at equal time, not at equal length."
+            f"the recipes had from {format_count(lengths[0])} to {format_count(lengths[-1])} training tokens: what is "
+            "compared is how far they get in a time, and a machine that is busy at times decides it too; --steps gives "
+            "all the same length."
         ]
     return []

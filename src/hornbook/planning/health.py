@@ -27,6 +27,7 @@ STANDSTILL = 0.015  # share of the unigram entropy by which a quarter of a run i
 ALL_BYTES = 300  # ids: so many spell single bytes or characters, and have no longer tokens
 FEW_BYTES = 1.5  # a token: the tokenizer hardly knows the text
 DIVERGED_STEPS = 10  # in a row without a finite gradient: the weights are lost
+AGAINST = "a smaller model, more text or fewer epochs prevent"  # memorizing, where the length was given
 RECENT = 50  # losses that the next is compared with
 
 
@@ -158,11 +159,7 @@ def _memorization(r: RunFacts) -> list[str]:
             r.train_tokens, r.train_bytes, r.shape.parameters, epochs, readings_per_epoch=r.readings_per_epoch
         )
         if estimate.expect != "not by heart":
-            remedy = (
-                "a smaller model or more text delays"
-                if r.may_decide
-                else "a smaller model, more text or fewer epochs prevent"
-            )
+            remedy = "a smaller model or more text delays" if r.may_decide else AGAINST
             sentences.append(f"{estimate.sentence[:-1]}; {remedy} it.")
     if epochs > 16:
         sentences.append(

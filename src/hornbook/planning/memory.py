@@ -17,11 +17,14 @@ from hornbook.planning.health import RunFacts
 
 LOGITS_COPIES = 2  # logits and their log-softmax, whose place their gradient takes
 CPU_PROCESS_BYTES = 245 * 2**20  # Python with torch imported and the buffers of its kernels; measured, Linux, CPU build
-RECOMPUTING_BYTES = 110 * 2**20  # modules that torch.utils.checkpoint imports when it is first called
+# Modules of PyTorch that are imported beside: `torch.utils.checkpoint` when it is first called, and most of them by
+# `torch.distributed` and what shards; measured.
+RECOMPUTING_BYTES, SEVERAL_BYTES = 80 * 2**20, 45 * 2**20
 GPU_PROCESS_BYTES = 500 * 2**20  # context and kernels of a driver
 # glibc gives freed blocks below 32 MiB back late and in pieces: beyond what is allocated, the peak resident size holds
-# this share of the activations, or of the gradients of blocks where those are more, of both when recomputing; by the
-# kind of norm, as measured.
+# this share of the activations, or of the gradients of blocks where those are more, of both over shards, whose weights
+# and gradients come and go a block at a time; by the kind of norm, as measured. A run that recomputes has it give them
+# back at once (`engine.device.give_back_memory`).
 CPU_FRAGMENTATION = {"layer": 0.35, "rms": 0.6}
 # The n-gram baselines are made beside the model (`evaluation.baselines`): bytes per token of the training text at their
 # peak (tracemalloc, and the text), measured on English. In BPE, 4M tokens: 82 of 2,368 ids, 98 of 32,000, up to 140
@@ -34,8 +37,10 @@ class Memory(msgspec.Struct, frozen=True):
     """Bytes by part on one device.
 
     Without accumulation, gradients take the place of the activations as the backward pass frees them, and the peak is
-    where the larger of both stands; over several microbatches a step, gradients stand beside activations. N-gram
-    baselines are counted while neither stands.
+    where the larger of both stands; when recomputing, they take that of the inputs of blocks alone, and the inside of
+    one block, whose own gradient is still to come, stands beside the larger. Over several microbatches a step,
+    gradients stand beside activations. N-gram baselines are counted while neither stands, nor do activations where the
+    update has its own peak.
     """
 
     weights: int
@@ -48,13 +53,18 @@ class Memory(msgspec.Struct, frozen=True):
     accumulating: bool
     counting: int = 0
     best: int = 0  # copies of the best look's state, until the next checkpoint
+    buffers: int = 0  # of shards in the backward pass: weights outside the blocks, and gradients that are being summed
+    whole: int = 0  # the weights that process 0 of shards looks at and saves
+    replaced: int = 0  # when recomputing: how much of the gradients is there only as the inputs of blocks are not
+    updating: int = 0  # gradients and what the update needs beside them
 
     @property
     def total(self) -> int:
         """The peak."""
-        forward = self.activations + self.logits
-        moving = self.gradients + forward if self.accumulating else max(self.gradients, forward)
-        return self.weights + self.optimizer + self.best + max(moving, self.counting) + self.process + self.margin
+        forward = self.activations + self.logits + self.buffers
+        more = self.gradients if self.accumulating else max(0, self.gradients - (self.replaced or forward))
+        peak = max(forward + more, self.updating, self.counting)
+        return self.weights + self.optimizer + self.best + self.whole + peak + self.process + self.margin
 
 
 def saved_bytes(shape: GPTShape, *, half: bool = False, on_cpu: bool = True, products: bool = False) -> int:
@@ -108,13 +118,15 @@ def memory(
     on_cpu: bool = True,
     threads: int | None = None,
     shards: int = 1,
+    processes: int = 1,
 ) -> Memory:
     """Bytes of one device that trains `microbatch` windows at once.
 
     `optimizer`: "adamw" keeps two numbers per parameter, "muon" one per matrix of a block and two per other parameter.
     `half` (autocast to 2 bytes) adds 2-byte copies of the weights. `threads` of a CPU compute rows of their own where
     the model is narrow, by default all that may be used. `shards` > 1 divides weights, gradients and optimizer over
-    that many devices (fully sharded), with two layers gathered at a time.
+    that many devices (fully sharded), with two layers gathered at a time; it is that of process 0, which has the whole
+    weights too. `processes` train together, at least `shards`.
 
     >>> shape = GPTShape(family="gpt2", layers=12, width=768, heads=12, context=1024, vocabulary=50257)
     >>> memory(shape, 1).weights, memory(shape, 1).optimizer  # 124,439,808 parameters
@@ -130,30 +142,76 @@ def memory(
     itemsize = 2 if half else 4
     # Beside what is kept: the gradients that flow through one layer at a time, the widest of them in its MLP.
     flowing = (3 if shape.kind.gated_mlp else 2) * shape.hidden * itemsize + 2 * shape.width * 4
-    kept = shape.width * shape.layers * 4 + layer if checkpointing else layer * shape.layers
-    activations = tokens * (kept + flowing)
-    # A chunk of logits on each worker, and the gradient of the table, which is summed over chunks.
-    table = shape.vocabulary * shape.width * workers
-    if on_cpu:
-        chunk = min(tokens * shape.vocabulary * 4, LOGITS_BYTES * workers)
-        logits = round(chunk * (LOGITS_COPIES + half)) + table * (8 if half else 4)
-    else:
-        logits = min(tokens * shape.vocabulary * itemsize, COMPILED_LOGITS_BYTES) + table * (4 + itemsize)
+    inputs = tokens * shape.width * shape.layers * 4 if checkpointing else 0
+    inside = tokens * (layer * (1 if checkpointing else shape.layers) + flowing)
+    activations = inputs + inside
+    logits = _logits(shape, tokens, workers, half, on_cpu, inside * checkpointing)
     copies = (blocks // (shape.layers if checkpointing else 1)) * 2 * workers if half else 0  # of weights
+    modules = max(RECOMPUTING_BYTES * checkpointing, SEVERAL_BYTES * (max(shards, processes) > 1))
     parts_of = Memory(
         weights=(parameters * 4 + (0 if on_cpu else parameters * 2 * half)) // shards + gathered,
         gradients=parameters * 4 * workers // shards,
         optimizer=moments * 4 // shards,
         activations=activations + (copies if on_cpu else 0),
         logits=logits,
-        process=CPU_PROCESS_BYTES + RECOMPUTING_BYTES * checkpointing if on_cpu else GPU_PROCESS_BYTES,
+        process=CPU_PROCESS_BYTES + modules if on_cpu else GPU_PROCESS_BYTES,
         margin=0,
         accumulating=accumulating,
+        replaced=inputs + blocks * 4 * workers // (shape.layers * shards) if checkpointing else 0,
+        **_beside(shape, optimizer, shards, on_cpu, half),
     )
-    pieces = (activations, blocks * 4 * workers)
-    in_pieces = sum(pieces) if checkpointing else max(pieces)
-    margin = CPU_FRAGMENTATION[shape.kind.norm] * in_pieces if on_cpu else GPU_MARGIN * parts_of.total
+    if on_cpu:
+        pieces = (activations, blocks * 4 * workers)
+        in_pieces = 0 if checkpointing else sum(pieces) if shards > 1 else max(pieces)
+        margin = CPU_FRAGMENTATION[shape.kind.norm] * in_pieces
+    else:
+        margin = GPU_MARGIN * parts_of.total
     return msgspec.structs.replace(parts_of, margin=int(margin))
+
+
+def _logits(shape: GPTShape, tokens: int, workers: int, half: bool, on_cpu: bool, after: int) -> int:
+    """A chunk of logits on each worker, and the gradient of the table, which is summed over chunks. On a CPU the chunk
+    is freed before the `after` bytes are needed, of the inside of a block that is computed again."""
+    table, itemsize = shape.vocabulary * shape.width * workers, 2 if half else 4
+    if on_cpu:
+        chunk = round(min(tokens * shape.vocabulary * 4, LOGITS_BYTES * workers) * (LOGITS_COPIES + half))
+        return max(0, chunk - after) + table * (8 if half else 4)
+    return min(tokens * shape.vocabulary * itemsize, COMPILED_LOGITS_BYTES) + table * (4 + itemsize)
+
+
+def _beside(shape: GPTShape, optimizer: str, shards: int, on_cpu: bool, half: bool) -> dict[str, int]:
+    """`buffers`, `whole` and `updating` of `Memory`.
+
+    A piece of a sharded model is a block, the table that is both embedding and head, or what is left. Where its
+    gradient is summed there are the gradient, the input of the reduce-scatter and, on a CPU, gloo's copy of it; a table
+    used twice is summed last. For the norm on a CPU the rows of all gradients are sent, received and joined.
+    Muon's largest stack of matrices of one shape is there as gradients, their average with the momentum, two
+    iterates and two of their products, which are as large for square ones; as whole matrices twice more over shards.
+    The gradient of a tied table is the sum of two, of the head and of the embedding.
+    """
+    parts, parameters = shape.parameters_by_part(), shape.parameters
+    blocks, table = parts["attention"] + parts["mlp"], 4 * shape.vocabulary * shape.width
+    outside, copies = 4 * (parameters - blocks), 3 if on_cpu else 2
+    gradients, work, buffers = 4 * parameters // shards, table if shape.tied else 0, 0
+    if optimizer == "muon":
+        sides = _largest_stack(shape)
+        itemsize = 2 if half and not on_cpu else 4
+        numbers = sides[0] * sides[1] * sides[2] // shards
+        ratio = min(sides[1:]) / max(sides[1:])
+        work = max(work, int(numbers * (8 + itemsize * (2 + 2 * ratio + (2 if shards > 1 else 0)))))
+    if shards > 1:
+        buffers = outside + copies * max(4 * blocks // shape.layers, 0 if shape.tied else table)
+        work = max(work, (1 + copies) * outside, 3 * gradients if on_cpu else 0)
+    whole = 4 * parameters if shards > 1 else 0
+    return {"buffers": buffers, "whole": whole, "updating": gradients + work}
+
+
+def _largest_stack(shape: GPTShape) -> tuple[int, int, int]:
+    """(how many, rows, columns) of the matrices of one shape in the blocks that have the most numbers."""
+    D, Q, K, H = shape.width, shape.heads * shape.head_width, shape.kv_heads * shape.head_width, shape.hidden
+    sizes = [(Q, D), (K, D), (K, D), (D, Q), (H, D), (D, H)] + [(H, D)] * shape.kind.gated_mlp
+    stacks = [(sizes.count(size) * shape.layers, *size) for size in set(sizes)]
+    return max(stacks, key=lambda stack: (stack[0] * stack[1] * stack[2], stack))
 
 
 def largest_microbatch(memory_bytes: int, needs: Callable[[int], Memory]) -> int:

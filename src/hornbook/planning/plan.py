@@ -1,4 +1,4 @@
-"""The plan of a run, before anything is spent: one object, and lines of text."""
+"""The plan of a run, before anything is spent. Its lines of text are made in `plan_text`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hornbook.facts.errors import InputError
 from hornbook.facts.hardware import Accelerator
 from hornbook.facts.shape import GPTShape
 from hornbook.facts.tables import html_table
-from hornbook.facts.units import counted, format_bytes, format_count, format_duration, format_usd
+from hornbook.facts.units import format_bytes, format_count, format_duration, format_usd
 from hornbook.planning.budget import budget, training_flops, typical_shape
-from hornbook.planning.expected_loss import FrontierPoint, chinchilla_loss, expected_loss, frontier, why_no_loss
+from hornbook.planning.expected_loss import FrontierPoint, expected_loss, frontier, why_no_loss
 from hornbook.planning.health import RunFacts, warnings
 from hornbook.planning.memory import Memory, largest_microbatch, memory_by_choice
 from hornbook.planning.parallel import Layout, Parallel, layout_for, published_batch_tokens
@@ -74,9 +74,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return table
 
     def __str__(self) -> str:
+        from hornbook.planning.plan_text import render
+
         return "\n".join(render(self))
 
     def _repr_html_(self) -> str:
+        from hornbook.planning.plan_text import render
+
         return html_table((line[:14], line[14:]) for line in render(self))
 
 
@@ -181,6 +185,8 @@ def _warnings(
     if room is None or needed.total <= room:
         return []
     copies = "sharded over all of them" if layout.shards > 1 else "with a full copy on each device"
+    if needed.whole:
+        copies += f" ({format_bytes(needed.whole)} of it for the whole weights, which process 0 looks at)"
     return [
         f"the run does not fit: one window of {shape.context:,} tokens needs {format_bytes(needed.total)}, {copies}, "
         f"and a device has {format_bytes(room)}; with checkpointing it needs {format_bytes(memory_of(True, 1).total)}."
@@ -207,14 +213,17 @@ def _memory(memory_of: MemoryOf, needed: Memory, microbatch: int, room: int | No
         for checkpointing in (False, True)
     ]
     return {
-        "memory_bytes": {part: int(getattr(needed, part)) for part in _PARTS} | {"total": needed.total},
+        "memory_bytes": {part: int(getattr(needed, part)) for part in PARTS} | {"total": needed.total},
         "memory_bytes_checkpointing": memory_of(True, microbatch).total,
         "largest_microbatch": most[0],
         "largest_microbatch_checkpointing": most[1],
     }
 
 
-_PARTS = ("weights", "gradients", "optimizer", "best", "activations", "logits", "counting", "process", "margin")
+PARTS = (
+    "weights", "whole", "gradients", "optimizer", "best", "activations", "logits", "buffers", "updating", "counting",
+    "process", "margin",
+)  # fmt: skip
 
 
 def score(plan: Mapping[str, Any], **actual: float) -> dict[str, dict[str, Any]]:
@@ -245,116 +254,29 @@ def score(plan: Mapping[str, Any], **actual: float) -> dict[str, dict[str, Any]]
     return scored
 
 
-def render(plan: Plan) -> list[str]:
-    """The plan as plain lines, one number each with its range; reasons, what is unknown and warnings come last."""
-    lines = [] if plan.text is None else [f"text          {plan.text}"]
-    lines += [
-        f"model         {format_count(plan.parameters)} parameters" + _by_part(plan),
-        f"training      {format_count(plan.num_tokens)} tokens{_length(plan)}",
-        f"arithmetic    {plan.flops:.3g} FLOPs, {plan.flops_per_token:.3g} a token, attention included",
-        f"hardware      {plan.num_accelerators} x {plan.accelerator}",
-    ]
-    if plan.utilisation is not None:
-        lines[-1] += f", using {_span(plan.utilisation, _percent)} of peak"
-    if plan.parallel is not None:
-        lines.append(f"parallel      {Layout(plan.parallel, plan.shards, plan.num_accelerators).sentence}")
-    hours = 0.0 if plan.gpu_hours is None else plan.gpu_hours.central
-    for name, value, write in (
-        # On one device the wall time says it.
-        ("device-hours", None if plan.num_accelerators == 1 and hours < 1 else plan.gpu_hours, _number),
-        ("wall time", plan.wall_seconds, format_duration),
-        ("energy, kWh", plan.energy_kwh, _number),
-        ("price", plan.price_usd, format_usd),
-        ("final loss", plan.loss_nats_per_token, "{:.2f}".format),
-        ("bits per byte", plan.bits_per_byte, "{:.2f}".format),
-    ):
-        if value is not None:
-            lines.append(f"{name:<14}{_span(value, write)}")
-    lines += [*_memory_lines(plan), *_best_lines(plan)]
-    lines += [f"chosen        {reason}" for reason in plan.chosen]
-    named = set[str]()
-    for reason in plan.reasons.values():  # a range that is made of another begins with the reason of that
-        if parts := [part for part in reason.split("; ") if part not in named]:
-            lines.append(f"because       {'; '.join(parts)}")
-            named.update(parts)
-    lines += [f"assumed       {sentence}" for sentence in plan.assumed]
-    lines += [f"unknown       {sentence}" for sentence in plan.unknown]
-    return lines + [f"warning       {sentence}" for sentence in plan.warnings]
-
-
 def brief(plan: Plan) -> str:
     """The line above a run that begins: time, price and bits per byte as far as they are known, and memory."""
     spans = [
         ("time", plan.wall_seconds, format_duration), ("price", plan.price_usd, format_usd),
         ("bits per byte", plan.bits_per_byte, "{:.2f}".format),
     ]  # fmt: skip
-    known = [f"{name} {_span(value, write)}" for name, value, write in spans if value is not None]
+    known = [f"{name} {span(value, write)}" for name, value, write in spans if value is not None]
     return f"plan: {', '.join([*known, 'memory ' + format_bytes(plan.memory_bytes['total'])])}"
 
 
-def _length(plan: Plan) -> str:
-    steps = f" in {counted(plan.steps, 'step')}" if plan.steps else ""
-    if plan.warmup_share is not None:
-        steps += f", {plan.warmup_share:.0%} of them warm-up"
-    if plan.epochs is None:
-        return steps
-    return f"{steps}, {plan.epochs:,.0f} epochs" if plan.epochs >= 100 else f"{steps}, {plan.epochs:.3g} epochs"
-
-
-def _memory_lines(plan: Plan) -> list[str]:
-    parts = ", ".join(f"{part} {format_bytes(plan.memory_bytes[part])}" for part in _PARTS)
-    less = f"{format_bytes(plan.memory_bytes_checkpointing)} with checkpointing"
-    lines = [
-        f"memory        {format_bytes(plan.memory_bytes['total'])} a device at microbatch {plan.microbatch}, "
-        f"{'recomputing activations' if plan.recompute else less}",
-        f"              {parts}",
-    ]
-    if plan.largest_microbatch is not None:
-        most = counted(plan.largest_microbatch, "window")
-        lines.append(f"microbatch    at most {most}, with checkpointing {plan.largest_microbatch_checkpointing:,}")
-    return lines
-
-
-def _best_lines(plan: Plan) -> list[str]:
-    lines = []
-    if plan.compute_optimal is not None:
-        loss = chinchilla_loss(plan.parameters, plan.num_tokens)
-        lines.append(f"same cost     best spent on {_point(plan.compute_optimal)}; this plan: {loss:.2f}")
-    for point in plan.frontier:
-        cost = "" if point.price_usd is None else f", {format_usd(point.price_usd)}"
-        lines.append(f"frontier      {point.flops:.2g} FLOPs{cost}: {_point(point)}")
-    return lines
-
-
-def _point(point: FrontierPoint) -> str:
-    return (
-        f"{format_count(point.parameters)} parameters and {format_count(point.tokens)} tokens: "
-        f"{point.loss_nats_per_token:.2f} nats per token"
-    )
-
-
-def _by_part(plan: Plan) -> str:
-    parts = {name: number for name, number in (plan.parameters_by_part or {}).items() if number}
-    return ": " + ", ".join(f"{name} {format_count(number)}" for name, number in parts.items()) if parts else ""
-
-
-def _span(value: Range | float, write: Callable[[float], str]) -> str:
+def span(value: Range | float, write: Callable[[float], str]) -> str:
     """ "central (low to high)", or "central" where that is given."""
     if isinstance(value, Range) and value.low < value.high:
         return f"{write(value.central)} ({write(value.low)} to {write(value.high)})"
     central = value.central if isinstance(value, Range) else value
-    return f"{central:,.0f}" if write is _number else write(central)
+    return f"{central:,.0f}" if write is number else write(central)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _number(number: float) -> str:
+def number(value: float) -> str:
     """Three digits, none of them in front of an e.
 
-    >>> _number(0.01234), _number(117234.5)
+    >>> number(0.01234), number(117234.5)
     ('0.0123', '117,000')
     """
-    digits = float(f"{number:.3g}")
+    digits = float(f"{value:.3g}")
     return f"{digits:,.0f}" if digits >= 100 else f"{digits:.3g}"

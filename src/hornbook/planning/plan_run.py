@@ -15,14 +15,8 @@ from hornbook.facts.shape import GPTShape
 from hornbook.facts.units import format_count
 from hornbook.planning.health import run_facts
 from hornbook.planning.plan import Plan, make_plan
-from hornbook.planning.workload import (
-    CorpusStats,
-    Range,
-    StepTimes,
-    TextEstimate,
-    overhead,
-    wall_seconds,
-)
+from hornbook.planning.wall import overhead, wall_seconds
+from hornbook.planning.workload import CorpusStats, Range, StepTimes, TextEstimate
 
 UNMEASURED_FACTOR = 2.0  # between an estimate from a matrix product and a run
 

@@ -66,16 +66,16 @@ def print_grid(result: Mapping[str, Any]) -> None:
         for group in _in_order(result["groups"])
     ]  # fmt: skip
     print_table(rows, "a grid of settings, the best first")
-    for sentence in (result["verdict"], *result["warnings"]):
+    for sentence in (*result["warnings"], result["verdict"]):
         print(sentence)
     print(f"page: {result['page']}")
 
 
 def _spread(group: Mapping[str, Any]) -> str:
-    deviation = group.get("bits_per_byte_standard_deviation")
+    deviation, steps = group.get("bits_per_byte_standard_deviation"), counted(group["runs"][0]["step"], "step")
     if deviation is None:
-        return "1 run"
-    return f"{len(group['runs'])} runs, standard deviation {deviation:.4f}"
+        return f"1 run of {steps}"
+    return f"{len(group['runs'])} runs of {steps}, standard deviation {deviation:.4f}"
 
 
 def _in_order(groups: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

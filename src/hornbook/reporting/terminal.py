@@ -253,6 +253,13 @@ def print_difference(result: Mapping[str, Any], sides: Sequence[tuple[str, str, 
         print(f"The interval is about {result['interval_about']}.")
 
 
+FOLLOWING = (  # settings that are chosen to fit others, where nobody gives them
+    "schedule.warmup_steps", "watch.evaluate_every", "watch.sample_every", "checkpoint.every", "train.microbatch",
+    "train.threads",
+)  # fmt: skip
+MOST_VALUES = 4  # of a setting, and runs of a value, that are told
+
+
 def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
     """One line a run below a header: of the whole validation text where it was scored, else (marked) of the probe's
     windows. Settings that are not the same in all of them follow."""
@@ -278,12 +285,18 @@ def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
         print("* on the probe's windows, not on all of the validation text")
     known = [run.get("settings", {}) for run in runs]
     differing = []
-    for key in dict.fromkeys(key for settings in known for key in settings):
+    for key in dict.fromkeys(key for settings in known for key in settings if key not in FOLLOWING):
         having: dict[str, list[str]] = {}
         for settings, name in zip(known, names, strict=True):
             having.setdefault(_setting(settings.get(key)), []).append(name)
-        if len(having) > 1:
-            differing.append((key, "; ".join(f"{value}: {', '.join(who)}" for value, who in having.items())))
+        if len(having) > MOST_VALUES:
+            differing.append((key, f"{len(having)} values, in --json"))
+        elif len(having) > 1:
+            named = {
+                value: ", ".join(who) if len(who) <= MOST_VALUES else f"{len(who)} runs"
+                for value, who in having.items()
+            }
+            differing.append((key, "; ".join(f"{value}: {who}" for value, who in named.items())))
     if differing:
         print()
         _print_columns(("setting that differs", "value: runs"), differing)
@@ -294,9 +307,11 @@ def _print_columns(titles: Sequence[str], rows: Sequence[Sequence[str]], right: 
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for number, title in enumerate(titles):
-        fixed = number < len(titles) - 1 and all(len(row[number]) < 50 for row in rows)
-        table.add_column(title, justify="right" if number in right else "left", no_wrap=fixed, overflow="fold")
+    widest = max(range(len(titles)), key=lambda column: max(len(row[column]) for row in rows))
+    for number, title in enumerate(titles):  # the widest gives way
+        table.add_column(
+            title, justify="right" if number in right else "left", no_wrap=number != widest, overflow="fold"
+        )
     for row in rows:
         table.add_row(*map(on_one_line, row))
     console().print(table)

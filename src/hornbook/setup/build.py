@@ -10,7 +10,7 @@ import torch
 
 from hornbook.data.loader import Batches
 from hornbook.data.shards import TokenStream
-from hornbook.engine.device import Telemetry, device, this_device
+from hornbook.engine.device import Telemetry, device, give_back_memory, this_device
 from hornbook.engine.saving import Saver
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
@@ -51,6 +51,8 @@ def build(
         sharded = spread(world, settings, shape, on)
         model = sharded.model
     model.recompute = train.recompute
+    if train.recompute and on.type == "cpu":
+        give_back_memory()
     if train.compile:
         from hornbook.model.compiled import compile_training
 
@@ -110,7 +112,8 @@ def usd_per_hour(settings: Settings) -> float | None:
 
 def be_deterministic(wanted: bool) -> None:
     """Whether kernels that add in any order are ruled out: on an accelerator the backward pass of attention is one."""
-    torch.use_deterministic_algorithms(wanted)
+    if torch.are_deterministic_algorithms_enabled() != wanted:  # the call imports the compiler: 65 MiB, and a second
+        torch.use_deterministic_algorithms(wanted)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
 
 

@@ -18,7 +18,8 @@ from hornbook.facts.text_warnings import leaked_in_words
 from hornbook.planning.expected_loss import small_run_bits
 from hornbook.planning.plan import brief
 from hornbook.planning.plan_run import plan_of
-from hornbook.planning.workload import REPORT_SECONDS, Range, StepTimes, TextEstimate, overhead
+from hornbook.planning.wall import overhead
+from hornbook.planning.workload import REPORT_SECONDS, Range, StepTimes, TextEstimate
 from hornbook.reporting.live import View
 from hornbook.setup.build import usd_per_hour
 from hornbook.training.job import RunContext

@@ -40,8 +40,6 @@ from hornbook.planning.workload import (
     TextEstimate,
     corpus_stats,
     fill_steps,
-    resolve_steps,
-    wall_of,
 )
 from hornbook.records.environment import environment
 from hornbook.records.run import EVALUATION, LEFTOVERS, Run, default_out
@@ -226,6 +224,7 @@ def _settled(
     if choice.settings.train.steps is not None:
         fill_steps(choice.settings, choice.settings.train.steps, choice.data)
         return choice.settings, None
+    from hornbook.planning.wall import resolve_steps, wall_of
     from hornbook.setup.pace import measure
 
     pace = measure(choice.settings, choice.shape, text, on, world)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,19 +15,21 @@ import msgspec
 from hornbook.facts.errors import InputError
 from hornbook.facts.io import OPENED
 from hornbook.records.listing import is_running
-from hornbook.records.run import EVALUATION, is_run
+from hornbook.records.run import EVALUATION, GROUP, is_run
 from hornbook.web.log_tail import RunLog
 
 T = TypeVar("T")
+SEPARATOR = ":"  # of the names in an id, since a slash ends a part of an address
 FILE_BYTES = 64 * 2**20
 WATCHED = ("metrics.jsonl", "settings.toml", ".lock", EVALUATION, "reports/memorization.json", "reports/summary.json")
 
 
 class RunFiles:
-    """One run folder. `id` is its name, which is how it is asked for; `given` the path by which commands find it."""
+    """One run folder. `id` is how it is asked for: its name, below those of the groups it is in; `given` the path by
+    which commands find it."""
 
-    def __init__(self, folder: Path, given: Path | None = None) -> None:
-        self.folder, self.id, self.given = folder, folder.name, given or folder
+    def __init__(self, folder: Path, id: str | None = None, given: Path | None = None) -> None:
+        self.folder, self.id, self.given = folder, id or folder.name, given or folder
         self.log = RunLog(folder / "metrics.jsonl")
         self._decoded: dict[tuple[str, Any], tuple[Any, Any]] = {}
 
@@ -84,7 +87,8 @@ class RunFiles:
 
 
 class RunsFolder:
-    """The runs directly below a folder, or the folder itself where it is a run. A link is none."""
+    """The runs directly below a folder and in groups of seeds and grids there, or the folder itself where it is a run.
+    A link is none."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -94,16 +98,26 @@ class RunsFolder:
 
     def runs(self) -> dict[str, RunFiles]:
         """By their ids, the oldest first."""
-        if is_run(self.folder):
-            names = [self.folder]
-        else:
-            with os.scandir(self.folder) as entries:
-                names = [Path(e.path) for e in entries if e.is_dir(follow_symlinks=False) and is_run(Path(e.path))]
-        given = {path: self.given if path == self.folder else self.given / path.name for path in names}
-        known = {path.name: self._runs.get(path.name) or RunFiles(path, given[path])
-                 for path in names if _is_id(path.name)}  # fmt: skip
+        places = [self.folder] if is_run(self.folder) else list(_runs_below(self.folder))
+        known = {}
+        for path in places:
+            below = path.relative_to(self.folder)
+            id = SEPARATOR.join(below.parts) or path.name
+            if all(_is_id(part) for part in below.parts or [path.name]):
+                known[id] = self._runs.get(id) or RunFiles(path, id, self.given / below)
         self._runs = dict(sorted(known.items(), key=lambda item: (item[1].started() or 0, item[0])))
         return self._runs
+
+
+def _runs_below(folder: Path, depth: int = 0) -> Iterator[Path]:
+    """The runs in a folder; two levels deep those of groups, and of folders of groups."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for path in [Path(e.path) for e in entries if e.is_dir(follow_symlinks=False)]:
+            if is_run(path):
+                if depth == 0 or (folder / GROUP).is_file():
+                    yield path
+            elif depth < 2 and not path.name.startswith("."):
+                yield from _runs_below(path, depth + 1)
 
 
 def _is_id(name: str) -> bool:

@@ -24,7 +24,7 @@ from hornbook.reporting.report import OF_THE_TEXT, SUMMARY
 from hornbook.reporting.verdict import has_diverged, of_run
 from hornbook.reporting.words import Finding, conclusions
 from hornbook.web.decimate import bucket_starts
-from hornbook.web.folder import RunFiles
+from hornbook.web.folder import SEPARATOR, RunFiles
 
 SPARKLINE_POINTS = 60
 NO_END = ("running", "unfinished", "interrupted", "damaged")
@@ -81,8 +81,8 @@ def is_read(run: RunFiles, until: float) -> bool:
 
 def overview(run: RunFiles) -> Row:
     """The ROW of docs in `web/api.py`."""
-    row: Row = {"id": run.id, "title": run.id, "is_running": is_running(run.folder), "started": run.started(),
-                "changed": run.changed(), "problem": None, "settings": {},
+    row: Row = {"id": run.id, "title": run.id.replace(SEPARATOR, "/"), "is_running": is_running(run.folder),
+                "started": run.started(), "changed": run.changed(), "problem": None, "settings": {},
                 "shell_path": quote(os.fsencode(run.given).decode("utf-8", "replace"))}  # fmt: skip
     try:
         row["settings"] = run.settings()

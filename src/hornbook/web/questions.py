@@ -16,8 +16,9 @@ from hornbook.facts.units import parse_count, parse_price
 from hornbook.planning.budget import budget, training_flops
 from hornbook.planning.choose import Machine
 from hornbook.planning.expected_loss import chinchilla_loss, why_no_loss
-from hornbook.planning.plan import make_plan, render, shape_of_size
+from hornbook.planning.plan import make_plan, shape_of_size
 from hornbook.planning.plan_run import UNMEASURED_FACTOR, product_flops_per_second
+from hornbook.planning.plan_text import render
 from hornbook.planning.workload import Range
 from hornbook.records.result import Report
 from hornbook.records.run import EVALUATION, Row
