@@ -40,7 +40,7 @@ def hornbook(folder: Path, recompute: bool) -> float:
     import torch
 
     from hornbook.data.packing import IGNORE
-    from hornbook.engine.device import give_back_memory
+    from hornbook.engine.heap import give_back_memory
     from hornbook.formats.huggingface import load_huggingface
     from hornbook.optim.adamw import AdamW
     from hornbook.optim.groups import groups

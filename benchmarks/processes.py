@@ -31,7 +31,7 @@ def parts(side: str, optimizer: str, recompute: bool) -> tuple[Any, Any]:
     """(world, a function that makes one update and reads its loss) of this process."""
     import torch
 
-    from hornbook.engine.device import give_back_memory
+    from hornbook.engine.heap import give_back_memory
     from hornbook.engine.sharding import Sharded
     from hornbook.engine.world import join
     from hornbook.facts.settings import Settings

@@ -131,11 +131,11 @@ def begin(
 
     try:
         if out is not None and is_run(out):
-            from hornbook.setup.resume import resumed
+            from hornbook.setup.resume import refuse_running, resumed
 
             run = Run.open(out)
             if finish:
-                _refuse_running(run)
+                refuse_running(run)
             with run.lock():
                 context = resumed(run, wanted, request, from_=from_, view=view, world=world)
                 if finish and (context.checkpoint is None or checkpoint_step(context.checkpoint) == 0):
@@ -148,16 +148,6 @@ def begin(
             return _carry_out(context, trackers, view, started)
     except OSError as error:
         raise SystemFailure(f"cannot continue: {error.strerror or error}.") from error
-
-
-def _refuse_running(run: Run) -> None:
-    from hornbook.records.listing import is_running
-
-    if is_running(run.folder):
-        holder = (run.folder / ".lock").read_text("utf-8", "replace").strip().removeprefix("process ")
-        raise InputError(
-            f"{run.folder} is training: stop it first (Ctrl-C there, or kill -TERM {holder}), then give --finish again."
-        )
 
 
 def _carry_out(context: RunContext, trackers: Sequence[str], view: View, started: float) -> Result:

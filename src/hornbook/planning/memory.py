@@ -17,14 +17,12 @@ from hornbook.planning.health import RunFacts
 
 LOGITS_COPIES = 2  # logits and their log-softmax, whose place their gradient takes
 CPU_PROCESS_BYTES = 245 * 2**20  # Python with torch imported and the buffers of its kernels; measured, Linux, CPU build
-# Modules of PyTorch that are imported beside: `torch.utils.checkpoint` when it is first called, and most of them by
-# `torch.distributed` and what shards; measured.
+# Modules of PyTorch that recomputing imports when it is first called, and most of them `torch.distributed`; measured.
 RECOMPUTING_BYTES, SEVERAL_BYTES = 80 * 2**20, 45 * 2**20
 GPU_PROCESS_BYTES = 500 * 2**20  # context and kernels of a driver
 # glibc gives freed blocks below 32 MiB back late and in pieces: beyond what is allocated, the peak resident size holds
 # this share of the activations, or of the gradients of blocks where those are more, of both over shards, whose weights
-# and gradients come and go a block at a time; by the kind of norm, as measured. A run that recomputes has it give them
-# back at once (`engine.device.give_back_memory`).
+# and gradients come and go a block at a time; by the kind of norm, as measured. Recomputing, see `engine/heap.py`.
 CPU_FRAGMENTATION = {"layer": 0.35, "rms": 0.6}
 # The n-gram baselines are made beside the model (`evaluation.baselines`): bytes per token of the training text at their
 # peak (tracemalloc, and the text), measured on English. In BPE, 4M tokens: 82 of 2,368 ids, 98 of 32,000, up to 140
@@ -182,28 +180,22 @@ def _logits(shape: GPTShape, tokens: int, workers: int, half: bool, on_cpu: bool
 def _beside(shape: GPTShape, optimizer: str, shards: int, on_cpu: bool, half: bool) -> dict[str, int]:
     """`buffers`, `whole` and `updating` of `Memory`.
 
-    A piece of a sharded model is a block, the table that is both embedding and head, or what is left. Where its
-    gradient is summed there are the gradient, the input of the reduce-scatter and, on a CPU, gloo's copy of it; a table
-    used twice is summed last. For the norm on a CPU the rows of all gradients are sent, received and joined.
     Muon's largest stack of matrices of one shape is there as gradients, their average with the momentum, two
-    iterates and two of their products, which are as large for square ones; as whole matrices twice more over shards.
-    The gradient of a tied table is the sum of two, of the head and of the embedding.
-    """
-    parts, parameters = shape.parameters_by_part(), shape.parameters
-    blocks, table = parts["attention"] + parts["mlp"], 4 * shape.vocabulary * shape.width
-    outside, copies = 4 * (parameters - blocks), 3 if on_cpu else 2
-    gradients, work, buffers = 4 * parameters // shards, table if shape.tied else 0, 0
+    iterates and two of their products, which are as large for square ones; as whole matrices twice more over shards. A
+    tied table has two gradients, which are added up."""
+    gradients, work = 4 * shape.parameters // shards, 4 * shape.vocabulary * shape.width if shape.tied else 0
     if optimizer == "muon":
         sides = _largest_stack(shape)
         itemsize = 2 if half and not on_cpu else 4
         numbers = sides[0] * sides[1] * sides[2] // shards
         ratio = min(sides[1:]) / max(sides[1:])
         work = max(work, int(numbers * (8 + itemsize * (2 + 2 * ratio + (2 if shards > 1 else 0)))))
-    if shards > 1:
-        buffers = outside + copies * max(4 * blocks // shape.layers, 0 if shape.tied else table)
-        work = max(work, (1 + copies) * outside, 3 * gradients if on_cpu else 0)
-    whole = 4 * parameters if shards > 1 else 0
-    return {"buffers": buffers, "whole": whole, "updating": gradients + work}
+    if shards == 1:
+        return {"updating": gradients + work}
+    from hornbook.planning.parallel import beside_shards
+
+    buffers, of_shards = beside_shards(shape, gradients, on_cpu)
+    return {"buffers": buffers, "whole": 4 * shape.parameters, "updating": gradients + max(work, of_shards)}
 
 
 def _largest_stack(shape: GPTShape) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from hornbook.facts.shape import GPTShape
 from hornbook.facts.units import counted
 
 Parallel = Literal["replicate", "shard", "hybrid"]
@@ -70,3 +71,17 @@ def published_batch_tokens(parameters: float) -> int:
     (a, low), (b, high) = next((rows[i], rows[i + 1]) for i in range(len(rows) - 1) if parameters < rows[i + 1][0])
     share = math.log(parameters / a) / math.log(b / a)
     return round(math.exp(math.log(low) + share * math.log(high / low)))
+
+
+def beside_shards(shape: GPTShape, gradients: int, on_cpu: bool) -> tuple[int, int]:
+    """Bytes of buffers in the backward pass over shards, and what the update needs beside `gradients` bytes of them.
+
+    A piece of a sharded model is a block, the table that is both embedding and head, or what is left. Where its
+    gradient is summed there are the gradient, the input of the reduce-scatter and, on a CPU, gloo's copy of it; a table
+    used twice is summed last. For the norm on a CPU the rows of all gradients are sent, received and joined.
+    """
+    parts = shape.parameters_by_part()
+    blocks, table = parts["attention"] + parts["mlp"], 4 * shape.vocabulary * shape.width
+    outside, copies = 4 * (shape.parameters - blocks), 3 if on_cpu else 2
+    buffers = outside + copies * max(4 * blocks // shape.layers, 0 if shape.tied else table)
+    return buffers, max((1 + copies) * outside, 3 * gradients if on_cpu else 0)

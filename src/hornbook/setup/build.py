@@ -10,7 +10,7 @@ import torch
 
 from hornbook.data.loader import Batches
 from hornbook.data.shards import TokenStream
-from hornbook.engine.device import Telemetry, device, give_back_memory, this_device
+from hornbook.engine.device import Telemetry, device, this_device
 from hornbook.engine.saving import Saver
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
@@ -52,6 +52,8 @@ def build(
         model = sharded.model
     model.recompute = train.recompute
     if train.recompute and on.type == "cpu":
+        from hornbook.engine.heap import give_back_memory
+
         give_back_memory()
     if train.compile:
         from hornbook.model.compiled import compile_training

@@ -38,6 +38,17 @@ if TYPE_CHECKING:
     from hornbook.engine.world import World
 
 
+def refuse_running(run: Run) -> None:
+    """Raise InputError where a process trains the run."""
+    from hornbook.records.listing import is_running
+
+    if is_running(run.folder):
+        holder = (run.folder / ".lock").read_text("utf-8", "replace").strip().removeprefix("process ")
+        raise InputError(
+            f"{run.folder} is training: stop it first (Ctrl-C there, or kill -TERM {holder}), then give --finish again."
+        )
+
+
 def resumed(
     run: Run, wanted: Settings, request: Mapping[str, Any], *, from_: str | None, view: View, world: World | None = None
 ) -> RunContext:  # fmt: skip
