@@ -134,7 +134,10 @@ def compare(
         elif trained_on is not None:
             best = bool(settings_of(opened.run).checkpoint.best)
             result[side] |= trained_on.leak | {"chosen_on_this_text": best}
-    return Result(text=scored[0][1], **result, differing_settings=differing_settings(*models))
+    differing = differing_settings(*models)
+    if differing is not None and differing.keys() == {"train.seed"}:
+        result["verdict"] += " Only their seeds differ: this is noise between seeds, not of a recipe."
+    return Result(text=scored[0][1], **result, differing_settings=differing)
 
 
 def _recipes(

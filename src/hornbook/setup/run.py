@@ -257,7 +257,7 @@ def _settled(
 
 def _epochs_in_words(choice: ResolvedSettings) -> str:
     epochs = worthwhile_epochs(choice.data, choice.shape) or 0.0
-    return f"{epochs:.2g} epochs, since more would raise the validation loss on a text of this size (--epochs)"
+    return f"{epochs:.2g} epochs: more usually raise the validation loss on a text of this size (--epochs)"
 
 
 def may_decide_of(asked: Settings, settings: Settings) -> bool:
