@@ -27,6 +27,8 @@ import sys
 from pathlib import Path
 
 os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]  # where hornbook is
+for name in ("FORCE_COLOR", "CLICOLOR_FORCE"):  # a kernel asks for colours, which would be in the files too
+    os.environ.pop(name, None)
 checkout = next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "docs" / "learn.md").is_file())
 (checkout / "learn").mkdir(exist_ok=True)
 os.chdir(checkout / "learn")
@@ -96,7 +98,11 @@ def notebook(page: str) -> str:
             cells.append({"cell_type": "markdown", "metadata": {}, "source": text.splitlines(keepends=True)})
         if match is not None:
             at = match.end()
-            code = match[2] if match[1] == "python" else "".join(f"!{line}\n" for line, _ in commands(match[2]))
+            code = (
+                match[2]
+                if match[1] == "python"
+                else "%%bash\n" + "".join(f"{line}\n" for line, _ in commands(match[2]))
+            )
             source = code.strip().splitlines(keepends=True)
             cells.append(
                 {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": source}

