@@ -1,8 +1,8 @@
 """Several processes that train one model, against one process with as many threads, and their memory against the plan.
 
-`python benchmarks/processes.py speed|memory [FILE]`, started by its own processes with more arguments. Model M of
-`training.py`. All sides of `speed` are alive at once and take turns step by step, so that only one computes at any time
-and what else the machine does falls on all of them alike; a ratio is the median over the turns.
+`python benchmarks/processes.py speed [adamw] [muon]` or `memory`, started by its own processes with more arguments.
+Model M of `training.py`. All sides of `speed` are alive at once and take turns step by step, so that only one computes
+at any time and what else the machine does falls on all of them alike; a ratio is the median over the turns.
 """
 
 from __future__ import annotations
@@ -206,6 +206,8 @@ def speed(optimizer: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
+    if what == "speed" and not {*arguments} <= {"adamw", "muon"}:
+        sys.exit("give adamw, muon, both or none.")
     if what in ("serve", "held"):
         asked = {"side": arguments[-1], "optimizer": arguments[0], "recompute": "recomputed" in arguments}
         {"serve": serve, "held": held}[what](**asked)

@@ -134,8 +134,8 @@ def test_recipes_are_compared_over_runs_and_documents(groups):
     [
         (("a/seed-5", "b/seed-5", "b/seed-6"), "compare takes two models, not 3"),
         (("a/seed-5", "--vs", "b"), "A is one run"),
-        (("a/seed-5", "a/seed-5", "--vs", "b"), "a/seed-5 and a/seed-5 are the same model, and a run counts once"),
-        (("a", "--vs", "a"), "a/seed-5 and a/seed-5 are the same model"),
+        (("a/seed-5", "a/seed-5", "--vs", "b"), "a/seed-5 at step 8 and a/seed-5 at step 8 are the same model"),
+        (("a", "--vs", "a"), "a/seed-5 at step 8 and a/seed-5 at step 8 are the same model"),
         (
             ("a", "b"),
             "a is a folder of runs: name one of them, or compare recipes by all their runs, as hornbook compare "
