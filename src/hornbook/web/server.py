@@ -62,7 +62,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 async def close_silent(server: uvicorn.Server) -> None:
-    """Close each connection that has no whole head of a request for HEAD_SECONDS, for ever: uvicorn limits only the
+    """Close each connection that has no whole head of a request for HEAD_SECONDS, until cancelled: uvicorn limits only the
     silence after an answer, and a few bytes now and then end that."""
     since: dict[Any, float] = {}
     while True:
