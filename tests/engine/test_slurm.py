@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hornbook.engine import checkpoint
+from hornbook.engine import checkpoint, loading
 from hornbook.records.run import Run
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")
@@ -137,8 +137,7 @@ def test_a_preempted_job_is_queued_again_and_ends_with_the_same_weights(tmp_path
     assert state(job)["Restarts"] == "1"
     assert len(rows(tmp_path / "run", "resume")) == 1
     ends = [
-        checkpoint.Stored(Run.open(tmp_path / name).checkpoints()[-1] / "model.safetensors")
-        for name in ("undisturbed", "run")
+        loading.stored(Run.open(tmp_path / name).checkpoints()[-1], checkpoint.MODEL) for name in ("undisturbed", "run")
     ]
     assert ends[0].keys() == ends[1].keys()
     assert all((ends[0][name] == ends[1][name]).all() for name in ends[0])

@@ -72,8 +72,7 @@ def command(arguments: argparse.Namespace) -> None:
 def train(
     *texts: str, recipe: str | Path | None = None, out: str | Path | None = None, from_: str | None = None,
     finish: bool = False, seeds: int | None = None, log: str | Sequence[str] = (), quiet: bool = False,
-    view: View | None = None,
-    started: float | None = None, **changes: Any,
+    view: View | None = None, started: float | None = None, **changes: Any,
 ) -> Result:  # fmt: skip
     """Train a model on `texts` and return the summary of its run, as `hornbook train --json` prints it.
 

@@ -1,18 +1,23 @@
-"""Ctrl-C and SIGTERM ask training to stop; a second one is not asked but obeyed."""
+"""Ctrl-C and SIGTERM ask training to stop; a second one ends it at once."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+SAME_SECONDS = 2.0  # Slurm signals all processes of a job, and torchrun, which is one, passes it on: one request
 
 
 class Stop(threading.Event):
     """Set when a signal has asked to stop; `signal_number` says which, of a signal to another process SIGTERM."""
 
     signal_number: int = signal.SIGTERM
+    since = 0.0  # monotonic seconds
 
 
 @contextmanager
@@ -25,10 +30,12 @@ def stop_on_signals() -> Iterator[Stop]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: FrameType | None) -> None:
-        stop.signal_number = number
-        stop.set()
-        for handled in before:
-            signal.signal(handled, signal.SIG_DFL)
+        if not stop.is_set():
+            stop.signal_number, stop.since = number, time.monotonic()
+            stop.set()
+        elif number == signal.SIGINT or time.monotonic() - stop.since > SAME_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     for number in before:
         signal.signal(number, ask)

@@ -35,11 +35,9 @@ class Memory(msgspec.Struct, frozen=True):
     """Bytes by part on one device.
 
     Without accumulation, gradients take the place of the activations as the backward pass frees them, and the peak is
-    where the larger of both stands; when recomputing, they take that of the inputs of blocks alone, and the inside of
-    one block, whose own gradient is still to come, stands beside the larger. Over several microbatches a step,
-    gradients stand beside activations. N-gram baselines are counted while neither stands, nor do activations where the
-    update has its own peak.
-    """
+    where the larger of both stands; when recomputing, they take that of the inputs of blocks, beside the inside of one
+    block. Over several microbatches a step, they stand beside activations. N-gram baselines are counted while
+    neither stands, nor do activations in the update."""
 
     weights: int
     gradients: int

@@ -248,9 +248,6 @@ def evaluation_interval(
     return every, tokens
 
 
-# ---- Time
-
-
 class StepTimes(msgspec.Struct, frozen=True):
     """Seconds of one step, of scoring one token and of writing one; runs lie within `factor` in nine cases of ten."""
 

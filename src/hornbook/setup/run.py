@@ -119,8 +119,7 @@ def fresh(
 
 
 def _refuse_early(wanted: Settings, out: Path, *, is_given: bool) -> None:
-    """Raise for what is wrong whatever the text is, before it is read: lengths, the price, a folder that cannot be
-    written in, and, where no model `is_given`, a shape whose width is not left to the text."""
+    """Raise for what is wrong whatever the text is; a shape only where no model `is_given`, nor is left to the text."""
     given_length(wanted)
     usd_per_hour(wanted)
     there = next(folder for folder in (out, *out.parents) if folder.exists())

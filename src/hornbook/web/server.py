@@ -62,8 +62,8 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 async def close_silent(server: uvicorn.Server) -> None:
-    """Close each connection that has no whole head of a request for HEAD_SECONDS, until cancelled: uvicorn limits only the
-    silence after an answer, and a few bytes now and then end that."""
+    """Close each connection that has no whole head of a request for HEAD_SECONDS. uvicorn limits only the silence after
+    an answer, and a few bytes now and then end that."""
     since: dict[Any, float] = {}
     while True:
         now, connections = time.monotonic(), server.server_state.connections
