@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -81,7 +82,10 @@ def group_of_runs(
         if group.runs and not is_run(run) and (seconds is not None or given_length(wanted) is None):
             from hornbook.setup.replay import replay
 
-            replay(Run.open(folder / f"seed-{next(iter(group.runs))}"), run, changes={"train.seed": seed})
+            first = Run.open(folder / f"seed-{next(iter(group.runs))}")
+            with TemporaryDirectory(dir=folder, prefix=".") as aside:  # there with all decisions, or not at all
+                replay(first, Path(aside) / "run", changes={"train.seed": seed})
+                (Path(aside) / "run").rename(run)
         if is_run(run):  # a run knows its length; a budget is no part of what it is
             changes = {name: value for name, value in changes.items() if name not in LENGTHS_DOTTED}
         view.note(f"seed {seed} ({seeds.index(seed) + 1} of {len(seeds)})")
