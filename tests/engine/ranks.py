@@ -106,12 +106,17 @@ def train(family, tied, optimizer, poisoned, world, replicas, *, after=0, last=S
     if sharded is not None:
         weights, moments = (
             {
-                key: sharded.all_rows(key if key in sharded.sizes else key.rpartition(".")[0], t)
-                for key, t in its.items()
+                key: row
+                for key, tensor in its.items()
+                for row in sharded.all_rows({weight(key, sharded): tensor}).values()
             }
             for its in (weights, moments)
         )
     return {"trace": trace, "weights": hashed(weights), "state": hashed(moments)}
+
+
+def weight(key, sharded):
+    return key if key in sharded.sizes else key.rpartition(".")[0]
 
 
 def hashed(tensors):

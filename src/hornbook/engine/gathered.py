@@ -22,9 +22,7 @@ class Gathered:
         with torch.device("meta"):
             self.model = Decoder(sharded.model.shape)
         self.sharded, self.layer, first = sharded, -1, "blocks.0."
-        outside = {
-            name: sharded.all_rows(name, x) for name, x in sharded.local.items() if not name.startswith("blocks.")
-        }
+        outside = sharded.all_rows({name: x for name, x in sharded.local.items() if not name.startswith("blocks.")})
         self.model.load_state_dict(outside, strict=False, assign=True)
         if self.model.shape.tied:
             self.model.head.projection.weight = self.model.embedding.weight
@@ -44,7 +42,8 @@ class Gathered:
 
     def fetch(self, layer: int) -> None:
         """Put the weights of a block together. Collective."""
-        for name, whole in self.block.items():
-            weight = f"blocks.{layer}.{name}"
-            whole.copy_(self.sharded.all_rows(weight, self.sharded.local[weight]))
+        names = [f"blocks.{layer}.{name}" for name in self.block]
+        weights = self.sharded.all_rows({name: self.sharded.local[name] for name in names})
+        for whole, weight in zip(self.block.values(), weights.values(), strict=True):
+            whole.copy_(weight)
         self.layer = layer

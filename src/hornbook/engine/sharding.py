@@ -206,16 +206,19 @@ class Sharded:
         self.gathered = None
 
     @torch.no_grad()
-    def all_rows(self, name: str, local: Tensor) -> Tensor:
-        """The whole tensor whose rows lie on the ranks as those of parameter `name` do."""
-        size = self.sizes[name]
+    def all_rows(self, rows: Mapping[str, Tensor]) -> Named:
+        """The whole parameters, or tensors like them, of which each rank has these `rows`. One collective."""
         if self.shards == 1:
-            return local
-        most = -(-size[0] // self.shards)
-        padded, whole = (local.new_zeros(rows, *size[1:]) for rows in (most, most * self.shards))
-        padded[: len(local)] = local
-        dist.all_gather(list(whole.chunk(self.shards)), padded, group=self.shard_group)
-        return whole[: size[0]]
+            return dict(rows)
+        counts = [[self._count(name, shard) for name in rows] for shard in range(self.shards)]
+        flat = torch.cat([of_name.flatten() for of_name in rows.values()])
+        received = flat.new_empty(self.shards, sum(counts[0]))  # no shard has more rows than the first
+        sent = received.new_zeros(received.shape[1])
+        sent[: len(flat)] = flat
+        dist.all_gather(list(received), sent, group=self.shard_group)
+        parts = [torch.split(row[: sum(count)], count) for row, count in zip(received, counts, strict=True)]
+        whole = zip(rows, zip(*parts, strict=True), strict=True)
+        return {name: torch.cat(of_name).view(self.sizes[name]) for name, of_name in whole}
 
     def _take_rows(self, name: str, local: Tensor, whole: Tensor | None) -> None:
         """Put this rank's rows of what rank 0 gives as the `whole` of parameter `name` into `local`."""
