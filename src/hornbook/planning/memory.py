@@ -23,7 +23,7 @@ RECOMPUTING_BYTES, SEVERAL_BYTES = 80 * 2**20, 45 * 2**20
 GPU_PROCESS_BYTES = 500 * 2**20  # context and kernels of a driver
 # glibc gives freed blocks below 32 MiB back late and in pieces: beyond what is allocated, the peak resident size holds
 # this share of the activations, or of the gradients of blocks where those are more, of both over shards, whose weights
-# and gradients come and go a block at a time; by the kind of norm, as measured. Recomputing, see `engine/heap.py`.
+# and gradients come and go a block at a time; by the norm, dropout as LayerNorm, measured. See `engine/heap.py`.
 CPU_FRAGMENTATION = {"layer": 0.35, "rms": 0.6}
 # The n-gram baselines are made beside the model (`evaluation.baselines`): bytes per token of the training text at their
 # peak (tracemalloc, and the text), measured on English. In BPE, 4M tokens: 82 of 2,368 ids, 98 of 32,000, up to 140
@@ -159,7 +159,7 @@ def memory(
     if on_cpu:
         pieces = (activations, blocks * 4 * workers)
         in_pieces = 0 if checkpointing else sum(pieces) if shards > 1 else max(pieces)
-        margin = CPU_FRAGMENTATION[shape.kind.norm] * in_pieces
+        margin = CPU_FRAGMENTATION["layer" if dropout else shape.kind.norm] * in_pieces
     else:
         margin = GPU_MARGIN * parts_of.total
     return msgspec.structs.replace(parts_of, margin=int(margin))
