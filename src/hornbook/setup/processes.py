@@ -151,7 +151,7 @@ def _replicas(world: World, settings: Settings, shape: GPTShape, on: torch.devic
     needs = partial(
         memory, shape, train.microbatch, optimizer=settings.optimizer.name or "adamw", checkpointing=train.recompute,
         half=train.precision == "bfloat16", accumulating=train.microbatch * world.size < train.batch, on_cpu=on_cpu,
-        threads=train.threads, processes=world.size,
+        threads=train.threads, processes=world.size, dropout=settings.model.dropout > 0,
     )  # fmt: skip
     layout = layout_for(lambda shards: needs(shards=shards).total <= room, world.size, of_machine)
     return world.size // layout.shards
