@@ -185,18 +185,19 @@ def test_each_process_has_its_pieces(ranks):
 HOW = {"first": 0, "last": 3, "microbatch": 3, "lr_schedule": lambda step: 1.0, "clip_norm": 1.0, "seed": 4}
 
 
-@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
-def test_training_is_that_with_a_mask(make, family):
+@pytest.mark.parametrize(("family", "recompute"), [("gpt2", False), ("qwen3", False), ("qwen3", True)])
+def test_training_is_that_with_a_mask(make, family, recompute):
     """Through the operator that a GPU computes, and its gradient."""
     part = a_text([40, 3, 0, 17] * 8, separator=True)
     losses, weights = [], []
     for pack in (None, packing(part)):
         model, optimizers = make(family=family)
+        model.recompute = recompute
         batches = Batches(part, context=16, batch=8, seed=4)
         batches.pack = pack
         losses.append([s.update.loss for s in steps(model, optimizers, batches, document_mask=True, **HOW)])
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
-    assert len(CALLS) == 2 * 3 * 3
+    assert len(CALLS) == 2 * 3 * 3 * (1 + recompute)  # layers, pieces, updates
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
     torch.testing.assert_close(weights[1], weights[0], atol=1e-4, rtol=1e-3)
 
