@@ -96,7 +96,7 @@ def random_text(size: Size, steps: int, seed: int = 0, document_tokens: int | No
 
 
 def made(
-    here: Here, name: str, steps: int, *, document_tokens: int | None = None, **changes: Any
+    here: Here, name: str, steps: int, world: Any = None, *, document_tokens: int | None = None, **changes: Any
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """Parts, settings and shape of a run, everything that is not given chosen as `hornbook train` chooses it."""
     from hornbook.engine.device import this_device
@@ -115,7 +115,7 @@ def made(
     machine = Machine.of(this_device(here.device))
     data = CorpusStats(text.num_tokens, text.num_tokens, size.vocabulary)
     choice = choose(from_table(overridden({}, wanted), source="gpu.py"), data, machine)
-    return build(choice.settings, choice.shape, text, here.device), choice.settings, choice.shape
+    return build(choice.settings, choice.shape, text, here.device, world), choice.settings, choice.shape
 
 
 def trained(parts: Any, settings: Any, steps: int, *, first: int = 0, lr_scale: float = 1.0) -> Iterator[Any]:
@@ -124,7 +124,7 @@ def trained(parts: Any, settings: Any, steps: int, *, first: int = 0, lr_scale: 
     return updates(
         parts.model, parts.optimizers, parts.batches, first=first, last=steps, lr_schedule=lambda step: lr_scale,
         microbatch=settings.train.microbatch, clip_norm=1.0, seed=0, document_mask=settings.train.document_mask,
-        autocast=parts.autocast, uses_weights=lambda step: False,
+        autocast=parts.autocast, uses_weights=lambda step: False, sharded=parts.sharded,
     )  # fmt: skip
 
 
@@ -461,6 +461,38 @@ def check_deterministic(here: Here) -> dict[str, Any]:
     return result | {"ok": result["equal_True"]}
 
 
+def check_mesh(here: Here) -> dict[str, Any]:
+    """The engine of many processes with one alone, by the device's own collectives: the losses of a model that nothing
+    wraps, and how fast it is beside that; the probe by a plain model in the same memory."""
+    import torch
+
+    from hornbook.engine.world import STORE, join
+    from hornbook.evaluation.score import Request, nats_alone, score_tokens
+
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", STORE: str(here.scratch / "store")}
+    world, number, size = join(60.0), here.steps(24), here.size("124M")
+    ids = torch.arange(size.context + 1) % size.vocabulary
+    request, result = [Request(ids.tolist(), size.context)], {}
+    for name, among in (("plain", None), ("mesh", world)):
+        parts, settings, _ = made(here, "124M", number + 1, among, **{"train.deterministic": True})
+        updates = trained(parts, settings, number)
+        seen = [next(updates).update.loss for _ in range(number // 2)]
+        synchronize(here)
+        begin = time.perf_counter()
+        seen += [done.update.loss for done in updates]
+        synchronize(here)
+        result[f"milliseconds_{name}"] = 1e3 * (time.perf_counter() - begin) / (number - number // 2)
+        nats = score_tokens(parts.whole(), request, nats_alone, world=among)[0]["nats"].sum()
+        result[name] = [*seen, float(nats)]
+        del parts, updates
+    world.leave()
+    is_equal, speeds = (
+        result.pop("plain") == result.pop("mesh"),
+        [result[f"milliseconds_{x}"] for x in ("plain", "mesh")],
+    )
+    return result | {"ok": is_equal, "speed_of_mesh": speeds[0] / speeds[1]}
+
+
 def some_text(folder: Path, megabytes: float) -> Path:
     """Words by chance, a document a line: enough to train on, nothing to carry."""
     import numpy as np
@@ -682,6 +714,7 @@ CHECKS: dict[str, tuple[Callable[[Here], dict[str, Any]], int]] = {
     "documents": (check_documents, 120),
     "deterministic": (check_deterministic, 100),
     "resume": (check_resume, 150),
+    "mesh": (check_mesh, 100),
     "evaluation": (check_evaluation, 60),
     "generation": (check_generation, 60),
     "memory": (check_memory, 60),

@@ -27,8 +27,8 @@ SIDES = ("one", "replicate", "shard")
 RANKS = 2
 
 
-def parts(side: str, optimizer: str, recompute: bool) -> tuple[Any, Any]:
-    """(world, a function that makes one update and reads its loss) of this process."""
+def parts(side: str, optimizer: str, recompute: bool) -> tuple[Any, Any, Any]:
+    """(world, a function that makes one update and reads its loss, one that looks at the model) of this process."""
     import torch
 
     from hornbook.engine.heap import give_back_memory
@@ -37,7 +37,7 @@ def parts(side: str, optimizer: str, recompute: bool) -> tuple[Any, Any]:
     from hornbook.facts.settings import Settings
     from hornbook.facts.shape import GPTShape
     from hornbook.model.decoder import Decoder
-    from hornbook.model.init import initialise
+    from hornbook.model.init import fresh_weights, initialise
     from hornbook.setup.build import make_optimizers
     from hornbook.training.step import train_step
 
@@ -56,7 +56,7 @@ def parts(side: str, optimizer: str, recompute: bool) -> tuple[Any, Any]:
         sharded = Sharded(model, world, replicas, device=torch.device("cpu"))
         if rank > 0:
             world.hear()
-        sharded.scatter(initialise(Decoder(shape), 0) if rank == 0 else None)
+        sharded.scatter(fresh_weights(shape, sharded.sizes, 0) if rank == 0 else None)
         model = sharded.model
     model.train().recompute = recompute
     if recompute:
@@ -78,12 +78,18 @@ def parts(side: str, optimizer: str, recompute: bool) -> tuple[Any, Any]:
         assert pending is not None
         return pending.read().loss
 
-    return world, update
+    def look() -> None:
+        """What all do where something looks at the model."""
+        assert sharded is not None
+        with torch.no_grad(), sharded.world.in_step():
+            sharded.gather().hidden(microbatch[0][:4])
+
+    return world, update, look
 
 
 def serve(side: str, optimizer: str, recompute: bool) -> None:
     """One process of a side: a step for each line of the standard input, answered with its seconds and its loss."""
-    world, update = parts(side, optimizer, recompute)
+    world, update, _ = parts(side, optimizer, recompute)
     if world is not None and world.rank > 0:
         while world.hear()[0] != "end":
             update()
@@ -99,8 +105,8 @@ def serve(side: str, optimizer: str, recompute: bool) -> None:
 
 
 def held(side: str, optimizer: str, recompute: bool) -> None:
-    """One process of a side: the most memory that it has held in two steps, in all and beyond its imports, and what is
-    planned of each; the kernels' own buffers are planned with the process."""
+    """One process of a side: the most memory that it has held in two steps and looks, in all and beyond its imports,
+    and what is planned of each; the kernels' own buffers are planned with the process."""
     import torch
     from torch.utils.checkpoint import checkpoint
 
@@ -114,15 +120,16 @@ def held(side: str, optimizer: str, recompute: bool) -> None:
     if recompute:  # what it imports is planned with the process
         checkpoint(torch.matmul, square, square, use_reentrant=False).sum().backward()
     before = resident_bytes()
-    world, update = parts(side, optimizer, recompute)
+    world, update, look = parts(side, optimizer, recompute)
     for _ in range(2):
         update()
+        look()
     shape = GPTShape(family="gpt2", layers=LAYERS, width=WIDTH, heads=HEADS, vocabulary=VOCABULARY, context=CONTEXT)
     planned = memory(
         shape, BATCH // RANKS, optimizer=optimizer, checkpointing=recompute, threads=1,
         shards=RANKS if side == "shard" else 1, processes=RANKS,
     )  # fmt: skip
-    total = planned.total - (planned.whole if world.rank > 0 else 0)
+    total = planned.total
     figures = {
         "rank": world.rank, "peak": peak_bytes(), "planned": total, "of_training": peak_bytes() - before,
         "planned_of_training": total - planned.process, "planned_to_peak": round(total / peak_bytes(), 3),

@@ -76,7 +76,7 @@ def train(family, tied, optimizer, poisoned, world, replicas, *, after=0, last=S
         machines = ranks if tied else 1  # as of one, replicas have the same memory
         world = replace(world, machines=machines)
         sharded = Sharded(spread, world, replicas, device=torch.device("cpu"), wraps=family == "gpt2")
-        sharded.scatter(whole if rank == 0 else None)
+        sharded.scatter(iter(whole.named_parameters()) if rank == 0 else None)
         model = sharded.model
     made, trace = optimizers_of(model, optimizer, sharded), []
     state, name = TrainState(model, made, None, None, sharded), f"{family}-{tied}-{optimizer}"
@@ -106,12 +106,17 @@ def train(family, tied, optimizer, poisoned, world, replicas, *, after=0, last=S
     if sharded is not None:
         weights, moments = (
             {
-                key: sharded.all_rows(key if key in sharded.sizes else key.rpartition(".")[0], t)
-                for key, t in its.items()
+                key: row
+                for key, tensor in its.items()
+                for row in sharded.all_rows({weight(key, sharded): tensor}).values()
             }
             for its in (weights, moments)
         )
     return {"trace": trace, "weights": hashed(weights), "state": hashed(moments)}
+
+
+def weight(key, sharded):
+    return key if key in sharded.sizes else key.rpartition(".")[0]
 
 
 def hashed(tensors):

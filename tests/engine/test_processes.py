@@ -129,8 +129,12 @@ def losses(run):
 
 
 def evaluations(run):
-    keys = ("step", "probe_train_loss_nats_per_token", "probe_validation_window_nats")
+    keys = ("step", "probe_train_loss_nats_per_token", "probe_validation_window_nats", "copied_share")
     return [[row.get(key) for key in keys] for row in Run(run).rows() if row["event"] == "evaluation"]
+
+
+def samples(run):
+    return [(sample["step"], sample["prompt"], sample["text"]) for sample in Run(run).samples()]
 
 
 def forget_after(run, step):
@@ -162,6 +166,7 @@ def test_a_run_goes_on_with_two_processes_and_with_one_again(tmp_path, whole, ho
         assert weights(run) == weights(whole / "run")
         assert losses(run) == losses(whole / "run")
         assert evaluations(run) == evaluations(whole / "run")
+        assert samples(run) == samples(whole / "run")
     assert [row["step"] for row in Run(run).rows() if row["event"] == "resume"] == [0, EVERY, 2 * EVERY]
 
 
@@ -263,13 +268,17 @@ def test_what_several_processes_score_has_the_bits_of_one(tmp_path, english, hor
     """The probe and the validation text, by the best weights, with batches for all of them and too few."""
     (tmp_path / "text.txt").write_text(english[:40_000], encoding="utf-8")
     report, seen = tmp_path / "run" / "reports" / "evaluation.json", []
-    for processes in (1, 2, 4):
+    for processes, layout in ((1, "replicate"), (2, "replicate"), (4, "replicate"), (2, "shard"), (4, "shard")):
         command = [*COMMAND, "--watch.probe_tokens", 2000, "--steps", 3, "--processes", processes]
-        finished = hornbook_in(tmp_path)(*command, "--parallel", "replicate", "--json")
+        finished = hornbook_in(tmp_path)(*command, "--parallel", layout, "--json")
         assert finished.code == 0, finished.stderr
-        seen.append((json.loads(report.read_text("utf-8")), finished.json["train_loss_nats_per_token"]))
+        summary = json.loads((tmp_path / "run" / "reports" / "summary.json").read_text("utf-8"))
+        examples = [summary["inspection_before"], summary["inspection_after"]]
+        train_loss = finished.json["train_loss_nats_per_token"]
+        seen.append((json.loads(report.read_text("utf-8")), train_loss, examples))
         report.unlink()
-    assert seen[0] == seen[1] == seen[2]
+    assert all(one == seen[0] for one in seen[1:])
+    assert all(seen[0][2])
     assert seen[0][0]["num_tokens"] >= 3000
 
 

@@ -75,8 +75,7 @@ def test_shards_divide_the_states() -> None:
     assert part.optimizer == whole.optimizer // 4
     assert part.gradients == whole.gradients // 4
     assert part.activations == whole.activations
-    assert part.whole == 4 * SHAPES[0].parameters
-    assert whole.whole == whole.buffers == 0
+    assert whole.buffers == 0 < part.buffers
 
 
 def test_gradients_beside_one_block_when_recomputing() -> None:

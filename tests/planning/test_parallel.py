@@ -56,15 +56,13 @@ def test_the_microbatch_of_a_size_is_what_fits():
     assert plan.memory_bytes["total"] <= 80 * GB
     assert plan.microbatch == plan.largest_microbatch
     assert plan.steps == -(-(10**12) // published_batch_tokens(7e9))
-    large = make_plan(parameters=10**10, tokens=10**12, on=lookup("8xH100"))
+    large = make_plan(parameters=20 * 10**9, tokens=10**12, on=lookup("8xH100"))
     assert large.recompute
     assert large.memory_bytes["total"] == large.memory_bytes_checkpointing <= 80 * GB
 
 
-def test_process_0_has_the_whole_weights_beside_its_rows():
-    """280 GB of them: no number of shards is enough."""
+def test_no_process_needs_the_memory_of_the_whole_weights():
+    """280 GB of 70B parameters, on devices of 80."""
     plan = make_plan(parameters=70 * 10**9, tokens=10**12, on=lookup("64xH100"))
-    whole = plan.memory_bytes["whole"]
-    assert whole == pytest.approx(280 * GB, rel=0.05)
-    assert plan.memory_bytes["total"] - whole < 80 * GB
-    assert any("does not fit" in line and "process 0" in line for line in plan.warnings)
+    assert plan.memory_bytes["total"] < 80 * GB
+    assert not any("does not fit" in line for line in plan.warnings)

@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -34,12 +35,14 @@ from hornbook.reporting.words import Finding, conclusions
 from hornbook.setup.expectation import ngram_baselines
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.training.job import Job, RunContext
+from hornbook.training.loop import TrainState
 from hornbook.training.watch import Watch
 
 if TYPE_CHECKING:
     from hornbook.engine.world import World
 
 T = TypeVar("T")
+Examples = tuple[list[dict[str, Any]] | None, list[dict[str, Any]] | None]  # before training, after
 
 
 def write_report(job: Job, stop: Stop) -> dict[str, Any]:
@@ -48,15 +51,16 @@ def write_report(job: Job, stop: Stop) -> dict[str, Any]:
     signal comes meanwhile."""
     start, view, watch, last = job.context, job.view, job.watch, job.position
     run, prepared, step, attempt = start.run, start.prepared, last["step"], partial(_attempt, view)
-    model, used = _used_model(job)
+    (model, used), world = _used_model(job), start.world
     selected_on = start.settings.watch.probe_tokens if start.settings.checkpoint.best else None
     chosen = selection_places(prepared.validation, start.shape.context, selected_on)
     known = attempt("the plan", lambda: run.plan) or {}
     baselines = attempt("the baselines", lambda: _baselines(start, known, chosen)) or {}
-    world = job.state.helpers
     scores = attempt("the loss", lambda: _final_report(start, model, view, stop, used, baselines, chosen, world))
     train_loss = attempt("the training loss", lambda: _probe_loss(watch, "train", model, world))
-    job.state.leave()
+    examples = attempt("the example", lambda: _inspections(job, model)) or (None, None)
+    if world is not None:
+        world.leave()
     view.end()
     if scores is not None:
         scored = scores.to_json()
@@ -99,22 +103,25 @@ def write_report(job: Job, stop: Stop) -> dict[str, Any]:
         summary |= final_numbers(scores) | prepared.leak | {"lost_share": scores.extra.get("lost_share", 0.0)}
     whole = step == start.settings.train.steps and not any(row["event"] == "resume" for row in rows)
     summary["plan_score"] = attempt("the score of the plan", lambda: _plan_score(job, known, summary, whole))
-    _write(start, model, view, scores, summary)
+    _write(start, examples, view, scores, summary)
     return summary
 
 
 def _used_model(job: Job) -> tuple[Decoder, int]:
-    """The model that is used and its step: the best, where that is wanted; processes that help to score have it too."""
-    best, model, state = job.best, job.state.whole(), job.state
+    """The model that is used and its step: the best, where that is wanted."""
+    best, state = job.best, job.state
     if not job.settings.checkpoint.best or best.step is None or best.step == job.step:
-        return model, job.step
-    chosen = _attempt(job.view, "the best weights", lambda: loading.load_model(best.folder(job.run)).to(device()))
-    if chosen is None:
-        return model, job.step
-    if state.helpers is not None:
-        state.take_over(chosen)
-        return model, best.step
-    return chosen, best.step
+        return state.whole(), job.step
+    chosen = _attempt(job.view, "the best weights", lambda: _with_weights(state, best.folder(job.run)))
+    return (state.whole(), job.step) if chosen is None else (chosen, best.step)
+
+
+def _with_weights(state: TrainState, folder: Path) -> Decoder:
+    """The model with the weights of a checkpoint: those that several processes train are replaced by them."""
+    if state.sharded is None:
+        return loading.load_model(folder).to(device())
+    state.load(folder, 0)
+    return state.whole()
 
 
 def write_so_far(job: Job) -> None:
@@ -134,12 +141,11 @@ def _attempt(view: View, what: str, make: Callable[[], T]) -> T | None:
         return None
 
 
-def _write(start: RunContext, model: Decoder, view: View, report: Report | None, summary: dict[str, Any]) -> None:
+def _write(start: RunContext, examples: Examples, view: View, report: Report | None, summary: dict[str, Any]) -> None:
     """The files of the report."""
     run, attempt = start.run, partial(_attempt, view)
-    before, after = attempt("the example", lambda: _inspections(start, model)) or (None, None)
     ending = summary | {
-        "inspection_before": before, "inspection_after": after,
+        "inspection_before": examples[0], "inspection_after": examples[1],
         "settings": tomllib.loads(attempt("the settings", lambda: run.settings_toml) or ""),
         "conventions": report.conventions if report is not None else None,
         "tokens_per_epoch": start.prepared.train.num_tokens,
@@ -264,20 +270,18 @@ def _final_report(
     return msgspec.structs.replace(report, extra=report.extra | {"baselines": baselines} | start.prepared.leak)
 
 
-def _inspections(start: RunContext, model: Decoder) -> tuple[list[dict[str, Any]] | None, list[dict[str, Any]] | None]:
+def _inspections(job: Job, model: Decoder) -> Examples:
     """Each token of the same sentence of the validation text, before training and after."""
+    start = job.context
     part, tokenizer = start.prepared.validation, start.prepared.tokenizer
     texts = (excerpt(tokenizer, part.document_tokens(i)) for i in range(len(part.names)))
     text = next((text for text in texts if len(tokenizer.encode(text)) > 1), None)
     first = start.run.checkpoint_folder(0)
     if text is None or not first.is_dir():
         return None, None
-    untrained = loading.load_model(first).to(device())
     whole = len(tokenizer.encode(text))  # all of it is given, so that nothing is left to be continued
-    before, after = (
-        inspect_text(network, tokenizer, text, greedy_prompt=whole).tokens for network in (untrained, model)
-    )  # fmt: skip
-    return before, after
+    after = inspect_text(model, tokenizer, text, greedy_prompt=whole).tokens
+    return inspect_text(_with_weights(job.state, first), tokenizer, text, greedy_prompt=whole).tokens, after
 
 
 def excerpt(tokenizer: Tokenizer, ids: np.ndarray) -> str:

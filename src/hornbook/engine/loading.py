@@ -78,6 +78,8 @@ def load_tensors(
     rows (first, stop); `is_verified`: the files are known to be what the manifest says."""
     manifest = read_manifest(checkpoint)
     fill(into, stored(checkpoint, MODEL, only, is_verified=is_verified))
+    if not optimizers:
+        return manifest
     if not has_optimizer(manifest["files"]):
         if manifest["step"]:
             raise InputError(f"{checkpoint} has weights only: training cannot resume from it.")

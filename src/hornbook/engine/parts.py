@@ -18,7 +18,7 @@ from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine import loading
 from hornbook.engine.checkpoint import MANIFEST, MODEL, OPTIMIZER, Contents
 from hornbook.engine.sharding import Sharded
-from hornbook.engine.tensor_files import RowsOf
+from hornbook.engine.tensor_files import RowsOf, first_not_finite
 from hornbook.engine.world import World
 from hornbook.facts.errors import SystemFailure
 from hornbook.optim.groups import Optimizer
@@ -90,6 +90,13 @@ def load(sharded: Sharded, optimizers: Sequence[Optimizer], folder: Path, update
     return manifest
 
 
+def is_finite(sharded: Sharded) -> bool:
+    """Whether the weights of all ranks are finite numbers. Collective."""
+    sharded.world.tell("is_finite")
+    is_here = first_not_finite(sharded.local) is None
+    return all(sharded.world.each(lambda: is_here))
+
+
 def _see(sharded: Sharded, folder: Path) -> None:
     if not folder.is_dir():
         raise SystemFailure(
@@ -101,7 +108,7 @@ def _see(sharded: Sharded, folder: Path) -> None:
 @torch.no_grad()
 def share(sharded: Sharded, optimizers: Sequence[Optimizer], updates: int | None) -> None:
     """Give the other replicas what the first one has just read. Collective."""
-    sharded.is_gathered = False
+    sharded.gathered = None
     if sharded.replicas == 1:
         return
     count = torch.tensor(updates or 0, device=sharded.device)

@@ -2,7 +2,7 @@
 
 (ranks, 1) replicates, (1, ranks) shards, (machines, processes of one) does both; the code is the same. Each rank holds
 some rows of every weight, its gradient and its moments. Optimizers see plain tensors, these rows, and so does what
-saves and loads them (parts.py); what looks at a model sees `gather`'s, a whole one. Sums over ranks are sums, never
+saves and loads them (parts.py); what looks at a model sees `gather`'s, a plain one. Sums over ranks are sums, never
 means: the loss is all nats / all tokens. On a CPU, where sums cannot hide behind the backward pass, replicas are plain
 models; on one machine they have their weights and moments in the same memory, and each updates some of them for all.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate, chain
 from typing import Any
@@ -23,6 +23,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
+from hornbook.engine.gathered import Gathered
 from hornbook.engine.world import World
 from hornbook.model.decoder import Decoder
 from hornbook.optim.groups import Named, Optimizer
@@ -65,16 +66,15 @@ class Sharded:
         self.together = None if self.owners else self.orthogonalise
         with torch.no_grad():
             self.local: Named = {name: _rows_of(parameter) for name, parameter in model.named_parameters()}
-        self.whole: Decoder | None = None  # of shards on rank 0 alone, once something looks at it
-        self.is_gathered = False
-        if self.shards == 1:
-            self.whole = self._seen()
+        self.plain = self._plain() if self.shards == 1 else None
+        self.gathered: Gathered | None = None  # of shards, from the first look after an update to the next update
 
     # ---- A step
 
     def last_piece(self, is_last: bool) -> None:
         """Sum gradients over the ranks after the last piece of a step only, where a rank has the memory to keep whole
         ones until then."""
+        self.gathered = None
         for local in self.local.values():  # those of the step before would stand beside the new ones
             local.grad = None
         sums = is_last or (self.shards > 1 and self.model.shape.parameters > WHOLE_GRADIENTS)
@@ -93,7 +93,6 @@ class Sharded:
         On a CPU the norm has the bits of one process: each parameter's is taken of the whole gradient by one rank. On
         an accelerator the squares of rows are summed.
         """
-        self.is_gathered = False
         for name, parameter in self.model.named_parameters():  # optimizers see the rows
             self.local[name].grad = None if parameter.grad is None else _rows_of(parameter.grad)
         if self.owners:
@@ -178,53 +177,48 @@ class Sharded:
 
     # ---- Whole tensors
 
-    @torch.no_grad()
-    def gather(self) -> Decoder | None:
-        """The whole model, in evaluation mode; of shards on rank 0 alone. What is done to it changes nothing before
-        `scatter`, or all replicas of rank 0's."""
-        if self.shards > 1 and not self.is_gathered:
+    def gather(self) -> Decoder:
+        """A plain model with the weights of this moment, in evaluation mode, to look at until the next update."""
+        if self.plain is not None:
+            return self.plain.eval()
+        if self.gathered is None:
             self.world.tell("gather")
-            if self.whole is None and self.world.rank == 0:
-                self.whole = Decoder(self.model.shape).to(self.device)
-            targets = {} if self.whole is None else dict(self.whole.named_parameters())
-            for name, local in self.local.items():
-                rows = self.all_rows(name, local)
-                if name in targets:
-                    targets[name].copy_(rows)
-            self.is_gathered = True
-        return None if self.whole is None else self.whole.eval()
+            self.gathered = Gathered(self)
+        return self.gathered.model
 
-    def _seen(self) -> Decoder:
-        """A whole model whose weights are those of this rank, which are whole, in the same memory."""
+    def _plain(self) -> Decoder:
+        """A plain model whose weights are those of this rank, which are whole, in the same memory."""
         if not self.wrapped:
             return self.model
         with torch.device("meta"):
-            whole = Decoder(self.model.shape)
-        whole.load_state_dict(self.local, strict=False, assign=True)
-        if whole.shape.tied:
-            whole.head.projection.weight = whole.embedding.weight
-        return whole
+            plain = Decoder(self.model.shape)
+        plain.load_state_dict(self.local, strict=False, assign=True)
+        if plain.shape.tied:
+            plain.head.projection.weight = plain.embedding.weight
+        return plain
 
     @torch.no_grad()
-    def scatter(self, whole: Decoder | None = None) -> None:
-        """Take over the weights of rank 0's `whole` model, on the same device: from now on it is the gathered one."""
+    def scatter(self, weights: Iterator[tuple[str, Tensor]] | None = None) -> None:
+        """Take over rank 0's `weights`, whole ones in the order of the parameters, of which one is there at a time."""
         self.world.tell("scatter")
-        weights = {} if whole is None else dict(whole.named_parameters())
         for name, local in self.local.items():
-            self._take_rows(name, local, weights.get(name))
-        if self.shards > 1:
-            self.whole, self.is_gathered = whole, whole is not None
+            self._take_rows(name, local, None if weights is None else next(weights)[1].to(self.device))
+        self.gathered = None
 
-    def all_rows(self, name: str, local: Tensor) -> Tensor:
-        """The whole tensor whose rows lie on the ranks as those of parameter `name` do."""
-        size = self.sizes[name]
+    @torch.no_grad()
+    def all_rows(self, rows: Mapping[str, Tensor]) -> Named:
+        """The whole parameters, or tensors like them, of which each rank has these `rows`. One collective."""
         if self.shards == 1:
-            return local
-        most = -(-size[0] // self.shards)
-        padded, whole = (local.new_zeros(rows, *size[1:]) for rows in (most, most * self.shards))
-        padded[: len(local)] = local
-        dist.all_gather(list(whole.chunk(self.shards)), padded, group=self.shard_group)
-        return whole[: size[0]]
+            return dict(rows)
+        counts = [[self._count(name, shard) for name in rows] for shard in range(self.shards)]
+        flat = torch.cat([of_name.flatten() for of_name in rows.values()])
+        received = flat.new_empty(self.shards, sum(counts[0]))  # no shard has more rows than the first
+        sent = received.new_zeros(received.shape[1])
+        sent[: len(flat)] = flat
+        dist.all_gather(list(received), sent, group=self.shard_group)
+        parts = [torch.split(row[: sum(count)], count) for row, count in zip(received, counts, strict=True)]
+        whole = zip(rows, zip(*parts, strict=True), strict=True)
+        return {name: torch.cat(of_name).view(self.sizes[name]) for name, of_name in whole}
 
     def _take_rows(self, name: str, local: Tensor, whole: Tensor | None) -> None:
         """Put this rank's rows of what rank 0 gives as the `whole` of parameter `name` into `local`."""

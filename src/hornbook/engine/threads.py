@@ -28,9 +28,9 @@ SHORT = 1e9  # FLOPs of a microbatch, some milliseconds: below, handing rows ove
 
 
 def workers_for(model: Decoder, device: torch.device | str) -> int:
-    """How many batches of a model to compute at once."""
+    """How many batches of a model to compute at once; in one that is spread, processes meet at each block."""
     is_compiled = any(block._compiled_call_impl is not None for block in model.blocks)  # for a number of threads
-    if PLAIN or is_compiled or torch.device(device).type != "cpu":
+    if PLAIN or is_compiled or model.spread or torch.device(device).type != "cpu":
         return 1
     return cpu_workers(model.shape.width, torch.get_num_threads())
 
@@ -65,8 +65,8 @@ def backward(nats_of: Callable[[Microbatch], Tensor], model: Decoder, rows: Micr
 
 def _workers_for_rows(model: Decoder, inputs: Tensor) -> int:
     is_short = inputs.numel() * model.shape.flops_per_token() < SHORT
-    # Dropout draws from one stream; code is compiled for one shape; other processes wait for gradients of whole pieces.
-    if is_short or model.dropout or model.compiled or model.spread:
+    # Dropout draws from one stream; code is compiled for one shape.
+    if is_short or model.dropout or model.compiled:
         return 1
     return min(workers_for(model, inputs.device), len(inputs))
 

@@ -27,18 +27,28 @@ T = TypeVar("T")
 SHORT = 512  # bytes of an order that is sent at once, its length (8 bytes) included
 
 
-@dataclass(frozen=True)
+@dataclass
 class World:
     """`size` processes, of which this one is number `rank`, on `machines`."""
 
     rank: int
     size: int
     machines: int
+    is_in_step: bool = False
 
     def tell(self, order: str, **arguments: Any) -> None:
         """On rank 0: let all others do this. On another rank nothing: it does what it was told."""
-        if self.rank == 0:
+        if self.rank == 0 and not self.is_in_step:
             self._send(msgspec.json.encode([order, arguments]))
+
+    @contextmanager
+    def in_step(self) -> Iterator[None]:
+        """All make the same calls inside, so that rank 0 need not tell them."""
+        self.is_in_step = True
+        try:
+            yield
+        finally:
+            self.is_in_step = False
 
     def hear(self) -> tuple[str, dict[str, Any]]:
         """The next order of rank 0 and its arguments."""

@@ -1,5 +1,5 @@
-"""Scoring shared out over processes that have the same weights: each computes every so many of the batches that one
-alone would, in the same shapes, so that nobody can tell from the bits how many there were.
+"""Scoring shared out over the processes that train a model: each computes every so many of the batches that one alone
+would, in the same shapes, so that nobody can tell from the bits how many there were.
 
 Rank 0 has the text, and hands out a round of batches at a time: between two rounds it may stop.
 """
@@ -41,7 +41,7 @@ def scored_together(
         handed = [[(np.asarray(requests[i].ids).tolist(), requests[i].num_scored) for i in x.numbers] for x in some]
         shapes = [(batch.rows, batch.length) for batch in some]
         world.tell("score", measure=measure.__name__, shapes=shapes, handed=handed)
-        own = [records for _, records in in_windows(model, some[:: world.size], requests, measure)]
+        own = _share(world, model, some, requests, measure)
         parts, dtype = world.collect(b""), own[0][0].dtype
         shared = [iter(own)]
         for rank, content in enumerate(parts[1:], 1):
@@ -56,8 +56,19 @@ def score_part(world: World, model: Decoder, measure: str, shapes: Any, handed: 
     numbers = iter(range(len(requests)))
     batches = [Windows(list(islice(numbers, len(of_batch))), *s) for of_batch, s in zip(handed, shapes, strict=True)]
     with evaluating(model):
-        scored = list(in_windows(model, batches[world.rank :: world.size], requests, MEASURES[measure]))
-    world.collect(b"".join(of_request.tobytes() for _, records in scored for of_request in records))
+        scored = _share(world, model, batches, requests, MEASURES[measure])
+    world.collect(b"".join(of_request.tobytes() for records in scored for of_request in records))
+
+
+def _share(
+    world: World, model: Decoder, batches: Sequence[Windows], requests: Sequence[Request], measure: Measure
+) -> list[list[Records]]:  # fmt: skip
+    """The records of this rank's batches. Where the weights are spread over ranks, all compute as many, since they meet
+    in each block: what is one too many is computed for nothing."""
+    own = list(batches[world.rank :: world.size])
+    extra = [batches[0]] * (model.spread and len(own) < -(-len(batches) // world.size))
+    with world.in_step():
+        return [records for _, records in in_windows(model, [*own, *extra], requests, measure)][: len(own)]
 
 
 def _cut(records: Records, lengths: Iterable[list[int]]) -> Iterator[list[Records]]:

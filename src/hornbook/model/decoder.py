@@ -231,7 +231,7 @@ class Decoder(nn.Module):
         self.dropout = dropout
         self.compiled: Compiled | None = None  # by `compile_training`
         self.frequencies: Tensor | None = None  # of the rotary table, once they are on the model's device
-        self.spread = False  # whether its weights are spread over processes: then training calls nothing but `forward`
+        self.spread = False  # whether its weights are spread over processes, which meet where its modules are called
         self.recompute = False  # in training, keep only each block's input and compute the rest again when needed
 
     def hidden(self, tokens_BT: Tensor, *, documents: Tensor | None = None, cache: Cache | None = None) -> Tensor:

@@ -179,7 +179,7 @@ def _continue(
     """Yield the next token of each row and the logits (B, V) it is drawn from, `max_tokens` times: the loop of
     generation."""
     device, context = model.embedding.weight.device, model.shape.context
-    if cache is not None and device.type == "cuda":
+    if cache is not None and device.type == "cuda" and not model.spread:
         from hornbook.model.graphed import graphed_decoder
 
         decode = graphed_decoder(model, cache, max_tokens)

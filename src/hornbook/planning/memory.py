@@ -50,7 +50,6 @@ class Memory(msgspec.Struct, frozen=True):
     counting: int = 0
     best: int = 0  # copies of the best look's state, until the next checkpoint
     buffers: int = 0  # of shards in the backward pass: weights outside the blocks, and gradients that are being summed
-    whole: int = 0  # the weights that process 0 of shards looks at and saves
     replaced: int = 0  # when recomputing: how much of the gradients is there only as the inputs of blocks are not
     updating: int = 0  # gradients and what the update needs beside them
 
@@ -60,7 +59,7 @@ class Memory(msgspec.Struct, frozen=True):
         forward = self.activations + self.logits + self.buffers
         more = self.gradients if self.accumulating else max(0, self.gradients - (self.replaced or forward))
         peak = max(forward + more, self.updating, self.counting)
-        return self.weights + self.optimizer + self.best + self.whole + peak + self.process + self.margin
+        return self.weights + self.optimizer + self.best + peak + self.process + self.margin
 
 
 def saved_bytes(shape: GPTShape, *, half: bool = False, on_cpu: bool = True, products: bool = False) -> int:
@@ -121,8 +120,8 @@ def memory(
     `optimizer`: "adamw" keeps two numbers per parameter, "muon" one per matrix of a block and two per other parameter.
     `half` (autocast to 2 bytes) adds 2-byte copies of the weights. `threads` of a CPU compute rows of their own where
     the model is narrow, by default all that may be used. `shards` > 1 divides weights, gradients and optimizer over
-    that many devices (fully sharded), with two layers gathered at a time; it is that of process 0, which has the whole
-    weights too. `processes` train together, at least `shards`.
+    that many devices (fully sharded), with two layers gathered at a time. `processes` train together, at least
+    `shards`.
 
     >>> shape = GPTShape(family="gpt2", layers=12, width=768, heads=12, context=1024, vocabulary=50257)
     >>> memory(shape, 1).weights, memory(shape, 1).optimizer  # 124,439,808 parameters
@@ -176,7 +175,7 @@ def _logits(shape: GPTShape, tokens: int, workers: int, half: bool, on_cpu: bool
 
 
 def _beside(shape: GPTShape, optimizer: str, shards: int, on_cpu: bool, half: bool) -> dict[str, int]:
-    """`buffers`, `whole` and `updating` of `Memory`.
+    """`buffers` and `updating` of `Memory`.
 
     Muon's largest stack of matrices of one shape is there as gradients, their average with the momentum, two
     iterates and two of their products, which are as large for square ones; as whole matrices twice more over shards. A
@@ -193,7 +192,7 @@ def _beside(shape: GPTShape, optimizer: str, shards: int, on_cpu: bool, half: bo
     from hornbook.planning.parallel import beside_shards
 
     buffers, of_shards = beside_shards(shape, gradients, on_cpu)
-    return {"buffers": buffers, "whole": 4 * shape.parameters, "updating": gradients + max(work, of_shards)}
+    return {"buffers": buffers, "updating": gradients + max(work, of_shards)}
 
 
 def _largest_stack(shape: GPTShape) -> tuple[int, int, int]:

@@ -185,8 +185,6 @@ def _warnings(
     if room is None or needed.total <= room:
         return []
     copies = "sharded over all of them" if layout.shards > 1 else "with a full copy on each device"
-    if needed.whole:
-        copies += f" ({format_bytes(needed.whole)} of it for the whole weights, which process 0 looks at)"
     return [
         f"the run does not fit: one window of {shape.context:,} tokens needs {format_bytes(needed.total)}, {copies}, "
         f"and a device has {format_bytes(room)}; with checkpointing it needs {format_bytes(memory_of(True, 1).total)}."
@@ -221,7 +219,7 @@ def _memory(memory_of: MemoryOf, needed: Memory, microbatch: int, room: int | No
 
 
 PARTS = (
-    "weights", "whole", "gradients", "optimizer", "best", "activations", "logits", "buffers", "updating", "counting",
+    "weights", "gradients", "optimizer", "best", "activations", "logits", "buffers", "updating", "counting",
     "process", "margin",
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
 from hornbook.facts.units import parse_price
 from hornbook.model.decoder import Decoder
-from hornbook.model.init import initialise
+from hornbook.model.init import fresh_weights, initialise
 from hornbook.optim.adamw import AdamW
 from hornbook.optim.groups import Optimizer, groups
 from hornbook.optim.muon import Muon
@@ -67,7 +67,7 @@ def build(
         pack_documents(batches, model, on)
     state = TrainState(model, make_optimizers(settings, model, sharded), batches, autocast, sharded)
     if sharded is not None and is_fresh and sharded.world.rank == 0:  # the others have built and listen
-        sharded.scatter(initialise(Decoder(shape), train.seed).to(on))
+        sharded.scatter(fresh_weights(shape, sharded.sizes, train.seed))
     return state
 
 

@@ -78,6 +78,11 @@ def _take_part(world: World, state: TrainState | None, order: str, **told: Any) 
         state.sharded.scatter()
     elif order == "score":
         score_part(world, state.whole(), **told)
+    elif order == "fetch":
+        assert state.sharded.gathered is not None
+        state.sharded.gathered.fetch(**told)
+    elif order == "is_finite":
+        parts.is_finite(state.sharded)
     elif order == "release":
         state.release()
     elif order == "keep":

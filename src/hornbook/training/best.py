@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.engine import checkpoint as checkpoints
-from hornbook.engine.tensor_files import first_not_finite
 from hornbook.facts.errors import InputError
 from hornbook.records.run import Run, checkpoint_step
 from hornbook.training.loop import TrainState
@@ -26,7 +25,7 @@ class Best:
 
     def take(self, parts: TrainState, *, step: int, loss: float, updates: int, optimizer: bool) -> None:
         """Copy the weights of this step, if they are finite."""
-        if first_not_finite(parts.whole().state_dict()) is not None:
+        if not parts.is_finite():
             return
         self.loss, self.step, self.updates = loss, step, updates
         parts.keep(optimizers=optimizer)

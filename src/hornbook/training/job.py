@@ -187,8 +187,8 @@ class Job:
 
     def evaluate(self, stop: Stop) -> bool:
         """Score the probes and record it; False when a signal came meanwhile."""
-        model, world = self.state.whole(), self.state.helpers
-        numbers = self.watch.evaluate(model, self.step, fresh=self.is_fresh, stop=stop, world=world)
+        model, fresh = self.state.whole(), self.is_fresh
+        numbers = self.watch.evaluate(model, self.step, fresh=fresh, stop=stop, world=self.context.world)
         if numbers is None:
             return False
         row: dict[str, Any] = {"event": "evaluation"} | self.position | numbers

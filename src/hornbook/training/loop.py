@@ -19,7 +19,7 @@ from hornbook.data.loader import Batches
 from hornbook.data.packing import IGNORE
 from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine.device import can_pin
-from hornbook.engine.tensor_files import RowsOf, copy_tensors, without_rows
+from hornbook.engine.tensor_files import RowsOf, copy_tensors, first_not_finite, without_rows
 from hornbook.engine.threads import Microbatch
 from hornbook.model.decoder import Decoder
 from hornbook.optim.groups import Optimizer
@@ -27,7 +27,6 @@ from hornbook.training.step import Autocast, Pending, Update, reading_is_free, t
 
 if TYPE_CHECKING:
     from hornbook.engine.sharding import Sharded
-    from hornbook.engine.world import World
 
 
 @dataclass(frozen=True)
@@ -173,24 +172,23 @@ class TrainState:
     kept: dict[str, dict[str, Tensor | RowsOf]] = field(default_factory=dict)  # by file and name, in host memory
 
     def whole(self) -> Decoder:
-        """The model to look at: gathered, on rank 0, where its weights are spread over processes."""
-        if self.sharded is None:
-            return self.model
-        whole = self.sharded.gather()
-        assert whole is not None  # on rank 0, and of shards no other process looks at it
-        return whole
+        """The model to look at, until the next update."""
+        return self.model if self.sharded is None else self.sharded.gather()
 
-    @property
-    def helpers(self) -> World | None:
-        """The processes that all have the whole model, to score with."""
-        return self.sharded.world if self.sharded is not None and self.sharded.shards == 1 else None
+    def is_finite(self) -> bool:
+        """Whether all weights are finite numbers."""
+        if self.sharded is None:
+            return first_not_finite(self.model.state_dict()) is None
+        from hornbook.engine import parts
+
+        return parts.is_finite(self.sharded)
 
     def take_over(self, model: Decoder) -> None:
         """Go on with the weights of `model`."""
         if self.sharded is None:
             checkpoints.fill(checkpoints.weights(self.model), checkpoints.weights(model))
         else:
-            self.sharded.scatter(model.to(self.sharded.device))
+            self.sharded.scatter(iter(model.named_parameters()))
 
     # ---- What is saved and loaded: where several processes share the weights, by each its rows
 
@@ -252,20 +250,9 @@ class TrainState:
         if self.sharded is not None:
             self.sharded.world.tell(order, **arguments)
 
-    def release(self) -> Decoder:
-        """Drop what only updates need, three times the weights, and processes that cannot score; return the whole
-        model."""
-        model = self.whole()
-        if self.helpers is not None:
-            self._tell("release")
-        elif self.sharded is not None:
-            self.sharded.world.leave()
+    def release(self) -> None:
+        """Drop what only updates need, three times the weights."""
+        self._tell("release")
         self.optimizers.clear()
         for weight in chain(self.model.parameters(), () if self.sharded is None else self.sharded.local.values()):
             weight.grad = None
-        return model
-
-    def leave(self) -> None:
-        """Let the other processes go."""
-        if self.helpers is not None:
-            self.helpers.leave()

@@ -25,13 +25,13 @@ MEASURED_TOKENS, MEASURED_SECONDS = 4096, 0.5  # scored to learn how long that t
 
 def pace_of(parts: TrainState, text: TokenStream, step: float) -> StepTimes:
     """The pace of a model whose steps take `step` seconds. Draws from no randomness that training uses."""
-    model = parts.whole()
+    model, world = parts.whole(), parts.sharded.world if parts.sharded else None
     shape = model.shape
     per_second = 3 * parts.batches.batch_size * shape.context / step  # tokens scored, about: a third of a step's work
     tokens = min(MEASURED_TOKENS, max(shape.context, int(MEASURED_SECONDS * per_second)))
     probe = Probe(text, context=shape.context, num_tokens=tokens, byte_lengths=np.ones(shape.vocabulary, np.int32))
     prompt = text.take(np.zeros(1, np.int64), 1)[0].tolist()
-    score = timeit.repeat(lambda: probe.score(model, world=parts.helpers), number=1, repeat=2)
+    score = timeit.repeat(lambda: probe.score(model, world=world), number=1, repeat=2)
     write = timeit.repeat(lambda: list(generate(model, prompt, max_tokens=16)), number=1, repeat=2)
     return StepTimes(step, min(score) / probe.num_tokens, min(write) / 16)
 
