@@ -6,6 +6,7 @@ Nothing of size T x T is made. Loaded only where that kernel is used; elsewhere 
 from __future__ import annotations
 
 from functools import partial
+from inspect import signature
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ MAJOR_OF_AMPERE = 8  # the first compute capability that flash attention runs on
 def is_possible(shape: GPTShape, dropout: float, on: torch.device) -> bool:
     """Whether a model of this shape can be trained on `on` by this kernel, under autocast to half precision."""
     fits = not dropout and shape.head_width % 8 == 0 and shape.head_width <= WIDEST_HEAD
+    groups = shape.kv_heads != shape.heads
+    if groups and "enable_gqa" not in signature(varlen_attn).parameters:  # PyTorch 2.11
+        return False
     if not fits or on.type != "cuda" or torch.version.cuda is None:
         return False
     is_built = torch.backends.cuda.is_flash_attention_available()
@@ -35,9 +39,7 @@ def attention(q_BHTW: Tensor, k_BKTW: Tensor, v_BKTW: Tensor, begins: Tensor) ->
     """
     B, H, T, W = q_BHTW.shape
     q, k, v = (autocast(x).transpose(1, 2).flatten(0, 1) for x in (q_BHTW, k_BKTW, v_BKTW))
-    attend = (
-        varlen_attn if k.shape == q.shape else partial(varlen_attn, enable_gqa=True)
-    )  # PyTorch 2.11 has no such name
+    attend = varlen_attn if k.shape == q.shape else partial(varlen_attn, enable_gqa=True)
     mixed = attend(q, k, v, begins, begins, T, T, window_size=(-1, 0))
     assert isinstance(mixed, Tensor)  # where nothing else is asked for
     return mixed.view(B, T, H, W).transpose(1, 2)
