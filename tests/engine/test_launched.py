@@ -160,3 +160,5 @@ def test_what_does_nothing_is_said(folder, hornbook_in, monkeypatch):
     assert ended.code == 0, ended.stderr
     assert "note: --processes 2 does nothing under a launcher, which has started 1" in ended.stderr
     assert "--parallel" not in ended.stderr
+    run = max((folder / "runs").iterdir(), key=lambda run: run.stat().st_mtime)
+    assert "processes = 1\n" in (run / "settings.toml").read_text()

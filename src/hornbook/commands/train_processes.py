@@ -77,6 +77,7 @@ def by_several(
     size, number, given = os.environ.get("WORLD_SIZE"), str(wanted.train.processes), request.get("train", {})
     if os.environ["RANK"] == "0" and "processes" in given and number not in ("1", size):
         view.note(f"  note: --processes {number} does nothing under a launcher, which has started {size}")
+        wanted.train.processes = 1  # so that the run is not resumed by as many
     if size == "1":
         if "parallel" in given:
             view.note(f"  note: --parallel {wanted.train.parallel} does nothing with one process")
