@@ -21,8 +21,9 @@ def run(tmp_path, *options):
 
 
 def test_the_short_checks(tmp_path):
-    results = run(tmp_path, "--only", "faults", "resume", "evaluation", "generation", "memory", "save")
+    results = run(tmp_path, "--only", "faults", "resume", "evaluation", "generation", "memory", "save", "documents")
     assert results["resume"]["steps"] == 24
+    assert "flash_is" in results["documents"]
     assert results["evaluation"]["same_bits"]
 
 

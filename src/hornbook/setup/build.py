@@ -61,6 +61,10 @@ def build(
         compile_training(model)
     batches = Batches(text, context=shape.context, batch=train.batch, seed=train.seed, shift=train.shift_windows)
     autocast = partial(torch.autocast, on.type, torch.bfloat16) if train.precision == "bfloat16" else None
+    if train.document_mask and autocast is not None and on.type == "cuda":
+        from hornbook.training.packed import pack_documents
+
+        pack_documents(batches, model, on)
     state = TrainState(model, make_optimizers(settings, model, sharded), batches, autocast, sharded)
     if sharded is not None and is_fresh and sharded.world.rank == 0:  # the others have built and listen
         sharded.scatter(fresh_weights(shape, sharded.sizes, train.seed))
