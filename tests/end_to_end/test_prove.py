@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
 import shutil
+import signal
 import struct
+import time
 from pathlib import Path
 
 import msgspec
@@ -69,15 +72,15 @@ def test_a_resume_from_another_state_of_the_optimizer_is_not_proved(tiny_run, tm
     monkeypatch.setenv("PYTHONPATH", SOURCE)
     undisturbed, broken = tmp_path / "undisturbed", tmp_path / "broken"
     last = replay(Run(tmp_path / "run"), undisturbed, steps=24)
-    proving._finish(proving._train(undisturbed), undisturbed, last)
+    proving._finish(undisturbed, last)
     replay(Run(undisturbed), broken, steps=12, changes={"checkpoint.every": 6})
-    proving._finish(proving._train(broken), broken, 12)
+    proving._finish(broken, 12)
     log = broken / "metrics.jsonl"
     rows = log.read_text().splitlines()
     log.write_text("".join(f"{row}\n" for row in rows if '"event":"decision"' not in row))  # that it ends after 12
     for folder in Run(broken).checkpoints()[-1:]:
         _change(folder)
-    proving._finish(proving._train(broken), broken, last)
+    proving._finish(broken, last)
     differences = proving._differences("broken", Run(broken), Run(undisturbed), last)
     assert any("optimizer.safetensors of step 24 is another" in one for one in differences)
 
@@ -121,6 +124,36 @@ def test_five_kills_of_two_processes_that_share_the_weights(text_file, tmp_path,
     assert proof["kills_inside_saves"] >= 1
     assert proof["verdict"].endswith("are the same to the last bit.")
     assert "with other intervals, and by one process, the losses" in proof["verdict"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are looked up in /proc")
+@pytest.mark.parametrize(
+    ("number", "processes"), [(signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGINT, 1)], ids=str
+)
+def test_a_signal_ends_its_trainings_and_leaves_nothing(
+    number, processes, text_file, tmp_path, hornbook_in, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    halves = f"batch = 4\nmicrobatch = 2\nprocesses = {processes}"
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace("batch = 4", halves))
+    process = hornbook_in(tmp_path).start("prove", "text.txt", "--recipe", "recipe.toml", "--steps", 100_000)
+    while not [*(tmp_path / "scratch").glob("hornbook-prove-*/undisturbed/samples.jsonl")]:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    trains = below(process.pid)
+    assert len(trains) == (1 if processes == 1 else 1 + processes)
+    process.send_signal(number)
+    ended = hornbook_in(tmp_path).finish(process)
+    assert (ended.code, ended.stderr.count("hornbook: "), "Traceback" in ended.stderr) == (128 + number, 1, False)
+    assert not [pid for pid in trains if Path(f"/proc/{pid}").exists()]
+    assert os.listdir(tmp_path / "scratch") == []
+
+
+def below(pid):
+    """The processes that a process has started, and those that these have."""
+    words = [word for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()]
+    return [process for child in words for process in (int(child), *below(child))]
 
 
 def test_what_cannot_be_proved_is_said(command_line):

@@ -160,7 +160,7 @@ def test_a_run_goes_on_with_two_processes_and_with_one_again(tmp_path, whole, ho
     run = tmp_path / "run"
     for step, mesh in ((0, "replicate"), (EVERY, "shard"), (2 * EVERY, None)):
         forget_after(run, step)
-        more = [] if mesh is None else ["--processes", "2", "--parallel", mesh]
+        more = ["--processes", "1"] if mesh is None else ["--processes", "2", "--parallel", mesh]
         finished = hornbook_in(tmp_path)(*COMMAND, "--steps", STEPS, *more, "--json")
         assert finished.code == 0, finished.stderr
         assert finished.json["step"] == STEPS

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, cast
 
 from hornbook import __version__
 from hornbook.commands.options import normal
-from hornbook.facts.errors import InputError, Interrupted, SystemFailure, suggestion
+from hornbook.facts.errors import InputError, Interrupted, SystemFailure, in_words, suggestion
 from hornbook.facts.printing import on_one_line, print, ready_streams
 from hornbook.facts.settings import names
 from hornbook.facts.threads import let_waiting_threads_sleep
@@ -117,24 +117,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        return say(f"cannot continue: {error}.", 1)
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+    except Exception as error:
+        if (sentence := in_words(error)) is None:
             raise
-        return say("out of memory: try a smaller --model.width, --model.context or --train.microbatch.", 1)
+        return say(sentence, 1)
     return 0
 
 
 def _file(command: str) -> Any:
     return import_module(f"hornbook.{'web' if command in IN_WEB else 'commands'}.{command}")
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """PyTorch says so in words: its allocator on the CPU raises a plain RuntimeError."""
-    return isinstance(error, MemoryError) or any(
-        words in str(error) for words in ("can't allocate memory", "out of memory")
-    )
 
 
 def _print_completion(shells: Sequence[str]) -> int:

@@ -14,15 +14,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 from hornbook.commands.options import add_texts, check_inputs, value
-from hornbook.facts.errors import InputError, SystemFailure
+from hornbook.facts.errors import InputError, Interrupted, SystemFailure
 from hornbook.facts.io import pretty
 from hornbook.facts.printing import print, print_json
 from hornbook.facts.settings import parse_table, read_table
@@ -82,17 +84,17 @@ def prove(
         raise InputError("a proof takes at least 2 steps, and kills that are not negative." if KILL else signals)
     if recipe is None and len(run_or_texts) != 1:
         raise InputError("give one run, or --recipe FILE and the texts to train on.")
-    with tempfile.TemporaryDirectory(prefix="hornbook-prove-") as scratch:
+    with _sigterm_as_exception(), tempfile.TemporaryDirectory(prefix="hornbook-prove-") as scratch:
         of = Run.open(run_or_texts[0]) if recipe is None else None
         first = Path(scratch) / "undisturbed"
         if of is None:
             length = ("--steps", str(steps or STEPS))
             several = _by(read_table(Path(str(recipe))).get("train", {}).get("processes", 1))
-            _finish(_train(first, *run_or_texts, "--recipe", str(recipe), *length, *several), first, steps or STEPS)
+            _finish(first, steps or STEPS, *run_or_texts, "--recipe", str(recipe), *length, *several)
             last = steps or STEPS
         else:
             last = replay(of, first, steps=steps or STEPS)
-            _finish(_train(first, *_processes(of)), first, last)
+            _finish(first, last, *_processes(of))
         undisturbed = Run.open(first)
         processes = _processes(undisturbed)
         attempt = _Killed(Path(scratch) / "killed", processes, last, kills, random.Random(seed))
@@ -100,7 +102,7 @@ def prove(
         attempt.train()
         watched = Path(scratch) / "watched"
         replay(undisturbed, watched, steps=last, changes=_other_intervals(undisturbed))
-        _finish(_train(watched, *processes), watched, last)
+        _finish(watched, last, *processes)
         differences = []
         if of is not None and _is_from_here(of, undisturbed):
             differences = _differences("the run itself", of, undisturbed, last, weights=False)
@@ -108,7 +110,7 @@ def prove(
         differences += _differences("with other intervals", Run.open(watched), undisturbed, last)
         if (others := _other_processes(undisturbed)) is not None:
             replay(undisturbed, elsewhere := Path(scratch) / "elsewhere", steps=last)
-            _finish(_train(elsewhere, *_by(others)), elsewhere, last)
+            _finish(elsewhere, last, *_by(others))
             differences += _differences(_in_words(others), Run.open(elsewhere), undisturbed, last)
     proof = {
         "run": None if of is None else str(of.folder), "proved": not differences, "steps": last,
@@ -134,7 +136,7 @@ def _processes(run: Run) -> tuple[str, ...]:
 
 
 def _by(processes: int) -> tuple[str, ...]:
-    return ("--processes", str(processes)) if processes != 1 else ()
+    return ("--processes", str(processes))
 
 
 def _other_processes(run: Run) -> int | None:
@@ -162,20 +164,45 @@ def _is_from_here(run: Run, here: Run) -> bool:
 # ---- Processes
 
 
-def _train(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def _sigterm_as_exception() -> Iterator[None]:
+    """Let SIGTERM end what is done as Ctrl-C does, with all that has to be put away; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Interrupted("stopped before there was a verdict; nothing was left half-written.", number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _train(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A training, which ends here at the latest."""
     command = [sys.executable, "-P", "-m", "hornbook", "train", *arguments, "--out", str(folder)]
     errors = folder.with_name(f"{folder.name}.err").open("wb")
     with errors:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            for training in _ranks(process) or [process.pid]:  # one that has launched others ends with them
+                _signal(training, KILL)
+        process.wait()
 
 
-def _finish(process: subprocess.Popen[bytes], folder: Path, last: int) -> None:
-    """Wait until the weights of the last step are saved; its report is not wanted."""
-    while process.poll() is None and not _is_saved(folder, last):
-        time.sleep(0.02)
-    for rank in _ranks(process):
-        _signal(rank, KILL)
-    process.wait()
+def _finish(folder: Path, last: int, *arguments: str) -> None:
+    """Train until the weights of the last step are saved; its report is not wanted."""
+    with _train(folder, *arguments) as process:
+        while process.poll() is None and not _is_saved(folder, last):
+            time.sleep(0.02)
     if not _is_saved(folder, last):
         lines = folder.with_name(f"{folder.name}.err").read_text(errors="replace").strip().splitlines()
         raise SystemFailure(f"a training of the proof failed: {lines[-1] if lines else 'it ended without a word'}")
@@ -183,7 +210,8 @@ def _finish(process: subprocess.Popen[bytes], folder: Path, last: int) -> None:
 
 def _ranks(process: subprocess.Popen[bytes]) -> list[int]:
     """The ids of the processes that train: those that this one has launched, or its own."""
-    if "--processes" not in cast(list[str], process.args):
+    arguments = cast(list[str], process.args)
+    if "--processes" not in arguments or arguments[arguments.index("--processes") + 1] == "1":
         return [process.pid]
     tasks = Path(f"/proc/{process.pid}/task")
     try:
@@ -230,17 +258,17 @@ class _Killed:
         targets = sorted(self.draw.randrange(1, max(2, self.last * 9 // 10)) for _ in range(self.wanted))
         for number, target in enumerate(targets):
             inside = number % INSIDE == INSIDE - 1
-            process = _train(self.folder, *self.processes)
-            self._wait(process, target)
-            killed = self._kill_inside_save(process) if inside else self._kill(process)
-            process.wait()
+            with _train(self.folder, *self.processes) as process:
+                self._wait(process, target)
+                killed = self._kill_inside_save(process) if inside else self._kill(process)
+                process.wait()
             self.kills += killed
             self.inside += killed and inside
             if killed:
                 self._check()
             if _is_saved(self.folder, self.last):
                 break
-        _finish(_train(self.folder, *self.processes), self.folder, self.last)
+        _finish(self.folder, self.last, *self.processes)
 
     def _wait(self, process: subprocess.Popen[bytes], target: int) -> None:
         """Until this process has gone on beyond the step."""

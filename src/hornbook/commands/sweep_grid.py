@@ -90,8 +90,9 @@ def by_grid(
         share = None if remaining is None else max(1.0, remaining) / max(1, sum(other >= index for other in left))
         view.note(f"{name_of(cell)} ({index + 1} of {len(cells)})")
         runs = group_of_runs(
-            train, request, seeds, folder=out / folder_of(cell), from_=None, view=View(quiet=True), seconds=share
-        )
+            train, request, seeds, folder=out / folder_of(cell), whole=out, from_=None, view=View(quiet=True),
+            seconds=share,
+        )  # fmt: skip
         group = {"name": name_of(cell), "settings": cell, "runs": runs, **in_total(runs)}
         if "bits_per_byte" not in group:
             raise InputError(f"{out / folder_of(cell)} has no bits per byte: give a text with a validation side.")

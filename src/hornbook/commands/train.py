@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -106,6 +105,10 @@ def train(
 
         trackers = tracker_names(log)
     view = view or View(quiet=quiet)
+    if folder is not None and (folder / "settings.toml").is_file():
+        from hornbook.commands.train_processes import share_as_before
+
+        share_as_before(wanted, request, folder)
     if seeds is not None:
         from hornbook.commands.train_seeds import by_seeds
 
@@ -116,6 +119,8 @@ def train(
         from hornbook.commands.train_processes import by_several as begin_by
     else:
         begin_by = begin
+        if "parallel" in request.get("train", {}):
+            view.note(f"  note: --parallel {wanted.train.parallel} does nothing with one process")
     return begin_by(wanted, request, out=folder, from_=from_, finish=finish, trackers=trackers, view=view,
                     started=started)  # fmt: skip
 
@@ -170,13 +175,11 @@ def _carry_out(context: RunContext, trackers: Sequence[str], view: View, started
             job.run.log(end | {"cost": job.telemetry.reading()})
             view.end()
             from hornbook.commands.train_report import write_so_far
+            from hornbook.engine.launch import resume_with
 
             write_so_far(job)  # a second signal ends it at once
-            raise Interrupted(
-                f"stopped at step {job.step:,}, everything is saved; resume with: "
-                f"hornbook train --out {shlex.quote(str(job.run.folder))}",
-                stop.signal_number,
-            )
+            stopped = f"stopped at step {job.step:,}, everything is saved{resume_with(job.run.folder)}"
+            raise Interrupted(stopped, stop.signal_number)
         job.state.release()
         return_freed_memory()
         from hornbook.commands.train_report import write_report

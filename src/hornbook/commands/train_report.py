@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import tomllib
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -256,7 +257,7 @@ def _final_report(
         if stop.is_set():
             raise Interrupted(
                 f"stopped while scoring the validation text: training is done and saved; run the same command with "
-                f"--out {start.run.folder} to score again",
+                f"--out {shlex.quote(str(start.run.folder))} to score again",
                 stop.signal_number,
             )
 

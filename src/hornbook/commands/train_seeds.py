@@ -11,6 +11,7 @@ same `--out` goes on with the rest.
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from hornbook.facts.errors import InputError, Interrupted
+from hornbook.engine.launch import RESUME
+from hornbook.facts.errors import InputError, Interrupted, SystemFailure
 from hornbook.facts.io import pretty, write_aside
 from hornbook.facts.settings import LENGTHS, Settings, from_table
 from hornbook.facts.tables import Result
@@ -56,17 +58,18 @@ def by_seeds(
     first, budget = wanted.train.seed, wanted.train.budget
     seeds = range(first, first + count)
     runs = group_of_runs(
-        train, request, seeds, folder=folder, from_=from_, view=view,
+        train, request, seeds, folder=folder, whole=folder, from_=from_, view=view,
         seconds=None if budget is None else parse_duration(budget, "the budget"),
     )  # fmt: skip
     return Result(run=str(folder), runs=runs, **in_total(runs))
 
 
 def group_of_runs(
-    train: Train, request: Mapping[str, Any], seeds: Sequence[int], *, folder: Path, from_: str | None, view: View,
-    seconds: float | None,
+    train: Train, request: Mapping[str, Any], seeds: Sequence[int], *, folder: Path, whole: Path, from_: str | None,
+    view: View, seconds: float | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The summaries of one recipe from each of `seeds`, in `folder`; `seconds` for those that are not finished yet.
+    `whole` is the folder of the command, which goes on with all of it.
 
     Raises InputError where the folder holds something else, or a group that was begun with other settings or text.
     """
@@ -92,9 +95,15 @@ def group_of_runs(
         try:
             own = View(quiet=view.console.quiet, verbose=view.verbose)
             summary = train(view=own, **more, **changes | {"train.seed": seed})
-        except Interrupted as error:
-            done = f"{len(group.runs)} of {len(seeds)} seeds are finished and everything is saved"
-            raise Interrupted(f"{done}: the same command with --out {folder} goes on", error.signal_number) from None
+        except (Interrupted, SystemFailure) as error:
+            done = f"{len(group.runs)} of {len(seeds)} seeds are finished"
+            go_on = f"the same command with --out {shlex.quote(str(whole))} goes on"
+            if isinstance(error, Interrupted):
+                raise Interrupted(f"{done} and everything is saved: {go_on}", error.signal_number) from None
+            happened, resume, _ = str(error).partition(RESUME)
+            if not resume:
+                raise
+            raise SystemFailure(f"{happened}; {done}: {go_on}.") from None
         group.runs[str(seed)] = dict(summary)
         if group.steps is None:
             group.steps = summary["step"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from hornbook.engine.signals import stop_on_signals
@@ -33,8 +35,8 @@ def launch(command: Sequence[str], processes: int, variables: Mapping[str, str])
     """Run `command` in so many processes, each with the rank and number that torchrun would give it, and wait.
 
     The first one that fails ends all: the others have a moment to notice, then they are killed. One that ends with
-    LOST_ANOTHER counts only where no other has failed. A signal that asks this process to stop is handed to rank 0,
-    which brings all to an end. None where all succeeded.
+    LOST_ANOTHER counts only where no other has failed. A signal that asks this process to stop is handed to rank 0, as
+    SIGTERM, which Python never answers with a traceback; rank 0 brings all to an end. None where all succeeded.
     """
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     threads = str(max(1, usable_cores() // processes))
@@ -51,7 +53,7 @@ def launch(command: Sequence[str], processes: int, variables: Mapping[str, str])
             since = told = 0.0
             while running:
                 if stop.is_set() and not told and 0 in running:
-                    running[0].send_signal(stop.signal_number)
+                    running[0].terminate()
                     told = time.monotonic()
                 for rank, code in [(rank, process.poll()) for rank, process in running.items()]:
                     if code is not None:
@@ -59,7 +61,10 @@ def launch(command: Sequence[str], processes: int, variables: Mapping[str, str])
                         if code and (first is None or first.code == LOST_ANOTHER):
                             since = since if first else time.monotonic()
                             first = Ended(rank, code, stop.signal_number * stop.is_set())
-                if first is not None and time.monotonic() > since + GRACE_SECONDS:
+                unsaved = (
+                    first is not None and first.rank == 0 and first.code < 0 and told > 0
+                )  # none has to be waited for
+                if unsaved or (first is not None and time.monotonic() > since + GRACE_SECONDS):
                     break
                 time.sleep(LOOK_SECONDS)
         finally:
@@ -71,6 +76,14 @@ def launch(command: Sequence[str], processes: int, variables: Mapping[str, str])
 
 
 PARENT = "HORNBOOK_LAUNCHER"
+RESUME = "; resume with: "
+
+
+def resume_with(run: Path) -> str:
+    """The end of a sentence: what to type. Processes that torchrun has started are started by it again."""
+    by_torchrun = "RANK" in os.environ and PARENT not in os.environ
+    command = "the same command and" if by_torchrun else "hornbook train"
+    return f"{RESUME}{command} --out {shlex.quote(str(run))}"
 
 
 def end_with_launcher() -> None:

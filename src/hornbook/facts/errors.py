@@ -23,6 +23,18 @@ class Interrupted(Exception):
         self.signal_number = signal_number
 
 
+def in_words(error: Exception) -> str | None:
+    """The sentence of a failure of the system or of memory; None for any other error, which is a fault of the program.
+
+    >>> in_words(OSError(28, "No space left on device")), in_words(RuntimeError("shapes differ"))
+    ('cannot continue: [Errno 28] No space left on device.', None)
+    """
+    is_short = any(words in str(error) for words in ("t allocate memory", "out of memory"))  # PyTorch has no own class
+    if isinstance(error, MemoryError) or (is_short and isinstance(error, OSError | RuntimeError)):
+        return "out of memory: try a smaller --model.width, --model.context or --train.microbatch."
+    return f"cannot continue: {error}." if isinstance(error, OSError) else None
+
+
 def suggestion(word: str, allowed: Iterable[str]) -> str:
     """Return ' (did you mean "x"?)' for the nearest allowed word, or '' when none is near.
 

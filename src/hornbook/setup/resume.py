@@ -60,8 +60,13 @@ def resumed(
         raise InputError(f"{run.folder} began from {facts.from_ or 'fresh weights'}: leave out --from.")
     original = from_table(facts.request, source="the run's request")
     _refuse_changes(run, settings, original, wanted, request)
-    for name in FREE:
-        setattr(settings.train, name, getattr(wanted.train, name))
+    if any(getattr(settings.train, name) != getattr(wanted.train, name) for name in FREE):
+        for name in FREE:
+            setattr(settings.train, name, getattr(wanted.train, name))
+        run.write({"settings.toml": to_toml(settings)})  # from now on it resumes so
+    began, now_by = run.environment.get("processes", 1), 1 if world is None else world.size
+    if now_by != began and "processes" not in request.get("train", {}):
+        view.note(f"  note: processes that train: {began} when the run began, {now_by} from here on")
     if wanted.text.paths:
         original.text.paths = wanted.text.paths  # the same files, as they are called from here
     if run.hashes is None:
