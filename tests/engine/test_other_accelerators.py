@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from lacking import Lacking, lacking, on_the_cpu
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import hornbook
 from hornbook import likelihood
-from hornbook.engine.device import device, this_device
+from hornbook.engine.device import attention_kernels, device, this_device
 from hornbook.evaluation import score
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape
@@ -143,3 +144,9 @@ def test_the_device_is_chosen_by_name(monkeypatch):
     with pytest.raises(InputError, match="HORNBOOK_DEVICE is abacus, but here it can be cpu"):
         device()
     assert this_device(torch.device("cpu")).peak_flops["float32"] > 0
+
+
+def test_the_kernels_of_attention_are_those_that_are_enabled():
+    assert attention_kernels() == ["flash", "memory-efficient", "cuDNN", "math"]
+    with sdpa_kernel([SDPBackend.MATH, SDPBackend.EFFICIENT_ATTENTION]):
+        assert attention_kernels() == ["memory-efficient", "math"]

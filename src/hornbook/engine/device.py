@@ -181,8 +181,9 @@ def can_pin(on: torch.device) -> bool:
     return on.type in ("cuda", "xpu")
 
 
-def accelerator_facts(on: torch.device) -> dict[str, str | int | None] | None:
-    """What a run's bits and speed depend on beside the processor: the card, its driver, CUDA, cuDNN. None on a CPU."""
+def accelerator_facts(on: torch.device) -> dict[str, str | int | list[str] | None] | None:
+    """What a run's bits and speed depend on beside the processor: the card, its driver, CUDA, cuDNN, and the kernels
+    that attention may be computed by. None on a CPU."""
     if on.type == "cpu":
         return None
     if on.type != "cuda":
@@ -195,4 +196,12 @@ def accelerator_facts(on: torch.device) -> dict[str, str | int | None] | None:
         "driver": version[0] if version else None,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "attention": attention_kernels(),
     }
+
+
+def attention_kernels() -> list[str]:
+    """Which of PyTorch's kernels for attention on CUDA are enabled: by default all, of which it takes the first that
+    can compute what is asked."""
+    names = {"flash": "flash", "mem_efficient": "memory-efficient", "cudnn": "cuDNN", "math": "math"}
+    return [name for key, name in names.items() if getattr(torch.backends.cuda, f"{key}_sdp_enabled")()]
