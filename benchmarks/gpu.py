@@ -678,11 +678,12 @@ UNTIMED = ("train", "faults", "compiled", "resume", "memory")  # several at once
 def machine() -> dict[str, Any]:
     import torch
 
-    from hornbook.engine.device import accelerator_facts, device
+    from hornbook.engine.accelerator import accelerator_facts
+    from hornbook.engine.device import device
     from hornbook.records.environment import environment
 
-    facts = environment()
-    return {"torch": torch.__version__, "commit": facts["git_commit"], "accelerator": accelerator_facts(device())}
+    facts = {"torch": torch.__version__, "commit": environment()["git_commit"]}
+    return facts | ({} if device().type == "cpu" else {"accelerator": accelerator_facts(device())})
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import hornbook
 from hornbook import likelihood
-from hornbook.engine.device import attention_kernels, device, this_device
+from hornbook.engine.accelerator import attention_kernels
+from hornbook.engine.device import device, this_device
 from hornbook.evaluation import score
 from hornbook.facts.errors import InputError
 from hornbook.facts.shape import GPTShape

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import sys
 import time
 import timeit
@@ -179,29 +178,3 @@ def device() -> torch.device:
 def can_pin(on: torch.device) -> bool:
     """Whether memory of the host can be pinned for a device: one that has a memory of its own."""
     return on.type in ("cuda", "xpu")
-
-
-def accelerator_facts(on: torch.device) -> dict[str, str | int | list[str] | None] | None:
-    """What a run's bits and speed depend on beside the processor: the card, its driver, CUDA, cuDNN, and the kernels
-    that attention may be computed by. None on a CPU."""
-    if on.type == "cpu":
-        return None
-    if on.type != "cuda":
-        return {"name": this_device(on).name if on.type == "xpu" else on.type}
-    driver = Path("/proc/driver/nvidia/version")
-    version = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", driver.read_text()) if driver.is_file() else None
-    return {
-        "name": torch.cuda.get_device_name(on),
-        "memory_bytes": torch.cuda.get_device_properties(on).total_memory,
-        "driver": version[0] if version else None,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-        "attention": attention_kernels(),
-    }
-
-
-def attention_kernels() -> list[str]:
-    """Which of PyTorch's kernels for attention on CUDA are enabled: by default all, of which it takes the first that
-    can compute what is asked."""
-    names = {"flash": "flash", "mem_efficient": "memory-efficient", "cudnn": "cuDNN", "math": "math"}
-    return [name for key, name in names.items() if getattr(torch.backends.cuda, f"{key}_sdp_enabled")()]

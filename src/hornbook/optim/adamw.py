@@ -42,33 +42,18 @@ class AdamW:
         names, pulls = list(gradients), list(gradients.values())
         parameters, first, second = ([of[n] for n in names] for of in (self.parameters, self.first, self.second))
         if self.count.device.type not in FUSED:
-            self._update(parameters, pulls, first, second, self.learning_rate * lr_scale, skip)
+            from hornbook.optim.adamw_unfused import update
+
+            update(
+                parameters, pulls, first, second, self.count, rate=self.learning_rate * lr_scale, beta1=self.beta1,
+                beta2=self.beta2, epsilon=self.epsilon, weight_decay=self.weight_decay, skip=skip,
+            )  # fmt: skip
             return
         torch._fused_adamw_(
             parameters, pulls, first, second, [], [self.count] * len(names), lr=self.learning_rate * lr_scale,
             beta1=self.beta1, beta2=self.beta2, weight_decay=self.weight_decay, eps=self.epsilon, amsgrad=False,
             maximize=False, found_inf=None if skip is None else skip.float(),
         )  # fmt: skip
-
-    def _update(
-        self, parameters: list[Tensor], gradients: list[Tensor], first: list[Tensor], second: list[Tensor],
-        rate: float, skip: Tensor | None,
-    ) -> None:  # fmt: skip
-        """What the fused kernel does, to rounding, in operations that every device has."""
-        squares = list(torch._foreach_mul(gradients, gradients))
-        if skip is not None:  # towards where the moments are: they stay
-            gradients = [torch.where(skip, *pair) for pair in zip(first, gradients, strict=True)]
-            squares = [torch.where(skip, *pair) for pair in zip(second, squares, strict=True)]
-        torch._foreach_lerp_(first, gradients, 1 - self.beta1)
-        torch._foreach_lerp_(second, squares, 1 - self.beta2)
-        unbiased_first, unbiased_second = (1 - beta**self.count for beta in (self.beta1, self.beta2))
-        roots = torch._foreach_sqrt(torch._foreach_div(second, unbiased_second))
-        torch._foreach_add_(roots, self.epsilon)
-        updates = list(torch._foreach_div(torch._foreach_div(first, unbiased_first), roots))
-        torch._foreach_add_(updates, parameters, alpha=self.weight_decay)
-        if skip is not None:
-            updates = [update.masked_fill_(skip, 0.0) for update in updates]
-        torch._foreach_add_(parameters, updates, alpha=-rate)
 
     @property
     def updates(self) -> int:
