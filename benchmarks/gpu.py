@@ -1,6 +1,6 @@
 """One accelerator: is training there right, exact and fast? Each check in a process of its own, results as JSON.
 
-    python benchmarks/gpu.py --out results.json  # all, those that are timed first: about 10 minutes
+    python benchmarks/gpu.py --out results.json  # all, those that are timed first: some 11 minutes
     python benchmarks/gpu.py --first             # what matters most, in that order: ends within 300 s
     python benchmarks/gpu.py --only head speed   # some
     python benchmarks/gpu.py --tiny              # everything small, on a CPU
@@ -81,18 +81,28 @@ class Here:
 # ---- What is trained
 
 
-def random_text(size: Size, steps: int, seed: int = 0) -> Any:
-    """Random ids, so that nothing is learned and no kernel sees zeros."""
+def random_text(size: Size, steps: int, seed: int = 0, document_tokens: int | None = None) -> Any:
+    """Random ids, so that nothing is learned and no kernel sees zeros: one document, or of about so many tokens each,
+    many of them far shorter, as on the web."""
     import numpy as np
 
     from hornbook.data.shards import TokenStream
 
     length = size.batch * size.context * steps + 1
-    ids = np.random.default_rng(seed).integers(0, size.vocabulary, length).astype(np.uint32)
-    return TokenStream([ids], np.array([[0, length, length, length, 1]]), ["random"], separator=False)
+    random = np.random.default_rng(seed)
+    ids = random.integers(0, size.vocabulary, length).astype(np.uint32)
+    starts = np.array([0])
+    if document_tokens is not None:
+        ends = np.cumsum(1 + random.exponential(document_tokens, 2 * length // document_tokens).astype(np.int64))
+        starts = np.array([0, *ends[ends < length]])
+    lengths = np.diff(starts, append=length)
+    documents = np.stack([starts, lengths, lengths, lengths, np.ones_like(starts)], 1)
+    return TokenStream([ids], documents, ["random"] * len(starts), separator=False)
 
 
-def made(here: Here, name: str, steps: int, world: Any = None, **changes: Any) -> tuple[Any, Any, Any]:
+def made(
+    here: Here, name: str, steps: int, world: Any = None, *, document_tokens: int | None = None, **changes: Any
+) -> tuple[Any, Any, Any]:  # fmt: skip
     """Parts, settings and shape of a run, everything that is not given chosen as `hornbook train` chooses it."""
     from hornbook.engine.device import this_device
     from hornbook.facts.settings import from_table, overridden
@@ -101,7 +111,7 @@ def made(here: Here, name: str, steps: int, world: Any = None, **changes: Any) -
     from hornbook.setup.build import build
 
     size = here.size(name)
-    text = random_text(size, steps)
+    text = random_text(size, steps, document_tokens=document_tokens)
     wanted = {
         "model.family": "gpt2", "model.layers": size.layers, "model.width": size.width, "model.heads": size.heads,
         "model.context": size.context, "train.batch": size.batch, "train.steps": steps, "train.compile": True,
@@ -118,8 +128,8 @@ def trained(parts: Any, settings: Any, steps: int, *, first: int = 0, lr_scale: 
 
     return updates(
         parts.model, parts.optimizers, parts.batches, first=first, last=steps, lr_schedule=lambda step: lr_scale,
-        microbatch=settings.train.microbatch, clip_norm=1.0, seed=0, autocast=parts.autocast,
-        uses_weights=lambda step: False, sharded=parts.sharded,
+        microbatch=settings.train.microbatch, clip_norm=1.0, seed=0, document_mask=settings.train.document_mask,
+        autocast=parts.autocast, uses_weights=lambda step: False, sharded=parts.sharded,
     )  # fmt: skip
 
 
@@ -386,6 +396,71 @@ def check_compiled(here: Here) -> dict[str, Any]:
     graphs, breaks = counters["stats"]["unique_graphs"], dict(counters["graph_break"])
     ends = {"first_loss": seen[True][0], "last_loss": seen[True][-1]}
     return {"ok": furthest < 2e-3 and not breaks, "furthest": furthest, "graphs": graphs, "breaks": breaks} | ends
+
+
+def check_documents(here: Here) -> dict[str, Any]:
+    """Documents of about 500 tokens that attention never crosses: by a flash kernel, by a dense mask, and without."""
+    from torch._dynamo.utils import counters
+
+    warm, times = here.steps(8), here.steps(20)
+    losses, result = {}, dict[str, Any]()
+    for way in ("flash", "mask", "crossed"):
+        parts, settings, _ = made(
+            here, "124M", warm + times + 1, document_tokens=500,
+            **{"train.document_mask": way != "crossed", "train.compile": not here.tiny},
+        )  # fmt: skip
+        if way == "flash" and parts.batches.pack is None:
+            result["flash_is"] = "a dense mask too: there is no such kernel here"
+        elif way == "flash":
+            result |= attention_in_documents(here, parts.batches, settings.train.microbatch)
+        parts.batches.pack = parts.batches.pack if way == "flash" else None
+        updates = trained(parts, settings, warm + times, lr_scale=0.02)
+        losses[way] = [next(updates).update.loss for _ in range(warm)]
+        synchronize(here)
+        begin = time.perf_counter()
+        losses[way] += [done.update.loss for done in updates]
+        result[f"milliseconds_{way}"] = 1e3 * (time.perf_counter() - begin) / times
+        result[f"graphs_after_{way}"] = counters["stats"]["unique_graphs"]
+        del parts, updates
+    furthest = max(abs(a - b) for a, b in zip(losses["flash"], losses["mask"], strict=True))
+    share = result["milliseconds_crossed"] / result["milliseconds_flash"]
+    is_right = furthest < 1e-3 and not counters["graph_break"] and result.get("furthest_of_attention", 0) < 2e-2
+    is_fast = here.tiny or ("flash_is" not in result and share >= 0.9)
+    return result | {"ok": is_right and is_fast, "furthest": furthest, "share_of_the_speed_without": share}
+
+
+def attention_in_documents(here: Here, batches: Any, rows: int) -> dict[str, Any]:
+    """Attention alone, its output and gradients, by the flash kernel against the dense mask, and their times: losses of
+    random ids would not show what is attended to."""
+    import torch
+
+    from hornbook.model import packed
+    from hornbook.model.decoder import attention_mask
+
+    size, device, documents = here.size("124M"), here.device, batches.documents(0)[:rows]
+    begins = torch.from_numpy(batches.pack(documents, rows)[0]).to(device)
+    mask = attention_mask(size.context, 0, torch.from_numpy(documents).to(device), device)
+    shape = (rows, size.heads, size.context, size.width // size.heads)
+    q, k, v, gradient = (torch.randn(shape, device=device, dtype=torch.bfloat16) for _ in range(4))
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    ways: dict[str, Callable[[], Any]] = {
+        "flash": lambda: packed.attention(q, k, v, begins),
+        "mask": lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask),
+        "crossed": lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True),
+    }
+    values, result = {}, {}
+    for name, way in ways.items():
+        out = way()
+        values[name] = [out.detach(), *torch.autograd.grad(out, inputs, gradient)]
+        step = partial(lambda way: torch.autograd.grad(way(), inputs, gradient), way)
+        result[f"milliseconds_of_attention_{name}"] = 1e3 * paced(here, step, warm=3, times=20)
+    pairs = zip(values["flash"], values["mask"], strict=True)
+    furthest = max(float((a.float() - b.float()).norm() / b.float().norm()) for a, b in pairs)
+    return result | {
+        "furthest_of_attention": furthest,
+        "segments": int(begins.diff().count_nonzero()),
+        "of": len(begins),
+    }
 
 
 def check_deterministic(here: Here) -> dict[str, Any]:
@@ -658,6 +733,7 @@ CHECKS: dict[str, tuple[Callable[[Here], dict[str, Any]], int]] = {
     "train": (check_train, 120),
     "faults": (check_faults, 40),
     "compiled": (check_compiled, 60),
+    "documents": (check_documents, 120),
     "deterministic": (check_deterministic, 100),
     "resume": (check_resume, 150),
     "mesh": (check_mesh, 100),

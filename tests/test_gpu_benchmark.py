@@ -23,8 +23,10 @@ def run(tmp_path, *options):
 
 
 def test_the_short_checks(tmp_path):
-    results = run(tmp_path, "--only", "faults", "resume", "evaluation", "generation", "memory", "large save")
+    names = ("faults", "resume", "evaluation", "generation", "memory", "large save", "documents")
+    results = run(tmp_path, "--only", *names)
     assert results["resume"]["steps"] == 24
+    assert "flash_is" in results["documents"]
     assert results["evaluation"]["same_bits"]
 
 

@@ -94,6 +94,20 @@ def test_a_text_is_planned_as_training_would_choose_it(english, tmp_path, monkey
     assert not any("not prepared" in sentence for sentence in exact["assumed"])
 
 
+def test_the_memory_of_several_processes_is_planned_as_they_plan_it(english, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(english, encoding="utf-8")
+    prepared = str(hornbook.prepare("text.txt", tokenizer="bytes")["prepared"])
+    small = ("--steps", "6", "--layers", "2", "--width", "32", "--heads", "2", "--context", "32", "--batch", "16")
+    plans = {number: plan_of(capsys, prepared, *small, "--processes", number) for number in ("1", "2")}
+    done = called("train", prepared, *small, "--processes", "2", "--out", "run", "--json")
+    assert done.returncode == 0, done.stderr
+    trained = json.loads(Path("run/plan.json").read_text())["plan"]
+    assert (plans["2"]["microbatch"], plans["1"]["microbatch"]) == (trained["microbatch"], 16) == (8, 16)
+    assert plans["2"]["memory_bytes"] == trained["memory_bytes"]
+    assert plans["2"]["memory_bytes"]["process"] > plans["1"]["memory_bytes"]["process"] + 30 * 2**20
+
+
 def test_a_short_text_is_estimated_as_prepare_will_count_it(english, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(english[:16_000], encoding="utf-8")

@@ -130,7 +130,7 @@ def main(out, asked):
     world = None
     if "WORLD_SIZE" in os.environ:
         joined = join(60.0)
-        world = Silent(joined.rank, joined.size, joined.machines)
+        world = Silent(joined.rank, joined.size, joined.machines, joined.timeout_seconds)
     meshes = [1] if world is None else [n for n in (1, 2, 4) if world.size % n == 0]
     meshes = asked.pop("replicas", meshes)
     seen = {}

@@ -34,6 +34,12 @@ CORE = ("training/test_step.py", "training/test_loop.py", "evaluation/test_score
 NOT_HERE = ("half_precision", "rows_are_shared_out", "kill_inside_a_save", "second_copy", "each_token_of_an_epoch")
 
 
+def as_such_a_device():
+    """The environment of a process that imports `lacking`."""
+    path = os.pathsep.join((str(ROOT / "src"), str(ROOT / "tests" / "modes")))
+    return os.environ | {"PYTHONPATH": path, "HORNBOOK_PLAIN": "1"}
+
+
 @pytest.fixture
 def device_that_lacks(monkeypatch):
     monkeypatch.setattr(functional, "PLAIN", True)
@@ -101,8 +107,7 @@ def test_the_core_tests_hold_on_such_a_device():
     """Steps, the loop, evaluation, generation and checkpoints: other tests, run once more."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "lacking", "-k"]
     command += [" and ".join(f"not {name}" for name in NOT_HERE), *(str(ROOT / "tests" / name) for name in CORE)]
-    path = os.pathsep.join((str(ROOT / "src"), str(ROOT / "tests" / "modes")))
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=as_such_a_device(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
     operations = ast.literal_eval(re.search(r"^operations (.*)$", done.stdout, re.MULTILINE)[1])
     assert set(operations) == {"train_step", "hidden", "head", "head_logits", "generate"}
@@ -126,9 +131,8 @@ print(made["step"], min(lacking.OPERATIONS.values()) > 100)
 
 
 def test_a_whole_run_on_such_a_device(tmp_path, text_file):
-    path = os.pathsep.join((str(ROOT / "src"), str(ROOT / "tests" / "modes")))
     command = [sys.executable, "-c", WHOLE, str(text_file), str(tmp_path / "run")]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    done = subprocess.run(command, env=as_such_a_device(), capture_output=True, text=True)
     assert done.stdout.splitlines()[-1:] == ["12 True"], done.stderr
 
 

@@ -15,10 +15,11 @@ import pytest
 import hornbook
 from hornbook.engine import checkpoint as checkpoints
 from hornbook.engine import loading
+from hornbook.engine.launch import LOST
 from hornbook.records.run import Run
 
 RANKS = Path(__file__).with_name("ranks.py")
-STEPS, EVERY = 24, 8
+STEPS, EVERY, FILE_BYTES = 24, 8, 200_000
 SETTINGS = {
     "text.tokenizer": "bytes", "text.split": "tail:0.1", "train.threads": 1, "model.layers": 2, "model.width": 32,
     "model.context": 32, "model.tied": False, "model.dropout": 0.1, "train.batch": 8, "train.microbatch": 4,
@@ -262,6 +263,85 @@ def test_a_process_that_cannot_write_its_part_ends_all_with_a_sentence(tmp_path,
     for folder in (saved := Run(tmp_path / "run").checkpoints()):
         loading.verify(folder)
     assert len(saved) > 1
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="other systems have no such memory")
+def test_a_limit_of_files_ends_all_with_a_sentence(tmp_path, english, hornbook_in):
+    """Also where it is the memory that replicas would share that counts as a file."""
+    (tmp_path / "text.txt").write_text(english[:6000], encoding="utf-8")
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({FILE_BYTES}, {FILE_BYTES}))"
+    (tmp_path / "sitecustomize.py").write_text(limited, encoding="utf-8")
+    command = [*COMMAND, "--steps", STEPS, "--processes", "2", "--parallel", "replicate", "--model.width", 64]
+    ended = hornbook_in(tmp_path).finish(hornbook_in(tmp_path).start(*command, path=tmp_path))
+    assert ended.code == 1
+    assert "cannot continue: File too large" in ended.stderr
+    assert ended.stderr.count("hornbook: ") == 1
+    assert "Traceback" not in ended.stderr
+
+
+FAILS = """
+import sys
+import torch
+from hornbook.engine.world import join, together
+from hornbook.facts.errors import SystemFailure
+
+world = join(3000.0)
+try:
+    with together(world):
+        if world.rank == 0:
+            raise SystemFailure("the disk is full.")
+        world.sum(torch.zeros(1))
+except SystemFailure as failure:
+    print(failure, flush=True)
+    sys.exit(1)
+"""
+
+
+def test_what_ends_process_0_ends_those_that_wait_for_something_else(tmp_path):
+    variables = {**os.environ, "PYTHONPATH": str(Path(hornbook.__file__).parents[1]), "GLOO_SOCKET_IFNAME": "lo"}
+    variables |= {"WORLD_SIZE": "2", "HORNBOOK_STORE": str(tmp_path / "store")}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", FAILS], env=variables | {"RANK": rank}, stdout=subprocess.PIPE, text=True
+        )
+        for rank in "01"
+    ]
+    said = [rank.communicate(timeout=600)[0].strip() for rank in ranks]
+    assert said == ["the disk is full.", LOST]
+    assert [rank.returncode for rank in ranks] == [1, 1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
+def test_a_process_that_does_not_answer_is_told_as_that(tmp_path, english, hornbook_in):
+    (tmp_path / "text.txt").write_text(english[:6000], encoding="utf-8")
+    process = under_way(tmp_path, hornbook_in, 3, "--timeout", 4)
+    os.kill(children(process)[1], signal.SIGSTOP)
+    ended = hornbook_in(tmp_path).finish(process)
+    assert ended.code == 1
+    assert "another process of this training did not answer for 4 s (--timeout)" in ended.stderr
+    assert ended.stderr.count("hornbook: ") == 1
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"RANK": "5", "WORLD_SIZE": "2"}, "RANK is 5, but must be a number from 0 to 1"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK is -1, but must be a number from 0 to 1"),
+        ({"RANK": "0"}, "WORLD_SIZE is not set, but must be a number"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE is 0, but must be 1 or more"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "abc"}, "MASTER_PORT is abc, but must be a number from 0"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "29500"}, "MASTER_ADDR is not set"),
+    ],
+)
+def test_what_no_launcher_gives_is_refused(tmp_path, english, hornbook_in, variables, sentence, monkeypatch):
+    (tmp_path / "text.txt").write_text(english[:6000], encoding="utf-8")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    refused = hornbook_in(tmp_path)(*COMMAND, "--steps", 3)
+    assert refused.code == 2
+    assert refused.stderr.startswith(f"hornbook: {sentence}")
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_what_several_processes_score_has_the_bits_of_one(tmp_path, english, hornbook_in):

@@ -141,6 +141,17 @@ def test_the_memory_does_not_grow_with_the_text(tmp_path):
     assert large < small + 2**20
 
 
+def test_the_memory_is_bounded_in_a_text_that_repeats_itself():
+    """As chats from a few templates do: each n-gram of the queries stands at thousands of places."""
+    text = np.tile(np.random.default_rng(0).integers(0, 90, 50), 4000)
+    part, queries = part_of([text], shard_tokens=10**6), [text[i : i + 128] for i in range(0, 640, 64)]
+    tracemalloc.start()
+    assert all(longest.max() == 128 for longest in longest_matches(part, queries, 8))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 2**20
+
+
 def test_a_length_below_one_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         next(find_spans(part_of([[1]], shard_tokens=1), [np.array([1])], 0))

@@ -188,7 +188,7 @@ def test_documents_in_one_window_equal_separate_passes(family):
     texts = [tokens(1, length, seed=length) for length in lengths]
     documents = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))[None]
     with torch.no_grad():
-        together = model.head(model.hidden(torch.cat(texts, 1), documents_BT=documents))
+        together = model.head(model.hidden(torch.cat(texts, 1), documents=documents))
         apart = torch.cat([model(text) for text in texts], 1)
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
 
@@ -199,8 +199,8 @@ def test_documents_never_see_each_other_with_learned_positions():
     changed = batch.clone()
     changed[0, :5] = (changed[0, :5] + 1) % VOCABULARY
     with torch.no_grad():
-        first = model.hidden(batch, documents_BT=documents)
-        second = model.hidden(changed, documents_BT=documents)
+        first = model.hidden(batch, documents=documents)
+        second = model.hidden(changed, documents=documents)
         alone = model.hidden(batch[:, :5])
     assert torch.equal(first[:, 5:], second[:, 5:])
     torch.testing.assert_close(first[:, :5], alone, atol=1e-5, rtol=0)

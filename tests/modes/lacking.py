@@ -1,15 +1,12 @@
 """A device that lacks what Apple's or Intel's GPUs may lack, on a CPU: float64, fused optimizers, autocast.
 
-As a plugin, `python -m pytest -p lacking FILES`, it runs other tests so: what Hornbook computes on the device is
-computed under a mode that forbids those, and what asks whether they are there hears no. Tensors of tests, and what is
-computed after it has left the device, are free. OPERATIONS counts what was seen, by the function that it was under.
+As a plugin, `HORNBOOK_PLAIN=1 python -m pytest -p lacking FILES`, it runs other tests so: what Hornbook computes on the
+device is computed under a mode that forbids those, and what asks whether they are there hears no. Tensors of tests, and
+what is computed after it has left the device, are free. OPERATIONS counts what was seen, by what it was under.
 """
 
-import os
 from collections import Counter
 from contextlib import contextmanager
-
-os.environ["HORNBOOK_PLAIN"] = "1"  # what makes a CPU fast is forbidden too; read when hornbook is imported
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -100,8 +97,10 @@ def lacking(patch):
 def pytest_configure():
     """Before any test has imported what is put under the mode."""
     from hornbook import likelihood
-    from hornbook.model import decoder, generate
+    from hornbook.model import cpu, decoder, generate
     from hornbook.training import step
+
+    assert cpu.PLAIN, "what makes a CPU fast is forbidden too: set HORNBOOK_PLAIN=1"
 
     step.train_step = under(step.train_step, "train_step")
     decoder.Decoder.hidden = under(decoder.Decoder.hidden, "hidden")

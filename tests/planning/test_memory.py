@@ -15,14 +15,15 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.family}-{shape.kv_heads}")
-def test_saved_bytes_are_what_autograd_keeps(shape: GPTShape, half: bool) -> None:
+def test_saved_bytes_are_what_autograd_keeps(shape: GPTShape, half: bool, dropout: float) -> None:
     """Counted from the saved tensors of the real decoder, but the weights and their copies in half precision; within
     2 %, for the rotary tables and the norms' statistics."""
     from hornbook.model.decoder import Decoder
     from hornbook.model.init import initialise
 
-    model = initialise(Decoder(shape), 0)
+    model = initialise(Decoder(shape, dropout=dropout), 0)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     copies = {tuple(size) for p in model.blocks.parameters() for size in (p.shape, p.t().shape)}
     kept: dict[int, torch.Tensor] = {}
@@ -40,7 +41,9 @@ def test_saved_bytes_are_what_autograd_keeps(shape: GPTShape, half: bool) -> Non
         model.hidden(torch.zeros(batch, shape.context, dtype=torch.int64))
     counted = sum(t.untyped_storage().nbytes() for t in kept.values() if not (half and tuple(t.shape) in copies))
     products = half and shape.kv_heads == shape.heads
-    predicted = saved_bytes(shape, half=half, products=products) * shape.layers * batch * shape.context
+    layer = saved_bytes(shape, half=half, products=products, dropout=dropout > 0)
+    before = 4 * shape.width * (dropout > 0 and shape.kind.positions == "learned")  # what enters the first block
+    predicted = (layer * shape.layers + before) * batch * shape.context
     assert predicted == pytest.approx(counted, rel=0.02)
 
 
@@ -78,14 +81,20 @@ def test_shards_divide_the_states() -> None:
     assert whole.buffers == 0 < part.buffers
 
 
+def test_dropout_is_drawn_from_one_stream_and_so_by_one_worker() -> None:
+    plain, dropped = (memory(SHAPES[0], 8, threads=2, dropout=dropout) for dropout in (False, True))
+    assert (plain.gradients, dropped.gradients) == (8 * SHAPES[0].parameters, 4 * SHAPES[0].parameters)
+    assert dropped.activations > plain.activations
+
+
 def test_gradients_beside_one_block_when_recomputing() -> None:
-    """They take the place of the inputs of blocks, 64 windows of 32 tokens and 64 numbers in each of 4; what is inside
-    a block comes and goes at each, before its own gradient is there."""
+    """They take the place of the logits and of the inputs of blocks, 64 windows of 32 tokens and 64 numbers in each of
+    4; what is inside a block comes and goes at each, before its own gradient is there."""
     shape = SHAPES[3]
     needed, parts = memory(shape, 64, checkpointing=True, threads=1), shape.parameters_by_part()
     inputs, of_a_block = 64 * 32 * 64 * 4 * 4, parts["attention"] + parts["mlp"]
-    assert needed.replaced == inputs + of_a_block
     assert needed.logits == 4 * shape.vocabulary * shape.width
+    assert needed.replaced == inputs + of_a_block + needed.logits
     expected = needed.weights + needed.optimizer + needed.activations + needed.logits + needed.process
     assert needed.total == expected + max(0, needed.gradients - needed.replaced)
 

@@ -13,7 +13,7 @@ import msgspec
 from hornbook.commands.options import add_settings, add_texts, given_settings, value
 from hornbook.facts.accelerators import lookup
 from hornbook.facts.errors import InputError, SystemFailure
-from hornbook.facts.hardware import HERE, Accelerator, custom
+from hornbook.facts.hardware import HERE, Accelerator, custom, usable_cores
 from hornbook.facts.printing import print, print_json
 from hornbook.facts.settings import Settings, from_table, overridden, read_table, to_toml
 from hornbook.facts.shape import preset
@@ -164,6 +164,11 @@ def _planned(
         pace, device = _measured(resolve_steps(choice, pace, START_SECONDS), choice.shape.vocabulary)
         on, here = (1, device), True
     resolved = resolve_steps(choice, pace, START_SECONDS)
+    processes, microbatch = settings.train.processes, resolved.train.microbatch
+    if processes > 1 and settings.train.microbatch is None and microbatch is not None:  # as `share_out` does
+        resolved.train.microbatch = min(microbatch, -(-choice.settings.train.batch // processes))
+    if processes > 1 and settings.train.threads is None:
+        resolved.train.threads = max(1, usable_cores() // processes)
     steps = resolved.train.steps or 0
     reason, fits = f"steps: {steps:,}", False
     if steps == choice.most_steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -37,6 +38,7 @@ class Batches:
         self.part, self.context, self.batch_size, self.seed, self.shift = part, context, batch, seed, shift
         self.tokens_per_epoch = part.num_tokens
         self.windows_per_epoch = num_windows(part.num_tokens, context)
+        self.pack: Callable[..., tuple[NDArray[np.int32], int]] | None = None  # by `pack_documents`
         # A batch touches one epoch or two neighbours, except where an epoch is shorter than a batch and cheap to draw.
         self._windows = lru_cache(maxsize=2)(self._draw_windows)
 

@@ -74,9 +74,10 @@ PARENT = "HORNBOOK_LAUNCHER"
 
 
 def end_with_launcher() -> None:
-    """Ask this process to stop when the one that launched it is gone. On Linux; elsewhere it finishes alone."""
-    if sys.platform == "linux" and PARENT in os.environ:
+    """Ask this process to stop when the one that launched it, torchrun's too, is gone. On Linux; elsewhere it finishes
+    alone."""
+    if sys.platform == "linux" and os.environ.keys() & {PARENT, "TORCHELASTIC_RUN_ID"}:
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.environ[PARENT] != str(os.getppid()):
+        if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
             os.kill(os.getpid(), signal.SIGTERM)

@@ -303,9 +303,11 @@ def shared_memory(world: World, like: Sequence[Tensor]) -> list[Tensor]:
     starts = list(accumulate((-(-tensor.numel() // 16) * 16 for tensor in like), initial=0))  # whole lines of a cache
     label, descriptor, memory = "", -1, torch.empty(0)
     if world.rank == 0 and hasattr(os, "memfd_create"):
-        label = f"hornbook-{os.getpid()}-{os.urandom(8).hex()}"
-        descriptor = os.memfd_create(label)
-        os.truncate(descriptor, 4 * starts[-1])
+        with suppress(OSError):  # forbidden, or more than a file may have
+            name = f"hornbook-{os.getpid()}-{os.urandom(8).hex()}"
+            descriptor = os.memfd_create(name)
+            os.truncate(descriptor, 4 * starts[-1])
+            label = name
     path, label = world.each(lambda: (f"/proc/{os.getpid()}/fd/{descriptor}", label))[0]
 
     def map_it() -> bool:

@@ -23,7 +23,7 @@ from hornbook.model.decoder import Decoder
 
 T = TypeVar("T")
 Result = TypeVar("Result")
-Microbatch = tuple[Tensor, Tensor, Tensor | None]  # inputs, targets, documents or None: each (B, T)
+Microbatch = tuple[Tensor, Tensor, Tensor | None]  # inputs and targets, (B, T); documents, as a Decoder takes them
 SHORT = 1e9  # FLOPs of a microbatch, some milliseconds: below, handing rows over takes more than it gives
 
 

@@ -6,7 +6,9 @@ others what it is. So what wall time, noise or a person decides is decided once.
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +21,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hornbook.engine.device import device
-from hornbook.engine.launch import LOST
+from hornbook.engine.launch import LOST, end_with_launcher
 from hornbook.facts.errors import InputError, Interrupted, SystemFailure
 
+START = "start with torchrun, or with --processes."
 STORE = "HORNBOOK_STORE"  # a file through which the processes of one machine find each other
 T = TypeVar("T")
+PATIENCE_SECONDS = 10.0  # for the others to hear that this is the end
 SHORT = 512  # bytes of an order that is sent at once, its length (8 bytes) included
 
 
@@ -34,12 +38,13 @@ class World:
     rank: int
     size: int
     machines: int
+    timeout_seconds: float
     is_in_step: bool = False
 
     def tell(self, order: str, **arguments: Any) -> None:
         """On rank 0: let all others do this. On another rank nothing: it does what it was told."""
         if self.rank == 0 and not self.is_in_step:
-            self._send(msgspec.json.encode([order, arguments]))
+            self._send(_order(order, **arguments))
 
     @contextmanager
     def in_step(self) -> Iterator[None]:
@@ -57,11 +62,7 @@ class World:
 
     def _send(self, content: bytes) -> bytes:
         """What rank 0 gives as `content`, on every rank."""
-        short = torch.zeros(SHORT, dtype=torch.uint8)
-        if self.rank == 0:
-            start = content[: SHORT - 8]
-            head = len(content).to_bytes(8, "little") + start
-            short[: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
+        short = _headed(content)
         dist.broadcast(short, 0)
         received = short.numpy().tobytes()
         length = int.from_bytes(received[:8], "little")
@@ -121,11 +122,40 @@ class World:
             contents.append(received.numpy().tobytes())
         return contents
 
-    def leave(self) -> None:
-        """Let the others go, if they are still there."""
-        if dist.is_initialized():
-            self.tell("end")
-            dist.destroy_process_group()
+    def leave(self, error: Exception | None = None) -> None:
+        """Let the others go, if they are still there. Where an error ends this process they may wait for something
+        else than an order: then they learn of it when this process is gone."""
+        if not dist.is_initialized():
+            return
+        if self.rank == 0:
+            has_failed = isinstance(error, InputError | SystemFailure)
+            sent = dist.broadcast(_headed(_order("end", has_failed=has_failed)), 0, async_op=True)
+            try:
+                sent.wait(timedelta(seconds=self.timeout_seconds if error is None else PATIENCE_SECONDS))
+            except RuntimeError:
+                if error is None:
+                    raise
+                codes = {InputError: 2, SystemFailure: 1}
+                atexit.register(_end, codes.get(type(error)) or 128 + getattr(error, "signal_number", 0))
+                return
+        dist.destroy_process_group()
+
+
+def _end(code: int) -> None:
+    """End a process that PyTorch would keep until what it has under way is done."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _order(order: str, **arguments: Any) -> bytes:
+    return msgspec.json.encode([order, arguments])
+
+
+def _headed(content: bytes) -> Tensor:
+    """The length of an order, and as much of it as is sent at once, (SHORT,)."""
+    head = len(content).to_bytes(8, "little") + content[: SHORT - 8]
+    return torch.frombuffer(bytearray(head.ljust(SHORT, b"\0")), dtype=torch.uint8)
 
 
 def join(timeout_seconds: float) -> World:
@@ -134,11 +164,8 @@ def join(timeout_seconds: float) -> World:
     A collective that takes longer than `timeout_seconds` counts as lost. Raises InputError where the environment lacks
     something, SystemFailure where the others do not come.
     """
-    try:
-        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        local, of_machine = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    except (KeyError, ValueError):
-        raise InputError("RANK and WORLD_SIZE must be numbers: start with torchrun, or with --processes.") from None
+    rank, size, local, of_machine = _places()
+    end_with_launcher()
     on, backend = device(), "gloo"
     if on.type != "cpu":
         torch.accelerator.set_device_index(local)
@@ -149,7 +176,28 @@ def join(timeout_seconds: float) -> World:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise SystemFailure(f"the {size} processes did not find each other: {str(error).splitlines()[0]}") from None
-    return World(rank, size, machines=size // (of_machine or size))
+    return World(rank, size, machines=size // (of_machine or size), timeout_seconds=timeout_seconds)
+
+
+def _places() -> tuple[int, int, int, int]:
+    """The rank, of how many, that on its machine, of how many, 0 where nobody says. Raises InputError."""
+
+    def number(name: str, default: str | None = None, most: int | None = None) -> int:
+        value = os.environ.get(name, default)
+        if value is None or not value.isdecimal() or (most is not None and int(value) > most):
+            wanted = "a number" if most is None else f"a number from 0 to {most}"
+            raise InputError(f"{name} is {value or 'not set'}, but must be {wanted}: {START}")
+        return int(value)
+
+    size = number("WORLD_SIZE")
+    if not size:
+        raise InputError(f"WORLD_SIZE is 0, but must be 1 or more: {START}")
+    rank = number("RANK", most=size - 1)
+    if STORE not in os.environ:
+        number("MASTER_PORT", most=65535)
+        if not os.environ.get("MASTER_ADDR"):
+            raise InputError(f"MASTER_ADDR is not set: {START}")
+    return rank, size, number("LOCAL_RANK", "0"), number("LOCAL_WORLD_SIZE", "0")
 
 
 @contextmanager
@@ -158,12 +206,17 @@ def together(world: World) -> Iterator[None]:
     SystemFailure says so."""
     try:
         yield
-    except (InputError, SystemFailure, Interrupted):
-        world.leave()
+    except (InputError, SystemFailure, Interrupted) as error:
+        world.leave(error)
         raise
     except RuntimeError as error:
         if not is_loss(error):
             raise
+        if "imed out" in str(error):
+            raise SystemFailure(
+                f"another process of this training did not answer for {world.timeout_seconds:g} s (--timeout), so this "
+                "one cannot go on."
+            ) from error
         raise SystemFailure(LOST) from error
     world.leave()
 

@@ -133,9 +133,7 @@ class Attention(nn.Module):
         self.query_norm = RMSNorm(shape.head_width, shape.norm_epsilon) if shape.kind.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(shape.head_width, shape.norm_epsilon) if shape.kind.qk_norm else nn.Identity()
 
-    def forward(
-        self, x_BTD: Tensor, rotary: Rotary | None, mask: Tensor | None, append: Append | None
-    ) -> Tensor:  # fmt: skip
+    def forward(self, x_BTD: Tensor, rotary: Rotary | None, mask: Tensor | None, append: Append | None) -> Tensor:
         q, k, v = self.project(x_BTD, rotary)
         if append is not None:
             k, v = append(k, v)
@@ -151,7 +149,11 @@ class Attention(nn.Module):
         return (q, k, v) if rotary is None else (rotate(q, rotary), rotate(k, rotary), v)
 
     def mix(self, q_BHTW: Tensor, k_BKSW: Tensor, v_BKSW: Tensor, mask: Tensor | None) -> Tensor:
-        """softmax(q k^T / sqrt(W)) v, (B, H, T, W); causal where no mask says otherwise."""
+        """softmax(q k^T / sqrt(W)) v, (B, H, T, W); causal where no mask, as of `attention_mask`, says otherwise."""
+        if mask is not None and mask.dim() == 1:
+            from hornbook.model.packed import attention
+
+            return attention(q_BHTW, k_BKSW, v_BKSW, mask)
         return fast.attention(q_BHTW, k_BKSW, v_BKSW, mask, self.dropout if self.training else 0.0)
 
 
@@ -167,11 +169,8 @@ class MLP(nn.Module):
         self.activate = ACTIVATIONS[shape.activation or "silu"]
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.gate is None:
-            inner = self.activate(self.up(x))
-        else:
-            inner = fast.multiply(self.activate(self.gate(x)), self.up(x))
-        out: Tensor = self.down(inner)
+        inner = self.activate(self.up(x) if self.gate is None else self.gate(x))
+        out: Tensor = self.down(inner if self.gate is None else fast.multiply(inner, self.up(x)))
         return out
 
 
@@ -191,9 +190,7 @@ class Block(nn.Module):
         self.mlp = MLP(shape)
         self.dropout = dropout
 
-    def forward(
-        self, x: Tensor, rotary: Rotary | None, mask: Tensor | None, append: Append | None = None
-    ) -> Tensor:  # fmt: skip
+    def forward(self, x: Tensor, rotary: Rotary | None, mask: Tensor | None, append: Append | None = None) -> Tensor:
         x = x + self._drop(self.attention(autocast(self.attention_norm(x)), rotary, mask, append))
         return x + self._drop(self.mlp(autocast(self.mlp_norm(x))))
 
@@ -237,19 +234,18 @@ class Decoder(nn.Module):
         self.spread = False  # whether its weights are spread over processes, which meet where its modules are called
         self.recompute = False  # in training, keep only each block's input and compute the rest again when needed
 
-    def hidden(self, tokens_BT: Tensor, *, documents_BT: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def hidden(self, tokens_BT: Tensor, *, documents: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         """Hidden states (B, T, D) before the last norm.
 
-        `documents_BT` numbers the document of each token: attention then never crosses a document. With a `cache`
-        the tokens continue the sequence it holds. Raises ValueError beyond the context where positions are learned.
+        Attention never crosses `documents`: the number of each token's, (B, T), or where they begin, as in `packed.py`.
+        With a `cache` the tokens continue what it holds. Raises ValueError beyond the context of learned positions.
         """
-        start = cache.length if cache is not None else 0
-        T = tokens_BT.shape[1]
+        start, T = 0 if cache is None else cache.length, tokens_BT.shape[1]
         self.check_length(start + T)
         x, rotary = self.embed(tokens_BT, torch.arange(start, start + T, device=tokens_BT.device))
         if x.device.type != "cpu":  # the residual stream is read and written far more often than computed with
             x = autocast(x)
-        mask = attention_mask(T, start, documents_BT, tokens_BT.device)
+        mask = attention_mask(T, start, documents, tokens_BT.device)
         trains = torch.is_grad_enabled() and cache is None
         blocks: Iterable[Callable[..., Tensor]] = self.compiled.blocks if self.compiled and trains else self.blocks
         for layer, block in enumerate(blocks):
@@ -282,21 +278,17 @@ class Decoder(nn.Module):
         x = x + self.positions(positions_T)
         return (F.dropout(x, self.dropout, self.training) if self.dropout else x), None
 
-    def forward(
-        self, tokens_BT: Tensor, *, documents_BT: Tensor | None = None, score: Score | None = None
-    ) -> Tensor:  # fmt: skip
-        logits: Tensor = self.head(self.hidden(tokens_BT, documents_BT=documents_BT), score)
+    def forward(self, tokens_BT: Tensor, *, documents: Tensor | None = None, score: Score | None = None) -> Tensor:
+        logits: Tensor = self.head(self.hidden(tokens_BT, documents=documents), score)
         return logits
 
 
-def attention_mask(T: int, start: int, documents_BT: Tensor | None, device: torch.device) -> Tensor | None:
+def attention_mask(T: int, start: int, documents: Tensor | None, device: torch.device) -> Tensor | None:
     """Which of S = start + T tokens each new token attends to: None where plain causality says it all.
 
-    (T, S) with a cache, (B, 1, T, T) with documents; True is attended to.
+    (T, S) with a cache, (B, 1, T, T) with documents; True is attended to. Where they begin, (N + 1,), stays what it is.
     """
-    if documents_BT is not None:
-        same_BTT = documents_BT[:, :, None] == documents_BT[:, None, :]
-        return (same_BTT & torch.ones(T, T, dtype=torch.bool, device=device).tril())[:, None]
-    if start and T > 1:
-        return torch.ones(T, start + T, dtype=torch.bool, device=device).tril(start)
-    return None
+    if documents is None or documents.dim() == 1:
+        return torch.ones(T, start + T, dtype=torch.bool, device=device).tril(start) if start and T > 1 else documents
+    same_BTT = documents[:, :, None] == documents[:, None, :]
+    return (same_BTT & torch.ones(T, T, dtype=torch.bool, device=device).tril())[:, None]

@@ -42,6 +42,9 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     optimizer: str = "adamw"
     precision: str | None = None
     threads: int | None = None  # of a CPU
+    processes: int = 1  # that train together
+    accumulating: bool = False  # gradients of several microbatches in each
+    dropout: bool = False
     is_scored: bool = False  # there is a validation text: a copy of the best weights is held
     may_decide: bool = False  # and with them the optimizer's state, since the run may go back
     learning_rates: Mapping[str, float] = msgspec.field(default_factory=dict)  # peaks, see `usual_learning_rate`
@@ -83,10 +86,10 @@ def run_facts(settings: Settings, shape: GPTShape, text: TextEstimate | None, *,
     return RunFacts(
         shape=shape, batch_tokens=train.batch * shape.context, steps=train.steps, warmup_steps=schedule.warmup_steps,
         evaluate_every=settings.watch.evaluate_every, optimizer=settings.optimizer.name or "adamw",
-        precision=train.precision, threads=train.threads, may_decide=may_decide,
-        is_scored=text is not None and text.data.validation_tokens > 1,
-        learning_rates=learning_rates(settings),
-        train_tokens=None if text is None else text.data.num_tokens,
+        precision=train.precision, threads=train.threads, processes=train.processes, may_decide=may_decide,
+        accumulating=(train.microbatch or train.batch) * train.processes < train.batch,
+        dropout=settings.model.dropout > 0, is_scored=text is not None and text.data.validation_tokens > 1,
+        learning_rates=learning_rates(settings), train_tokens=None if text is None else text.data.num_tokens,
         train_bytes=None if text is None else text.data.num_bytes,
         readings_per_epoch=1.0 if text is None else text.readings_per_epoch,
         median_document_tokens=None if text is None else text.median_document_tokens,

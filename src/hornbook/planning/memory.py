@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -22,7 +23,7 @@ RECOMPUTING_BYTES, SEVERAL_BYTES = 80 * 2**20, 45 * 2**20
 GPU_PROCESS_BYTES = 500 * 2**20  # context and kernels of a driver
 # glibc gives freed blocks below 32 MiB back late and in pieces: beyond what is allocated, the peak resident size holds
 # this share of the activations, or of the gradients of blocks where those are more, of both over shards, whose weights
-# and gradients come and go a block at a time; by the kind of norm, as measured. Recomputing, see `engine/heap.py`.
+# and gradients come and go a block at a time; by the norm, dropout as LayerNorm, measured. See `engine/heap.py`.
 CPU_FRAGMENTATION = {"layer": 0.35, "rms": 0.6}
 # The n-gram baselines are made beside the model (`evaluation.baselines`): bytes per token of the training text at their
 # peak (tracemalloc, and the text), measured on English. In BPE, 4M tokens: 82 of 2,368 ids, 98 of 32,000, up to 140
@@ -35,9 +36,9 @@ class Memory(msgspec.Struct, frozen=True):
     """Bytes by part on one device.
 
     Without accumulation, gradients take the place of the activations as the backward pass frees them, and the peak is
-    where the larger of both stands; when recomputing, they take that of the inputs of blocks, beside the inside of one
-    block. Over several microbatches a step, they stand beside activations. N-gram baselines are counted while
-    neither stands, nor do activations in the update."""
+    where the larger of both stands; when recomputing, they take that of the inputs of blocks and, on a CPU, of the
+    logits, beside the inside of one block. Over several microbatches a step, they stand beside activations. N-gram
+    baselines are counted while neither stands, nor do activations in the update."""
 
     weights: int
     gradients: int
@@ -50,7 +51,7 @@ class Memory(msgspec.Struct, frozen=True):
     counting: int = 0
     best: int = 0  # copies of the best look's state, until the next checkpoint
     buffers: int = 0  # of shards in the backward pass: weights outside the blocks, and gradients that are being summed
-    replaced: int = 0  # when recomputing: how much of the gradients is there only as the inputs of blocks are not
+    replaced: int = 0  # when recomputing: how much of the gradients is there only as what it takes the place of is not
     updating: int = 0  # gradients and what the update needs beside them
 
     @property
@@ -62,8 +63,10 @@ class Memory(msgspec.Struct, frozen=True):
         return self.weights + self.optimizer + self.best + peak + self.process + self.margin
 
 
-def saved_bytes(shape: GPTShape, *, half: bool = False, on_cpu: bool = True, products: bool = False) -> int:
-    """Bytes that one layer keeps per token for its backward pass, without checkpointing and dropout.
+def saved_bytes(
+    shape: GPTShape, *, half: bool = False, on_cpu: bool = True, products: bool = False, dropout: bool = False
+) -> int:
+    """Bytes that one layer keeps per token for its backward pass, without checkpointing.
 
     With width D, queries Q = heads x head width, keys K = kv heads x head width, hidden H:
     each norm keeps its input and output (2 D; RMS norm on a CPU also the normalised input, 3 D);
@@ -71,7 +74,9 @@ def saved_bytes(shape: GPTShape, *, half: bool = False, on_cpu: bool = True, pro
     a gated MLP its gate before and after the activation, the other branch and their product (4 H), else 2 H.
     All in 4 bytes; with `half` (autocast) the output of a norm, attention and MLP are in 2, on an accelerator also what
     flows between the blocks (GPT-2's of 124M and 1.3B parameters held 33 and 32 D bytes a layer on an H100, where this
-    says 32); where attention is computed in `products` it keeps a probability per head and token of the context.
+    says 32); where attention is computed in `products` it keeps a probability per head and token of the context. With
+    `dropout` it also keeps what was drawn for the 2 D that enter the residual stream, on an accelerator in a byte each;
+    a CPU has no kernel for attention then, which keeps three such probabilities, and all heads' keys, in 4 bytes.
 
     >>> saved_bytes(GPTShape(family="gpt2", layers=1, width=8, heads=2, context=4, vocabulary=16)) // 4
     130
@@ -80,10 +85,12 @@ def saved_bytes(shape: GPTShape, *, half: bool = False, on_cpu: bool = True, pro
     Q, K = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
     inputs = 1 if family.norm == "layer" or not on_cpu else 2
     normed = inputs * (2 * D + (Q + K) * family.qk_norm)
-    statistics = shape.heads * (shape.context if products else 1)
-    rest = 2 * D + 2 * Q + 2 * K + shape.hidden * (4 if family.gated_mlp else 2) + statistics
     itemsize = 2 if half else 4
-    return (4 if on_cpu else itemsize) * normed + itemsize * rest
+    attention = itemsize * (Q + 2 * K + shape.heads * (shape.context if products else 1))
+    if dropout and on_cpu:
+        attention = 4 * 3 * (Q + shape.heads * shape.context)
+    rest = itemsize * (2 * D + Q + shape.hidden * (4 if family.gated_mlp else 2))
+    return (4 if on_cpu else itemsize) * normed + rest + attention + 2 * D * dropout * (itemsize if on_cpu else 1)
 
 
 def counting_bytes(train_tokens: int, vocabulary: int) -> int:
@@ -103,18 +110,10 @@ def evaluation_bytes(shape: GPTShape, threads: int | None = None) -> int:
 
 
 def memory(
-    shape: GPTShape,
-    microbatch: int,
-    *,
-    optimizer: str = "adamw",
-    half: bool = False,
-    checkpointing: bool = False,
-    accumulating: bool = False,
-    on_cpu: bool = True,
-    threads: int | None = None,
-    shards: int = 1,
-    processes: int = 1,
-) -> Memory:
+    shape: GPTShape, microbatch: int, *, optimizer: str = "adamw", half: bool = False, checkpointing: bool = False,
+    accumulating: bool = False, on_cpu: bool = True, threads: int | None = None, shards: int = 1, processes: int = 1,
+    dropout: bool = False,
+) -> Memory:  # fmt: skip
     """Bytes of one device that trains `microbatch` windows at once.
 
     `optimizer`: "adamw" keeps two numbers per parameter, "muon" one per matrix of a block and two per other parameter.
@@ -129,14 +128,15 @@ def memory(
     """
     parts, tokens = shape.parameters_by_part(), microbatch * shape.context
     parameters, blocks = sum(parts.values()), parts["attention"] + parts["mlp"]
-    workers = min(cpu_workers(shape.width, threads or usable_cores()), microbatch) if on_cpu else 1
+    workers = 1 if not on_cpu or dropout else min(cpu_workers(shape.width, threads or usable_cores()), microbatch)
     gathered = 2 * (blocks // shape.layers) * 4 if shards > 1 else 0
     moments = 2 * parameters - blocks if optimizer == "muon" else 2 * parameters
     products = half and on_cpu and shape.context <= 8 * shape.head_width and shape.kv_heads == shape.heads
-    layer = saved_bytes(shape, half=half, on_cpu=on_cpu, products=products)
+    layer = saved_bytes(shape, half=half, on_cpu=on_cpu, products=products, dropout=dropout)
     itemsize = 2 if half else 4
-    # Beside what is kept: the gradients that flow through one layer at a time, the widest of them in its MLP.
-    flowing = (3 if shape.kind.gated_mlp else 2) * shape.hidden * itemsize + 2 * shape.width * 4
+    # Beside what is kept: the gradients that flow through one layer at a time, the widest in its MLP or in attention.
+    in_attention = 2 * 4 * shape.heads * shape.context * (dropout and on_cpu)
+    flowing = max((3 if shape.kind.gated_mlp else 2) * shape.hidden * itemsize, in_attention) + 2 * shape.width * 4
     inputs = tokens * shape.width * shape.layers * 4 if checkpointing else 0
     inside = tokens * (layer * (1 if checkpointing else shape.layers) + flowing)
     activations = inputs + inside
@@ -152,13 +152,13 @@ def memory(
         process=CPU_PROCESS_BYTES + modules if on_cpu else GPU_PROCESS_BYTES,
         margin=0,
         accumulating=accumulating,
-        replaced=inputs + blocks * 4 * workers // (shape.layers * shards) if checkpointing else 0,
+        replaced=(inputs + blocks * 4 * workers // (shape.layers * shards) + logits * on_cpu) * checkpointing,
         **_beside(shape, optimizer, shards, on_cpu, half),
     )
     if on_cpu:
         pieces = (activations, blocks * 4 * workers)
         in_pieces = 0 if checkpointing else sum(pieces) if shards > 1 else max(pieces)
-        margin = CPU_FRAGMENTATION[shape.kind.norm] * in_pieces
+        margin = CPU_FRAGMENTATION["layer" if dropout else shape.kind.norm] * in_pieces
     else:
         margin = GPU_MARGIN * parts_of.total
     return msgspec.structs.replace(parts_of, margin=int(margin))
@@ -220,25 +220,23 @@ def largest_microbatch(memory_bytes: int, needs: Callable[[int], Memory]) -> int
 JOB_BYTES, ID_BYTES = 55 * 2**20, 500
 
 
-def memory_by_choice(
-    shape: GPTShape, accelerator: Accelerator, facts: RunFacts | None, accumulating: bool
-) -> Callable[..., Memory]:
+def memory_by_choice(shape: GPTShape, accelerator: Accelerator, facts: RunFacts | None) -> Callable[..., Memory]:
     """Memory of one device as a function of checkpointing, microbatch and how many devices share a copy, by default 1.
 
     Mixed precision where the accelerator has 16-bit arithmetic, on a CPU where the run says so.
     """
     on_cpu = not any(dtype in accelerator.peak_flops for dtype in ("bfloat16", "float16"))
     half = not on_cpu or (facts is not None and facts.precision == "bfloat16")
-    optimizer, threads = ("adamw", None) if facts is None else (facts.optimizer, facts.threads)
+    names = ("optimizer", "threads", "processes", "accumulating", "dropout")
+    given: dict[str, Any] = {} if facts is None else {name: getattr(facts, name) for name in names}
 
     def parts(checkpointing: bool, microbatch: int, shards: int = 1) -> Memory:
         needed = memory(
-            shape, microbatch, optimizer=optimizer, half=half, checkpointing=checkpointing, accumulating=accumulating,
-            on_cpu=on_cpu, threads=threads, shards=shards,
-        )  # fmt: skip
+            shape, microbatch, half=half, checkpointing=checkpointing, on_cpu=on_cpu, shards=shards, **given
+        )
         if not on_cpu or facts is None:
             return needed
-        job = JOB_BYTES + ID_BYTES * shape.vocabulary + evaluation_bytes(shape, threads)
+        job = JOB_BYTES + ID_BYTES * shape.vocabulary + evaluation_bytes(shape, facts.threads)
         return msgspec.structs.replace(
             needed, process=needed.process + job,
             counting=counting_bytes(facts.train_tokens or 0, shape.vocabulary),

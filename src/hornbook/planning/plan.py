@@ -111,7 +111,7 @@ def shape_of_size(parameters: int, *, context: int | None = None) -> GPTShape:
 def make_plan(
     *, tokens: int, on: tuple[int, Accelerator], shape: GPTShape | None = None, parameters: int | None = None,
     context: int | None = None, usd_per_hour: float | None = None, facts: RunFacts | None = None,
-    microbatch: int | None = None, accumulating: bool = False, checkpointing: bool = False,
+    microbatch: int | None = None, checkpointing: bool = False,
     memory_bytes: int | None = None, wall: Range | None = None, loss: Range | None = None, text: str | None = None,
     bytes_per_token: float | None = None, chosen: Sequence[str] = (), assumed: Sequence[str] = (),
 ) -> Plan:  # fmt: skip
@@ -128,7 +128,7 @@ def make_plan(
     loss = loss or expected_loss(size, tokens, full.vocabulary, epochs=passes or 1.0)
     per_byte = None if loss is None or bytes_per_token is None else loss.times(1 / (math.log(2) * bytes_per_token))
     room = memory_bytes or accelerator.memory_bytes
-    parts_of = memory_by_choice(full, accelerator, facts, accumulating)
+    parts_of = memory_by_choice(full, accelerator, facts)
     layout = layout_for(lambda shards: room is None or parts_of(True, 1, shards).total <= room, count)
     memory_of = partial(parts_of, shards=layout.shards)
     if shape is None:

@@ -39,7 +39,7 @@ def plan_of(
     data = CorpusStats(step_tokens, 0, shape.vocabulary) if reading is None else reading.data
     return make_plan(
         tokens=train.steps * step_tokens, on=on, shape=shape, usd_per_hour=usd, facts=facts, microbatch=microbatch,
-        accumulating=microbatch < train.batch, checkpointing=train.recompute,
+        checkpointing=train.recompute,
         memory_bytes=memory_bytes() if on[1].name == HERE or on[1].memory_bytes is None else None,
         wall=None if pace is None else _around(
             spent + wall_seconds(pace, train.steps, overhead(settings, shape, data)), pace.factor, fits

@@ -64,6 +64,10 @@ def build(
     if train.precision == "bfloat16" and not torch.amp.is_autocast_available(on.type):
         raise InputError(f"train.precision is bfloat16, but {on.type} trains in float32 only.")
     autocast = partial(torch.autocast, on.type, torch.bfloat16) if train.precision == "bfloat16" else None
+    if train.document_mask and autocast is not None and on.type == "cuda":
+        from hornbook.training.packed import pack_documents
+
+        pack_documents(batches, model, on)
     state = TrainState(model, make_optimizers(settings, model, sharded), batches, autocast, sharded)
     if sharded is not None and is_fresh and sharded.world.rank == 0:  # the others have built and listen
         sharded.scatter(fresh_weights(shape, sharded.sizes, train.seed))

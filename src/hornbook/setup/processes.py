@@ -15,6 +15,7 @@ import torch
 from hornbook.data.shards import MANIFEST, Prepared, open_prepared
 from hornbook.engine import parts
 from hornbook.engine.device import device
+from hornbook.engine.launch import LOST
 from hornbook.engine.sharding import Sharded
 from hornbook.engine.signals import stop_on_signals
 from hornbook.engine.world import World
@@ -34,13 +35,15 @@ from hornbook.training.loop import TrainState, update
 def follow(world: World) -> None:
     """Read the text that rank 0 reads, build what it builds, and take part in each update, until it says that this is
     the end. A signal to this process reaches rank 0 with the next update. Raises InputError where the text here is
-    another one."""
+    another one, SystemFailure where rank 0 has failed."""
     text: Prepared | None = None
     settings, state = Settings(), None
     with stop_on_signals() as stop:
         while True:
             order, told = world.hear()
             if order == "end":
+                if told["has_failed"]:
+                    raise SystemFailure(LOST)
                 return
             if order == "read":
                 text = _read(world, **told)
@@ -148,7 +151,7 @@ def _replicas(world: World, settings: Settings, shape: GPTShape, on: torch.devic
     needs = partial(
         memory, shape, train.microbatch, optimizer=settings.optimizer.name or "adamw", checkpointing=train.recompute,
         half=train.precision == "bfloat16", accumulating=train.microbatch * world.size < train.batch, on_cpu=on_cpu,
-        threads=train.threads, processes=world.size,
+        threads=train.threads, processes=world.size, dropout=settings.model.dropout > 0,
     )  # fmt: skip
     layout = layout_for(lambda shards: needs(shards=shards).total <= room, world.size, of_machine)
     return world.size // layout.shards

@@ -199,8 +199,7 @@ def _warnings(facts: RunFacts, settings: Settings, on: Accelerator, asked: Optim
     """What will go wrong with a run on this device."""
     train, room = settings.train, on.memory_bytes or memory_bytes()
     assert train.batch is not None
-    microbatch = train.microbatch or train.batch
-    needed = memory_by_choice(facts.shape, on, facts, microbatch < train.batch)(train.recompute, microbatch).total
+    needed = memory_by_choice(facts.shape, on, facts)(train.recompute, train.microbatch or train.batch).total
     wrong = warnings(msgspec.structs.replace(facts, needed_bytes=needed, available_bytes=room))
     if settings.optimizer.name == "muon" and asked.learning_rate and not asked.muon_learning_rate:
         wrong.append(

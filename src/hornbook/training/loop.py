@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,18 +144,20 @@ def microbatches(
     mine = cuts[rank::ranks]
     rows = np.concatenate([np.arange(*cut) for cut in mine or cuts[:1]]) if ranks > 1 else slice(None)
     arrays: list[np.ndarray[Any, Any]] = [*batches.batch(number, rows)]
+    lengths = [size, size, size]  # of what a piece has of each
     if document_mask:
         arrays.append(batches.documents(number, rows))
+        if batches.pack is not None:
+            arrays[2], lengths[2] = batches.pack(arrays[2], size)
     tensors = [torch.from_numpy(array) for array in arrays]
     if device.type != "cpu":  # from pinned memory, or the copy would wait for all that the device has to do
-        pinned = [tensor.pin_memory() if can_pin(device) else tensor for tensor in tensors]
-        tensors = [tensor.to(device, non_blocking=True) for tensor in pinned]
-    pieces = [*zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)]
-    for inputs, targets, *documents in pieces[: len(mine)]:
-        yield inputs, targets, documents[0] if documents else None
+        tensors = [(x.pin_memory() if can_pin(device) else x).to(device, non_blocking=True) for x in tensors]
+    columns = [*map(torch.split, tensors, lengths), *[repeat(None)] * (not document_mask)]
+    pieces: list[Microbatch] = [*zip(*columns, strict=False)]
+    yield from pieces[: len(mine)]
+    inputs, targets, documents = pieces[0]
     for _ in range(-(-len(cuts) // ranks) - len(mine)):
-        inputs, targets, *documents = pieces[0]
-        yield inputs, torch.full_like(targets, IGNORE), documents[0] if documents else None
+        yield inputs, torch.full_like(targets, IGNORE), documents
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def train_step(
     def nats_of(microbatch: Microbatch) -> Tensor:
         inputs, targets, documents = microbatch
         with autocast() if autocast else nullcontext():
-            nats: Tensor = model(inputs, documents_BT=documents, score=partial(summed_loss, model, targets.flatten()))
+            nats: Tensor = model(inputs, documents=documents, score=partial(summed_loss, model, targets.flatten()))
             return nats
 
     nats = torch.zeros((), device=microbatches[0][0].device)
