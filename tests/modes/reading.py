@@ -146,7 +146,7 @@ def main(wraps):
     assert losses[0] > losses[-1] > 0, losses
     print("trained")
     # The branch of an accelerator: what it sums up has no numbers at all there.
-    sharded.device, sharded.world = torch.device("meta"), One(0, 1, 1)
+    sharded.device, sharded.world = torch.device("meta"), One(0, 1, 1, 60.0)
     with no_reading():
         sums = sharded.summed(torch.zeros((), device="meta"), False)
     print("summed on", *{each.device for each in sums})

@@ -38,7 +38,9 @@ def test_the_layout_is_the_planned_one_at_each_memory(name, machines, monkeypatc
         for share in (0.8, 1.25):  # of what is needed on each
             room = int(share * needs(fitting))
             monkeypatch.setattr(processes, "memory_bytes", lambda room=room: room * DEVICES_OF_A_NODE)
-            replicas = processes._replicas(World(0, size, machines), settings(shape, size), shape, torch.device("cpu"))
+            replicas = processes._replicas(
+                World(0, size, machines, 60.0), settings(shape, size), shape, torch.device("cpu")
+            )
             plan = make_plan(shape=shape, tokens=10**9, on=(size, custom(HERE, 1e12)), memory_bytes=room)
             assert replicas == size // plan.shards, (fitting, share)
             seen.add(plan.parallel)
@@ -49,7 +51,7 @@ def test_the_layout_is_the_planned_one_at_each_memory(name, machines, monkeypatc
 def test_what_is_asked_for_is_taken(parallel, replicas):
     wanted = settings(SMALL, 16)
     wanted.train.parallel = parallel
-    assert processes._replicas(World(0, 16, 2), wanted, SMALL, torch.device("cpu")) == replicas
+    assert processes._replicas(World(0, 16, 2, 60.0), wanted, SMALL, torch.device("cpu")) == replicas
 
 
 # A machine whose system says that it has so much memory.
