@@ -1,8 +1,10 @@
 """The checks of an accelerator run on a CPU too, small: nobody finds out on a rented machine that they do not start."""
 
+import importlib.util
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,10 +23,25 @@ def run(tmp_path, *options):
 
 
 def test_the_short_checks(tmp_path):
-    results = run(tmp_path, "--only", "faults", "resume", "evaluation", "generation", "memory", "save", "documents")
+    names = ("faults", "resume", "evaluation", "generation", "memory", "large save", "documents")
+    results = run(tmp_path, "--only", *names)
     assert results["resume"]["steps"] == 24
     assert "flash_is" in results["documents"]
     assert results["evaluation"]["same_bits"]
+
+
+def test_a_check_that_is_late_is_stopped_with_what_it_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    spec = importlib.util.spec_from_file_location("gpu", GPU)
+    gpu = sys.modules["gpu"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(gpu)
+    assert "not begun" in gpu.outcome("speed", True, None, 0.0)["error"]
+    assert gpu.outcome("resume", True, None, 3.0)["error"] == "not done in 3.0 s"
+    assert set(gpu.FIRST) <= set(gpu.CHECKS)
+    assert gpu.FIRST_SECONDS == 300
+    assert [*tmp_path.iterdir()] == []
+    listed = subprocess.run(["ps", "-e", "-o", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path) not in listed
 
 
 @pytest.mark.slow

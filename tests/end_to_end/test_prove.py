@@ -29,14 +29,29 @@ split = "tail:0.1"
 layers = 1
 width = 32
 context = 32
-dropout = 0.1
+MODEL
 [train]
 threads = 1
 batch = 4
-epochs = 3.0
+TRAIN
 [watch]
 sample_tokens = 8
+[optimizer]
+name = "OPTIMIZER"
 """
+
+
+def recipe(model, train, optimizer):
+    return RECIPE.replace("MODEL", model).replace("TRAIN", train).replace("OPTIMIZER", optimizer)
+
+
+RECIPES = {
+    "GPT-2, untied, by AdamW": recipe('family = "gpt2"\ntied = false', "epochs = 3.0", "adamw"),
+    "Qwen3 by Muon, pieces that are recomputed": recipe(
+        'family = "qwen3"\ntied = true', "epochs = 3.0\nmicrobatch = 2\nrecompute = true", "muon"
+    ),
+    "Llama with dropout, within a budget": recipe('family = "llama"\ndropout = 0.1', 'budget = "20s"', "muon"),
+}
 
 
 def test_five_kills_of_a_run(tiny_run, tmp_path, hornbook_in):
@@ -99,10 +114,20 @@ def _change(folder: Path) -> None:
     (folder / checkpoints.MANIFEST).write_bytes(msgspec.json.encode(manifest))
 
 
+def test_two_kills_of_a_recipe(text_file, tmp_path, monkeypatch):
+    (tmp_path / "recipe.toml").write_text(RECIPES["GPT-2, untied, by AdamW"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", SOURCE)
+    proof = hornbook.prove("text.txt", recipe="recipe.toml", steps=12, kills=2)
+    assert proof["proved"], proof
+    assert (proof["run"], proof["steps"]) == (None, 12)
+    assert proof["kills"] >= 1
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("change", ["", 'name = "adamw"', 'name = "muon"'])
-def test_five_kills_of_a_recipe(change, text_file, tmp_path, monkeypatch):
-    (tmp_path / "recipe.toml").write_text(RECIPE + (f"[optimizer]\n{change}\n" if change else ""))
+@pytest.mark.parametrize("name", RECIPES)
+def test_five_kills_of_a_recipe(name, text_file, tmp_path, monkeypatch):
+    (tmp_path / "recipe.toml").write_text(RECIPES[name])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", SOURCE)
     proof = hornbook.prove("text.txt", recipe="recipe.toml", steps=80)
@@ -114,8 +139,8 @@ def test_five_kills_of_a_recipe(change, text_file, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_five_kills_of_two_processes_that_share_the_weights(text_file, tmp_path, monkeypatch):
     """Of one of them at a time, and by one process instead."""
-    recipe = RECIPE.replace("batch = 4", 'batch = 4\nmicrobatch = 2\nprocesses = 2\nparallel = "shard"')
-    (tmp_path / "recipe.toml").write_text(recipe)
+    train = 'epochs = 3.0\nmicrobatch = 2\nprocesses = 2\nparallel = "shard"'
+    (tmp_path / "recipe.toml").write_text(recipe("dropout = 0.1", train, "muon"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", SOURCE)
     proof = hornbook.prove("text.txt", recipe="recipe.toml", steps=60)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from hornbook.optim import adamw
 from hornbook.optim.adamw import AdamW
 
 SHAPES = {"matrix": (7, 5), "vector": (9,), "table": (20, 3)}
@@ -35,6 +36,30 @@ def test_bits_of_torch_fused_adamw(decay):
         reference.step()
         for name in SHAPES:
             assert torch.equal(ours[name], theirs[name]), (name, step)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("skips", [False, True])
+def test_a_device_without_the_fused_kernel_does_the_same(decay, skips, monkeypatch):
+    """And where an update is skipped, no bit changes, whatever the gradients are."""
+    ours, theirs = parameters(), parameters()
+    fused, plain = (AdamW(named, **MOMENTS, weight_decay=decay) for named in (ours, theirs))
+    for step in range(12):
+        skip = torch.tensor(step % 5 == 0) if skips else None
+        for named, optimizer, devices in ((ours, fused, ("cpu",)), (theirs, plain, ())):
+            monkeypatch.setattr(adamw, "FUSED", devices)
+            set_gradients(named, step)
+            if skip:
+                named["table"].grad[0, 0], named["matrix"].grad[0, 0] = float("nan"), float("inf")
+            before = [tensor.clone() for tensor in (*named.values(), *optimizer.state().values())]
+            optimizer.step(lr_scale(step), skip)
+            after = (*named.values(), *optimizer.state().values())
+            assert all(map(torch.equal, before, after)) == bool(skip)
+        for name in SHAPES:
+            torch.testing.assert_close(theirs[name], ours[name], rtol=1e-6, atol=1e-7)
+    assert fused.updates == plain.updates == (9 if skips else 12)
+    for key, tensor in fused.state().items():
+        torch.testing.assert_close(plain.state()[key], tensor, rtol=1e-6, atol=1e-9)
 
 
 def test_the_first_step_moves_by_the_learning_rate_against_the_sign():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import sys
 import time
 import timeit
@@ -179,20 +178,3 @@ def device() -> torch.device:
 def can_pin(on: torch.device) -> bool:
     """Whether memory of the host can be pinned for a device: one that has a memory of its own."""
     return on.type in ("cuda", "xpu")
-
-
-def accelerator_facts(on: torch.device) -> dict[str, str | int | None] | None:
-    """What a run's bits and speed depend on beside the processor: the card, its driver, CUDA, cuDNN. None on a CPU."""
-    if on.type == "cpu":
-        return None
-    if on.type != "cuda":
-        return {"name": this_device(on).name if on.type == "xpu" else on.type}
-    driver = Path("/proc/driver/nvidia/version")
-    version = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", driver.read_text()) if driver.is_file() else None
-    return {
-        "name": torch.cuda.get_device_name(on),
-        "memory_bytes": torch.cuda.get_device_properties(on).total_memory,
-        "driver": version[0] if version else None,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-    }

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from hornbook.optim.groups import Named
 
+FUSED = ("cpu", "cuda", "xpu")  # devices whose kernel heeds `found_inf`; that of Apple's GPUs does not
+
 
 class AdamW:
-    """AdamW with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), through PyTorch's fused kernel.
+    """AdamW with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), through PyTorch's fused kernel
+    where a device has it.
 
     The kernel is called directly: constructing `torch.optim.AdamW` imports the compiler stack, a second of start-up.
     The state is two moments for each of `parameters` and a step count.
@@ -36,10 +39,18 @@ class AdamW:
         gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
         if not gradients:
             return
-        names = list(gradients)
+        names, pulls = list(gradients), list(gradients.values())
+        parameters, first, second = ([of[n] for n in names] for of in (self.parameters, self.first, self.second))
+        if self.count.device.type not in FUSED:
+            from hornbook.optim.adamw_unfused import update
+
+            update(
+                parameters, pulls, first, second, self.count, rate=self.learning_rate * lr_scale, beta1=self.beta1,
+                beta2=self.beta2, epsilon=self.epsilon, weight_decay=self.weight_decay, skip=skip,
+            )  # fmt: skip
+            return
         torch._fused_adamw_(
-            [self.parameters[n] for n in names], list(gradients.values()), [self.first[n] for n in names],
-            [self.second[n] for n in names], [], [self.count] * len(names), lr=self.learning_rate * lr_scale,
+            parameters, pulls, first, second, [], [self.count] * len(names), lr=self.learning_rate * lr_scale,
             beta1=self.beta1, beta2=self.beta2, weight_decay=self.weight_decay, eps=self.epsilon, amsgrad=False,
             maximize=False, found_inf=None if skip is None else skip.float(),
         )  # fmt: skip

@@ -12,6 +12,7 @@ from hornbook.data.loader import Batches
 from hornbook.data.shards import TokenStream
 from hornbook.engine.device import Telemetry, device, this_device
 from hornbook.engine.saving import Saver
+from hornbook.facts.errors import InputError
 from hornbook.facts.settings import Settings
 from hornbook.facts.shape import GPTShape
 from hornbook.facts.units import parse_price
@@ -60,6 +61,8 @@ def build(
 
         compile_training(model)
     batches = Batches(text, context=shape.context, batch=train.batch, seed=train.seed, shift=train.shift_windows)
+    if train.precision == "bfloat16" and not torch.amp.is_autocast_available(on.type):
+        raise InputError(f"train.precision is bfloat16, but {on.type} trains in float32 only.")
     autocast = partial(torch.autocast, on.type, torch.bfloat16) if train.precision == "bfloat16" else None
     if train.document_mask and autocast is not None and on.type == "cuda":
         from hornbook.training.packed import pack_documents

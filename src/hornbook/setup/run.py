@@ -16,7 +16,7 @@ import torch
 
 from hornbook.data.manifest import held_out_in_words
 from hornbook.data.shards import NUM_BYTES, NUM_TOKENS, START, Prepared, TokenStream
-from hornbook.engine.device import accelerator_facts, device, this_device
+from hornbook.engine.device import device, this_device
 from hornbook.facts.capacity import memorization_estimate
 from hornbook.facts.errors import InputError, SystemFailure
 from hornbook.facts.hardware import Accelerator, memory_bytes, usable_cores
@@ -97,7 +97,7 @@ def fresh(
         view.note(f"  {ahead}")
     for sentence in prepared.checkup.get("sentences", []):
         view.note(f"  {sentence}")
-    facts = environment(threads=torch.get_num_threads(), device=on.type) | {"accelerator": accelerator_facts(on)}
+    facts = _machine(on)
     run = Run.create(
         out if out is not None else default_out(stem(wanted.text.paths)), to_toml(settings),
         facts | {"request": dict(request), "from": from_, "chats": _holds_chats(prepared)}
@@ -130,6 +130,16 @@ def _refuse_early(wanted: Settings, out: Path, *, is_given: bool) -> None:
     model = wanted.model
     if not is_given and (model.width or model.preset or not (model.heads or model.kv_heads)):
         choose(wanted, CorpusStats(10**12, 10**12, 256), Machine.of(this_device(device())))
+
+
+def _machine(on: torch.device) -> dict[str, Any]:
+    """What a run is made with."""
+    facts = environment(threads=torch.get_num_threads(), device=on.type) | {"accelerator": None}
+    if on.type != "cpu":
+        from hornbook.engine.accelerator import accelerator_facts
+
+        facts["accelerator"] = accelerator_facts(on)
+    return facts
 
 
 def _holds_chats(prepared: Prepared) -> bool:
