@@ -63,9 +63,7 @@ class Probe:
         self.requests = [Request(row, len(row) - 1) for row in tokens]
         self.num_tokens, self.num_bytes = tokens[:, 1:].size, int(byte_lengths[tokens[:, 1:]].sum())
 
-    def score(
-        self, model: Decoder, stop: threading.Event | None = None, world: World | None = None
-    ) -> Seen | None:  # fmt: skip
+    def score(self, model: Decoder, stop: threading.Event | None = None, world: World | None = None) -> Seen | None:
         """The surprise of all windows, shared out over a `world`, or None when `stop` was set meanwhile. Draws from no
         randomness."""
         # A few windows are shared out as for the most workers, so that their bits are the same on any number of cores.

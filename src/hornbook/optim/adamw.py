@@ -13,8 +13,7 @@ FUSED = ("cpu", "cuda", "xpu")  # devices whose kernel heeds `found_inf`; that o
 
 
 class AdamW:
-    """AdamW with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), through PyTorch's fused kernel
-    where a device has it.
+    """AdamW with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), through PyTorch's fused kernel.
 
     The kernel is called directly: constructing `torch.optim.AdamW` imports the compiler stack, a second of start-up.
     The state is two moments for each of `parameters` and a step count.
@@ -44,10 +43,7 @@ class AdamW:
         if self.count.device.type not in FUSED:
             from hornbook.optim.adamw_unfused import update
 
-            update(
-                parameters, pulls, first, second, self.count, rate=self.learning_rate * lr_scale, beta1=self.beta1,
-                beta2=self.beta2, epsilon=self.epsilon, weight_decay=self.weight_decay, skip=skip,
-            )  # fmt: skip
+            update(self, parameters, pulls, first, second, self.learning_rate * lr_scale, skip)
             return
         torch._fused_adamw_(
             parameters, pulls, first, second, [], [self.count] * len(names), lr=self.learning_rate * lr_scale,

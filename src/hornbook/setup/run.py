@@ -134,12 +134,12 @@ def _refuse_early(wanted: Settings, out: Path, *, is_given: bool) -> None:
 
 def _machine(on: torch.device) -> dict[str, Any]:
     """What a run is made with."""
-    facts = environment(threads=torch.get_num_threads(), device=on.type) | {"accelerator": None}
-    if on.type != "cpu":
-        from hornbook.engine.accelerator import accelerator_facts
+    facts = environment(threads=torch.get_num_threads(), device=on.type)
+    if on.type == "cpu":
+        return facts | {"accelerator": None}
+    from hornbook.engine.accelerator import accelerator_facts
 
-        facts["accelerator"] = accelerator_facts(on)
-    return facts
+    return facts | {"accelerator": accelerator_facts(on)}
 
 
 def _holds_chats(prepared: Prepared) -> bool:
