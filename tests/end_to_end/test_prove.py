@@ -160,8 +160,7 @@ def test_a_signal_ends_its_trainings_and_leaves_nothing(
 ):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
-    halves = f"batch = 4\nmicrobatch = 2\nprocesses = {processes}"
-    (tmp_path / "recipe.toml").write_text(RECIPE.replace("batch = 4", halves))
+    (tmp_path / "recipe.toml").write_text(recipe("", f"microbatch = 2\nprocesses = {processes}", "muon"))
     process = hornbook_in(tmp_path).start("prove", "text.txt", "--recipe", "recipe.toml", "--steps", 100_000)
     while not [*(tmp_path / "scratch").glob("hornbook-prove-*/undisturbed/samples.jsonl")]:
         assert process.poll() is None, process.communicate()
