@@ -42,8 +42,6 @@ class Gathered:
 
     def fetch(self, layer: int) -> None:
         """Put the weights of a block together. Collective."""
-        names = [f"blocks.{layer}.{name}" for name in self.block]
-        weights = self.sharded.all_rows({name: self.sharded.local[name] for name in names})
-        for whole, weight in zip(self.block.values(), weights.values(), strict=True):
-            whole.copy_(weight)
+        into = {f"blocks.{layer}.{name}": whole for name, whole in self.block.items()}
+        self.sharded.all_rows({name: self.sharded.local[name] for name in into}, into)
         self.layer = layer

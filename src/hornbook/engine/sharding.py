@@ -206,19 +206,21 @@ class Sharded:
         self.gathered = None
 
     @torch.no_grad()
-    def all_rows(self, rows: Mapping[str, Tensor]) -> Named:
-        """The whole parameters, or tensors like them, of which each rank has these `rows`. One collective."""
+    def all_rows(self, rows: Mapping[str, Tensor], into: Mapping[str, Tensor] | None = None) -> Named:
+        """The whole parameters, or tensors like them, of which each rank has these `rows`: new ones, or those `into`.
+        One collective."""
         if self.shards == 1:
             return dict(rows)
         counts = [[self._count(name, shard) for name in rows] for shard in range(self.shards)]
-        flat = torch.cat([of_name.flatten() for of_name in rows.values()])
-        received = flat.new_empty(self.shards, sum(counts[0]))  # no shard has more rows than the first
-        sent = received.new_zeros(received.shape[1])
-        sent[: len(flat)] = flat
+        sent = next(iter(rows.values())).new_zeros(sum(counts[0]))  # no shard has more rows than the first
+        torch.cat([of_name.flatten() for of_name in rows.values()], out=sent[: sum(counts[self.shard])])
+        received = sent.new_empty(self.shards, len(sent))
         dist.all_gather(list(received), sent, group=self.shard_group)
         parts = [torch.split(row[: sum(count)], count) for row, count in zip(received, counts, strict=True)]
-        whole = zip(rows, zip(*parts, strict=True), strict=True)
-        return {name: torch.cat(of_name).view(self.sizes[name]) for name, of_name in whole}
+        whole = {name: sent.new_empty(self.sizes[name]) if into is None else into[name] for name in rows}
+        for tensor, of_name in zip(whole.values(), zip(*parts, strict=True), strict=True):
+            torch.cat(of_name, out=tensor.view(-1))
+        return whole
 
     def _take_rows(self, name: str, local: Tensor, whole: Tensor | None) -> None:
         """Put this rank's rows of what rank 0 gives as the `whole` of parameter `name` into `local`."""
