@@ -29,7 +29,9 @@ def taken(source: Path, folder: Path) -> dict[str, Any]:
     """CPU and wall seconds of a training by the code in `source`, and its losses."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [sys.executable, "-m", "hornbook", *COMMAND, "--out", str(folder)]
-    subprocess.run(command, cwd=folder.parent, env=os.environ | {"PYTHONPATH": str(source)}, check=True)
+    subprocess.run(
+        command, cwd=folder.parent, env=os.environ | {"PYTHONPATH": str(source)}, check=True, stdout=subprocess.DEVNULL
+    )
     wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     rows = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     losses = [row["train_loss_nats_per_token"] for row in rows if row["event"] == "step"]
@@ -43,7 +45,11 @@ def against(commit: str, pairs: int) -> dict[str, Any]:
     equal = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--detach", name + "/old", commit], check=True)
+        subprocess.run(
+            ["git", "-C", str(ROOT), "worktree", "add", "--detach", name + "/old", commit],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         try:
             sides = {"new": ROOT / "src", "old": folder / "old" / "src"}
             for number in range(pairs + 1):
