@@ -100,6 +100,22 @@ def test_a_resume_from_another_state_of_the_optimizer_is_not_proved(tiny_run, tm
     assert any("optimizer.safetensors of step 24 is another" in one for one in differences)
 
 
+def test_a_text_that_changes_meanwhile_is_told(tiny_run, tmp_path, monkeypatch):
+    """A letter, so that everything is as long as before."""
+    shutil.copytree(tiny_run.folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", SOURCE)
+    undisturbed, watched = tmp_path / "undisturbed", tmp_path / "watched"
+    last = replay(Run(tmp_path / "run"), undisturbed, steps=2)
+    proving._finish(undisturbed, last)
+    text = tmp_path / "text.txt"
+    text.write_text(text.read_text("utf-8").replace("e", "E", 1), encoding="utf-8")
+    replay(Run(undisturbed), watched, steps=2)
+    proving._finish(watched, last)
+    with pytest.raises(InputError, match="the text was changed meanwhile"):
+        proving._differences("watched", Run(watched), Run(undisturbed), last)
+
+
 def _change(folder: Path) -> None:
     """A byte of the first moment, in the file, in its hash, and in the manifest's."""
     file = folder / checkpoints.OPTIMIZER
