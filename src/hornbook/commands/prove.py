@@ -88,10 +88,9 @@ def prove(
         of = Run.open(run_or_texts[0]) if recipe is None else None
         first = Path(scratch) / "undisturbed"
         if of is None:
-            length = ("--steps", str(steps or STEPS))
-            several = _by(read_table(Path(str(recipe))).get("train", {}).get("processes", 1))
-            _finish(first, steps or STEPS, *run_or_texts, "--recipe", str(recipe), *length, *several)
             last = steps or STEPS
+            several = _by(read_table(Path(str(recipe))).get("train", {}).get("processes", 1))
+            _finish(first, last, *run_or_texts, "--recipe", str(recipe), "--steps", str(last), *several)
         else:
             last = replay(of, first, steps=steps or STEPS)
             _finish(first, last, *_processes(of))
